@@ -1,0 +1,39 @@
+/*
+ * The data folder of a reactor: DIR (mode 0700) with
+ *
+ *   lock     held with flock while the folder is open, by one process at a time
+ *   store/   the operations store (LMDB)
+ *   index/   the stream index and snapshots: disposable
+ *   sync/    what the sync manager keeps
+ *
+ * Folders get 0700, files 0600; a folder that others may read or write is refused.
+ * Threads: any, one folder object by one thread.
+ */
+#ifndef TANDEM_STORE_DATA_FOLDER_H
+#define TANDEM_STORE_DATA_FOLDER_H
+
+#include "store/error.h"
+
+typedef struct td_data_folder td_data_folder;
+
+/*
+ * Create what is missing, parents included, and take the lock, without waiting.
+ *
+ * create       false: a folder that does not exist, or was never opened with true, is
+ *              TANDEM_E_NOT_FOUND and is left as it is
+ * Errors: TANDEM_E_LOCKED, TANDEM_E_PERMISSION (not ours, or open to others), TANDEM_E_IO,
+ * TANDEM_E_STORE_FULL, TANDEM_E_INVALID (path too long, or not to a folder), TANDEM_E_NOMEM.
+ */
+tandem_err td_data_folder_open(const char *path, bool create, td_data_folder **out);
+/* Gives the lock back. NULL is fine. */
+void td_data_folder_free(td_data_folder *folder);
+
+/* Paths of the parts, valid as long as the folder object. */
+const char *td_data_folder_store(const td_data_folder *folder);
+const char *td_data_folder_index(const td_data_folder *folder);
+const char *td_data_folder_sync(const td_data_folder *folder);
+
+/* Remove what the index folder holds, for a rebuild; nothing may have it open. */
+tandem_err td_data_folder_drop_index(td_data_folder *folder);
+
+#endif

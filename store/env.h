@@ -1,0 +1,69 @@
+/*
+ * The environment: where time, randomness and the log come in from.
+ *
+ * No code outside a runtime (reactor/runtime.h) asks the operating system for the time or for
+ * random bytes: it asks its tandem_env. The threads runtime answers with the real ones, the
+ * simulation with a virtual clock and a seeded generator, so that one seed is one run.
+ *
+ * Ownership: an env belongs to its runtime and outlives all that uses it.
+ * Threads:   every function may be called from any thread.
+ */
+#ifndef TANDEM_STORE_ENV_H
+#define TANDEM_STORE_ENV_H
+
+#include <stdint.h>
+
+#include "error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum tandem_log_level {
+    TANDEM_LOG_ERROR = 0,
+    TANDEM_LOG_WARNING = 1,
+    TANDEM_LOG_INFO = 2,
+    TANDEM_LOG_DEBUG = 3,
+} tandem_log_level;
+
+/*
+ * Receives one log line.
+ *
+ * component    static, a word such as "executor"
+ * text         one line without line feed, valid for the call only; never a payload or a secret
+ */
+typedef void (*tandem_log_fn)(void *context, tandem_log_level level, const char *component,
+                              const char *text);
+
+typedef struct tandem_env tandem_env;
+
+struct tandem_env_ops {
+    uint64_t (*wall_ms)(tandem_env *env);      /* since 1970-01-01 UTC; may jump */
+    uint64_t (*monotonic_us)(tandem_env *env); /* from an arbitrary start; never goes back */
+    void (*random_bytes)(tandem_env *env, void *out, size_t size);
+};
+
+struct tandem_env {
+    const struct tandem_env_ops *ops;
+    tandem_log_fn log; /* NULL: no log */
+    void *log_context;
+    tandem_log_level log_level; /* lines above it are not even formatted */
+};
+
+uint64_t td_env_wall_ms(tandem_env *env);
+uint64_t td_env_monotonic_ms(tandem_env *env);
+uint64_t td_env_monotonic_us(tandem_env *env);
+void td_env_random_bytes(tandem_env *env, void *out, size_t size);
+
+/* A random number below limit (>= 1), evenly spread. */
+uint64_t td_env_random_below(tandem_env *env, uint64_t limit);
+
+/* Formats and logs one line of at most 512 bytes; control characters in it become '?'. */
+void td_log(tandem_env *env, tandem_log_level level, const char *component, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

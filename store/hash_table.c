@@ -1,0 +1,3 @@
+#include "store/hash_table.h"
+
+_Atomic uint64_t td_hash_seed;

@@ -1,0 +1,929 @@
+/*
+ * The rules. What a group has changed apart from the operations themselves (heads, runs, counters)
+ * is kept in memory until the commit and written once there: a group of a thousand jobs then costs
+ * a thousand appends and a handful of small entries. Nothing of it outlives the group, so there is
+ * no cache that could disagree with the disk after a commit of unknown outcome.
+ */
+#include <assert.h>
+#include <sodium.h>
+#include <stdlib.h>
+
+#include "store/hash_table.h"
+#include "store/op_tables.h"
+
+/* A collection that the open group has looked at. */
+struct collection {
+    tandem_slice name; /* into text */
+    char text[TANDEM_NAME_BYTES_MAX];
+    td_collection_record record; /* id 0: not there yet */
+    bool dirty;
+    UT_hash_handle hh;
+};
+
+struct open_run {
+    td_run run;
+    uint8_t last_hash[TANDEM_HASH_BYTES];
+};
+
+struct origin_key {
+    const struct collection *collection; /* its id is not given before it is needed */
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+};
+
+/* An origin in a collection that the open group has looked at. */
+struct origin {
+    struct origin_key key;
+    struct collection *collection;
+    td_vector_record vector;
+    /* Each ends at a head: what is appended behind one makes it longer. */
+    struct open_run runs[TANDEM_HEADS_MAX];
+    unsigned run_count;
+    bool dirty;
+    UT_hash_handle hh;
+};
+
+struct td_op_store {
+    tandem_env *env;
+    td_store *store;
+    td_identity identity;
+
+    td_txn *txn; /* the open group */
+    tandem_err group_err;
+    td_position position;
+    bool dirty;
+    bool unproven; /* what a recovery found may not have been on disk: commit before confirming */
+    struct collection *collections;
+    struct origin *origins;
+    tandem_writer scratch;
+};
+
+/* ---- Opening ---- */
+
+/* TANDEM_E_FORMAT if anything is in the store. */
+static tandem_err expect_empty(td_txn *txn)
+{
+    tandem_err err = TANDEM_OK;
+
+    for (unsigned table = 0; table < TD_TABLE_COUNT && err == TANDEM_OK; table++) {
+        tandem_slice key, value;
+        td_cursor *cursor;
+
+        if ((err = td_txn_cursor(txn, table, &cursor)) != TANDEM_OK)
+            return err;
+        err = td_cursor_seek(cursor, tandem_slice_of(NULL, 0), &key, &value);
+        td_cursor_free(cursor);
+        err = err == TANDEM_OK ? TANDEM_E_FORMAT : err == TANDEM_END ? TANDEM_OK : err;
+    }
+    return err;
+}
+
+static tandem_err create(td_op_store *ops)
+{
+    td_position position = {.ordinal = 0};
+    td_identity *identity = &ops->identity;
+    td_txn *txn;
+    tandem_err err;
+
+    td_env_random_bytes(ops->env, identity->reactor, sizeof(identity->reactor));
+    td_env_random_bytes(ops->env, identity->seed, sizeof(identity->seed));
+    td_origin_of_seed(identity->seed, identity->origin);
+    if ((err = td_store_begin_write(ops->store, &txn)) != TANDEM_OK)
+        return err;
+    if ((err = td_format_put(txn, TD_FORMAT_VERSION, &ops->scratch)) != TANDEM_OK ||
+        (err = td_identity_put(txn, identity, &ops->scratch)) != TANDEM_OK ||
+        (err = td_position_put(txn, &position, &ops->scratch)) != TANDEM_OK) {
+        td_txn_abort(txn);
+        return err;
+    }
+    return td_txn_commit(txn);
+}
+
+static tandem_err load(td_op_store *ops)
+{
+    bool fresh = false;
+    td_position position;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = td_store_begin_read(ops->store, &txn)) != TANDEM_OK)
+        return err;
+    err = td_format_check(txn);
+    if (err == TANDEM_E_NOT_FOUND) {
+        fresh = true;
+        err = expect_empty(txn);
+    } else if (err == TANDEM_OK && (err = td_identity_get(txn, &ops->identity)) == TANDEM_OK) {
+        err = td_position_get(txn, &position);
+    }
+    td_txn_abort(txn);
+    return err == TANDEM_OK && fresh ? create(ops) : err;
+}
+
+tandem_err td_op_store_open(tandem_env *env, td_store *store, td_op_store **out)
+{
+    td_op_store *ops;
+    tandem_err err;
+
+    if (sodium_init() < 0) { /* only the random device can fail it; BLAKE2b picks its best code */
+        td_store_free(store);
+        return TANDEM_E_IO;
+    }
+    ops = calloc(1, sizeof(*ops));
+    if (!ops) {
+        td_store_free(store);
+        return TANDEM_E_NOMEM;
+    }
+    ops->env = env;
+    ops->store = store;
+    tandem_writer_init(&ops->scratch);
+    if ((err = load(ops)) != TANDEM_OK) {
+        td_op_store_free(ops);
+        return err;
+    }
+    *out = ops;
+    return TANDEM_OK;
+}
+
+void td_op_store_free(td_op_store *ops)
+{
+    if (!ops)
+        return;
+    td_op_store_abort(ops);
+    td_store_free(ops->store);
+    tandem_writer_release(&ops->scratch);
+    sodium_memzero(&ops->identity, sizeof(ops->identity));
+    free(ops);
+}
+
+const td_identity *td_op_store_identity(const td_op_store *ops)
+{
+    return &ops->identity;
+}
+
+td_store *td_op_store_backend(td_op_store *ops)
+{
+    return ops->store;
+}
+
+/* ---- The group ---- */
+
+static void group_drop(td_op_store *ops)
+{
+    struct origin *origin, *next_origin;
+    struct collection *collection, *next_collection;
+
+    HASH_ITER(hh, ops->origins, origin, next_origin) {
+        HASH_DEL(ops->origins, origin);
+        free(origin);
+    }
+    HASH_ITER(hh, ops->collections, collection, next_collection) {
+        HASH_DEL(ops->collections, collection);
+        free(collection);
+    }
+    ops->txn = NULL;
+    ops->dirty = false;
+    ops->group_err = TANDEM_OK;
+}
+
+tandem_err td_op_store_begin(td_op_store *ops)
+{
+    tandem_err err;
+
+    assert(!ops->txn);
+    if ((err = td_store_begin_write(ops->store, &ops->txn)) != TANDEM_OK) {
+        ops->txn = NULL;
+        return err;
+    }
+    if ((err = td_position_get(ops->txn, &ops->position)) != TANDEM_OK)
+        td_op_store_abort(ops);
+    return err;
+}
+
+static tandem_err collection_look(td_op_store *ops, tandem_slice name, struct collection **out)
+{
+    struct collection *entry;
+    tandem_err err;
+
+    HASH_FIND(hh, ops->collections, name.bytes, name.size, entry);
+    if (entry) {
+        *out = entry;
+        return TANDEM_OK;
+    }
+    assert(name.size <= sizeof(entry->text));
+    entry = calloc(1, sizeof(*entry));
+    if (!entry)
+        return TANDEM_E_NOMEM;
+    memcpy(entry->text, name.bytes, name.size);
+    entry->name = tandem_slice_of(entry->text, name.size);
+    err = td_collection_get(ops->txn, name, &entry->record);
+    if (err != TANDEM_OK && err != TANDEM_E_NOT_FOUND) {
+        free(entry);
+        return err;
+    }
+    HASH_ADD_KEYPTR(hh, ops->collections, entry->text, (unsigned)name.size, entry);
+    if (!entry->hh.tbl) {
+        free(entry);
+        return TANDEM_E_NOMEM;
+    }
+    *out = entry;
+    return TANDEM_OK;
+}
+
+static tandem_err origin_look(td_op_store *ops, struct collection *collection,
+                              const uint8_t *origin, struct origin **out)
+{
+    struct origin_key key = {.collection = collection};
+    struct origin *entry;
+    tandem_err err = TANDEM_OK;
+
+    _Static_assert(sizeof(key) == sizeof(void *) + TANDEM_ORIGIN_BYTES, "no padding to compare");
+    memcpy(key.origin, origin, TANDEM_ORIGIN_BYTES);
+    HASH_FIND(hh, ops->origins, &key, sizeof(key), entry);
+    if (entry) {
+        *out = entry;
+        return TANDEM_OK;
+    }
+    entry = calloc(1, sizeof(*entry));
+    if (!entry)
+        return TANDEM_E_NOMEM;
+    entry->key = key;
+    entry->collection = collection;
+    if (collection->record.id)
+        err = td_vector_get(ops->txn, collection->record.id, origin, &entry->vector);
+    if (err != TANDEM_OK) {
+        free(entry);
+        return err;
+    }
+    HASH_ADD(hh, ops->origins, key, sizeof(entry->key), entry);
+    if (!entry->hh.tbl) {
+        free(entry);
+        return TANDEM_E_NOMEM;
+    }
+    *out = entry;
+    return TANDEM_OK;
+}
+
+/* ---- Append: the checks ---- */
+
+/* Is this one whole job, by itself? */
+static tandem_err job_check(const td_operation *job, size_t count)
+{
+    size_t bytes = 0;
+
+    assert(count >= 1);
+    if (count > TANDEM_JOB_OPERATIONS_MAX)
+        return TANDEM_E_LIMIT;
+    for (size_t i = 0; i < count; i++) {
+        bool continues = job[i].flags & TD_FLAG_CONTINUES;
+
+        if (continues != (i + 1 < count))
+            return TANDEM_E_CHAIN;
+        bytes += job[i].canonical.size;
+        if (i == 0)
+            continue;
+        if (job[i].seq != job[i - 1].seq + 1 ||
+            memcmp(job[i].predecessor, job[i - 1].hash, TANDEM_HASH_BYTES) ||
+            memcmp(job[i].origin, job[0].origin, TANDEM_ORIGIN_BYTES) ||
+            !tandem_slice_equal(job[i].collection, job[0].collection) ||
+            !tandem_slice_equal(job[i].document, job[0].document) ||
+            !tandem_slice_equal(job[i].branch, job[0].branch))
+            return TANDEM_E_CHAIN;
+    }
+    if (bytes > TANDEM_JOB_BYTES_MAX)
+        return TANDEM_E_LIMIT;
+    if (job[0].collection.bytes[0] == '_')
+        return TANDEM_E_UNSUPPORTED;
+    if (job[0].seq == 1) {
+        uint8_t root[TANDEM_HASH_BYTES];
+
+        td_chain_root(job[0].collection, root);
+        if (memcmp(job[0].predecessor, root, sizeof(root)))
+            return TANDEM_E_CHAIN;
+    }
+    return TANDEM_OK;
+}
+
+/* The index of a head, or -1. */
+static int head_find(const td_vector_record *vector, uint64_t seq, const uint8_t *hash)
+{
+    for (unsigned i = 0; i < vector->count; i++)
+        if (vector->heads[i].seq == seq &&
+            memcmp(vector->heads[i].hash, hash, TANDEM_HASH_BYTES) == 0)
+            return (int)i;
+    return -1;
+}
+
+static uint64_t head_top(const td_vector_record *vector)
+{
+    return vector->count ? vector->heads[vector->count - 1].seq : 0;
+}
+
+static tandem_err origin_find(td_op_store *ops, const struct origin *origin, uint64_t seq,
+                              const uint8_t *hash, td_found *out)
+{
+    td_run open[TANDEM_HEADS_MAX];
+
+    if (seq > head_top(&origin->vector))
+        return TANDEM_E_NOT_FOUND;
+    for (unsigned i = 0; i < origin->run_count; i++)
+        open[i] = origin->runs[i].run;
+    return td_op_find(ops->txn, origin->collection->record.id, origin->key.origin, seq, hash,
+                      origin->vector.count > 1, open, origin->run_count, out);
+}
+
+/* How many of job's operations are held; a held one's predecessor is held, so they are a prefix. */
+static tandem_err held_prefix(td_op_store *ops, const struct origin *origin,
+                              const td_operation *job, size_t count, size_t *out)
+{
+    size_t low = 0, high = count, middle = count - 1; /* first of all: is it held as a whole? */
+    td_found found;
+
+    while (low < high) {
+        tandem_err err =
+            origin_find(ops, origin, job[middle].seq, job[middle].hash, &found);
+
+        if (err == TANDEM_OK)
+            low = middle + 1;
+        else if (err == TANDEM_E_NOT_FOUND)
+            high = middle;
+        else
+            return err;
+        middle = low + (high - low) / 2;
+    }
+    *out = low;
+    return TANDEM_OK;
+}
+
+/*
+ * Find where a job belongs.
+ *
+ * held_out   so many of its first operations are held already
+ * head_out   the head that the rest replaces; -1: it makes a new one
+ */
+static tandem_err job_place(td_op_store *ops, const struct origin *origin,
+                            const td_operation *job, size_t count, size_t *held_out,
+                            int *head_out)
+{
+    const td_vector_record *vector = &origin->vector;
+    const td_operation *last = &job[count - 1];
+    td_found before;
+    tandem_err err;
+
+    *held_out = 0;
+    *head_out = head_find(vector, job[0].seq - 1, job[0].predecessor);
+    /* Nothing is held behind a head: no look-up needed. */
+    if (*head_out >= 0 || (job[0].seq == 1 && vector->count == 0))
+        return TANDEM_OK;
+    if (job[0].seq - 1 > head_top(vector))
+        return TANDEM_E_PREDECESSOR;
+    if (head_find(vector, last->seq, last->hash) >= 0) {
+        *held_out = count;
+        return TANDEM_OK;
+    }
+    if ((err = held_prefix(ops, origin, job, count, held_out)) != TANDEM_OK)
+        return err;
+    if (*held_out == count)
+        return TANDEM_OK;
+    if (job[0].seq > 1) {
+        err = origin_find(ops, origin, job[0].seq - 1, job[0].predecessor, &before);
+        if (err != TANDEM_OK)
+            return err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
+        if (before.flags & TD_FLAG_CONTINUES)
+            return TANDEM_E_CHAIN; /* it begins in the middle of another job */
+    }
+    return vector->count == TANDEM_HEADS_MAX ? TANDEM_E_QUARANTINED : TANDEM_OK;
+}
+
+/* ---- Append: the writing ---- */
+
+static int head_compare(const void *a, const void *b)
+{
+    const td_head *x = a, *y = b;
+
+    if (x->seq != y->seq)
+        return x->seq < y->seq ? -1 : 1;
+    return memcmp(x->hash, y->hash, TANDEM_HASH_BYTES);
+}
+
+static void head_move(td_vector_record *vector, int head, const td_operation *last)
+{
+    td_head *to = &vector->heads[head >= 0 ? (unsigned)head : vector->count++];
+
+    to->seq = last->seq;
+    memcpy(to->hash, last->hash, TANDEM_HASH_BYTES);
+    if (vector->count > 1)
+        qsort(vector->heads, vector->count, sizeof(vector->heads[0]), head_compare);
+}
+
+/* Lengthen the open run that the operations follow, or begin one. */
+static void run_extend(struct origin *origin, const td_operation *first, uint64_t ordinal,
+                       const td_operation *last)
+{
+    struct open_run *run = NULL;
+
+    for (unsigned i = 0; i < origin->run_count && !run; i++)
+        if (origin->runs[i].run.last + 1 == first->seq &&
+            memcmp(origin->runs[i].last_hash, first->predecessor, TANDEM_HASH_BYTES) == 0)
+            run = &origin->runs[i];
+    if (!run) {
+        assert(origin->run_count < TANDEM_HEADS_MAX);
+        run = &origin->runs[origin->run_count++];
+        run->run.first = first->seq;
+        run->run.ordinal = ordinal;
+    }
+    run->run.last = last->seq;
+    memcpy(run->last_hash, last->hash, TANDEM_HASH_BYTES);
+}
+
+static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_operation *job,
+                            size_t count, int head, td_append_result *result)
+{
+    struct collection *collection = origin->collection;
+    const td_operation *last = &job[count - 1];
+    uint64_t first_ordinal = ops->position.ordinal + 1;
+    tandem_err err;
+
+    if (!collection->record.id)
+        collection->record.id = ++ops->position.collections;
+    for (size_t i = 0; i < count; i++) {
+        err = td_operation_put(ops->txn, collection->record.id, ++ops->position.ordinal, &job[i],
+                               &ops->scratch);
+        if (err != TANDEM_OK)
+            return err;
+        collection->record.bytes += job[i].canonical.size;
+    }
+    collection->record.operations += count;
+    collection->record.last_ordinal = ops->position.ordinal;
+    run_extend(origin, &job[0], first_ordinal, last);
+    head_move(&origin->vector, head, last);
+    collection->dirty = origin->dirty = ops->dirty = true;
+    result->first_ordinal = first_ordinal;
+    result->last_ordinal = ops->position.ordinal;
+    result->appended = (uint32_t)count;
+    return TANDEM_OK;
+}
+
+static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t count,
+                             td_append_result *result)
+{
+    struct collection *collection;
+    struct origin *origin;
+    size_t held;
+    int head;
+    tandem_err err;
+
+    if ((err = job_check(job, count)) != TANDEM_OK ||
+        (err = collection_look(ops, job[0].collection, &collection)) != TANDEM_OK ||
+        (err = origin_look(ops, collection, job[0].origin, &origin)) != TANDEM_OK ||
+        (err = job_place(ops, origin, job, count, &held, &head)) != TANDEM_OK)
+        return err;
+    result->duplicates = (uint32_t)held;
+    if (held == count)
+        return TANDEM_OK;
+    return job_write(ops, origin, job + held, count - held, head, result);
+}
+
+/* Errors that say nothing about the job: the transaction may be half written. */
+static bool breaks_group(tandem_err err)
+{
+    return err == TANDEM_E_STORE_FULL || err == TANDEM_E_IO || err == TANDEM_E_NOMEM;
+}
+
+tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t count,
+                              td_append_result *result)
+{
+    tandem_err err;
+
+    assert(ops->txn);
+    *result = (td_append_result){.appended = 0};
+    if (ops->group_err != TANDEM_OK)
+        return ops->group_err;
+    err = append_job(ops, job, count, result);
+    if (breaks_group(err))
+        ops->group_err = err;
+    if (err != TANDEM_OK)
+        *result = (td_append_result){.appended = 0};
+    return err;
+}
+
+/* ---- The group's other calls ---- */
+
+/* Any transaction: the open group's own, or a short one. */
+static tandem_err heads_read(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             td_vector_record *out)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    out->count = 0;
+    if ((err = td_store_begin_read(ops->store, &txn)) != TANDEM_OK)
+        return err;
+    err = td_collection_get(txn, collection, &record);
+    if (err == TANDEM_OK)
+        err = td_vector_get(txn, record.id, origin, out);
+    td_txn_abort(txn);
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+}
+
+tandem_err td_op_store_tip(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                           td_head *out)
+{
+    td_vector_record vector;
+    struct collection *entry;
+    struct origin *known;
+    tandem_err err;
+
+    if (ops->txn) {
+        if (!td_name_valid(collection))
+            return TANDEM_E_INVALID;
+        if ((err = collection_look(ops, collection, &entry)) != TANDEM_OK ||
+            (err = origin_look(ops, entry, origin, &known)) != TANDEM_OK)
+            return err;
+        vector = known->vector;
+    } else if ((err = heads_read(ops, collection, origin, &vector)) != TANDEM_OK) {
+        return err;
+    }
+    if (vector.count) {
+        *out = vector.heads[vector.count - 1];
+        return TANDEM_OK;
+    }
+    out->seq = 0;
+    td_chain_root(collection, out->hash);
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_put_clock(td_op_store *ops, uint64_t hlc)
+{
+    assert(ops->txn);
+    if (hlc > ops->position.hlc) {
+        ops->position.hlc = hlc;
+        ops->dirty = true;
+    }
+    return ops->group_err;
+}
+
+uint64_t td_op_store_group_ordinal(const td_op_store *ops)
+{
+    assert(ops->txn);
+    return ops->position.ordinal;
+}
+
+/* ---- Commit ---- */
+
+static tandem_err origin_flush(td_op_store *ops, const struct origin *origin)
+{
+    uint32_t id = origin->collection->record.id;
+    tandem_err err = td_vector_put(ops->txn, id, origin->key.origin, &origin->vector,
+                                   &ops->scratch);
+
+    for (unsigned i = 0; i < origin->run_count && err == TANDEM_OK; i++)
+        err = td_run_put(ops->txn, id, origin->key.origin, &origin->runs[i].run, &ops->scratch);
+    return err;
+}
+
+static tandem_err group_flush(td_op_store *ops)
+{
+    struct origin *origin;
+    struct collection *collection;
+    tandem_err err = ops->group_err;
+
+    for (origin = ops->origins; origin && err == TANDEM_OK; origin = origin->hh.next)
+        if (origin->dirty)
+            err = origin_flush(ops, origin);
+    for (collection = ops->collections; collection && err == TANDEM_OK;
+         collection = collection->hh.next)
+        if (collection->dirty)
+            err = td_collection_put(ops->txn, collection->name, &collection->record,
+                                    &ops->scratch);
+    if (err == TANDEM_OK)
+        err = td_position_put(ops->txn, &ops->position, &ops->scratch);
+    return err;
+}
+
+tandem_err td_op_store_commit(td_op_store *ops)
+{
+    tandem_err err;
+
+    assert(ops->txn);
+    if (!ops->dirty && !ops->unproven && ops->group_err == TANDEM_OK) {
+        td_op_store_abort(ops); /* nothing new: all that the group confirmed is on disk */
+        return TANDEM_OK;
+    }
+    if ((err = group_flush(ops)) == TANDEM_OK)
+        err = td_txn_commit(ops->txn);
+    else
+        td_txn_abort(ops->txn);
+    group_drop(ops);
+    if (err == TANDEM_OK)
+        ops->unproven = false;
+    return err;
+}
+
+void td_op_store_abort(td_op_store *ops)
+{
+    if (!ops->txn)
+        return;
+    td_txn_abort(ops->txn);
+    group_drop(ops);
+}
+
+tandem_err td_op_store_recover(td_op_store *ops)
+{
+    td_position position;
+    td_txn *txn;
+    tandem_err err;
+
+    td_op_store_abort(ops);
+    ops->unproven = true;
+    if ((err = td_store_recover(ops->store)) != TANDEM_OK ||
+        (err = td_store_begin_read(ops->store, &txn)) != TANDEM_OK)
+        return err;
+    err = td_position_get(txn, &position);
+    td_txn_abort(txn);
+    return err;
+}
+
+/* ---- Reading ---- */
+
+static tandem_err position_read(td_op_store *ops, td_position *out)
+{
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = td_store_begin_read(ops->store, &txn)) != TANDEM_OK)
+        return err;
+    err = td_position_get(txn, out);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_last_ordinal(td_op_store *ops, uint64_t *out)
+{
+    td_position position;
+    tandem_err err = position_read(ops, &position);
+
+    if (err == TANDEM_OK)
+        *out = position.ordinal;
+    return err;
+}
+
+tandem_err td_op_store_clock(td_op_store *ops, uint64_t *hlc_out)
+{
+    td_position position;
+    tandem_err err = position_read(ops, &position);
+
+    if (err == TANDEM_OK)
+        *hlc_out = position.hlc;
+    return err;
+}
+
+/* What a loop of visits ended with, as the call's answer: running out of entries is no news. */
+static tandem_err visited(tandem_err err, bool stopped)
+{
+    return err == TANDEM_END && !stopped ? TANDEM_OK : err;
+}
+
+tandem_err td_op_store_collections(td_op_store *ops, tandem_slice after, td_visit_collection visit,
+                                   void *context)
+{
+    bool stopped = false;
+    td_cursor *cursor = NULL;
+    tandem_slice key, value;
+    td_txn *txn;
+    tandem_err err;
+
+    if (after.size > TD_STORE_KEY_BYTES_MAX)
+        return TANDEM_E_INVALID;
+    if ((err = td_store_begin_read(ops->store, &txn)) != TANDEM_OK)
+        return err;
+    if ((err = td_txn_cursor(txn, TD_TABLE_COLLECTIONS, &cursor)) != TANDEM_OK)
+        goto out;
+    err = td_cursor_seek(cursor, after, &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        td_collection_info info = {.name = key};
+        td_collection_record record;
+
+        if (tandem_slice_equal(key, after))
+            continue;
+        if ((err = td_collection_decode(key, value, &record)) != TANDEM_OK)
+            break;
+        info.operations = record.operations;
+        info.last_ordinal = record.last_ordinal;
+        info.bytes = record.bytes;
+        if ((err = visit(context, &info)) != TANDEM_OK) {
+            stopped = true;
+            break;
+        }
+    }
+    err = visited(err, stopped);
+
+out:
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+/* Begin a transaction and find a collection in it. TANDEM_E_NOT_FOUND: there is none, and no
+ * transaction is left open. */
+static tandem_err collection_begin(td_op_store *ops, tandem_slice name, td_txn **txn_out,
+                                   td_collection_record *out)
+{
+    tandem_err err;
+
+    if ((err = td_store_begin_read(ops->store, txn_out)) != TANDEM_OK)
+        return err;
+    if ((err = td_collection_get(*txn_out, name, out)) != TANDEM_OK)
+        td_txn_abort(*txn_out);
+    return err;
+}
+
+tandem_err td_op_store_collection(td_op_store *ops, tandem_slice collection,
+                                  td_collection_info *info)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    *info = (td_collection_info){.name = collection};
+    err = collection_begin(ops, collection, &txn, &record);
+    if (err == TANDEM_E_NOT_FOUND)
+        return TANDEM_OK;
+    if (err != TANDEM_OK)
+        return err;
+    td_txn_abort(txn);
+    info->operations = record.operations;
+    info->last_ordinal = record.last_ordinal;
+    info->bytes = record.bytes;
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_heads(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             td_head *heads, unsigned *count_out)
+{
+    td_vector_record vector;
+    tandem_err err = heads_read(ops, collection, origin, &vector);
+
+    if (err != TANDEM_OK)
+        return err;
+    memcpy(heads, vector.heads, vector.count * sizeof(heads[0]));
+    *count_out = vector.count;
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
+                              const uint8_t *after_origin, td_visit_vector visit, void *context)
+{
+    static const uint8_t lowest[TANDEM_ORIGIN_BYTES];
+    uint8_t start[TD_VECTOR_KEY_BYTES];
+    bool stopped = false;
+    td_collection_record record;
+    td_cursor *cursor = NULL;
+    tandem_slice key, value;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    if ((err = td_txn_cursor(txn, TD_TABLE_VECTORS, &cursor)) != TANDEM_OK)
+        goto out;
+    td_vector_key(start, record.id, after_origin ? after_origin : lowest);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        td_vector_record vector;
+        const uint8_t *origin = key.bytes + TD_ID_BYTES;
+
+        if (!td_key_has_id(key, record.id))
+            break;
+        if ((err = td_vector_decode(key, value, &vector)) != TANDEM_OK)
+            break;
+        if (after_origin && memcmp(origin, after_origin, TANDEM_ORIGIN_BYTES) == 0)
+            continue;
+        if ((err = visit(context, origin, vector.heads, vector.count)) != TANDEM_OK) {
+            stopped = true;
+            break;
+        }
+    }
+    err = visited(err, stopped);
+
+out:
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+static tandem_err digest_origin(void *context, const uint8_t *origin, const td_head *heads,
+                                unsigned count)
+{
+    crypto_generichash_state *state = context;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t seq[8];
+
+        td_put_u64(seq, heads[i].seq);
+        crypto_generichash_update(state, origin, TANDEM_ORIGIN_BYTES);
+        crypto_generichash_update(state, seq, sizeof(seq));
+        crypto_generichash_update(state, heads[i].hash, TANDEM_HASH_BYTES);
+    }
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
+                                     uint8_t out[TANDEM_HASH_BYTES])
+{
+    crypto_generichash_state state;
+    tandem_err err;
+
+    crypto_generichash_init(&state, NULL, 0, TANDEM_HASH_BYTES);
+    err = td_op_store_vector(ops, collection, NULL, digest_origin, &state);
+    if (err == TANDEM_OK)
+        crypto_generichash_final(&state, out, TANDEM_HASH_BYTES);
+    return err;
+}
+
+tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
+                            td_visit_operation visit, void *context)
+{
+    uint8_t start[TD_OPERATION_KEY_BYTES];
+    bool stopped = false;
+    td_collection_record record;
+    td_cursor *cursor = NULL;
+    tandem_slice key, value;
+    td_txn *txn;
+    tandem_err err;
+
+    if (after == UINT64_MAX)
+        return TANDEM_OK;
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    if ((err = td_txn_cursor(txn, TD_TABLE_OPERATIONS, &cursor)) != TANDEM_OK)
+        goto out;
+    td_operation_key(start, record.id, after + 1);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        td_operation operation;
+        uint64_t ordinal;
+
+        if (!td_key_has_id(key, record.id))
+            break;
+        ordinal = key.size == TD_OPERATION_KEY_BYTES ? td_get_u64(key.bytes + TD_ID_BYTES) : 0;
+        err = td_operation_decode(key, value, &operation);
+        if (err == TANDEM_OK && !tandem_slice_equal(operation.collection, collection))
+            err = TANDEM_E_CORRUPT;
+        err = visit(context, err, ordinal, err == TANDEM_OK ? &operation : NULL);
+        if (err != TANDEM_OK) {
+            stopped = true;
+            break;
+        }
+    }
+    err = visited(err, stopped);
+
+out:
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+/* Look for an operation among what is committed; TANDEM_E_NOT_FOUND. */
+static tandem_err find_committed(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                                 uint64_t seq, const uint8_t *hash, td_found *out)
+{
+    td_collection_record record;
+    td_vector_record vector;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err;
+    err = td_vector_get(txn, record.id, origin, &vector);
+    if (err == TANDEM_OK && (seq < 1 || seq > head_top(&vector)))
+        err = TANDEM_E_NOT_FOUND;
+    if (err == TANDEM_OK)
+        err = td_op_find(txn, record.id, origin, seq, hash, vector.count > 1, NULL, 0, out);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                              uint64_t seq, uint64_t *ordinal_out)
+{
+    td_found found;
+    /* Chains have no gaps: the first with a seq >= seq is one that has it. */
+    tandem_err err = find_committed(ops, collection, origin, seq ? seq : 1, NULL, &found);
+
+    if (err == TANDEM_OK)
+        *ordinal_out = found.ordinal;
+    return err;
+}
+
+tandem_err td_op_store_holds(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out)
+{
+    td_found found;
+    tandem_err err = find_committed(ops, collection, origin, seq, hash, &found);
+
+    if (err == TANDEM_OK || err == TANDEM_E_NOT_FOUND) {
+        *out = err == TANDEM_OK;
+        return TANDEM_OK;
+    }
+    return err;
+}

@@ -1,0 +1,187 @@
+/*
+ * The operations store: operations by (collection, ordinal), the heads of every origin, and the few
+ * entries that make any (origin, seq) findable. It enforces what everything else leans on, in the
+ * transaction that writes: chain, idempotence, jobs whole, forks lose nothing.
+ *
+ * Tables (store/FORMAT.md has the bytes):
+ *   collections  name -> local id, operations, last ordinal, bytes
+ *   operations   (id, ordinal) -> checksum, hash, canonical bytes
+ *   vectors      (id, origin) -> floor, heads, room for a head signature
+ *   groups       (id, origin, first seq, ordinal) -> last seq of a run appended together
+ *   refused      (id, origin, first) -> last, hash, reason
+ *   meta         format version, identity, HLC high water, last ordinal
+ *
+ * It stands on any td_store. One thread writes (the executor); all may read. Each reading call runs
+ * in a short transaction of its own; what it hands to a visitor is borrowed for that call, and the
+ * visitor neither waits nor does I/O.
+ */
+#ifndef TANDEM_STORE_OP_STORE_H
+#define TANDEM_STORE_OP_STORE_H
+
+#include "store/operation.h"
+#include "store/store.h"
+
+enum { TD_FORMAT_VERSION = 1 };
+
+typedef struct td_op_store td_op_store;
+
+/* Who writes here. The seed is the secret half of the origin's key pair: never log it. */
+typedef struct td_identity {
+    uint8_t reactor[TANDEM_ORIGIN_BYTES];
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint8_t seed[32];
+} td_identity;
+
+typedef struct td_head {
+    uint64_t seq;
+    uint8_t hash[TANDEM_HASH_BYTES];
+} td_head;
+
+/* The names of the tables, for whoever opens the td_store that goes into td_op_store_open(). */
+extern const char *const td_op_store_tables[];
+extern const unsigned td_op_store_table_count;
+
+/*
+ * Open the operations store on a td_store, which it then owns (also on failure). A fresh store gets
+ * a reactor id and an origin from env's randomness.
+ *
+ * Errors: TANDEM_E_FORMAT, TANDEM_E_FORMAT_NEWER, TANDEM_E_CORRUPT, and those of the td_store.
+ */
+tandem_err td_op_store_open(tandem_env *env, td_store *store, td_op_store **out);
+void td_op_store_free(td_op_store *ops); /* NULL is fine */
+
+const td_identity *td_op_store_identity(const td_op_store *ops); /* fixed while it is open */
+/* The backend, for its bytes and its reader check. */
+td_store *td_op_store_backend(td_op_store *ops);
+
+/* ---- Writing: the executor's thread only ---- */
+
+typedef struct td_append_result {
+    uint64_t first_ordinal; /* of what was appended; 0 if all was held already */
+    uint64_t last_ordinal;
+    uint32_t appended;
+    uint32_t duplicates; /* already held, by hash */
+} td_append_result;
+
+/* Begin a group. Errors: those of the td_store. */
+tandem_err td_op_store_begin(td_op_store *ops);
+
+/*
+ * Append one whole job to the open group: all of it or none.
+ *
+ * job          count (1 to TANDEM_JOB_OPERATIONS_MAX) parsed and hashed operations of one origin,
+ *              collection, document and branch; consecutive, each naming the one before; all but
+ *              the last flagged TD_FLAG_CONTINUES
+ *
+ * An operation held already is skipped and counted. One that differs from what is held at its
+ * (origin, seq) and whose predecessor is held is kept: that origin has two heads from then on.
+ *
+ * A job of which the first part is held and the rest is not makes a fork inside that job.
+ *
+ * Errors, nothing changed and the group still open: TANDEM_E_CHAIN (not such a job, or one that
+ * begins in the middle of another or at seq 1 not at the chain's root), TANDEM_E_LIMIT,
+ * TANDEM_E_PREDECESSOR (the first one's predecessor is not held), TANDEM_E_QUARANTINED (it would be
+ * the origin's ninth head), TANDEM_E_UNSUPPORTED (a reserved collection), TANDEM_E_CORRUPT (a
+ * record that must be looked at cannot be read).
+ * Errors after which the group must be aborted and the store recovered: TANDEM_E_STORE_FULL,
+ * TANDEM_E_IO, TANDEM_E_NOMEM.
+ */
+tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t count,
+                              td_append_result *result);
+
+/* The head that the next operation of origin follows, as of the open group or, without one, of the
+ * last commit: of several the one with the highest seq, then hash. seq 0 and the chain root if
+ * there is none. TANDEM_E_INVALID: no such collection can be. */
+tandem_err td_op_store_tip(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                           td_head *out);
+
+/* Note the HLC's high water in the open group; a lower one than is known changes nothing. */
+tandem_err td_op_store_put_clock(td_op_store *ops, uint64_t hlc);
+
+/* The last ordinal as of the open group. */
+uint64_t td_op_store_group_ordinal(const td_op_store *ops);
+
+/*
+ * Make the group durable: TANDEM_OK means that all it appended, and all that it found held already,
+ * is on disk. On any error the group is over and its outcome unknown: call
+ * td_op_store_recover(), then compare td_op_store_last_ordinal() with what the group would have
+ * reached.
+ */
+tandem_err td_op_store_commit(td_op_store *ops);
+void td_op_store_abort(td_op_store *ops); /* without an open group: nothing */
+tandem_err td_op_store_recover(td_op_store *ops);
+
+/* ---- Reading: any thread ---- */
+
+/* As of the last commit. */
+tandem_err td_op_store_last_ordinal(td_op_store *ops, uint64_t *out);
+tandem_err td_op_store_clock(td_op_store *ops, uint64_t *hlc_out);
+
+typedef struct td_collection_info {
+    tandem_slice name;
+    uint64_t operations;
+    uint64_t last_ordinal;
+    uint64_t bytes; /* of canonical bytes */
+} td_collection_info;
+
+/* A visitor returns TANDEM_OK to go on, TANDEM_END to stop well, or an error, which the call then
+ * returns. A call that visited everything returns TANDEM_OK, a stopped one TANDEM_END. */
+typedef tandem_err (*td_visit_collection)(void *context, const td_collection_info *info);
+typedef tandem_err (*td_visit_vector)(void *context, const uint8_t *origin, const td_head *heads,
+                                      unsigned count);
+/*
+ * err          TANDEM_OK, or TANDEM_E_CORRUPT: checksum or hash do not match; then operation is
+ *              NULL and nothing of the record may be used
+ * operation    parsed, hash filled from the record
+ */
+typedef tandem_err (*td_visit_operation)(void *context, tandem_err err, uint64_t ordinal,
+                                         const td_operation *operation);
+
+/* Collections with a name > after (empty: all), in byte order. */
+tandem_err td_op_store_collections(td_op_store *ops, tandem_slice after, td_visit_collection visit,
+                                   void *context);
+/* One collection; all zero (and TANDEM_OK) if it has no operations. info->name is collection. */
+tandem_err td_op_store_collection(td_op_store *ops, tandem_slice collection,
+                                  td_collection_info *info);
+
+/* The heads of one origin, in (seq, hash) order; heads has room for TANDEM_HEADS_MAX. */
+tandem_err td_op_store_heads(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             td_head *heads, unsigned *count_out);
+/* All origins > after_origin (NULL: all) of a collection, in byte order. */
+tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
+                              const uint8_t *after_origin, td_visit_vector visit, void *context);
+
+/*
+ * The digest of a collection's vector: over its origins in byte order, their heads in (seq, hash)
+ * order: origin || seq (64 bits, big endian) || hash; then its refused ranges. A collection without
+ * operations has the digest of the empty string.
+ */
+tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
+                                     uint8_t out[TANDEM_HASH_BYTES]);
+
+/* Operations of a collection with an ordinal > after, in order of ordinals. */
+tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
+                            td_visit_operation visit, void *context);
+
+/*
+ * The ordinal of the first operation of origin with a seq >= seq: no operation of that origin with
+ * such a seq, of whatever branch of a fork, has a smaller one. TANDEM_E_NOT_FOUND if there is none;
+ * TANDEM_E_CORRUPT if it cannot be told because of records that cannot be read.
+ */
+tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                              uint64_t seq, uint64_t *ordinal_out);
+/* Is the operation of this hash held at (origin, seq), on any branch? TANDEM_E_CORRUPT as above. */
+tandem_err td_op_store_holds(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out);
+
+/*
+ * Re-read everything: checksums, hashes recomputed, chains, jobs whole, vectors, groups, counts.
+ *
+ * report       called for each thing found wrong with a sentence that names collection, ordinal,
+ *              and, where they can be told, origin and seq; borrowed for the call
+ * Returns TANDEM_OK, or TANDEM_E_CORRUPT if anything was reported.
+ */
+tandem_err td_op_store_verify(td_op_store *ops, void (*report)(void *context, const char *text),
+                              void *context);
+
+#endif

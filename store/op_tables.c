@@ -1,0 +1,537 @@
+#include "store/op_tables.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <xxhash.h>
+
+enum {
+    VECTOR_VERSION = 1,
+    HEAD_BYTES = 8 + TANDEM_HASH_BYTES,
+    VECTOR_FIXED_BYTES = 1 + 8 + 1 + 2, /* version, floor, count, length of the signature */
+    VECTOR_BYTES_MAX = VECTOR_FIXED_BYTES + TANDEM_HEADS_MAX * HEAD_BYTES,
+    COLLECTION_BYTES = TD_ID_BYTES + 8 + 8 + 8,
+    POSITION_BYTES = 8 + 4 + 8,
+    IDENTITY_BYTES = 2 * TANDEM_ORIGIN_BYTES + 32,
+    FORMAT_BYTES = 4,
+};
+
+const char *const td_op_store_tables[] = {"collections", "operations", "vectors",
+                                          "groups",      "refused",    "meta"};
+const unsigned td_op_store_table_count = TD_TABLE_COUNT;
+
+_Static_assert(sizeof(td_op_store_tables) / sizeof(td_op_store_tables[0]) == TD_TABLE_COUNT,
+               "every table has a name");
+
+const char td_meta_format[] = "format";
+const char td_meta_identity[] = "identity";
+const char td_meta_position[] = "position";
+
+/* ---- Records ---- */
+
+static uint64_t checksum(unsigned table, tandem_slice key, tandem_slice body)
+{
+    uint64_t seed = XXH3_64bits_withSeed(key.bytes, key.size, table);
+
+    return XXH3_64bits_withSeed(body.bytes, body.size, seed);
+}
+
+tandem_err td_record_open(unsigned table, tandem_slice key, tandem_slice value,
+                          tandem_slice *body_out)
+{
+    tandem_slice body;
+
+    if (value.size < TD_CHECKSUM_BYTES)
+        return TANDEM_E_CORRUPT;
+    body = tandem_slice_of(value.bytes + TD_CHECKSUM_BYTES, value.size - TD_CHECKSUM_BYTES);
+    if (td_get_u64(value.bytes) != checksum(table, key, body))
+        return TANDEM_E_CORRUPT;
+    *body_out = body;
+    return TANDEM_OK;
+}
+
+tandem_err td_record_get(td_txn *txn, unsigned table, tandem_slice key, tandem_slice *body_out)
+{
+    tandem_slice value;
+    tandem_err err = td_txn_get(txn, table, key, &value);
+
+    return err == TANDEM_OK ? td_record_open(table, key, value, body_out) : err;
+}
+
+/* What scratch holds behind eight spare bytes is the body. */
+static tandem_err put_sealed(td_txn *txn, unsigned table, tandem_slice key, tandem_writer *scratch)
+{
+    tandem_slice body;
+
+    if (scratch->err != TANDEM_OK)
+        return scratch->err;
+    body = tandem_slice_of(scratch->bytes + TD_CHECKSUM_BYTES, scratch->size - TD_CHECKSUM_BYTES);
+    td_put_u64(scratch->bytes, checksum(table, key, body));
+    return td_txn_put(txn, table, key, tandem_writer_slice(scratch));
+}
+
+static void begin_record(tandem_writer *scratch)
+{
+    static const uint8_t spare[TD_CHECKSUM_BYTES];
+
+    tandem_writer_clear(scratch);
+    tandem_write_raw(scratch, tandem_slice_of(spare, sizeof(spare)));
+}
+
+tandem_err td_record_put(td_txn *txn, unsigned table, tandem_slice key, tandem_slice body,
+                         tandem_writer *scratch)
+{
+    begin_record(scratch);
+    tandem_write_raw(scratch, body);
+    return put_sealed(txn, table, key, scratch);
+}
+
+/* ---- Meta ---- */
+
+/* A missing record of a store that has a format is damage. */
+static tandem_err meta_get(td_txn *txn, const char *key, size_t size, tandem_slice *body_out)
+{
+    tandem_err err = td_record_get(txn, TD_TABLE_META, tandem_slice_text(key), body_out);
+
+    if (err == TANDEM_E_NOT_FOUND || (err == TANDEM_OK && body_out->size != size))
+        return TANDEM_E_CORRUPT;
+    return err;
+}
+
+tandem_err td_format_check(td_txn *txn)
+{
+    tandem_slice body;
+    tandem_err err;
+    uint32_t version;
+
+    err = td_record_get(txn, TD_TABLE_META, tandem_slice_text(td_meta_format), &body);
+    if (err != TANDEM_OK)
+        return err;
+    if (body.size < FORMAT_BYTES)
+        return TANDEM_E_CORRUPT;
+    /* The one record that no version may lay out anew: newer ones may only make it longer. */
+    version = td_get_u32(body.bytes);
+    if (version > TD_FORMAT_VERSION)
+        return TANDEM_E_FORMAT_NEWER;
+    return version == TD_FORMAT_VERSION ? TANDEM_OK : TANDEM_E_FORMAT;
+}
+
+tandem_err td_format_put(td_txn *txn, uint32_t version, tandem_writer *scratch)
+{
+    uint8_t body[FORMAT_BYTES];
+
+    td_put_u32(body, version);
+    return td_record_put(txn, TD_TABLE_META, tandem_slice_text(td_meta_format),
+                         tandem_slice_of(body, sizeof(body)), scratch);
+}
+
+tandem_err td_identity_get(td_txn *txn, td_identity *out)
+{
+    tandem_slice body;
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    tandem_err err = meta_get(txn, td_meta_identity, IDENTITY_BYTES, &body);
+
+    if (err != TANDEM_OK)
+        return err;
+    memcpy(out->reactor, body.bytes, TANDEM_ORIGIN_BYTES);
+    memcpy(out->origin, body.bytes + TANDEM_ORIGIN_BYTES, TANDEM_ORIGIN_BYTES);
+    memcpy(out->seed, body.bytes + 2 * TANDEM_ORIGIN_BYTES, sizeof(out->seed));
+    td_origin_of_seed(out->seed, origin);
+    return memcmp(origin, out->origin, sizeof(origin)) ? TANDEM_E_CORRUPT : TANDEM_OK;
+}
+
+tandem_err td_identity_put(td_txn *txn, const td_identity *identity, tandem_writer *scratch)
+{
+    uint8_t body[IDENTITY_BYTES];
+    tandem_err err;
+
+    memcpy(body, identity->reactor, TANDEM_ORIGIN_BYTES);
+    memcpy(body + TANDEM_ORIGIN_BYTES, identity->origin, TANDEM_ORIGIN_BYTES);
+    memcpy(body + 2 * TANDEM_ORIGIN_BYTES, identity->seed, sizeof(identity->seed));
+    err = td_record_put(txn, TD_TABLE_META, tandem_slice_text(td_meta_identity),
+                        tandem_slice_of(body, sizeof(body)), scratch);
+    sodium_memzero(body, sizeof(body));
+    sodium_memzero(scratch->bytes, scratch->size);
+    return err;
+}
+
+tandem_err td_position_get(td_txn *txn, td_position *out)
+{
+    tandem_slice body;
+    tandem_err err = meta_get(txn, td_meta_position, POSITION_BYTES, &body);
+
+    if (err != TANDEM_OK)
+        return err;
+    out->ordinal = td_get_u64(body.bytes);
+    out->collections = td_get_u32(body.bytes + 8);
+    out->hlc = td_get_u64(body.bytes + 12);
+    return TANDEM_OK;
+}
+
+tandem_err td_position_put(td_txn *txn, const td_position *position, tandem_writer *scratch)
+{
+    uint8_t body[POSITION_BYTES];
+
+    td_put_u64(body, position->ordinal);
+    td_put_u32(body + 8, position->collections);
+    td_put_u64(body + 12, position->hlc);
+    return td_record_put(txn, TD_TABLE_META, tandem_slice_text(td_meta_position),
+                         tandem_slice_of(body, sizeof(body)), scratch);
+}
+
+/* ---- Collections ---- */
+
+static tandem_err collection_body(tandem_slice body, td_collection_record *out)
+{
+    if (body.size != COLLECTION_BYTES)
+        return TANDEM_E_CORRUPT;
+    out->id = td_get_u32(body.bytes);
+    out->operations = td_get_u64(body.bytes + 4);
+    out->last_ordinal = td_get_u64(body.bytes + 12);
+    out->bytes = td_get_u64(body.bytes + 20);
+    return TANDEM_OK;
+}
+
+tandem_err td_collection_decode(tandem_slice key, tandem_slice value, td_collection_record *out)
+{
+    tandem_slice body;
+    tandem_err err = td_record_open(TD_TABLE_COLLECTIONS, key, value, &body);
+
+    return err == TANDEM_OK ? collection_body(body, out) : err;
+}
+
+tandem_err td_collection_get(td_txn *txn, tandem_slice name, td_collection_record *out)
+{
+    tandem_slice body;
+    tandem_err err;
+
+    if (name.size < 1 || name.size > TANDEM_NAME_BYTES_MAX)
+        return TANDEM_E_NOT_FOUND;
+    err = td_record_get(txn, TD_TABLE_COLLECTIONS, name, &body);
+    return err == TANDEM_OK ? collection_body(body, out) : err;
+}
+
+tandem_err td_collection_put(td_txn *txn, tandem_slice name, const td_collection_record *record,
+                             tandem_writer *scratch)
+{
+    uint8_t body[COLLECTION_BYTES];
+
+    td_put_u32(body, record->id);
+    td_put_u64(body + 4, record->operations);
+    td_put_u64(body + 12, record->last_ordinal);
+    td_put_u64(body + 20, record->bytes);
+    return td_record_put(txn, TD_TABLE_COLLECTIONS, name, tandem_slice_of(body, sizeof(body)),
+                         scratch);
+}
+
+/* ---- Vectors ---- */
+
+void td_vector_key(uint8_t out[TD_VECTOR_KEY_BYTES], uint32_t id, const uint8_t *origin)
+{
+    td_put_u32(out, id);
+    memcpy(out + TD_ID_BYTES, origin, TANDEM_ORIGIN_BYTES);
+}
+
+static tandem_err vector_body(tandem_slice body, td_vector_record *out)
+{
+    const uint8_t *at = body.bytes;
+
+    if (body.size < VECTOR_FIXED_BYTES || at[0] != VECTOR_VERSION)
+        return TANDEM_E_CORRUPT;
+    out->floor = td_get_u64(at + 1);
+    out->count = at[9];
+    if (out->count < 1 || out->count > TANDEM_HEADS_MAX ||
+        body.size != VECTOR_FIXED_BYTES + out->count * (size_t)HEAD_BYTES)
+        return TANDEM_E_CORRUPT;
+    at += 10;
+    for (unsigned i = 0; i < out->count; i++, at += HEAD_BYTES) {
+        out->heads[i].seq = td_get_u64(at);
+        memcpy(out->heads[i].hash, at + 8, TANDEM_HASH_BYTES);
+    }
+    return at[0] || at[1] ? TANDEM_E_CORRUPT : TANDEM_OK;
+}
+
+tandem_err td_vector_decode(tandem_slice key, tandem_slice value, td_vector_record *out)
+{
+    tandem_slice body;
+    tandem_err err = td_record_open(TD_TABLE_VECTORS, key, value, &body);
+
+    if (err == TANDEM_OK && key.size != TD_VECTOR_KEY_BYTES)
+        return TANDEM_E_CORRUPT;
+    return err == TANDEM_OK ? vector_body(body, out) : err;
+}
+
+tandem_err td_vector_get(td_txn *txn, uint32_t id, const uint8_t *origin, td_vector_record *out)
+{
+    uint8_t key[TD_VECTOR_KEY_BYTES];
+    tandem_slice body;
+    tandem_err err;
+
+    td_vector_key(key, id, origin);
+    err = td_record_get(txn, TD_TABLE_VECTORS, tandem_slice_of(key, sizeof(key)), &body);
+    if (err == TANDEM_E_NOT_FOUND) {
+        out->floor = 0;
+        out->count = 0;
+        return TANDEM_OK;
+    }
+    return err == TANDEM_OK ? vector_body(body, out) : err;
+}
+
+tandem_err td_vector_put(td_txn *txn, uint32_t id, const uint8_t *origin,
+                         const td_vector_record *record, tandem_writer *scratch)
+{
+    uint8_t key[TD_VECTOR_KEY_BYTES];
+    uint8_t body[VECTOR_BYTES_MAX];
+    uint8_t *at = body;
+
+    assert(record->count >= 1 && record->count <= TANDEM_HEADS_MAX);
+    td_vector_key(key, id, origin);
+    *at++ = VECTOR_VERSION;
+    td_put_u64(at, record->floor);
+    at += 8;
+    *at++ = (uint8_t)record->count;
+    for (unsigned i = 0; i < record->count; i++) {
+        td_put_u64(at, record->heads[i].seq);
+        memcpy(at + 8, record->heads[i].hash, TANDEM_HASH_BYTES);
+        at += HEAD_BYTES;
+    }
+    *at++ = 0; /* no head signature yet */
+    *at++ = 0;
+    return td_record_put(txn, TD_TABLE_VECTORS, tandem_slice_of(key, sizeof(key)),
+                         tandem_slice_of(body, (size_t)(at - body)), scratch);
+}
+
+/* ---- Groups ---- */
+
+void td_run_key(uint8_t out[TD_RUN_KEY_BYTES], uint32_t id, const uint8_t *origin, uint64_t first,
+                uint64_t ordinal)
+{
+    td_vector_key(out, id, origin);
+    td_put_u64(out + TD_VECTOR_KEY_BYTES, first);
+    td_put_u64(out + TD_VECTOR_KEY_BYTES + 8, ordinal);
+}
+
+tandem_err td_run_decode(tandem_slice key, tandem_slice value, td_run *out)
+{
+    tandem_slice body;
+    tandem_err err = td_record_open(TD_TABLE_GROUPS, key, value, &body);
+
+    if (err != TANDEM_OK)
+        return err;
+    if (key.size != TD_RUN_KEY_BYTES || body.size != 8)
+        return TANDEM_E_CORRUPT;
+    out->first = td_get_u64(key.bytes + TD_VECTOR_KEY_BYTES);
+    out->ordinal = td_get_u64(key.bytes + TD_VECTOR_KEY_BYTES + 8);
+    out->last = td_get_u64(body.bytes);
+    return out->first >= 1 && out->last >= out->first ? TANDEM_OK : TANDEM_E_CORRUPT;
+}
+
+tandem_err td_run_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
+                      tandem_writer *scratch)
+{
+    uint8_t key[TD_RUN_KEY_BYTES];
+    uint8_t body[8];
+
+    td_run_key(key, id, origin, run->first, run->ordinal);
+    td_put_u64(body, run->last);
+    return td_record_put(txn, TD_TABLE_GROUPS, tandem_slice_of(key, sizeof(key)),
+                         tandem_slice_of(body, sizeof(body)), scratch);
+}
+
+/* ---- Operations ---- */
+
+void td_operation_key(uint8_t out[TD_OPERATION_KEY_BYTES], uint32_t id, uint64_t ordinal)
+{
+    td_put_u32(out, id);
+    td_put_u64(out + TD_ID_BYTES, ordinal);
+}
+
+tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operation *out)
+{
+    tandem_slice body;
+    tandem_err err = td_record_open(TD_TABLE_OPERATIONS, key, value, &body);
+
+    if (err != TANDEM_OK)
+        return err;
+    if (key.size != TD_OPERATION_KEY_BYTES || body.size < TANDEM_HASH_BYTES)
+        return TANDEM_E_CORRUPT;
+    memcpy(out->hash, body.bytes, TANDEM_HASH_BYTES);
+    body = tandem_slice_of(body.bytes + TANDEM_HASH_BYTES, body.size - TANDEM_HASH_BYTES);
+    return td_operation_parse(body, out) == TANDEM_OK ? TANDEM_OK : TANDEM_E_CORRUPT;
+}
+
+tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,
+                            const td_operation *operation, tandem_writer *scratch)
+{
+    uint8_t key[TD_OPERATION_KEY_BYTES];
+
+    td_operation_key(key, id, ordinal);
+    begin_record(scratch);
+    tandem_write_raw(scratch, tandem_slice_of(operation->hash, TANDEM_HASH_BYTES));
+    tandem_write_raw(scratch, operation->canonical);
+    return put_sealed(txn, TD_TABLE_OPERATIONS, tandem_slice_of(key, sizeof(key)), scratch);
+}
+
+bool td_key_has_id(tandem_slice key, uint32_t id)
+{
+    return key.size >= TD_ID_BYTES && td_get_u32(key.bytes) == id;
+}
+
+void td_operation_place(const td_operation *operation, uint8_t out[TANDEM_HASH_BYTES])
+{
+    uint8_t size[8];
+    const tandem_slice parts[] = {tandem_slice_of(size, sizeof(size)), operation->document,
+                                  operation->branch};
+
+    td_put_u64(size, operation->document.size);
+    td_hash(out, parts, 3);
+}
+
+/* ---- Search ---- */
+
+/*
+ * Look through one run for its operation at seq.
+ *
+ * The run's operations are told from a fork's, which may stand between them, by following the
+ * chain. A record that cannot be read may have been one of them: then the next one of the origin is
+ * taken to go on with the run, and if that lies beyond seq, the one sought is the damaged one.
+ */
+static tandem_err find_in_run(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
+                              uint64_t seq, const uint8_t *hash, td_found *out)
+{
+    uint8_t start[TD_OPERATION_KEY_BYTES];
+    uint8_t reached_hash[TANDEM_HASH_BYTES];
+    uint64_t reached = run->first - 1;
+    bool lost = true; /* the first one's predecessor is not known here */
+    td_cursor *cursor;
+    tandem_slice key, value;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(txn, TD_TABLE_OPERATIONS, &cursor)) != TANDEM_OK)
+        return err;
+    td_operation_key(start, id, run->ordinal);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        td_operation op;
+
+        if (!td_key_has_id(key, id))
+            break;
+        if (td_operation_decode(key, value, &op) != TANDEM_OK) {
+            lost = true;
+            continue;
+        }
+        if (memcmp(op.origin, origin, TANDEM_ORIGIN_BYTES) || op.seq <= reached ||
+            op.seq > run->last)
+            continue;
+        if (!lost && (op.seq != reached + 1 ||
+                      memcmp(op.predecessor, reached_hash, TANDEM_HASH_BYTES)))
+            continue;
+        if (op.seq > seq)
+            break;
+        lost = false;
+        reached = op.seq;
+        memcpy(reached_hash, op.hash, TANDEM_HASH_BYTES);
+        if (reached < seq)
+            continue;
+        err = TANDEM_E_NOT_FOUND;
+        if (!hash || memcmp(hash, op.hash, TANDEM_HASH_BYTES) == 0) {
+            out->ordinal = td_get_u64(key.bytes + TD_ID_BYTES);
+            out->flags = op.flags;
+            td_operation_place(&op, out->place);
+            err = TANDEM_OK;
+        }
+        td_cursor_free(cursor);
+        return err;
+    }
+    td_cursor_free(cursor);
+    return err == TANDEM_OK || err == TANDEM_END ? TANDEM_E_CORRUPT : err;
+}
+
+struct search {
+    td_txn *txn;
+    uint32_t id;
+    const uint8_t *origin;
+    uint64_t seq;
+    const uint8_t *hash;
+    td_found *best;
+    bool found;
+    bool corrupt;
+};
+
+/* TANDEM_END once nothing better can come. */
+static tandem_err search_run(struct search *s, const td_run *run)
+{
+    td_found found;
+    tandem_err err;
+
+    if (run->first > s->seq || run->last < s->seq)
+        return TANDEM_OK;
+    err = find_in_run(s->txn, s->id, s->origin, run, s->seq, s->hash, &found);
+    if (err == TANDEM_OK) {
+        if (!s->found || found.ordinal < s->best->ordinal)
+            *s->best = found;
+        s->found = true;
+        return s->hash ? TANDEM_END : TANDEM_OK;
+    }
+    if (err == TANDEM_E_CORRUPT)
+        s->corrupt = true;
+    return err == TANDEM_E_CORRUPT || err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+}
+
+static bool run_of(tandem_slice key, uint32_t id, const uint8_t *origin)
+{
+    return key.size == TD_RUN_KEY_BYTES && td_key_has_id(key, id) &&
+           memcmp(key.bytes + TD_ID_BYTES, origin, TANDEM_ORIGIN_BYTES) == 0;
+}
+
+/* Runs that the groups table holds: the last that begins at or before seq, or all of those. */
+static tandem_err search_table(struct search *s, bool forked)
+{
+    uint8_t start[TD_RUN_KEY_BYTES];
+    tandem_slice key, value;
+    td_cursor *cursor;
+    td_run run;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(s->txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
+        return err;
+    /* No ordinal is as large as that: the key lies behind all that begin at seq. */
+    td_run_key(start, s->id, s->origin, forked ? 0 : s->seq, forked ? 0 : UINT64_MAX);
+    err = forked ? td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value)
+                 : td_cursor_seek_before(cursor, tandem_slice_of(start, sizeof(start)), &key,
+                                         &value);
+    while (err == TANDEM_OK && run_of(key, s->id, s->origin)) {
+        if (td_run_decode(key, value, &run) != TANDEM_OK) {
+            s->corrupt = true;
+        } else {
+            if (run.first > s->seq)
+                break;
+            if ((err = search_run(s, &run)) != TANDEM_OK)
+                break;
+        }
+        if (!forked)
+            break;
+        err = td_cursor_next(cursor, &key, &value);
+    }
+    td_cursor_free(cursor);
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
+                      const uint8_t *hash, bool forked, const td_run *open, unsigned open_count,
+                      td_found *out)
+{
+    struct search s = {
+        .txn = txn, .id = id, .origin = origin, .seq = seq, .hash = hash, .best = out};
+    tandem_err err;
+
+    if ((err = search_table(&s, forked)) != TANDEM_OK)
+        return err;
+    for (unsigned i = 0; i < open_count; i++) {
+        err = search_run(&s, &open[i]);
+        if (err != TANDEM_OK && err != TANDEM_END)
+            return err;
+    }
+    if (s.found)
+        return TANDEM_OK;
+    return s.corrupt ? TANDEM_E_CORRUPT : TANDEM_E_NOT_FOUND;
+}
