@@ -1,0 +1,857 @@
+/*
+ * One turn of the view: open the index if there is none, index one batch, answer what can be
+ * answered, hash one slice of a digest, commit if it is time. It posts itself to itself while work
+ * is left, so that requests get in between.
+ *
+ * A request waits in one list until the index has reached its position, be it that the batch is
+ * still to come or the commit itself.
+ */
+#include "reactor/document_view.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reactor/fold.h"
+#include "reactor/message.h"
+#include "reactor/prepare.h"
+#include "reactor/runtime.h"
+
+enum {
+    PAGE_ENTRIES_MAX = 1000,
+    PAGE_BYTES_MAX = 4 * 1024 * 1024,
+    DIGEST_SLICE = 256, /* documents */
+    RETRY_MS = 1000,
+};
+
+enum message_kind { REQUEST, COMMITTED, WORK, COMMIT_DUE, RETRY, CLOSE };
+
+/* A digest on its way: up to `after` all is hashed. */
+struct digest {
+    crypto_generichash_state state;
+    struct digest *next;
+    td_view_request *request;
+    unsigned generation; /* of the index when it began */
+    struct td_name {
+        uint8_t size;
+        uint8_t bytes[TANDEM_NAME_BYTES_MAX];
+    } after, slice[DIGEST_SLICE];
+    unsigned visited, count; /* in this slice: documents, live ones */
+    tandem_writer streams;
+    tandem_writer item;
+};
+
+struct td_document_view {
+    td_actor *actor;
+    tandem_env *env;
+    td_op_store *ops;
+    const td_model_registry *registry;
+    td_index_open_fn index_open;
+    void *index_context;
+    void (*indexed)(void *context, uint64_t position);
+    void *indexed_context;
+
+    td_stream_index *index; /* NULL: none could be opened, */
+    tandem_err index_err;   /* for this reason */
+    unsigned generation;    /* counts what made positions go back */
+    td_folder *folder;
+    uint64_t position;  /* indexed */
+    uint64_t announced; /* the greatest that `indexed` was told */
+    bool behind;        /* there may be more to index */
+    bool try_open;      /* a request came, or the time to try again */
+    bool commit_due;
+
+    td_message_list waiting;
+    struct digest *digests, **digests_end;
+
+    _Atomic uint64_t committed;
+    atomic_bool committed_posted;
+    td_message committed_message, work, commit_timer, retry_timer;
+    bool work_posted, commit_timed, retry_timed;
+
+    td_message close_message;
+    td_reply *closing; /* set for the close message */
+    bool closed;
+};
+
+static td_view_request *request_of(td_message *message)
+{
+    return (td_view_request *)message;
+}
+
+static void finish(td_view_request *request, tandem_err err)
+{
+    if (err && !request->why[0])
+        td_why(request->why, "%s", tandem_err_text(err));
+    request->err = err;
+    if (request->kind == TD_VIEW_PREPARE && err && !request->group->err) {
+        request->group->err = err;
+        request->group->failed_job = 0;
+        memcpy(request->group->why, request->why, sizeof(request->why));
+    }
+    request->done(request);
+}
+
+static void request_drop(td_message *message)
+{
+    finish(request_of(message), TANDEM_E_CLOSED);
+}
+
+static void nothing_drop(td_message *message)
+{
+}
+
+static void close_drop(td_message *message)
+{
+    td_document_view *view =
+        (td_document_view *)((char *)message - offsetof(td_document_view, close_message));
+
+    td_reply_set(view->closing, TANDEM_E_CLOSED);
+}
+
+/* ---- Reading one document ---- */
+
+/* Is it there to be read? */
+static tandem_err check_live(const td_document_info *info, char why[TD_WHY_BYTES])
+{
+    if (info->created && !info->deleted)
+        return TANDEM_OK;
+    td_why(why, "%s",
+           !info->known    ? "there is no such document"
+           : info->created ? "the document is deleted"
+                           : "the operation that creates the document has not arrived yet");
+    return TANDEM_E_NOT_FOUND;
+}
+
+static tandem_err answer_read(td_document_view *view, td_view_request *r)
+{
+    tandem_slice branch = r->branch.size ? r->branch : tandem_slice_text("main");
+    tandem_slice scope = r->scope.size ? r->scope : tandem_slice_text("global");
+    tandem_slice lifecycle = tandem_slice_text(TD_SCOPE_DOCUMENT);
+    uint64_t entries, lifecycle_entries;
+    td_fold fold;
+    tandem_err err;
+
+    if ((err = td_stream_index_document(view->index, r->collection, r->document, &r->info)) ||
+        (err = check_live(&r->info, r->why)))
+        return err;
+    if (tandem_slice_equal(scope, lifecycle)) {
+        td_why(r->why, "the scope `document` has no state");
+        return TANDEM_E_NOT_FOUND;
+    }
+    if ((err = td_stream_index_count(view->index, r->collection, r->document, branch, scope,
+                                     &entries)) ||
+        (err = td_stream_index_count(view->index, r->collection, r->document, branch, lifecycle,
+                                     &lifecycle_entries)))
+        return err;
+    if (!entries && (!tandem_slice_equal(branch, tandem_slice_text("main")) ||
+                     !tandem_slice_equal(scope, tandem_slice_text("global")))) {
+        td_why(r->why, "the document has no such branch and scope");
+        return TANDEM_E_NOT_FOUND;
+    }
+    err = td_folder_fold(view->folder, view->index, r->collection, r->document, &r->info, branch,
+                         scope, true, &fold, r->why);
+    if (err)
+        return err;
+    r->operations = lifecycle_entries + entries;
+    if ((err = fold.model->show(fold.state, &r->out)) != TANDEM_OK)
+        return err;
+    return tandem_writer_err(&r->out);
+}
+
+static tandem_err answer_prepare(td_document_view *view, td_view_request *r)
+{
+    const td_preparer preparer = {view->index, view->folder, view->registry};
+    tandem_err err = td_prepare(&preparer, r->group);
+
+    r->group->looked_at = view->position;
+    memcpy(r->why, r->group->why, sizeof(r->why));
+    return err;
+}
+
+/* ---- Pages ---- */
+
+static uint32_t page_limit(const td_view_request *r)
+{
+    if (r->limit < 1)
+        return 1;
+    return r->limit < PAGE_ENTRIES_MAX ? r->limit : PAGE_ENTRIES_MAX;
+}
+
+struct documents_page {
+    td_view_request *request;
+    uint32_t left;
+};
+
+static tandem_err list_document(void *context, tandem_slice document, const td_document_info *info)
+{
+    struct documents_page *page = context;
+    td_view_request *r = page->request;
+
+    if (page->left == 0) {
+        r->more = true;
+        return TANDEM_END;
+    }
+    page->left--;
+    tandem_write_array(&r->out, 4);
+    tandem_write_string(&r->out, document);
+    tandem_write_text(&r->out, info->model);
+    tandem_write_uint(&r->out, info->operations);
+    tandem_write_bool(&r->out, info->deleted);
+    memcpy(r->after_name, document.bytes, document.size);
+    r->after_name[document.size] = '\0';
+    return tandem_writer_err(&r->out);
+}
+
+static tandem_err answer_documents(td_document_view *view, td_view_request *r)
+{
+    struct documents_page page = {r, page_limit(r)};
+    tandem_err err = td_stream_index_documents(view->index, r->collection, r->after,
+                                               list_document, &page);
+
+    if (err == TANDEM_OK && page.left < page_limit(r))
+        r->after = tandem_slice_text(r->after_name);
+    return err;
+}
+
+struct stream_page {
+    td_entry *entries;
+    size_t count, limit;
+};
+
+static tandem_err page_entry(void *context, const td_place *place, uint64_t ordinal)
+{
+    struct stream_page *page = context;
+
+    page->entries[page->count++] = (td_entry){*place, ordinal};
+    return page->count == page->limit ? TANDEM_END : TANDEM_OK;
+}
+
+static tandem_err list_operation(void *context, const td_entry *entry,
+                                 const td_operation *operation)
+{
+    td_view_request *r = context;
+
+    tandem_write_array(&r->out, 4);
+    tandem_write_uint(&r->out, r->next_index);
+    tandem_write_uint(&r->out, entry->ordinal);
+    tandem_write_binary(&r->out, operation->canonical);
+    tandem_write_binary(&r->out, tandem_slice_of(operation->hash, TANDEM_HASH_BYTES));
+    if (tandem_writer_err(&r->out))
+        return tandem_writer_err(&r->out);
+    r->next_index++;
+    r->has_after_place = true;
+    r->after_place = entry->place;
+    return r->out.size >= PAGE_BYTES_MAX ? TANDEM_END : TANDEM_OK;
+}
+
+static tandem_err answer_stream(td_document_view *view, td_view_request *r)
+{
+    static const td_place zero;
+    /* One more than the page, to know whether another follows. */
+    struct stream_page page = {.limit = page_limit(r) + 1};
+    uint64_t first = r->next_index;
+    size_t count;
+    tandem_err err;
+
+    if (!(page.entries = malloc(page.limit * sizeof(page.entries[0]))))
+        return TANDEM_E_NOMEM;
+    err = td_stream_index_entries(view->index, r->collection, r->document, r->branch, r->scope,
+                                  r->has_after_place ? &r->after_place : &zero, page_entry, &page);
+    count = page.count < page.limit ? page.count : page.limit - 1;
+    if (err == TANDEM_OK)
+        err = td_entries_read(view->ops, view->index, r->collection, page.entries, count,
+                              list_operation, r, r->why);
+    r->more = r->next_index - first < page.count;
+    free(page.entries);
+    return err;
+}
+
+static tandem_err list_stream(void *context, tandem_slice branch, tandem_slice scope,
+                              uint64_t operations)
+{
+    td_view_request *r = context;
+
+    tandem_write_array(&r->out, 3);
+    tandem_write_string(&r->out, branch);
+    tandem_write_string(&r->out, scope);
+    tandem_write_uint(&r->out, operations);
+    return tandem_writer_err(&r->out);
+}
+
+static tandem_err answer_streams(td_document_view *view, td_view_request *r)
+{
+    tandem_slice none = tandem_slice_of(NULL, 0);
+    tandem_slice lifecycle = tandem_slice_text(TD_SCOPE_DOCUMENT);
+    uint64_t operations;
+    tandem_err err;
+
+    if ((err = td_stream_index_document(view->index, r->collection, r->document, &r->info)) ||
+        (err = td_stream_index_count(view->index, r->collection, r->document, none, lifecycle,
+                                     &operations)))
+        return err;
+    if (operations && (err = list_stream(r, none, lifecycle, operations)) != TANDEM_OK)
+        return err;
+    return td_stream_index_streams(view->index, r->collection, r->document, list_stream, r);
+}
+
+/* ---- The digest of a collection ---- */
+
+static void digest_free(struct digest *digest)
+{
+    tandem_writer_release(&digest->streams);
+    tandem_writer_release(&digest->item);
+    free(digest);
+}
+
+static void digest_reset(td_document_view *view, struct digest *digest)
+{
+    crypto_generichash_init(&digest->state, NULL, 0, TANDEM_HASH_BYTES);
+    digest->after.size = 0;
+    digest->request->documents = 0;
+    digest->generation = view->generation;
+}
+
+/* TANDEM_OK: it is on its way and will finish the request. */
+static tandem_err digest_begin(td_document_view *view, td_view_request *r)
+{
+    /* libsodium's state wants more than malloc's alignment. */
+    size_t unit = _Alignof(struct digest);
+    struct digest *digest = aligned_alloc(unit, (sizeof(*digest) + unit - 1) / unit * unit);
+    uint64_t corrupt, first;
+    tandem_err err;
+
+    if (!digest)
+        return TANDEM_E_NOMEM;
+    memset(digest, 0, sizeof(*digest));
+    tandem_writer_init(&digest->streams);
+    tandem_writer_init(&digest->item);
+    digest->request = r;
+    digest_reset(view, digest);
+    err = td_stream_index_corrupt(view->index, r->collection, &corrupt, &first);
+    if (err == TANDEM_OK && corrupt) {
+        td_why(r->why, "%" PRIu64 " records are corrupt, the first at ordinal %" PRIu64, corrupt,
+               first);
+        err = TANDEM_E_CORRUPT;
+    }
+    if (err) {
+        digest_free(digest);
+        return err;
+    }
+    *view->digests_end = digest;
+    view->digests_end = &digest->next;
+    return TANDEM_OK;
+}
+
+static tandem_slice name_slice(const struct td_name *name)
+{
+    return tandem_slice_of(name->bytes, name->size);
+}
+
+static void name_set(struct td_name *name, tandem_slice bytes)
+{
+    name->size = (uint8_t)bytes.size;
+    memcpy(name->bytes, bytes.bytes, bytes.size);
+}
+
+static tandem_err digest_document(void *context, tandem_slice document,
+                                  const td_document_info *info)
+{
+    struct digest *digest = context;
+
+    if (info->created && !info->deleted)
+        name_set(&digest->slice[digest->count++], document);
+    name_set(&digest->after, document);
+    return ++digest->visited == DIGEST_SLICE ? TANDEM_END : TANDEM_OK;
+}
+
+static tandem_err digest_stream(void *context, tandem_slice branch, tandem_slice scope,
+                                uint64_t operations)
+{
+    struct digest *digest = context;
+
+    tandem_write_string(&digest->streams, branch);
+    tandem_write_string(&digest->streams, scope);
+    return tandem_writer_err(&digest->streams);
+}
+
+static tandem_err digest_state(td_document_view *view, struct digest *digest,
+                               tandem_slice document, const td_document_info *info,
+                               tandem_slice branch, tandem_slice scope)
+{
+    td_view_request *r = digest->request;
+    tandem_writer *item = &digest->item;
+    td_fold fold;
+    tandem_err err = td_folder_fold(view->folder, view->index, r->collection, document, info,
+                                    branch, scope, false, &fold, r->why);
+
+    if (err && err != TANDEM_E_MODEL_UNKNOWN)
+        return err;
+    tandem_writer_clear(item);
+    tandem_write_array(item, 5);
+    tandem_write_string(item, document);
+    tandem_write_string(item, branch);
+    tandem_write_string(item, scope);
+    tandem_write_text(item, info->model);
+    if (err) {
+        r->why[0] = '\0';
+        tandem_write_nil(item);
+    } else if ((err = fold.model->show(fold.state, item)) != TANDEM_OK) {
+        return err;
+    }
+    if ((err = tandem_writer_err(item)) == TANDEM_OK)
+        crypto_generichash_update(&digest->state, item->bytes, item->size);
+    return err;
+}
+
+static tandem_err digest_streams(td_document_view *view, struct digest *digest,
+                                 tandem_slice document)
+{
+    td_view_request *r = digest->request;
+    tandem_slice branch, scope;
+    td_document_info info;
+    tandem_reader reader;
+    tandem_err err;
+
+    tandem_writer_clear(&digest->streams);
+    if ((err = td_stream_index_document(view->index, r->collection, document, &info)) ||
+        (err = td_stream_index_streams(view->index, r->collection, document, digest_stream,
+                                       digest)))
+        return err;
+    r->documents++;
+    reader = tandem_reader_of(tandem_writer_slice(&digest->streams));
+    while (tandem_reader_left(&reader)) {
+        err = tandem_read_string(&reader, &branch);
+        if (err == TANDEM_OK)
+            err = tandem_read_string(&reader, &scope);
+        assert(err == TANDEM_OK);
+        if ((err = digest_state(view, digest, document, &info, branch, scope)) != TANDEM_OK)
+            return err;
+    }
+    return TANDEM_OK;
+}
+
+/* One slice of the first digest in line. */
+static void digest_step(td_document_view *view)
+{
+    struct digest *digest = view->digests;
+    tandem_err err;
+
+    if (!digest)
+        return;
+    if (digest->generation != view->generation) {
+        if (view->position < digest->request->position)
+            return; /* the index is being built anew */
+        digest_reset(view, digest);
+    }
+    digest->visited = digest->count = 0;
+    err = td_stream_index_documents(view->index, digest->request->collection,
+                                    name_slice(&digest->after), digest_document, digest);
+    for (unsigned i = 0; i < digest->count && err == TANDEM_OK; i++)
+        err = digest_streams(view, digest, name_slice(&digest->slice[i]));
+    if (err && td_stream_index_failure(view->index) && !digest->request->retried) {
+        digest->request->retried = true;
+        digest->request->why[0] = '\0';
+        return; /* begins anew with the next index */
+    }
+    view->digests = digest->next;
+    digest->next = NULL;
+    if (!view->digests)
+        view->digests_end = &view->digests;
+    if (err == TANDEM_OK && digest->visited == DIGEST_SLICE) {
+        *view->digests_end = digest; /* to the end of the line */
+        view->digests_end = &digest->next;
+        return;
+    }
+    if (err == TANDEM_OK)
+        crypto_generichash_final(&digest->state, digest->request->digest, TANDEM_HASH_BYTES);
+    finish(digest->request, err);
+    digest_free(digest);
+}
+
+/* ---- Requests ---- */
+
+/* Answers a request whose position is indexed; true if it is answered now. */
+static bool answer(td_document_view *view, td_view_request *r)
+{
+    tandem_err err = TANDEM_OK;
+
+    switch (r->kind) {
+    case TD_VIEW_PREPARE:
+        err = answer_prepare(view, r);
+        break;
+    case TD_VIEW_READ:
+        err = answer_read(view, r);
+        break;
+    case TD_VIEW_HEAD:
+        err = td_stream_index_document(view->index, r->collection, r->document, &r->info);
+        break;
+    case TD_VIEW_DOCUMENTS:
+        err = answer_documents(view, r);
+        break;
+    case TD_VIEW_STREAM:
+        err = answer_stream(view, r);
+        break;
+    case TD_VIEW_STREAMS:
+        err = answer_streams(view, r);
+        break;
+    case TD_VIEW_STATES:
+        err = digest_begin(view, r);
+        if (err == TANDEM_OK)
+            return true;
+        break;
+    case TD_VIEW_WAIT:
+        break;
+    case TD_VIEW_STAT:
+        td_stream_index_stat_get(view->index, &r->stat);
+        break;
+    }
+    /* A damaged index is built anew: that deserves a second look, and only one. */
+    if (err && td_stream_index_failure(view->index) && !r->retried) {
+        r->retried = true;
+        r->why[0] = '\0';
+        if (r->kind == TD_VIEW_PREPARE)
+            r->group->err = TANDEM_OK;
+        tandem_writer_clear(&r->out);
+        return false;
+    }
+    finish(r, err);
+    return true;
+}
+
+static void serve(td_document_view *view)
+{
+    td_message_list todo = view->waiting;
+    td_message *message;
+
+    view->waiting = (td_message_list){0};
+    while ((message = td_message_list_pop(&todo))) {
+        td_view_request *request = request_of(message);
+        bool ready = request->position <= view->position && !td_stream_index_failure(view->index);
+
+        if (!ready || !answer(view, request))
+            td_message_list_push(&view->waiting, message);
+    }
+}
+
+/* What waits for operations that are committed and cannot be indexed gets to know why. */
+static void refuse(td_document_view *view, tandem_err err)
+{
+    uint64_t committed = atomic_load(&view->committed);
+    td_message_list todo = view->waiting;
+    td_message *message;
+
+    view->waiting = (td_message_list){0};
+    while ((message = td_message_list_pop(&todo))) {
+        td_view_request *request = request_of(message);
+
+        if (view->index &&
+            (request->position <= view->position || request->position > committed))
+            td_message_list_push(&view->waiting, message);
+        else
+            finish(request, err);
+    }
+    while (!view->index && view->digests) {
+        struct digest *digest = view->digests;
+
+        view->digests = digest->next;
+        finish(digest->request, err);
+        digest_free(digest);
+    }
+    if (!view->digests)
+        view->digests_end = &view->digests;
+}
+
+/* ---- The index ---- */
+
+static void retry_later(td_document_view *view)
+{
+    if (view->retry_timed)
+        return;
+    view->retry_timed = true;
+    td_actor_post_after(view->actor, &view->retry_timer, RETRY_MS);
+}
+
+static void index_close(td_document_view *view)
+{
+    td_folder_clear(view->folder);
+    td_stream_index_free(view->index);
+    view->index = NULL;
+    view->position = 0;
+    view->generation++;
+}
+
+static tandem_err index_try(td_document_view *view, bool drop)
+{
+    td_store *store;
+    tandem_err err = view->index_open(view->index_context, drop, &store);
+
+    if (err)
+        return err;
+    return td_stream_index_open(view->env, store, view->ops, &view->index);
+}
+
+/* Leaves view->index NULL, with index_err, if there can be none at present. */
+static void index_get(td_document_view *view, bool drop)
+{
+    tandem_err err = index_try(view, drop);
+    td_stream_index_stat stat;
+
+    if (err && !drop) {
+        td_log(view->env, TANDEM_LOG_WARNING, "view", "the stream index is built anew: %s",
+               tandem_err_name(err));
+        err = index_try(view, true);
+    }
+    view->try_open = false;
+    view->index_err = err;
+    if (err) {
+        td_log(view->env, TANDEM_LOG_ERROR, "view", "there can be no stream index: %s",
+               tandem_err_name(err));
+        view->index = NULL;
+        retry_later(view);
+        return;
+    }
+    td_stream_index_stat_get(view->index, &stat);
+    view->position = stat.position;
+    view->behind = true;
+}
+
+/* After a failure: positions may have gone back, and a broken index goes. */
+static void index_failed(td_document_view *view, tandem_err err)
+{
+    td_stream_index_stat stat;
+
+    view->behind = true;
+    if (td_stream_index_failure(view->index)) {
+        td_log(view->env, TANDEM_LOG_WARNING, "view", "the stream index is built anew: %s",
+               tandem_err_name(td_stream_index_failure(view->index)));
+        index_close(view);
+        index_get(view, true);
+        return;
+    }
+    td_stream_index_stat_get(view->index, &stat);
+    view->position = stat.position;
+    view->generation++;
+    td_folder_clear(view->folder);
+    refuse(view, err);
+    retry_later(view);
+}
+
+static void index_step(td_document_view *view)
+{
+    bool current;
+    tandem_err err =
+        td_stream_index_advance(view->index, TD_VIEW_BATCH, &view->position, &current);
+
+    if (err) {
+        index_failed(view, err);
+        return;
+    }
+    view->behind = !current;
+    if (view->position <= view->announced)
+        return;
+    view->announced = view->position;
+    if (view->indexed)
+        view->indexed(view->indexed_context, view->position);
+}
+
+static void index_commit(td_document_view *view)
+{
+    tandem_err err;
+
+    if (!td_stream_index_busy(view->index)) {
+        view->commit_due = false;
+        return;
+    }
+    if (view->commit_due || td_stream_index_dirty(view->index) >= TD_VIEW_COMMIT_OPERATIONS) {
+        view->commit_due = false;
+        if ((err = td_stream_index_commit(view->index)) != TANDEM_OK)
+            index_failed(view, err);
+        return;
+    }
+    if (view->commit_timed)
+        return;
+    view->commit_timed = true;
+    td_actor_post_after(view->actor, &view->commit_timer, TD_VIEW_COMMIT_MS);
+}
+
+/* ---- The actor ---- */
+
+static void close_down(td_document_view *view)
+{
+    if (view->index && td_stream_index_commit(view->index) != TANDEM_OK)
+        td_log(view->env, TANDEM_LOG_WARNING, "view", "the end of the stream index is lost");
+    index_close(view);
+    view->index_err = TANDEM_E_CLOSED;
+    view->closed = true;
+    td_reply_set(view->closing, TANDEM_OK);
+}
+
+static void handle(void *self, td_message *message)
+{
+    td_document_view *view = self;
+
+    switch ((enum message_kind)message->kind) {
+    case REQUEST:
+        view->try_open = true;
+        if (request_of(message)->position > view->position)
+            view->behind = true;
+        td_message_list_push(&view->waiting, message);
+        break;
+    case COMMITTED:
+        atomic_store(&view->committed_posted, false);
+        if (atomic_load(&view->committed) > view->position)
+            view->behind = true;
+        break;
+    case WORK:
+        view->work_posted = false;
+        break;
+    case COMMIT_DUE:
+        view->commit_timed = false;
+        view->commit_due = true;
+        break;
+    case RETRY:
+        view->retry_timed = false;
+        view->try_open = true;
+        break;
+    case CLOSE:
+        close_down(view);
+        break;
+    }
+}
+
+static void drained(void *self)
+{
+    td_document_view *view = self;
+
+    if (!view->index && view->try_open && !view->closed)
+        index_get(view, false);
+    /* After a failure the timer tells when to go on; a request may still ask for one more try. */
+    if (view->index && view->behind && (!view->retry_timed || view->try_open))
+        index_step(view);
+    view->try_open = false;
+    if (view->index)
+        serve(view);
+    if (view->index)
+        digest_step(view);
+    if (view->index && td_stream_index_failure(view->index))
+        index_failed(view, td_stream_index_failure(view->index));
+    if (view->index)
+        index_commit(view);
+    if (!view->index) {
+        refuse(view, view->index_err);
+        return;
+    }
+    if (((view->behind && !view->retry_timed) || view->digests) && !view->work_posted) {
+        view->work_posted = true;
+        td_actor_post(view->actor, &view->work);
+    }
+}
+
+static const td_actor_ops view_ops = {.name = "view", .handle = handle, .drained = drained};
+
+static void message_init(td_message *message, enum message_kind kind)
+{
+    message->kind = kind;
+    message->drop = nothing_drop;
+}
+
+tandem_err td_document_view_open(td_host *host, td_op_store *ops,
+                                 const td_model_registry *registry, td_index_open_fn index_open,
+                                 void *index_context, void (*indexed)(void *, uint64_t position),
+                                 void *indexed_context, td_document_view **out)
+{
+    td_document_view *view = calloc(1, sizeof(*view));
+    tandem_err err;
+
+    if (!view)
+        return TANDEM_E_NOMEM;
+    view->env = host->runtime->env;
+    view->ops = ops;
+    view->registry = registry;
+    view->index_open = index_open;
+    view->index_context = index_context;
+    view->indexed = indexed;
+    view->indexed_context = indexed_context;
+    view->digests_end = &view->digests;
+    view->try_open = true;
+    message_init(&view->committed_message, COMMITTED);
+    message_init(&view->work, WORK);
+    message_init(&view->commit_timer, COMMIT_DUE);
+    message_init(&view->retry_timer, RETRY);
+    message_init(&view->close_message, CLOSE);
+    view->close_message.drop = close_drop;
+    if ((err = td_folder_open(ops, registry, TD_VIEW_STATES_MAX, &view->folder)) != TANDEM_OK ||
+        (err = td_actor_open(host, &view_ops, view, &view->actor)) != TANDEM_OK) {
+        td_folder_free(view->folder);
+        free(view);
+        return err;
+    }
+    view->work_posted = true;
+    td_actor_post(view->actor, &view->work);
+    *out = view;
+    return TANDEM_OK;
+}
+
+void td_document_view_close(td_document_view *view)
+{
+    td_runtime *runtime = td_actor_host(view->actor)->runtime;
+
+    /* Without memory for a reply the index is left as it is: nothing is lost but time. */
+    if (td_reply_open(runtime, &view->closing) != TANDEM_OK)
+        return;
+    td_actor_post(view->actor, &view->close_message);
+    td_reply_wait(view->closing, UINT64_MAX);
+    td_reply_free(view->closing);
+}
+
+void td_document_view_free(td_document_view *view)
+{
+    struct digest *digest;
+    td_message *message;
+
+    if (!view)
+        return;
+    td_actor_free(view->actor);
+    while ((message = td_message_list_pop(&view->waiting)))
+        finish(request_of(message), TANDEM_E_CLOSED);
+    while ((digest = view->digests)) {
+        view->digests = digest->next;
+        finish(digest->request, TANDEM_E_CLOSED);
+        digest_free(digest);
+    }
+    td_folder_free(view->folder);
+    td_stream_index_free(view->index);
+    free(view);
+}
+
+void td_document_view_committed(td_document_view *view, uint64_t position)
+{
+    uint64_t known = atomic_load(&view->committed);
+
+    while (known < position && !atomic_compare_exchange_weak(&view->committed, &known, position))
+        ;
+    if (!atomic_exchange(&view->committed_posted, true))
+        td_actor_post(view->actor, &view->committed_message);
+}
+
+void td_document_view_post(td_document_view *view, td_view_request *request)
+{
+    assert(request->done);
+    request->err = TANDEM_OK;
+    request->why[0] = '\0';
+    request->retried = false;
+    request->more = false;
+    memset(&request->info, 0, sizeof(request->info));
+    request->operations = 0;
+    request->documents = 0;
+    tandem_writer_init(&request->out);
+    if (request->kind == TD_VIEW_PREPARE)
+        request->group->err = TANDEM_OK;
+    request->message.kind = REQUEST;
+    request->message.drop = request_drop;
+    td_actor_post(view->actor, &request->message);
+}

@@ -1,0 +1,37 @@
+/*
+ * The event bus: tells whoever subscribed how far the store is committed, and runs what other actors
+ * want done on the loop.
+ *
+ * An event is a position, the newer replacing the older: there is one pending event at most, however
+ * fast the executor commits and however slow a subscriber is.
+ *
+ * Threads: callbacks run on the loop host; all calls from any thread. After td_event_bus_unsubscribe
+ * returns the callback does not run.
+ */
+#ifndef TANDEM_REACTOR_EVENT_BUS_H
+#define TANDEM_REACTOR_EVENT_BUS_H
+
+#include "reactor/actor.h"
+
+typedef struct td_event_bus td_event_bus;
+typedef struct tandem_subscription td_subscription;
+
+tandem_err td_event_bus_open(td_host *loop, td_event_bus **out);
+/* Once its host has stopped. Calls that did not run are dropped. NULL is fine. */
+void td_event_bus_free(td_event_bus *bus);
+
+void td_event_bus_committed(td_event_bus *bus, uint64_t position);
+
+tandem_err td_event_bus_subscribe(td_event_bus *bus, void (*committed)(void *, uint64_t position),
+                                  void *context, td_subscription **out);
+void td_event_bus_unsubscribe(td_subscription *subscription); /* NULL is fine */
+
+/* Have run(call) called on the loop; call->message.drop must be set. */
+typedef struct td_bus_call td_bus_call;
+struct td_bus_call {
+    td_message message;
+    void (*run)(td_bus_call *call);
+};
+void td_event_bus_run(td_event_bus *bus, td_bus_call *call);
+
+#endif

@@ -1,0 +1,814 @@
+#include "reactor/executor.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <xxhash.h>
+
+#include "reactor/runtime.h"
+
+enum { LOCAL = 1, PREPARED, REMOTE, INDEXED, MEND };
+enum { MEND_MS = 1000, READER_CHECK_MS = 30000 };
+
+/*
+ * Which documents were touched by the operations after `base`: one entry an ordinal, a hash of the
+ * document's name whose lowest bit says whether the operation was a CREATE or DELETE. A false match
+ * costs one more look, never a wrong answer.
+ */
+struct recent {
+    uint64_t *entries; /* ring of capacity (a power of two) */
+    uint64_t capacity;
+    uint64_t base; /* ordinals up to here are forgotten */
+    uint64_t last; /* the newest ordinal in it */
+};
+
+/* A request that takes part in the open group, in order: either kind. */
+struct member {
+    td_local_request *local;
+    td_remote_request *remote;
+};
+
+struct td_executor {
+    td_actor *actor;
+    td_op_store *ops;
+    td_event_bus *bus;
+    td_document_view *view;
+    tandem_env *env;
+    uint64_t max_clock_skew_ms;
+    td_clock clock;
+    struct recent recent;
+    bool open; /* a group is */
+    uint64_t group_base; /* the last ordinal before it */
+    uint32_t group_operations;
+    uint64_t group_bytes;
+    struct member *members;
+    size_t member_count, member_capacity;
+    td_remote_request *held, **held_end; /* wait for the index */
+    td_operation *parsed;                /* room for one job */
+    tandem_writer encoded;               /* one local job's canonical bytes */
+    _Atomic uint64_t indexed;
+    atomic_bool indexed_posted;
+    td_message indexed_message;
+    td_message mend_message;
+    td_message check_message;
+    _Atomic uint64_t position;
+    _Atomic int store_err;
+};
+
+/* ---- Recently touched documents ---- */
+
+static uint64_t document_hash(tandem_slice collection, tandem_slice document)
+{
+    uint64_t hash = XXH3_64bits_withSeed(document.bytes, document.size,
+                                         XXH3_64bits(collection.bytes, collection.size));
+
+    return hash & ~(uint64_t)1;
+}
+
+static tandem_err recent_grow(struct recent *recent)
+{
+    uint64_t capacity = recent->capacity ? recent->capacity * 2 : 1024;
+    uint64_t *entries = malloc(capacity * sizeof(*entries));
+
+    if (!entries)
+        return TANDEM_E_NOMEM;
+    for (uint64_t o = recent->base + 1; o <= recent->last; o++)
+        entries[o & (capacity - 1)] = recent->entries[o & (recent->capacity - 1)];
+    free(recent->entries);
+    recent->entries = entries;
+    recent->capacity = capacity;
+    return TANDEM_OK;
+}
+
+/* Room for count more ordinals: before they are appended, so that noting them cannot fail. */
+static tandem_err recent_reserve(struct recent *recent, size_t count)
+{
+    tandem_err err;
+
+    while (recent->last - recent->base + count >= recent->capacity)
+        if ((err = recent_grow(recent)) != TANDEM_OK)
+            return err;
+    return TANDEM_OK;
+}
+
+static void recent_note(struct recent *recent, const td_operation *operation)
+{
+    bool lifecycle =
+        tandem_slice_equal(operation->scope, tandem_slice_text(TD_SCOPE_DOCUMENT));
+
+    recent->last++;
+    recent->entries[recent->last & (recent->capacity - 1)] =
+        document_hash(operation->collection, operation->document) | lifecycle;
+}
+
+/* Was the document touched after an ordinal? lifecycle_only: by a CREATE or DELETE. */
+static bool recent_touched(const struct recent *recent, uint64_t after, uint64_t hash,
+                           bool lifecycle_only)
+{
+    if (after < recent->base)
+        return true; /* forgotten: look again */
+    for (uint64_t o = after + 1; o <= recent->last; o++) {
+        uint64_t entry = recent->entries[o & (recent->capacity - 1)];
+
+        if ((entry & ~(uint64_t)1) == hash && (!lifecycle_only || (entry & 1)))
+            return true;
+    }
+    return false;
+}
+
+static void recent_forget(struct recent *recent, uint64_t position)
+{
+    if (position > recent->base)
+        recent->base = position < recent->last ? position : recent->last;
+}
+
+/* ---- Answers ---- */
+
+static void answer_local(td_local_request *request, tandem_err err)
+{
+    if (request->group.err == TANDEM_OK)
+        request->group.err = err;
+    request->done(request);
+}
+
+static void answer_remote(td_remote_request *request, tandem_err err)
+{
+    if (err != TANDEM_OK)
+        for (uint32_t i = 0; i < request->count; i++) {
+            request->jobs[i].err = err;
+            request->jobs[i].detail = 0;
+        }
+    request->done(request);
+}
+
+static void answer_members(td_executor *executor, tandem_err err)
+{
+    size_t count = executor->member_count;
+
+    executor->member_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (executor->members[i].local)
+            answer_local(executor->members[i].local, err);
+        else
+            answer_remote(executor->members[i].remote, err);
+    }
+}
+
+/* ---- Appending ---- */
+
+static bool is_fatal(tandem_err err)
+{
+    return err == TANDEM_E_STORE_FULL || err == TANDEM_E_IO || err == TANDEM_E_NOMEM ||
+           err == TANDEM_E_CORRUPT;
+}
+
+static tandem_err group_begin(td_executor *executor)
+{
+    tandem_err err;
+
+    if (executor->open)
+        return TANDEM_OK;
+    if ((err = td_op_store_begin(executor->ops)) != TANDEM_OK)
+        return err;
+    executor->open = true;
+    executor->group_base = td_op_store_group_ordinal(executor->ops);
+    executor->group_operations = 0;
+    executor->group_bytes = 0;
+    return TANDEM_OK;
+}
+
+static tandem_err append(td_executor *executor, const td_operation *job, size_t count,
+                         td_append_result *result)
+{
+    tandem_err err;
+
+    if ((err = recent_reserve(&executor->recent, count)) != TANDEM_OK)
+        return err;
+    if ((err = td_op_store_append(executor->ops, job, count, result)) != TANDEM_OK)
+        return err;
+    for (size_t i = count - result->appended; i < count; i++) {
+        recent_note(&executor->recent, &job[i]);
+        executor->group_bytes += job[i].canonical.size;
+    }
+    executor->group_operations += result->appended;
+    return TANDEM_OK;
+}
+
+/* Parse and append one remote job; what is wrong with it is its answer. Fatal errors come back. */
+static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
+{
+    tandem_reader reader = tandem_reader_of(job->operations);
+    uint64_t ahead_max =
+        td_hlc_of_ms(td_env_wall_ms(executor->env) + executor->max_clock_skew_ms);
+    uint64_t newest = 0;
+
+    job->detail = 0;
+    job->err = job->count <= TANDEM_JOB_OPERATIONS_MAX ? TANDEM_OK : TANDEM_E_LIMIT;
+    memset(&job->result, 0, sizeof(job->result));
+    for (uint32_t i = 0; job->err == TANDEM_OK && i < job->count; i++) {
+        td_operation *operation = &executor->parsed[i];
+        tandem_slice bytes;
+
+        if ((job->err = tandem_read_binary(&reader, &bytes)) != TANDEM_OK ||
+            (job->err = td_operation_parse(bytes, operation)) != TANDEM_OK)
+            break;
+        td_operation_hash(operation);
+        if (operation->hlc > newest)
+            newest = operation->hlc;
+    }
+    if (job->err == TANDEM_OK && newest > ahead_max) {
+        job->err = TANDEM_E_CLOCK;
+        job->detail = newest - td_hlc_of_ms(executor->max_clock_skew_ms);
+    }
+    if (job->err == TANDEM_OK)
+        job->err = append(executor, executor->parsed, job->count, &job->result);
+    if (job->err == TANDEM_OK)
+        td_clock_observe(&executor->clock, newest);
+    return is_fatal(job->err) ? job->err : TANDEM_OK;
+}
+
+static tandem_err append_remote(td_executor *executor, td_remote_request *request)
+{
+    tandem_err err;
+
+    for (uint32_t i = 0; i < request->count; i++)
+        if ((err = append_remote_job(executor, &request->jobs[i])) != TANDEM_OK)
+            return err;
+    return TANDEM_OK;
+}
+
+/* Has a document changed since the view looked, in a way that matters to this job? */
+static bool is_stale(const td_executor *executor, const td_local_group *group,
+                     const td_local_job *job)
+{
+    uint64_t hash = document_hash(job->collection, job->document);
+    bool any_matters = job->create || job->has_expect || job->state_read;
+
+    return recent_touched(&executor->recent, group->looked_at, hash, !any_matters);
+}
+
+/* Encode one operation of a local job after `tip`, which moves to it. */
+static tandem_err encode_local(td_executor *executor, const td_local_job *job, tandem_slice scope,
+                               tandem_slice type, tandem_slice payload, bool continues,
+                               td_head *tip, td_operation *out)
+{
+    size_t at = executor->encoded.size;
+    tandem_err err;
+
+    *out = (td_operation){
+        .version = TD_OPERATION_VERSION,
+        .flags = continues ? TD_FLAG_CONTINUES : 0,
+        .seq = tip->seq + 1,
+        .hlc = td_clock_tick(&executor->clock),
+        .origin = td_op_store_identity(executor->ops)->origin,
+        .predecessor = tip->hash,
+        .collection = job->collection,
+        .document = job->document,
+        .branch = job->branch,
+        .scope = scope,
+        .type = type,
+        .payload = payload,
+    };
+    if ((err = td_operation_encode(out, &executor->encoded)) != TANDEM_OK)
+        return err;
+    /* Only the hash is needed now; the views are taken when the writer no longer moves. */
+    if ((err = td_operation_parse(
+             tandem_slice_of(executor->encoded.bytes + at, executor->encoded.size - at), out)) !=
+        TANDEM_OK)
+        return err;
+    td_operation_hash(out);
+    tip->seq = out->seq;
+    memcpy(tip->hash, out->hash, sizeof(tip->hash));
+    return TANDEM_OK;
+}
+
+/* The operations of a local job into executor->parsed. */
+static tandem_err encode_job(td_executor *executor, const td_local_group *group,
+                             const td_local_job *job, td_head tip, size_t *count_out)
+{
+    static const uint8_t nil[1] = {0xc0};
+    bool lifecycle = job->create || job->is_delete;
+    size_t total = job->count + lifecycle;
+    char type[TANDEM_NAME_BYTES_MAX + 16];
+    size_t at = 0, n = 0;
+    tandem_err err;
+
+    assert(total >= 1 && total <= TANDEM_JOB_OPERATIONS_MAX);
+    tandem_writer_clear(&executor->encoded);
+    if (lifecycle) {
+        snprintf(type, sizeof(type), "%s.%s", job->model_found,
+                 job->is_delete ? "DELETE" : "CREATE");
+        if ((err = encode_local(executor, job, tandem_slice_text(TD_SCOPE_DOCUMENT),
+                                tandem_slice_text(type), tandem_slice_of(nil, 1), total > 1, &tip,
+                                &executor->parsed[n++])) != TANDEM_OK)
+            return err;
+    }
+    for (size_t i = 0; i < job->count; i++) {
+        const td_local_operation *operation = &job->operations[i];
+
+        snprintf(type, sizeof(type), "%s.%.*s", job->model_found, (int)operation->verb.size,
+                 (const char *)operation->verb.bytes);
+        if ((err = encode_local(executor, job, operation->scope, tandem_slice_text(type),
+                                tandem_slice_of(group->payloads.bytes + operation->payload_at,
+                                                operation->payload_size),
+                                i + 1 < job->count, &tip, &executor->parsed[n++])) != TANDEM_OK)
+            return err;
+    }
+    /* The buffer may have moved while it grew: take the views anew, the hashes stay. */
+    for (size_t i = 0; i < n; i++) {
+        uint8_t hash[TANDEM_HASH_BYTES];
+        size_t size = executor->parsed[i].canonical.size;
+
+        memcpy(hash, executor->parsed[i].hash, sizeof(hash));
+        err = td_operation_parse(tandem_slice_of(executor->encoded.bytes + at, size),
+                                 &executor->parsed[i]);
+        assert(err == TANDEM_OK);
+        memcpy(executor->parsed[i].hash, hash, sizeof(hash));
+        at += size;
+    }
+    *count_out = n;
+    return TANDEM_OK;
+}
+
+static tandem_err append_local_job(td_executor *executor, const td_local_group *group,
+                                   td_local_job *job)
+{
+    td_append_result result;
+    td_operation *last;
+    td_head tip;
+    size_t count = 0;
+    tandem_err err;
+
+    if ((err = td_op_store_tip(executor->ops, job->collection,
+                               td_op_store_identity(executor->ops)->origin, &tip)) != TANDEM_OK)
+        return err;
+    if ((err = encode_job(executor, group, job, tip, &count)) != TANDEM_OK)
+        return err;
+    if ((err = append(executor, executor->parsed, count, &result)) != TANDEM_OK)
+        return err;
+    assert(result.appended == count);
+    last = &executor->parsed[count - 1];
+    job->first_seq = tip.seq + 1;
+    job->seq = last->seq;
+    job->ordinal = result.last_ordinal;
+    job->hlc = last->hlc;
+    memcpy(job->hash, last->hash, sizeof(job->hash));
+    return TANDEM_OK;
+}
+
+/*
+ * Append a local group: all its jobs or, on an error that is not fatal, none. Nothing but memory and
+ * the disk can fail after the view's checks except sizes, which are known before the first append:
+ * a group whose later job fails so is undone with the whole open group, and that is repeated without
+ * it (see group_repeat).
+ */
+static tandem_err append_local(td_executor *executor, td_local_request *request)
+{
+    td_local_group *group = &request->group;
+    tandem_err err;
+
+    for (size_t i = 0; i < group->count; i++) {
+        if ((err = append_local_job(executor, group, &group->jobs[i])) != TANDEM_OK) {
+            group->failed_job = i;
+            return err;
+        }
+    }
+    return TANDEM_OK;
+}
+
+/* ---- Groups ---- */
+
+static void group_abort(td_executor *executor)
+{
+    td_op_store_abort(executor->ops);
+    executor->open = false;
+    executor->recent.last = executor->group_base;
+}
+
+static tandem_err append_member(td_executor *executor, const struct member *member)
+{
+    return member->local ? append_local(executor, member->local)
+                         : append_remote(executor, member->remote);
+}
+
+/* The store failed under an open group: abort, mend, and append all members once more. */
+static tandem_err group_repeat(td_executor *executor)
+{
+    tandem_err err;
+
+    group_abort(executor);
+    if ((err = td_op_store_recover(executor->ops)) != TANDEM_OK)
+        return err;
+    if ((err = group_begin(executor)) != TANDEM_OK)
+        return err;
+    for (size_t i = 0; i < executor->member_count; i++)
+        if ((err = append_member(executor, &executor->members[i])) != TANDEM_OK)
+            return err;
+    return TANDEM_OK;
+}
+
+static void store_failed(td_executor *executor, tandem_err err)
+{
+    if (atomic_exchange(&executor->store_err, (int)err) == TANDEM_OK) {
+        td_log(executor->env, TANDEM_LOG_ERROR, "executor", "writing has stopped: %s (%s)",
+               tandem_err_text(err), tandem_err_name(err));
+        td_actor_post_after(executor->actor, &executor->mend_message, MEND_MS);
+    }
+}
+
+static void store_works(td_executor *executor)
+{
+    if (atomic_exchange(&executor->store_err, TANDEM_OK) != TANDEM_OK)
+        td_log(executor->env, TANDEM_LOG_INFO, "executor", "writing works again");
+}
+
+/* Give up on the open group: everything in it failed with err and nothing of it is held. */
+static void group_fail(td_executor *executor, tandem_err err)
+{
+    tandem_err mended;
+
+    if (executor->open)
+        group_abort(executor);
+    mended = td_op_store_recover(executor->ops);
+    if (mended != TANDEM_OK)
+        td_log(executor->env, TANDEM_LOG_ERROR, "executor", "the store cannot be reopened: %s",
+               tandem_err_name(mended));
+    store_failed(executor, err);
+    answer_members(executor, err);
+}
+
+/*
+ * Commit. A commit that fails may have happened: reopen the store, and let what it holds decide. The
+ * group is there whole or not at all, so its last ordinal tells.
+ */
+static void group_commit(td_executor *executor)
+{
+    uint64_t reached = td_op_store_group_ordinal(executor->ops), held = 0;
+    tandem_err err;
+
+    if (reached == executor->group_base) {
+        /* Duplicates only: what they repeat was committed before. */
+        group_abort(executor);
+        answer_members(executor, TANDEM_OK);
+        return;
+    }
+    err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock));
+    if (err == TANDEM_OK) {
+        err = td_op_store_commit(executor->ops);
+        executor->open = false;
+    } else {
+        group_abort(executor);
+    }
+    if (err != TANDEM_OK) {
+        tandem_err mended = td_op_store_recover(executor->ops);
+
+        if (mended == TANDEM_OK)
+            mended = td_op_store_last_ordinal(executor->ops, &held);
+        if (mended != TANDEM_OK || held < reached) {
+            executor->recent.last = executor->group_base;
+            store_failed(executor, err);
+            answer_members(executor, err);
+            return;
+        }
+    }
+    store_works(executor);
+    if (reached > atomic_load(&executor->position)) {
+        atomic_store(&executor->position, reached);
+        td_document_view_committed(executor->view, reached);
+        td_event_bus_committed(executor->bus, reached);
+    }
+    answer_members(executor, TANDEM_OK);
+}
+
+static tandem_err members_reserve(td_executor *executor)
+{
+    size_t capacity = executor->member_capacity ? executor->member_capacity * 2 : 64;
+    struct member *members;
+
+    if (executor->member_count < executor->member_capacity)
+        return TANDEM_OK;
+    if (!(members = realloc(executor->members, capacity * sizeof(*members))))
+        return TANDEM_E_NOMEM;
+    executor->members = members;
+    executor->member_capacity = capacity;
+    return TANDEM_OK;
+}
+
+/*
+ * Let a request take part in the open group. It is answered at the group's end; if it alone cannot
+ * be appended, at once.
+ */
+static void group_add(td_executor *executor, struct member member)
+{
+    tandem_err err;
+    bool fresh = !executor->open;
+
+    if ((err = members_reserve(executor)) == TANDEM_OK)
+        err = group_begin(executor);
+    if (err != TANDEM_OK) {
+        if (is_fatal(err) && err != TANDEM_E_NOMEM) {
+            tandem_err mended = td_op_store_recover(executor->ops);
+
+            (void)mended;
+            store_failed(executor, err);
+        }
+        if (member.local)
+            answer_local(member.local, err);
+        else
+            answer_remote(member.remote, err);
+        return;
+    }
+    err = append_member(executor, &member);
+    if (err == TANDEM_OK) {
+        executor->members[executor->member_count++] = member;
+    } else if (is_fatal(err)) {
+        executor->members[executor->member_count++] = member;
+        if ((err = group_repeat(executor)) != TANDEM_OK)
+            group_fail(executor, err);
+    } else {
+        /* Only a local group can end here, and a part of it may stand in the transaction: undo
+         * everything and append the others again. */
+        size_t count = executor->member_count;
+
+        group_abort(executor);
+        answer_local(member.local, err);
+        if (fresh && count == 0)
+            return;
+        if ((err = group_repeat(executor)) != TANDEM_OK)
+            group_fail(executor, err);
+    }
+    if (executor->open && (executor->group_operations >= TD_GROUP_OPERATIONS_MAX ||
+                           executor->group_bytes >= TD_GROUP_BYTES_MAX))
+        group_commit(executor);
+}
+
+/* ---- Local requests ---- */
+
+static void prepared(td_view_request *view_request)
+{
+    td_local_request *request = view_request->context;
+
+    request->message.kind = PREPARED;
+    td_actor_post(request->executor->actor, &request->message);
+}
+
+static void prepare(td_executor *executor, td_local_request *request)
+{
+    tandem_writer_clear(&request->group.payloads);
+    memset(&request->prepare, 0, sizeof(request->prepare));
+    request->prepare.kind = TD_VIEW_PREPARE;
+    request->prepare.group = &request->group;
+    request->prepare.position = atomic_load(&executor->position);
+    request->prepare.done = prepared;
+    request->prepare.context = request;
+    td_document_view_post(executor->view, &request->prepare);
+}
+
+static void take_prepared(td_executor *executor, td_local_request *request)
+{
+    td_local_group *group = &request->group;
+
+    if (request->prepare.err != TANDEM_OK || group->err != TANDEM_OK) {
+        answer_local(request, request->prepare.err);
+        return;
+    }
+    for (size_t i = 0; i < group->count; i++) {
+        if (!is_stale(executor, group, &group->jobs[i]))
+            continue;
+        if (++request->attempts > TD_PREPARE_ATTEMPTS_MAX) {
+            snprintf(group->why, sizeof(group->why), "the document changes too fast");
+            answer_local(request, TANDEM_E_CONFLICT);
+            return;
+        }
+        /* What made it stale may stand in the open group: the view sees it after the commit. */
+        if (executor->open)
+            group_commit(executor);
+        prepare(executor, request);
+        return;
+    }
+    group_add(executor, (struct member){.local = request});
+}
+
+/* ---- Remote requests ---- */
+
+static void take_remote(td_executor *executor, td_remote_request *request)
+{
+    uint64_t position = executor->recent.last;
+
+    if (executor->held || position - atomic_load(&executor->indexed) > TD_INDEX_LAG_MAX) {
+        request->next = NULL;
+        *executor->held_end = request;
+        executor->held_end = &request->next;
+        return;
+    }
+    group_add(executor, (struct member){.remote = request});
+}
+
+static void take_indexed(td_executor *executor)
+{
+    td_remote_request *held = executor->held;
+
+    atomic_store(&executor->indexed_posted, false);
+    recent_forget(&executor->recent, atomic_load(&executor->indexed));
+    if (!held || executor->recent.last - executor->recent.base > TD_INDEX_LAG_MAX / 2)
+        return;
+    executor->held = NULL;
+    executor->held_end = &executor->held;
+    while (held) {
+        td_remote_request *next = held->next;
+
+        take_remote(executor, held);
+        held = next;
+    }
+}
+
+/* ---- The actor ---- */
+
+/* Writing failed a while ago: a commit of nothing but the clock tells whether it works again. */
+static void mend(td_executor *executor)
+{
+    tandem_err err;
+
+    if (atomic_load(&executor->store_err) == TANDEM_OK)
+        return;
+    if (executor->open)
+        group_commit(executor);
+    if (atomic_load(&executor->store_err) == TANDEM_OK)
+        return;
+    err = td_op_store_recover(executor->ops);
+    if (err == TANDEM_OK && (err = group_begin(executor)) == TANDEM_OK) {
+        err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock));
+        if (err == TANDEM_OK)
+            err = td_op_store_commit(executor->ops);
+        else
+            td_op_store_abort(executor->ops);
+        executor->open = false;
+    }
+    if (err == TANDEM_OK)
+        store_works(executor);
+    else
+        td_actor_post_after(executor->actor, &executor->mend_message, MEND_MS);
+}
+
+static void handle(void *self, td_message *message)
+{
+    td_executor *executor = self;
+
+    switch (message->kind) {
+    case LOCAL:
+        prepare(executor, (td_local_request *)message);
+        break;
+    case PREPARED:
+        take_prepared(executor, (td_local_request *)message);
+        break;
+    case REMOTE:
+        take_remote(executor, (td_remote_request *)message);
+        break;
+    case INDEXED:
+        take_indexed(executor);
+        break;
+    case MEND:
+        if (message == &executor->mend_message) {
+            mend(executor);
+        } else {
+            td_store *backend = td_op_store_backend(executor->ops);
+
+            backend->ops->reader_check(backend);
+            td_actor_post_after(executor->actor, &executor->check_message, READER_CHECK_MS);
+        }
+        break;
+    default:
+        assert(!"a message of the executor's");
+    }
+}
+
+static void drained(void *self)
+{
+    td_executor *executor = self;
+
+    if (executor->open)
+        group_commit(executor);
+}
+
+static const td_actor_ops executor_ops = {
+    .name = "executor", .handle = handle, .drained = drained};
+
+static void drop_nothing(td_message *message)
+{
+    (void)message; /* it is part of the executor */
+}
+
+static void drop_local(td_message *message)
+{
+    answer_local((td_local_request *)message, TANDEM_E_CLOSED);
+}
+
+static void drop_remote(td_message *message)
+{
+    answer_remote((td_remote_request *)message, TANDEM_E_CLOSED);
+}
+
+tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
+                            uint64_t max_clock_skew_ms, td_executor **out)
+{
+    td_executor *executor = calloc(1, sizeof(*executor));
+    uint64_t position, high_water;
+    tandem_err err;
+
+    if (!executor)
+        return TANDEM_E_NOMEM;
+    executor->ops = ops;
+    executor->bus = bus;
+    executor->env = host->runtime->env;
+    executor->max_clock_skew_ms = max_clock_skew_ms;
+    executor->held_end = &executor->held;
+    tandem_writer_init(&executor->encoded);
+    executor->indexed_message = (td_message){.kind = INDEXED, .drop = drop_nothing};
+    executor->mend_message = (td_message){.kind = MEND, .drop = drop_nothing};
+    executor->check_message = (td_message){.kind = MEND, .drop = drop_nothing};
+    err = TANDEM_E_NOMEM;
+    if (!(executor->parsed = calloc(TANDEM_JOB_OPERATIONS_MAX, sizeof(*executor->parsed))))
+        goto fail;
+    if ((err = td_op_store_last_ordinal(ops, &position)) != TANDEM_OK ||
+        (err = td_op_store_clock(ops, &high_water)) != TANDEM_OK)
+        goto fail;
+    td_clock_init(&executor->clock, executor->env, high_water);
+    atomic_init(&executor->position, position);
+    /* What is not indexed yet was not noted here: the view's first look says where to begin. */
+    executor->recent.base = executor->recent.last = position;
+    atomic_init(&executor->indexed, position);
+    if ((err = td_actor_open(host, &executor_ops, executor, &executor->actor)) != TANDEM_OK)
+        goto fail;
+    *out = executor;
+    return TANDEM_OK;
+
+fail:
+    td_executor_free(executor);
+    return err;
+}
+
+void td_executor_set_view(td_executor *executor, td_document_view *view)
+{
+    executor->view = view;
+}
+
+void td_executor_free(td_executor *executor)
+{
+    if (!executor)
+        return;
+    if (executor->open)
+        group_abort(executor);
+    answer_members(executor, TANDEM_E_CLOSED);
+    while (executor->held) {
+        td_remote_request *next = executor->held->next;
+
+        answer_remote(executor->held, TANDEM_E_CLOSED);
+        executor->held = next;
+    }
+    td_actor_free(executor->actor);
+    tandem_writer_release(&executor->encoded);
+    free(executor->recent.entries);
+    free(executor->members);
+    free(executor->parsed);
+    free(executor);
+}
+
+void td_executor_local(td_executor *executor, td_local_request *request)
+{
+    request->executor = executor;
+    request->attempts = 0;
+    request->group.err = TANDEM_OK;
+    request->message.kind = LOCAL;
+    request->message.drop = drop_local;
+    td_actor_post(executor->actor, &request->message);
+}
+
+void td_executor_remote(td_executor *executor, td_remote_request *request)
+{
+    request->message.kind = REMOTE;
+    request->message.drop = drop_remote;
+    td_actor_post(executor->actor, &request->message);
+}
+
+void td_executor_indexed(td_executor *executor, uint64_t position)
+{
+    atomic_store(&executor->indexed, position);
+    if (!atomic_exchange(&executor->indexed_posted, true))
+        td_actor_post(executor->actor, &executor->indexed_message);
+}
+
+uint64_t td_executor_position(td_executor *executor)
+{
+    return atomic_load(&executor->position);
+}
+
+uint64_t td_executor_clock(td_executor *executor)
+{
+    return td_clock_read(&executor->clock);
+}
+
+tandem_err td_executor_store_err(td_executor *executor)
+{
+    return (tandem_err)atomic_load(&executor->store_err);
+}

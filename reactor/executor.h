@@ -1,0 +1,93 @@
+/*
+ * The executor: the one writer of the operations store. An actor that drains its queue and commits
+ * groups: one transaction, one flush for many jobs, jobs whole. Whatever is queued when a commit ends
+ * goes into the next, within TD_GROUP_OPERATIONS_MAX and TD_GROUP_BYTES_MAX.
+ *
+ * Local jobs are first checked and prepared by the document view, then given seq, predecessor, HLC
+ * and hash inside the transaction. Between the two the document may have changed: the executor
+ * remembers which documents the operations touched that the view had not indexed, and has a group
+ * prepared again where that matters (a CREATE, an expected position, a payload that depends on the
+ * state). Remote jobs carry canonical bytes and go straight in.
+ *
+ * A request is answered only after its commit is on disk. A commit that fails has an unknown
+ * outcome: the store is closed and reopened, and what it then holds decides the answers.
+ *
+ * Threads: td_executor_local(), _remote(), _indexed() and the getters from any thread; done runs on
+ * the executor's.
+ */
+#ifndef TANDEM_REACTOR_EXECUTOR_H
+#define TANDEM_REACTOR_EXECUTOR_H
+
+#include "reactor/clock.h"
+#include "reactor/document_view.h"
+#include "reactor/event_bus.h"
+
+enum {
+    TD_GROUP_OPERATIONS_MAX = 8192,
+    TD_GROUP_BYTES_MAX = 4 * 1024 * 1024,
+    TD_INDEX_LAG_MAX = 100000, /* operations; past it remote jobs wait for the index */
+    TD_PREPARE_ATTEMPTS_MAX = 100,
+};
+
+typedef struct td_executor td_executor;
+
+/* A local group on its way; see local_job.h. */
+typedef struct td_local_request td_local_request;
+struct td_local_request {
+    td_message message;      /* the executor's */
+    td_view_request prepare; /* the executor's */
+    td_executor *executor;   /* the executor's */
+    td_local_request *next;  /* the executor's */
+    uint32_t attempts;       /* the executor's */
+    td_local_group group;
+    /* Exactly once; group.err tells. May free the request. */
+    void (*done)(td_local_request *request);
+    void *context;
+};
+
+/* A remote job: operations as they came. */
+typedef struct td_remote_job {
+    tandem_slice operations; /* count bins, one after the other, each canonical bytes */
+    uint32_t count;
+    /* The answer: */
+    tandem_err err;
+    uint64_t detail; /* TANDEM_E_CLOCK: the HLC to wait for */
+    td_append_result result;
+} td_remote_job;
+
+typedef struct td_remote_request td_remote_request;
+struct td_remote_request {
+    td_message message;      /* the executor's */
+    td_remote_request *next; /* the executor's */
+    td_remote_job *jobs;
+    uint32_t count;
+    /* Exactly once. Each job's err tells; may free the request. */
+    void (*done)(td_remote_request *request);
+    void *context;
+};
+
+/*
+ * host     a worker of its own
+ * ops      borrowed, as are view and bus; the view is set before the first request
+ */
+tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
+                            uint64_t max_clock_skew_ms, td_executor **out);
+void td_executor_set_view(td_executor *executor, td_document_view *view);
+/* Once its host and the view's have stopped and the view is freed: what waits gets
+ * TANDEM_E_CLOSED. NULL is fine. */
+void td_executor_free(td_executor *executor);
+
+void td_executor_local(td_executor *executor, td_local_request *request);
+void td_executor_remote(td_executor *executor, td_remote_request *request);
+
+/* The view has indexed everything up to position. */
+void td_executor_indexed(td_executor *executor, uint64_t position);
+
+/* The last committed ordinal. */
+uint64_t td_executor_position(td_executor *executor);
+/* The HLC now, and the smallest HLC that a future operation of this reactor can have. */
+uint64_t td_executor_clock(td_executor *executor);
+/* Why writing does not work at present; TANDEM_OK: it does. */
+tandem_err td_executor_store_err(td_executor *executor);
+
+#endif

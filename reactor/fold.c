@@ -1,0 +1,448 @@
+#include "reactor/fold.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/hash_table.h"
+
+enum {
+    PAGE_ENTRIES = 256,
+    /* Scanning over so few foreign operations is cheaper than a new transaction. */
+    GAP_MAX = 4,
+    KEY_BYTES_MAX = 4 * TANDEM_NAME_BYTES_MAX + 3,
+};
+
+static const td_place place_zero;
+
+struct state {
+    UT_hash_handle hh;
+    const tandem_model *model;
+    void *state;
+    td_place epoch;
+    td_place place;    /* of the last entry in it */
+    uint64_t folded;   /* entries of the stream up to place */
+    uint64_t since;    /* of them since the last snapshot */
+    uint64_t estimate; /* bytes of a snapshot, as far as one was made */
+    size_t size;
+    char key[];
+};
+
+struct td_folder {
+    td_op_store *ops;
+    const td_model_registry *registry;
+    unsigned states_max;
+    struct state *states; /* the longest unused first */
+    struct state *loose;  /* the last one that was not to be kept */
+    tandem_writer snapshot;
+    td_entry page[PAGE_ENTRIES];
+    size_t page_count;
+};
+
+/* ---- Reading entries ---- */
+
+struct reading {
+    const td_entry *entries;
+    size_t count, at;
+    td_stream_index *index;
+    td_visit_entry_operation visit;
+    void *context;
+    char *why;
+    bool stopped;
+};
+
+static tandem_err read_one(void *context, tandem_err err, uint64_t ordinal,
+                           const td_operation *operation)
+{
+    struct reading *r = context;
+    const td_entry *entry = &r->entries[r->at];
+    uint64_t next;
+
+    if (ordinal < entry->ordinal)
+        return TANDEM_OK; /* in a gap */
+    if (err || ordinal > entry->ordinal) {
+        td_why(r->why, "the record at ordinal %" PRIu64 " is %s", entry->ordinal,
+               ordinal > entry->ordinal ? "missing" : "corrupt");
+        return TANDEM_E_CORRUPT;
+    }
+    if (memcmp(entry->place.bytes + sizeof(entry->place.bytes) - 16, operation->hash, 16) != 0) {
+        td_why(r->why, "the index does not fit the record at ordinal %" PRIu64, ordinal);
+        td_stream_index_distrust(r->index);
+        return TANDEM_E_CORRUPT;
+    }
+    err = r->visit(r->context, entry, operation);
+    if (err) {
+        r->stopped = err == TANDEM_END;
+        return err;
+    }
+    if (++r->at == r->count)
+        return TANDEM_END;
+    next = r->entries[r->at].ordinal;
+    return next > ordinal && next - ordinal <= GAP_MAX ? TANDEM_OK : TANDEM_END;
+}
+
+tandem_err td_entries_read(td_op_store *ops, td_stream_index *index, tandem_slice collection,
+                           const td_entry *entries, size_t count, td_visit_entry_operation visit,
+                           void *context, char why[TD_WHY_BYTES])
+{
+    struct reading r = {entries, count, 0, index, visit, context, why, false};
+
+    while (r.at < count && !r.stopped) {
+        size_t before = r.at;
+        tandem_err err =
+            td_op_store_scan(ops, collection, entries[r.at].ordinal - 1, read_one, &r);
+
+        if (err < TANDEM_OK)
+            return err;
+        if (r.at == before && !r.stopped) {
+            td_why(why, "the record at ordinal %" PRIu64 " is missing", entries[r.at].ordinal);
+            return TANDEM_E_CORRUPT;
+        }
+    }
+    return TANDEM_OK;
+}
+
+/* ---- The cache ---- */
+
+static void state_free(struct state *s)
+{
+    if (!s)
+        return;
+    if (s->state)
+        s->model->state_free(s->state);
+    free(s);
+}
+
+static void forget(td_folder *folder, struct state *s)
+{
+    if (s == folder->loose)
+        folder->loose = NULL;
+    else
+        HASH_DEL(folder->states, s);
+    state_free(s);
+}
+
+tandem_err td_folder_open(td_op_store *ops, const td_model_registry *registry, unsigned states_max,
+                          td_folder **out)
+{
+    td_folder *folder = calloc(1, sizeof(*folder));
+
+    if (!folder)
+        return TANDEM_E_NOMEM;
+    folder->ops = ops;
+    folder->registry = registry;
+    folder->states_max = states_max;
+    tandem_writer_init(&folder->snapshot);
+    *out = folder;
+    return TANDEM_OK;
+}
+
+void td_folder_clear(td_folder *folder)
+{
+    while (folder->states)
+        forget(folder, folder->states);
+    if (folder->loose)
+        forget(folder, folder->loose);
+}
+
+void td_folder_free(td_folder *folder)
+{
+    if (!folder)
+        return;
+    td_folder_clear(folder);
+    tandem_writer_release(&folder->snapshot);
+    free(folder);
+}
+
+static size_t key_make(char *key, tandem_slice collection, tandem_slice document,
+                       tandem_slice branch, tandem_slice scope)
+{
+    const tandem_slice names[] = {collection, document, branch, scope};
+    size_t size = 0;
+
+    for (unsigned i = 0; i < 4; i++) {
+        assert(names[i].size <= TANDEM_NAME_BYTES_MAX);
+        if (i)
+            key[size++] = '\0';
+        if (names[i].size)
+            memcpy(key + size, names[i].bytes, names[i].size);
+        size += names[i].size;
+    }
+    return size;
+}
+
+/* Put it last in line; it may be new. */
+static tandem_err touch(td_folder *folder, struct state *s, bool is_new)
+{
+    if (!is_new)
+        HASH_DEL(folder->states, s);
+    HASH_ADD_KEYPTR(hh, folder->states, s->key, s->size, s);
+    if (!s->hh.tbl) {
+        state_free(s);
+        return TANDEM_E_NOMEM;
+    }
+    if (HASH_COUNT(folder->states) > folder->states_max)
+        forget(folder, folder->states);
+    return TANDEM_OK;
+}
+
+/* ---- Folding ---- */
+
+/* One call: which stream of what. */
+struct run {
+    td_folder *folder;
+    td_stream_index *index;
+    tandem_slice collection, document, branch, scope;
+    const td_document_info *info;
+    const tandem_model *model;
+    uint64_t entries; /* in the stream */
+    struct state *state;
+    char *why;
+};
+
+struct count {
+    uint64_t entries;
+    const td_place *upto; /* NULL: all */
+};
+
+static tandem_err count_one(void *context, const td_place *place, uint64_t ordinal)
+{
+    struct count *count = context;
+
+    if (count->upto && memcmp(place->bytes, count->upto->bytes, sizeof(place->bytes)) > 0)
+        return TANDEM_END;
+    count->entries++;
+    return TANDEM_OK;
+}
+
+/* Entries after a place and, unless upto is NULL, not after another. */
+static tandem_err count_entries(const struct run *run, const td_place *after, const td_place *upto,
+                                uint64_t *out)
+{
+    struct count count = {0, upto};
+    tandem_err err = td_stream_index_entries(run->index, run->collection, run->document,
+                                             run->branch, run->scope, after, count_one, &count);
+
+    *out = count.entries;
+    return err;
+}
+
+/* The cached state, if it still holds; out is NULL if not. */
+static tandem_err find_cached(struct run *run, const char *key, size_t size, struct state **out)
+{
+    td_folder *folder = run->folder;
+    struct state *s;
+    uint64_t later;
+    tandem_err err;
+
+    HASH_FIND(hh, folder->states, key, size, s);
+    *out = NULL;
+    if (!s)
+        return TANDEM_OK;
+    if (s->model == run->model &&
+        memcmp(&s->epoch, &run->info->epoch, sizeof(s->epoch)) == 0) {
+        if ((err = count_entries(run, &s->place, NULL, &later)) != TANDEM_OK)
+            return err;
+        if (s->folded + later == run->entries) {
+            *out = s;
+            return touch(folder, s, false);
+        }
+    }
+    forget(folder, s);
+    return TANDEM_OK;
+}
+
+/* Start from the newest snapshot, or from empty at the epoch. */
+static tandem_err start(struct run *run, struct state *s)
+{
+    td_snapshot snapshot;
+    tandem_err err = td_stream_index_snapshot(run->index, run->collection, run->document,
+                                              run->branch, run->scope, run->model->version,
+                                              &snapshot);
+
+    s->model = run->model;
+    s->epoch = s->place = run->info->epoch;
+    if (err && err != TANDEM_E_NOT_FOUND)
+        return err;
+    if (err == TANDEM_OK &&
+        memcmp(&snapshot.place, &s->epoch, sizeof(s->epoch)) > 0) {
+        s->place = snapshot.place;
+        s->folded = snapshot.folded;
+        s->estimate = snapshot.bytes.size;
+        err = run->model->restore(snapshot.bytes, &s->state);
+        if (err != TANDEM_E_CORRUPT)
+            return err;
+        s->state = NULL;
+        s->place = s->epoch;
+    }
+    if ((err = count_entries(run, &place_zero, &s->epoch, &s->folded)) != TANDEM_OK)
+        return err;
+    return run->model->state_open(&s->state);
+}
+
+static tandem_err apply_one(void *context, const td_entry *entry, const td_operation *operation)
+{
+    struct run *run = context;
+    struct state *s = run->state;
+    tandem_change change = {
+        .verb = td_type_verb(operation->type),
+        .payload = operation->payload,
+        .hlc = operation->hlc,
+        .origin = operation->origin,
+        .seq = operation->seq,
+        .hash = operation->hash,
+    };
+    tandem_err err;
+
+    s->place = entry->place;
+    s->folded++;
+    s->since++;
+    if (operation->flags & TD_FLAG_SEALED ||
+        !tandem_slice_equal(td_type_model(operation->type), tandem_slice_text(s->model->name)) ||
+        tandem_slice_equal(change.verb, tandem_slice_text("CREATE")) ||
+        tandem_slice_equal(change.verb, tandem_slice_text("DELETE")) ||
+        tandem_msgpack_validate(operation->payload, TANDEM_PAYLOAD_DEPTH_MAX,
+                                TANDEM_PAYLOAD_ITEMS_MAX) != TANDEM_OK)
+        return TANDEM_OK;
+    err = s->model->apply(s->state, &change);
+    if (err != TANDEM_OK && err != TANDEM_E_INPUT) {
+        td_why(run->why, "the model %s failed: %s", s->model->name, tandem_err_name(err));
+        return err;
+    }
+    return TANDEM_OK;
+}
+
+static bool snapshot_due(const struct state *s)
+{
+    return s->since >= TD_SNAPSHOT_ENTRIES_MIN &&
+           s->since >= s->estimate / TD_SNAPSHOT_BYTES_PER_ENTRY;
+}
+
+/*
+ * Leave a snapshot where the entries since the last one are worth its bytes. A long fold leaves
+ * several on its way, so that an operation that is late by far finds one before it.
+ */
+static tandem_err leave_snapshot(struct run *run)
+{
+    struct state *s = run->state;
+    tandem_writer *out = &run->folder->snapshot;
+    td_snapshot snapshot = {s->place, s->folded, s->model->version, {NULL, 0}};
+    tandem_err err;
+
+    if (!snapshot_due(s))
+        return TANDEM_OK;
+    tandem_writer_clear(out);
+    if ((err = s->model->save(s->state, out)) != TANDEM_OK ||
+        (err = tandem_writer_err(out)) != TANDEM_OK)
+        return err;
+    s->estimate = out->size;
+    if (!snapshot_due(s))
+        return TANDEM_OK;
+    snapshot.bytes = tandem_writer_slice(out);
+    err = td_stream_index_put_snapshot(run->index, run->collection, run->document, run->branch,
+                                       run->scope, &snapshot);
+    if (err == TANDEM_OK)
+        s->since = 0;
+    return err;
+}
+
+static tandem_err page_add(void *context, const td_place *place, uint64_t ordinal)
+{
+    td_folder *folder = context;
+
+    folder->page[folder->page_count++] = (td_entry){*place, ordinal};
+    return folder->page_count == PAGE_ENTRIES ? TANDEM_END : TANDEM_OK;
+}
+
+/* Apply everything after the state's place. */
+static tandem_err run_entries(struct run *run)
+{
+    td_folder *folder = run->folder;
+    tandem_err err;
+
+    do {
+        td_place after = run->state->place;
+
+        folder->page_count = 0;
+        err = td_stream_index_entries(run->index, run->collection, run->document, run->branch,
+                                      run->scope, &after, page_add, folder);
+        if (err || (err = td_entries_read(folder->ops, run->index, run->collection, folder->page,
+                                          folder->page_count, apply_one, run, run->why)) ||
+            (err = leave_snapshot(run)))
+            return err;
+    } while (folder->page_count == PAGE_ENTRIES);
+    if (run->state->folded == run->entries)
+        return TANDEM_OK;
+    td_why(run->why, "the index counts %" PRIu64 " operations and lists %" PRIu64, run->entries,
+           run->state->folded);
+    td_stream_index_distrust(run->index);
+    return TANDEM_E_CORRUPT;
+}
+
+/* The state to go on from: run->state, in the cache or loose. */
+static tandem_err state_find(struct run *run, bool keep)
+{
+    td_folder *folder = run->folder;
+    char key[KEY_BYTES_MAX];
+    size_t size = key_make(key, run->collection, run->document, run->branch, run->scope);
+    struct state *s;
+    tandem_err err = find_cached(run, key, size, &run->state);
+
+    if (err || run->state)
+        return err;
+    if (!(s = calloc(1, sizeof(*s) + size)))
+        return TANDEM_E_NOMEM;
+    memcpy(s->key, key, size);
+    s->size = size;
+    if ((err = start(run, s)) != TANDEM_OK) {
+        state_free(s);
+        return err;
+    }
+    if (!keep)
+        folder->loose = s;
+    else if ((err = touch(folder, s, true)) != TANDEM_OK)
+        return err;
+    run->state = s;
+    return TANDEM_OK;
+}
+
+tandem_err td_folder_fold(td_folder *folder, td_stream_index *index, tandem_slice collection,
+                          tandem_slice document, const td_document_info *info, tandem_slice branch,
+                          tandem_slice scope, bool keep, td_fold *out, char why[TD_WHY_BYTES])
+{
+    struct run run = {.folder = folder,
+                      .index = index,
+                      .collection = collection,
+                      .document = document,
+                      .branch = branch,
+                      .scope = scope,
+                      .info = info,
+                      .why = why};
+    tandem_err err;
+
+    assert(info->created);
+    why[0] = '\0';
+    if (folder->loose)
+        forget(folder, folder->loose);
+    run.model = td_model_registry_find(folder->registry, tandem_slice_text(info->model));
+    if (!run.model) {
+        td_why(why, "no model %s is registered", info->model);
+        return TANDEM_E_MODEL_UNKNOWN;
+    }
+    err = td_stream_index_count(index, collection, document, branch, scope, &run.entries);
+    if (err == TANDEM_OK)
+        err = state_find(&run, keep);
+    if (err == TANDEM_OK)
+        err = run_entries(&run);
+    if (err) {
+        /* It stands somewhere in the middle. */
+        if (run.state)
+            forget(folder, run.state);
+        if (!why[0])
+            td_why(why, "%s", tandem_err_text(err));
+        return err;
+    }
+    *out = (td_fold){run.model, run.state->state, run.entries};
+    return TANDEM_OK;
+}

@@ -1,0 +1,114 @@
+/*
+ * Models: what the operations of a document mean.
+ *
+ * A model is a pure function: its state is the fold of a stream in total order, and it sees no
+ * clock, no randomness and no other document. So equal sets of operations give byte-equal states on
+ * every reactor. Everything that could differ between two machines (hash order, locale, floating
+ * point of the platform) has no place in one.
+ *
+ * A model is a const table. Types of operations are NAME.VERB ("kv.SET"); CREATE and DELETE are the
+ * library's own verbs and never reach a model. Changed behaviour is a new verb or a new version:
+ * snapshots of another version are discarded and folded again.
+ *
+ * Threads: the library calls a model from its own threads, one document at a time, never two calls
+ * for one state at once; a model keeps everything in the state it is given.
+ */
+#ifndef TANDEM_REACTOR_MODEL_H
+#define TANDEM_REACTOR_MODEL_H
+
+#include "../store/bytes.h"
+#include "../store/error.h"
+#include "../store/msgpack.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* An operation as a fold sees it; everything is borrowed for the call. */
+typedef struct tandem_change {
+    tandem_slice verb; /* "SET" of "kv.SET" */
+    tandem_slice payload; /* one validated msgpack value */
+    uint64_t hlc;
+    const uint8_t *origin; /* TANDEM_ORIGIN_BYTES */
+    uint64_t seq;
+    const uint8_t *hash; /* TANDEM_HASH_BYTES */
+} tandem_change;
+
+typedef struct tandem_model {
+    size_t size;      /* sizeof(tandem_model): lets the struct grow */
+    const char *name; /* 1 to 64 bytes of a-z 0-9 and '_' */
+    uint32_t version; /* of the behaviour and of the snapshots */
+    /* Does prepare look at the state? Then the executor folds the document before it calls. */
+    bool prepare_reads_state;
+
+    /* The empty state. TANDEM_E_NOMEM. */
+    tandem_err (*state_open)(void **state_out);
+    void (*state_free)(void *state); /* NULL is fine */
+
+    /*
+     * Check an input before its operation exists, and append the payload to store to payload.
+     *
+     * state    the folded state if prepare_reads_state, else NULL
+     * verb     "SET"
+     * input    one validated msgpack value
+     * why      room for a sentence of at most 127 bytes that tells a user what is wrong
+     *
+     * TANDEM_E_INPUT refuses it; TANDEM_E_NOMEM.
+     */
+    tandem_err (*prepare)(const void *state, tandem_slice verb, tandem_slice input,
+                          tandem_writer *payload, char why[128]);
+
+    /*
+     * Fold one operation into the state. TANDEM_OK; TANDEM_E_INPUT if it is invalid at its place in
+     * the order: then the state must be unchanged, and it is a no-op everywhere. TANDEM_E_NOMEM
+     * stops the fold. The payload may come from a stranger: any msgpack value must be survived.
+     */
+    tandem_err (*apply)(void *state, const tandem_change *change);
+
+    /* Append the state as users see it, and as it is digested: canonical msgpack (msgpack.h). */
+    tandem_err (*show)(const void *state, tandem_writer *out);
+
+    /* Write and read back a snapshot; restore over what save wrote gives an equal state. Damaged
+     * bytes: TANDEM_E_CORRUPT. */
+    tandem_err (*save)(const void *state, tandem_writer *out);
+    tandem_err (*restore)(tandem_slice snapshot, void **state_out);
+} tandem_model;
+
+/* What a user calls a value of this kind, article included: for prepare's sentences. Static. */
+static inline const char *tandem_kind_text(tandem_kind kind)
+{
+    switch (kind) {
+    case TANDEM_NIL:
+        return "null";
+    case TANDEM_BOOL:
+        return "a boolean";
+    case TANDEM_UINT:
+    case TANDEM_INT:
+        return "an integer";
+    case TANDEM_FLOAT:
+        return "a real number";
+    case TANDEM_STRING:
+        return "a string";
+    case TANDEM_BINARY:
+        return "binary data";
+    case TANDEM_ARRAY:
+        return "an array";
+    case TANDEM_MAP:
+        return "an object";
+    case TANDEM_EXTENSION:
+        return "an extension";
+    }
+    return "something unknown";
+}
+
+/* The built-in ones: "kv" (map of last-writer-wins entries: SET, UNSET), "counter" (ADD), "log"
+ * (APPEND). Registered in every reactor. */
+TANDEM_API extern const tandem_model tandem_model_kv;
+TANDEM_API extern const tandem_model tandem_model_counter;
+TANDEM_API extern const tandem_model tandem_model_log;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,419 @@
+#include "reactor/prepare.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/hash_table.h"
+
+enum {
+    /* What an operation has around its payload, besides its names: headers, origin, predecessor. */
+    OPERATION_OVERHEAD = 128,
+    PAYLOAD_BYTES_MAX = TANDEM_OPERATION_BYTES_MAX - 1024,
+    NAME_SHOWN = 40, /* bytes of a foreign name in a sentence */
+};
+
+_Static_assert(OPERATION_OVERHEAD + 5 * TANDEM_NAME_BYTES_MAX <= 1024, "any names fit");
+
+/* What the group has made of a document so far. */
+struct overlay {
+    UT_hash_handle hh;
+    bool live;
+    bool state_read;
+    bool touched; /* created or deleted in this group: no fold shows it */
+    char model[TANDEM_NAME_BYTES_MAX + 1];
+    size_t size;
+    char key[];
+};
+
+struct check {
+    const td_preparer *preparer;
+    td_local_group *group;
+    struct overlay *overlays;
+
+    td_local_job *job;
+    td_document_info info;
+    struct overlay *overlay;
+    const tandem_model *model;
+};
+
+/* As much of a name as a sentence has room for, no character cut in two. */
+static int shown(tandem_slice name)
+{
+    size_t size = name.size < NAME_SHOWN ? name.size : NAME_SHOWN;
+
+    while (size > 0 && size < name.size && (name.bytes[size] & 0xc0) == 0x80)
+        size--;
+    return (int)size;
+}
+
+#define SHOW(name) shown(name), (const char *)(name).bytes /* for %.*s */
+
+static tandem_slice text(const char *chars)
+{
+    return tandem_slice_text(chars);
+}
+
+/* ---- Form ---- */
+
+static tandem_err check_name(struct check *check, tandem_slice name, const char *what)
+{
+    if (td_name_valid(name))
+        return TANDEM_OK;
+    td_why(check->group->why,
+           "the name of the %s must be 1 to %d bytes of UTF-8 without control characters", what,
+           TANDEM_NAME_BYTES_MAX);
+    return TANDEM_E_INPUT;
+}
+
+static tandem_err check_type(struct check *check, td_local_operation *operation)
+{
+    tandem_slice type = operation->type, verb = td_type_verb(type);
+    tandem_err err = check_name(check, type, "type");
+
+    if (err)
+        return err;
+    if (verb.size == 0 || (verb.size < type.size && td_type_model(type).size == 0)) {
+        td_why(check->group->why, "%.*s is no type: write VERB or MODEL.VERB", SHOW(type));
+        return TANDEM_E_INPUT;
+    }
+    if (tandem_slice_equal(verb, text("CREATE")) || tandem_slice_equal(verb, text("DELETE"))) {
+        td_why(check->group->why, "%.*s is the library's own: it creates and deletes documents",
+               SHOW(verb));
+        return TANDEM_E_INPUT;
+    }
+    operation->verb = verb;
+    return TANDEM_OK;
+}
+
+static tandem_err check_operation_form(struct check *check, td_local_operation *operation)
+{
+    char *why = check->group->why;
+    tandem_err err;
+
+    if ((err = check_name(check, operation->scope, "scope")) != TANDEM_OK)
+        return err;
+    if (tandem_slice_equal(operation->scope, text(TD_SCOPE_DOCUMENT))) {
+        td_why(why, "the scope `document` is the library's own");
+        return TANDEM_E_INPUT;
+    }
+    if ((err = check_type(check, operation)) != TANDEM_OK)
+        return err;
+    if (operation->input.size > PAYLOAD_BYTES_MAX) {
+        td_why(why, "the input has %zu bytes, at most %d are possible", operation->input.size,
+               PAYLOAD_BYTES_MAX);
+        return TANDEM_E_LIMIT;
+    }
+    err = tandem_msgpack_validate(operation->input, TANDEM_PAYLOAD_DEPTH_MAX,
+                                  TANDEM_PAYLOAD_ITEMS_MAX);
+    if (err)
+        td_why(why, "the input is not one msgpack value of at most %d levels and %d items",
+               TANDEM_PAYLOAD_DEPTH_MAX, TANDEM_PAYLOAD_ITEMS_MAX);
+    return err;
+}
+
+static tandem_err check_form(struct check *check)
+{
+    td_local_job *job = check->job;
+    char *why = check->group->why;
+    tandem_err err;
+
+    if ((err = check_name(check, job->collection, "collection")) != TANDEM_OK ||
+        (err = check_name(check, job->document, "document")) != TANDEM_OK ||
+        (err = check_name(check, job->branch, "branch")) != TANDEM_OK)
+        return err;
+    if (!td_collection_name_valid(job->collection)) {
+        td_why(why, "names of collections that begin with '_' are reserved");
+        return TANDEM_E_UNSUPPORTED;
+    }
+    if (job->model.size && (err = check_name(check, job->model, "model")) != TANDEM_OK)
+        return err;
+    if ((job->count == 0) != job->is_delete) {
+        td_why(why, "a job has operations or deletes its document");
+        return TANDEM_E_INPUT;
+    }
+    if (job->count > TANDEM_JOB_OPERATIONS_MAX - 1) {
+        td_why(why, "the job has %zu operations, at most %d are possible", job->count,
+               TANDEM_JOB_OPERATIONS_MAX - 1);
+        return TANDEM_E_LIMIT;
+    }
+    for (size_t i = 0; i < job->count; i++)
+        if ((err = check_operation_form(check, &job->operations[i])) != TANDEM_OK)
+            return err;
+    return TANDEM_OK;
+}
+
+/* ---- The document ---- */
+
+/* The document as indexed, and what the group has made of it. */
+static tandem_err look(struct check *check)
+{
+    const td_local_job *job = check->job;
+    char key[2 * TANDEM_NAME_BYTES_MAX + 1];
+    size_t size = job->collection.size + 1 + job->document.size;
+    struct overlay *overlay;
+    tandem_err err;
+
+    err = td_stream_index_document(check->preparer->index, job->collection, job->document,
+                                   &check->info);
+    if (err)
+        return err;
+    memcpy(key, job->collection.bytes, job->collection.size);
+    key[job->collection.size] = '\0';
+    memcpy(key + job->collection.size + 1, job->document.bytes, job->document.size);
+    HASH_FIND(hh, check->overlays, key, size, overlay);
+    check->overlay = overlay;
+    if (overlay)
+        return TANDEM_OK;
+    if (!(overlay = calloc(1, sizeof(*overlay) + size)))
+        return TANDEM_E_NOMEM;
+    overlay->live = check->info.created && !check->info.deleted;
+    memcpy(overlay->model, check->info.model, sizeof(overlay->model));
+    overlay->size = size;
+    memcpy(overlay->key, key, size);
+    HASH_ADD_KEYPTR(hh, check->overlays, overlay->key, size, overlay);
+    if (!overlay->hh.tbl) {
+        free(overlay);
+        return TANDEM_E_NOMEM;
+    }
+    check->overlay = overlay;
+    return TANDEM_OK;
+}
+
+static tandem_err check_expect(struct check *check)
+{
+    const td_local_job *job = check->job;
+
+    if (!job->has_expect || check->info.last_ordinal == job->expect_position)
+        return TANDEM_OK;
+    td_why(check->group->why, "the document is at position %" PRIu64 ", not at %" PRIu64,
+           check->info.last_ordinal, job->expect_position);
+    return TANDEM_E_CONFLICT;
+}
+
+static tandem_err check_delete(struct check *check)
+{
+    struct overlay *overlay = check->overlay;
+
+    if (!overlay->live) {
+        td_why(check->group->why, overlay->model[0] ? "the document is deleted already"
+                                                    : "there is no such document");
+        return TANDEM_E_NOT_FOUND;
+    }
+    memcpy(check->job->model_found, overlay->model, sizeof(overlay->model));
+    overlay->live = false;
+    overlay->touched = true;
+    return TANDEM_OK;
+}
+
+/* The model that the job names for itself; empty if it names none. */
+static tandem_slice model_named(const td_local_job *job)
+{
+    if (job->model.size)
+        return job->model;
+    for (size_t i = 0; i < job->count; i++)
+        if (td_type_model(job->operations[i].type).size)
+            return td_type_model(job->operations[i].type);
+    return tandem_slice_of(NULL, 0);
+}
+
+static tandem_err mismatch(struct check *check, tandem_slice model, tandem_slice other)
+{
+    td_why(check->group->why, "the document's model is %.*s, not %.*s", SHOW(model), SHOW(other));
+    return TANDEM_E_MODEL_MISMATCH;
+}
+
+static tandem_err check_model(struct check *check)
+{
+    td_local_job *job = check->job;
+    struct overlay *overlay = check->overlay;
+    tandem_slice named = model_named(job);
+    tandem_slice model = overlay->model[0] ? text(overlay->model) : named;
+
+    if (!overlay->live && !named.size) {
+        td_why(check->group->why, overlay->model[0]
+                                      ? "the document is deleted: name its model to create it again"
+                                      : "the document is new: name its model");
+        return TANDEM_E_MODEL_UNKNOWN;
+    }
+    /* A model is for ever, deleted or not: the CREATE of another one would not count. */
+    if (named.size && !tandem_slice_equal(named, model))
+        return mismatch(check, model, named);
+    for (size_t i = 0; i < job->count; i++) {
+        tandem_slice full = td_type_model(job->operations[i].type);
+
+        if (full.size && !tandem_slice_equal(full, model))
+            return mismatch(check, model, full);
+    }
+    check->model = td_model_registry_find(check->preparer->registry, model);
+    if (!check->model) {
+        td_why(check->group->why, "no model %.*s is registered", SHOW(model));
+        return TANDEM_E_MODEL_UNKNOWN;
+    }
+    memcpy(job->model_found, model.bytes, model.size);
+    job->model_found[model.size] = '\0';
+    job->create = !overlay->live;
+    return TANDEM_OK;
+}
+
+/* ---- Payloads ---- */
+
+/* A model that looks at the state must not be shown one that the group itself has made stale. */
+static tandem_err check_states(struct check *check)
+{
+    const td_local_job *job = check->job;
+    char *why = check->group->why;
+
+    if (!check->model->prepare_reads_state)
+        return TANDEM_OK;
+    if (check->overlay->state_read) {
+        td_why(why, "a group can have one job on a document of the model %s", check->model->name);
+        return TANDEM_E_UNSUPPORTED;
+    }
+    for (size_t i = 0; i < job->count; i++)
+        for (size_t j = 0; j < i; j++)
+            if (tandem_slice_equal(job->operations[i].scope, job->operations[j].scope)) {
+                td_why(why, "a job can have one operation on a scope of the model %s",
+                       check->model->name);
+                return TANDEM_E_UNSUPPORTED;
+            }
+    return TANDEM_OK;
+}
+
+static tandem_err prepare_payload(struct check *check, td_local_operation *operation)
+{
+    const tandem_model *model = check->model;
+    td_local_group *group = check->group;
+    td_local_job *job = check->job;
+    td_fold fold = {0};
+    void *empty = NULL;
+    tandem_err err = TANDEM_OK;
+
+    if (model->prepare_reads_state) {
+        job->state_read = true;
+        check->overlay->state_read = true;
+        if (job->create || check->overlay->touched) {
+            err = model->state_open(&empty);
+            fold.state = empty;
+        } else {
+            err = td_folder_fold(check->preparer->folder, check->preparer->index, job->collection,
+                                 job->document, &check->info, job->branch, operation->scope, true,
+                                 &fold, group->why);
+        }
+        if (err)
+            return err;
+    }
+    operation->payload_at = group->payloads.size;
+    err = model->prepare(fold.state, operation->verb, operation->input, &group->payloads,
+                         group->why);
+    if (empty)
+        model->state_free(empty);
+    if (err == TANDEM_OK)
+        err = tandem_writer_err(&group->payloads);
+    operation->payload_size = group->payloads.size - operation->payload_at;
+    return err;
+}
+
+static tandem_err check_payload(struct check *check, const td_local_operation *operation)
+{
+    char *why = check->group->why;
+    tandem_slice payload = tandem_slice_of(check->group->payloads.bytes + operation->payload_at,
+                                           operation->payload_size);
+
+    if (strlen(check->model->name) + 1 + operation->verb.size > TANDEM_NAME_BYTES_MAX) {
+        td_why(why, "the type %s.%.*s is longer than %d bytes", check->model->name,
+               SHOW(operation->verb), TANDEM_NAME_BYTES_MAX);
+        return TANDEM_E_LIMIT;
+    }
+    if (payload.size > PAYLOAD_BYTES_MAX) {
+        td_why(why, "the payload has %zu bytes, at most %d are possible", payload.size,
+               PAYLOAD_BYTES_MAX);
+        return TANDEM_E_LIMIT;
+    }
+    if (tandem_msgpack_validate(payload, TANDEM_PAYLOAD_DEPTH_MAX, TANDEM_PAYLOAD_ITEMS_MAX)) {
+        td_why(why, "the payload nests deeper than %d levels or holds more than %d items",
+               TANDEM_PAYLOAD_DEPTH_MAX, TANDEM_PAYLOAD_ITEMS_MAX);
+        return TANDEM_E_PAYLOAD;
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err prepare_payloads(struct check *check)
+{
+    td_local_job *job = check->job;
+    size_t names = job->collection.size + job->document.size + job->branch.size;
+    size_t model_size = strlen(check->model->name);
+    size_t bytes = 0;
+    tandem_err err = check_states(check);
+
+    if (err)
+        return err;
+    if (job->create)
+        bytes += OPERATION_OVERHEAD + names + strlen(TD_SCOPE_DOCUMENT) + model_size + 8;
+    for (size_t i = 0; i < job->count; i++) {
+        td_local_operation *operation = &job->operations[i];
+
+        if ((err = prepare_payload(check, operation)) != TANDEM_OK ||
+            (err = check_payload(check, operation)) != TANDEM_OK)
+            return err;
+        bytes += OPERATION_OVERHEAD + names + operation->scope.size + model_size + 1 +
+                 operation->verb.size + operation->payload_size;
+        if (bytes > TANDEM_JOB_BYTES_MAX) {
+            td_why(check->group->why, "the job is larger than %d bytes", TANDEM_JOB_BYTES_MAX);
+            return TANDEM_E_LIMIT;
+        }
+    }
+    return TANDEM_OK;
+}
+
+/* ---- The group ---- */
+
+static tandem_err check_job(struct check *check)
+{
+    td_local_job *job = check->job;
+    tandem_err err;
+
+    job->model_found[0] = '\0';
+    job->create = job->state_read = false;
+    if ((err = check_form(check)) != TANDEM_OK || (err = look(check)) != TANDEM_OK ||
+        (err = check_expect(check)) != TANDEM_OK)
+        return err;
+    if (job->is_delete)
+        return check_delete(check);
+    if ((err = check_model(check)) != TANDEM_OK || (err = prepare_payloads(check)) != TANDEM_OK)
+        return err;
+    if (job->create) {
+        check->overlay->live = true;
+        check->overlay->touched = true;
+        memcpy(check->overlay->model, job->model_found, sizeof(job->model_found));
+    }
+    return TANDEM_OK;
+}
+
+tandem_err td_prepare(const td_preparer *preparer, td_local_group *group)
+{
+    struct check check = {.preparer = preparer, .group = group};
+    struct overlay *overlay, *next;
+    size_t i = 0;
+
+    assert(group->count >= 1 && group->count <= TD_GROUP_JOBS_MAX);
+    tandem_writer_clear(&group->payloads);
+    group->err = TANDEM_OK;
+    group->failed_job = 0;
+    group->why[0] = '\0';
+    for (; i < group->count && group->err == TANDEM_OK; i++) {
+        check.job = &group->jobs[i];
+        group->err = check_job(&check);
+    }
+    if (group->err) {
+        group->failed_job = i - 1;
+        if (!group->why[0])
+            td_why(group->why, "%s", tandem_err_text(group->err));
+    }
+    HASH_ITER(hh, check.overlays, overlay, next) {
+        HASH_DEL(check.overlays, overlay);
+        free(overlay);
+    }
+    return group->err;
+}

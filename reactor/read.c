@@ -1,0 +1,262 @@
+/*
+ * Reading single things: a document, its head, digests, positions, figures.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "reactor/ask.h"
+
+static void set_why(char *why, const char *text)
+{
+    if (why)
+        snprintf(why, TANDEM_WHY_BYTES, "%s", text);
+}
+
+/* Ask, wait, and keep the sentence. *out is set on TANDEM_OK only. */
+static tandem_err ask(tandem_reactor *reactor, td_view_kind kind, const char *collection,
+                      const char *document, const char *branch, const char *scope,
+                      uint64_t timeout_ms, char *why, td_ask **out)
+{
+    td_ask *ask;
+    tandem_err err;
+
+    set_why(why, "");
+    if ((err = td_ask_open(reactor, kind, collection, document, branch, scope, &ask)) != TANDEM_OK)
+        return err;
+    if ((err = td_ask_wait(ask, timeout_ms)) != TANDEM_OK) {
+        if (err != TANDEM_E_TIMEOUT)
+            set_why(why, td_ask_request(ask)->why);
+        td_ask_free(ask);
+        return err;
+    }
+    *out = ask;
+    return TANDEM_OK;
+}
+
+/* ---- Documents ---- */
+
+struct tandem_document {
+    td_ask *ask;
+    char *json; /* made when asked for */
+};
+
+tandem_err tandem_document_read(tandem_reactor *reactor, const char *collection,
+                                const char *document, const char *branch, const char *scope,
+                                uint64_t timeout_ms, tandem_document **out,
+                                char why[TANDEM_WHY_BYTES])
+{
+    tandem_document *read;
+    tandem_err err;
+
+    if (!reactor || !collection || !document || !out)
+        return TANDEM_E_INVALID;
+    if (!(read = calloc(1, sizeof(*read))))
+        return TANDEM_E_NOMEM;
+    err = ask(reactor, TD_VIEW_READ, collection, document, branch ? branch : "main",
+              scope ? scope : "global", timeout_ms, why, &read->ask);
+    if (err != TANDEM_OK) {
+        free(read);
+        return err;
+    }
+    *out = read;
+    return TANDEM_OK;
+}
+
+const char *tandem_document_model(const tandem_document *document)
+{
+    return td_ask_request(document->ask)->info.model;
+}
+
+tandem_slice tandem_document_state(const tandem_document *document)
+{
+    return tandem_writer_slice(&td_ask_request(document->ask)->out);
+}
+
+const char *tandem_document_json(const tandem_document *document)
+{
+    tandem_document *self = (tandem_document *)document;
+
+    if (!self->json && tandem_json_write(tandem_document_state(document), &self->json) != TANDEM_OK)
+        self->json = NULL;
+    return self->json;
+}
+
+uint64_t tandem_document_operations(const tandem_document *document)
+{
+    return td_ask_request(document->ask)->operations;
+}
+
+uint64_t tandem_document_position(const tandem_document *document)
+{
+    return td_ask_request(document->ask)->info.last_ordinal;
+}
+
+uint64_t tandem_document_seq(const tandem_document *document)
+{
+    return td_ask_request(document->ask)->info.last_seq;
+}
+
+const uint8_t *tandem_document_origin(const tandem_document *document)
+{
+    return td_ask_request(document->ask)->info.last_origin;
+}
+
+void tandem_document_free(tandem_document *document)
+{
+    if (!document)
+        return;
+    td_ask_free(document->ask);
+    free(document->json);
+    free(document);
+}
+
+tandem_err tandem_document_head(tandem_reactor *reactor, const char *collection,
+                                const char *document, uint64_t timeout_ms, uint64_t *ordinal_out,
+                                uint64_t *seq_out, uint8_t origin_out[TANDEM_ORIGIN_BYTES])
+{
+    const td_document_info *info;
+    td_ask *asked;
+    tandem_err err;
+
+    if (!reactor || !collection || !document)
+        return TANDEM_E_INVALID;
+    if ((err = ask(reactor, TD_VIEW_HEAD, collection, document, NULL, NULL, timeout_ms, NULL,
+                   &asked)) != TANDEM_OK)
+        return err;
+    info = &td_ask_request(asked)->info;
+    if (ordinal_out)
+        *ordinal_out = info->last_ordinal;
+    if (seq_out)
+        *seq_out = info->last_seq;
+    if (origin_out)
+        memcpy(origin_out, info->last_origin, TANDEM_ORIGIN_BYTES);
+    td_ask_free(asked);
+    return TANDEM_OK;
+}
+
+/* ---- Positions ---- */
+
+tandem_err tandem_position(tandem_reactor *reactor, uint64_t *out)
+{
+    if (!reactor || !out)
+        return TANDEM_E_INVALID;
+    *out = td_executor_position(td_reactor_executor(reactor));
+    return TANDEM_OK;
+}
+
+tandem_err tandem_wait(tandem_reactor *reactor, uint64_t position, uint64_t timeout_ms)
+{
+    td_ask *asked;
+    tandem_err err;
+
+    if (!reactor)
+        return TANDEM_E_INVALID;
+    if ((err = td_ask_open(reactor, TD_VIEW_WAIT, NULL, NULL, NULL, NULL, &asked)) != TANDEM_OK)
+        return err;
+    td_ask_request(asked)->position = position;
+    err = td_ask_wait(asked, timeout_ms);
+    td_ask_free(asked);
+    return err;
+}
+
+/* ---- Collections, digests, figures ---- */
+
+struct visit_collections {
+    tandem_err (*visit)(void *context, const tandem_collection_entry *entry);
+    void *context;
+};
+
+static tandem_err visit_collection(void *context, const td_collection_info *info)
+{
+    struct visit_collections *visiting = context;
+    char name[TANDEM_NAME_BYTES_MAX + 1];
+    tandem_collection_entry entry = {
+        .name = name, .operations = info->operations, .last_ordinal = info->last_ordinal};
+
+    memcpy(name, info->name.bytes, info->name.size);
+    name[info->name.size] = 0;
+    return visiting->visit(visiting->context, &entry);
+}
+
+tandem_err tandem_collections(tandem_reactor *reactor,
+                              tandem_err (*visit)(void *context,
+                                                  const tandem_collection_entry *entry),
+                              void *context)
+{
+    struct visit_collections visiting = {visit, context};
+    tandem_err err;
+
+    if (!reactor || !visit)
+        return TANDEM_E_INVALID;
+    err = td_op_store_collections(td_reactor_ops(reactor), tandem_slice_of(NULL, 0),
+                                  visit_collection, &visiting);
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+tandem_err tandem_digest_collection(tandem_reactor *reactor, const char *collection,
+                                    uint64_t timeout_ms, tandem_digest *out,
+                                    char why[TANDEM_WHY_BYTES])
+{
+    td_op_store *ops;
+    td_collection_info info;
+    td_ask *asked;
+    tandem_err err;
+
+    if (!reactor || !collection || !out)
+        return TANDEM_E_INVALID;
+    ops = td_reactor_ops(reactor);
+    if ((err = ask(reactor, TD_VIEW_STATES, collection, NULL, NULL, NULL, timeout_ms, why,
+                   &asked)) != TANDEM_OK)
+        return err;
+    out->documents = td_ask_request(asked)->documents;
+    memcpy(out->state_digest, td_ask_request(asked)->digest, TANDEM_HASH_BYTES);
+    td_ask_free(asked);
+    if ((err = td_op_store_collection(ops, tandem_slice_text(collection), &info)) != TANDEM_OK)
+        return err;
+    out->operations = info.operations;
+    return td_op_store_vector_digest(ops, tandem_slice_text(collection), out->vector_digest);
+}
+
+tandem_err tandem_verify(tandem_reactor *reactor, void (*report)(void *context, const char *text),
+                         void *context)
+{
+    if (!reactor || !report)
+        return TANDEM_E_INVALID;
+    return td_op_store_verify(td_reactor_ops(reactor), report, context);
+}
+
+static tandem_err count_operations(void *context, const td_collection_info *info)
+{
+    *(uint64_t *)context += info->operations;
+    return TANDEM_OK;
+}
+
+tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
+{
+    td_store *backend;
+    td_ask *asked;
+    tandem_err err;
+
+    if (!reactor || !out)
+        return TANDEM_E_INVALID;
+    memset(out, 0, sizeof(*out));
+    if ((err = td_op_store_collections(td_reactor_ops(reactor), tandem_slice_of(NULL, 0),
+                                       count_operations, &out->operations)) != TANDEM_OK)
+        return err;
+    backend = td_op_store_backend(td_reactor_ops(reactor));
+    out->bytes = backend->ops->bytes(backend);
+    out->position = td_executor_position(td_reactor_executor(reactor));
+    out->store_err = td_executor_store_err(td_reactor_executor(reactor));
+    if ((err = td_ask_open(reactor, TD_VIEW_STAT, NULL, NULL, NULL, NULL, &asked)) != TANDEM_OK)
+        return err;
+    td_ask_request(asked)->position = 0;
+    if ((err = td_ask_wait(asked, UINT64_MAX)) == TANDEM_OK) {
+        const td_stream_index_stat *stat = &td_ask_request(asked)->stat;
+
+        out->index_bytes = stat->bytes;
+        out->index_lag = out->position > stat->position ? out->position - stat->position : 0;
+        out->quarantined = stat->corrupt + td_reactor_corrupt(reactor);
+    }
+    td_ask_free(asked);
+    return err;
+}
