@@ -1,0 +1,476 @@
+#include "channel/channel.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CLOSE_GRACE_MS = 1000, BLOCKED_RETRY_MS = 60000 };
+
+struct tandem_channel {
+    td_channel_config config;
+    tandem_mailbox *inbox, *outbox;
+    td_session *session;
+    td_link *link;
+    bool link_open;
+    bool link_closing;
+    td_carrier *carrier; /* NULL: accepted */
+    char *url;
+    bool wanted; /* a dialing channel that is not stopped */
+    td_retry retry;
+    uint64_t retry_at_ms;
+    uint64_t retry_floor_ms;
+    bool settled;           /* HELLO was exchanged on this link */
+    uint64_t over_since_ms; /* the session has failed, its ERROR may still have to go out */
+};
+
+/* ---- The session's wishes ---- */
+
+static void user_hello(void *context, td_wire_hello *out)
+{
+    tandem_channel *channel = context;
+
+    channel->config.user->hello(channel->config.context, out);
+}
+
+static tandem_err user_peer_hello(void *context, const td_wire_hello *hello)
+{
+    tandem_channel *channel = context;
+
+    return channel->config.user->peer_hello(channel->config.context, hello);
+}
+
+static tandem_err user_peer_have(void *context, const td_wire_have *have)
+{
+    tandem_channel *channel = context;
+
+    return channel->config.user->peer_have(channel->config.context, have);
+}
+
+static tandem_err user_peer_pull(void *context, const td_wire_pull *pull)
+{
+    tandem_channel *channel = context;
+
+    return channel->config.user->peer_pull(channel->config.context, pull);
+}
+
+static tandem_err user_announce(void *context, uint64_t number, tandem_writer *out)
+{
+    tandem_channel *channel = context;
+
+    return channel->config.user->announce(channel->config.context, number, out);
+}
+
+static void user_heartbeat(void *context, uint64_t number, tandem_writer *out)
+{
+    tandem_channel *channel = context;
+
+    channel->config.user->heartbeat(channel->config.context, number, out);
+}
+
+static void user_deliver(void *context, td_delivery *delivery)
+{
+    tandem_channel *channel = context;
+
+    channel->config.user->deliver(channel->config.context, delivery);
+}
+
+static void user_finished(void *context, tandem_job_handle *handle, uint64_t detail)
+{
+    tandem_channel *channel = context;
+
+    channel->config.user->finished(channel->config.context, handle, detail);
+}
+
+static void user_peer_error(void *context, const td_wire_error *error)
+{
+    tandem_channel *channel = context;
+
+    channel->config.user->peer_error(channel->config.context, error);
+}
+
+static void wake(void *context)
+{
+    tandem_channel *channel = context;
+
+    if (channel->link && channel->link_open && !channel->link_closing)
+        channel->link->carrier->ops->want_write(channel->link);
+}
+
+static void hold(void *context, bool hold)
+{
+    tandem_channel *channel = context;
+
+    if (channel->link && !channel->link_closing)
+        channel->link->carrier->ops->hold(channel->link, hold);
+}
+
+static const td_session_user session_user = {
+    .hello = user_hello,
+    .peer_hello = user_peer_hello,
+    .peer_have = user_peer_have,
+    .peer_pull = user_peer_pull,
+    .announce = user_announce,
+    .heartbeat = user_heartbeat,
+    .deliver = user_deliver,
+    .finished = user_finished,
+    .peer_error = user_peer_error,
+    .wake = wake,
+    .hold = hold,
+};
+
+/* ---- Links ---- */
+
+static void close_link(tandem_channel *channel, tandem_err err, const char *text)
+{
+    if (!channel->link || channel->link_closing)
+        return;
+    channel->link_closing = true;
+    channel->link->carrier->ops->close(channel->link, err, text);
+}
+
+static void link_opened(void *context)
+{
+    tandem_channel *channel = context;
+    tandem_err err;
+
+    channel->link_open = true;
+    channel->settled = false;
+    channel->over_since_ms = 0;
+    err = td_session_open(channel->config.env, channel->inbox, channel->outbox,
+                          channel->config.pool, channel->config.source, &session_user, channel,
+                          &channel->session);
+    if (err != TANDEM_OK)
+        close_link(channel, err, tandem_err_text(err));
+    else
+        wake(channel);
+}
+
+static void link_message(void *context, tandem_slice bytes)
+{
+    tandem_channel *channel = context;
+
+    if (!channel->session || channel->link_closing)
+        return;
+    td_session_receive(channel->session, bytes);
+    if (td_session_is_over(channel->session)) {
+        const char *text;
+        tandem_err err = td_session_err(channel->session, &text);
+
+        close_link(channel, err, text);
+    } else if (!channel->settled && td_session_is_open(channel->session)) {
+        channel->settled = true;
+        td_retry_succeeded(&channel->retry);
+    }
+}
+
+static tandem_err link_writable(void *context, tandem_writer *out)
+{
+    tandem_channel *channel = context;
+    tandem_err err;
+
+    if (!channel->session || channel->link_closing)
+        return TANDEM_END;
+    if ((err = td_session_next(channel->session, out)) == TANDEM_OK)
+        return TANDEM_OK;
+    if (td_session_is_over(channel->session)) {
+        const char *text;
+
+        err = td_session_err(channel->session, &text);
+        close_link(channel, err, text);
+    }
+    return TANDEM_END;
+}
+
+/* Is it something that only a change on one of the two sides can end? */
+static bool is_final(tandem_err err)
+{
+    return err < 0 && !tandem_err_is_transient(err) && err != TANDEM_E_PROTOCOL &&
+           err != TANDEM_E_CLOSED;
+}
+
+static void schedule_retry(tandem_channel *channel, tandem_err err)
+{
+    uint64_t now_ms = td_env_monotonic_ms(channel->config.env);
+    uint64_t floor_ms = channel->retry_floor_ms;
+
+    if (is_final(err) && floor_ms < BLOCKED_RETRY_MS)
+        floor_ms = BLOCKED_RETRY_MS;
+    channel->retry_floor_ms = 0;
+    channel->retry_at_ms =
+        now_ms + td_retry_failed(&channel->retry, channel->config.env, floor_ms);
+    if (channel->retry_at_ms == 0)
+        channel->retry_at_ms = 1;
+}
+
+static void link_closed(void *context, tandem_err err, const char *text)
+{
+    tandem_channel *channel = context;
+    char why[TD_WIRE_TEXT_BYTES_MAX];
+
+    snprintf(why, sizeof(why), "%s", text ? text : "");
+    if (channel->session) {
+        const char *session_text;
+        tandem_err session_err = td_session_err(channel->session, &session_text);
+
+        if (session_err != TANDEM_OK) {
+            err = session_err;
+            snprintf(why, sizeof(why), "%s", session_text);
+        }
+    }
+    td_session_free(channel->session);
+    channel->session = NULL;
+    channel->link = NULL;
+    channel->link_open = channel->link_closing = false;
+    for (tandem_job_handle *h = tandem_mailbox_first(channel->outbox); h; h = h->next) {
+        h->number = 0;
+        h->waiting = true;
+    }
+    if (channel->wanted)
+        schedule_retry(channel, err);
+    channel->config.closed(channel->config.context, err, why);
+}
+
+static const td_connection_events link_events = {
+    .opened = link_opened,
+    .message = link_message,
+    .writable = link_writable,
+    .closed = link_closed,
+};
+
+/* ---- Opening and dialing ---- */
+
+tandem_err td_channel_open(const td_channel_config *config, tandem_channel **out)
+{
+    tandem_channel *channel = calloc(1, sizeof(*channel));
+    tandem_err err;
+
+    if (!channel)
+        return TANDEM_E_NOMEM;
+    channel->config = *config;
+    td_retry_init(&channel->retry, &config->retry);
+    if ((err = tandem_mailbox_open(config->window_jobs, config->window_bytes, &channel->inbox)) !=
+            TANDEM_OK ||
+        (err = tandem_mailbox_open(config->window_jobs, config->window_bytes,
+                                   &channel->outbox)) != TANDEM_OK) {
+        td_channel_free(channel);
+        return err;
+    }
+    *out = channel;
+    return TANDEM_OK;
+}
+
+void td_channel_free(tandem_channel *channel)
+{
+    if (!channel)
+        return;
+    assert(!channel->link);
+    tandem_mailbox_free(channel->inbox);
+    tandem_mailbox_free(channel->outbox);
+    free(channel->url);
+    free(channel);
+}
+
+static void dial(tandem_channel *channel)
+{
+    tandem_err err;
+
+    channel->retry_at_ms = 0;
+    err = channel->carrier->ops->dial(channel->carrier, channel->url, &link_events, channel,
+                                      &channel->link);
+    if (err != TANDEM_OK) {
+        channel->link = NULL;
+        schedule_retry(channel, err);
+    }
+}
+
+tandem_err td_channel_start(tandem_channel *channel, td_carrier *carrier, const char *url)
+{
+    tandem_err err;
+    char *copy;
+
+    if ((err = carrier->ops->check(url)) != TANDEM_OK)
+        return err;
+    if (!(copy = strdup(url)))
+        return TANDEM_E_NOMEM;
+    free(channel->url);
+    channel->url = copy;
+    channel->carrier = carrier;
+    channel->wanted = true;
+    td_retry_succeeded(&channel->retry);
+    channel->retry_at_ms = 1; /* with the next tick */
+    return TANDEM_OK;
+}
+
+void td_channel_stop(tandem_channel *channel, tandem_err err, const char *text)
+{
+    channel->wanted = false;
+    channel->retry_at_ms = 0;
+    if (channel->session && err != TANDEM_OK)
+        td_session_fail(channel->session, err, text);
+    else
+        close_link(channel, err, text);
+}
+
+tandem_err td_channel_accept(tandem_channel *channel, td_link *link,
+                             const td_connection_events **events_out, void **context_out)
+{
+    assert(!channel->link && !channel->carrier);
+    channel->link = link;
+    *events_out = &link_events;
+    *context_out = channel;
+    return TANDEM_OK;
+}
+
+void td_channel_poke(tandem_channel *channel)
+{
+    if (!channel->wanted || channel->link)
+        return;
+    td_retry_succeeded(&channel->retry);
+    channel->retry_at_ms = 1;
+}
+
+void td_channel_retry_floor(tandem_channel *channel, uint64_t delay_ms)
+{
+    channel->retry_floor_ms = delay_ms;
+}
+
+/* ---- What it is ---- */
+
+tandem_mailbox *td_channel_inbox(tandem_channel *channel)
+{
+    return channel->inbox;
+}
+
+tandem_mailbox *td_channel_outbox(tandem_channel *channel)
+{
+    return channel->outbox;
+}
+
+td_session *td_channel_session(tandem_channel *channel)
+{
+    return channel->session;
+}
+
+td_channel_state td_channel_state_of(const tandem_channel *channel)
+{
+    if (channel->link)
+        return channel->session && td_session_is_open(channel->session) ? TD_CHANNEL_OPEN
+                                                                        : TD_CHANNEL_CONNECTING;
+    return channel->wanted ? TD_CHANNEL_WAITING : TD_CHANNEL_IDLE;
+}
+
+bool td_channel_is_linked(const tandem_channel *channel)
+{
+    return channel->link != NULL;
+}
+
+bool td_channel_is_dialed(const tandem_channel *channel)
+{
+    return channel->carrier != NULL;
+}
+
+bool td_channel_is_spent(const tandem_channel *channel)
+{
+    return td_retry_spent(&channel->retry);
+}
+
+uint64_t td_channel_retry_at_ms(const tandem_channel *channel)
+{
+    return channel->retry_at_ms;
+}
+
+/* ---- Pushing ---- */
+
+bool td_channel_fits(tandem_channel *channel, uint64_t bytes)
+{
+    return tandem_mailbox_fits(channel->outbox, bytes);
+}
+
+tandem_err td_channel_push(tandem_channel *channel, tandem_job_handle *handle)
+{
+    tandem_err err;
+
+    if (!td_channel_fits(channel, handle->bytes))
+        return TANDEM_E_LIMIT;
+    if ((err = tandem_job_handle_started(handle)) != TANDEM_OK)
+        return err;
+    return tandem_mailbox_push(channel->outbox, handle);
+}
+
+/* The job that begins at operations[0]: how many operations it has, and a handle for it. */
+static tandem_err job_of(const td_operation *operations, size_t count, size_t *size_out,
+                         tandem_job_handle **out)
+{
+    tandem_job_handle *handle;
+    tandem_err err;
+    size_t size = 1;
+
+    if ((err = td_job_handle_open(&operations[0], 0, true, &handle)) != TANDEM_OK)
+        return err;
+    while (operations[size - 1].flags & TD_FLAG_CONTINUES) {
+        err = size < count ? td_job_handle_add(handle, &operations[size]) : TANDEM_E_CHAIN;
+        if (err != TANDEM_OK) {
+            tandem_job_handle_free(handle);
+            return err;
+        }
+        size++;
+    }
+    *size_out = size;
+    *out = handle;
+    return TANDEM_OK;
+}
+
+tandem_err td_channel_send(tandem_channel *channel, const td_operation *operations, size_t count,
+                           size_t *taken_out)
+{
+    *taken_out = 0;
+    while (*taken_out < count) {
+        tandem_job_handle *handle;
+        size_t size;
+        tandem_err err;
+
+        if ((err = job_of(operations + *taken_out, count - *taken_out, &size, &handle)) !=
+            TANDEM_OK)
+            return err;
+        if ((err = td_channel_push(channel, handle)) != TANDEM_OK) {
+            tandem_job_handle_free(handle);
+            return err;
+        }
+        *taken_out += size;
+    }
+    return TANDEM_OK;
+}
+
+/* ---- Time ---- */
+
+static uint64_t tick_session(tandem_channel *channel, uint64_t now_ms)
+{
+    uint64_t due_ms = td_session_tick(channel->session, now_ms);
+    const char *text;
+    tandem_err err = td_session_err(channel->session, &text);
+
+    if (err == TANDEM_OK)
+        return due_ms;
+    /* Its ERROR gets a moment to go out; a link that is stuck is closed without. */
+    if (!channel->over_since_ms)
+        channel->over_since_ms = now_ms;
+    if (td_session_is_over(channel->session) || now_ms >= channel->over_since_ms + CLOSE_GRACE_MS)
+        close_link(channel, err, text);
+    return channel->over_since_ms + CLOSE_GRACE_MS;
+}
+
+uint64_t td_channel_tick(tandem_channel *channel, uint64_t now_ms)
+{
+    if (channel->link)
+        return channel->session && !channel->link_closing ? tick_session(channel, now_ms)
+                                                          : UINT64_MAX;
+    if (!channel->wanted || !channel->retry_at_ms)
+        return UINT64_MAX;
+    if (now_ms < channel->retry_at_ms)
+        return channel->retry_at_ms;
+    /* What the last session delivered must be through: its jobs count against the inbox. */
+    if (tandem_mailbox_jobs(channel->inbox) > 0)
+        return now_ms + 10;
+    dial(channel);
+    return channel->link ? UINT64_MAX : channel->retry_at_ms;
+}

@@ -1,0 +1,91 @@
+/*
+ * A channel: the way to one other reactor. Two mailboxes, and behind them a session over whatever
+ * link the carrier gives; links come and go, the mailboxes stay.
+ *
+ *   inbox    pull job handles: operations to be applied here
+ *   outbox   job handles: operations that the remote is to apply
+ *
+ * Retries belong to the channel: a dialing one connects again by its retry policy, with backoff and
+ * full jitter, and what is in the outbox keeps its handle and status. When the policy is spent it
+ * surfaces TANDEM_E_CHANNEL_NETWORK once, then probes slowly: never forgotten. A channel that was
+ * accepted lives as long as its link.
+ *
+ * Threads: the loop host's.
+ */
+#ifndef TANDEM_CHANNEL_CHANNEL_H
+#define TANDEM_CHANNEL_CHANNEL_H
+
+#include "channel/carrier.h"
+#include "channel/retry.h"
+#include "channel/session.h"
+
+typedef struct tandem_channel tandem_channel;
+
+typedef enum td_channel_state {
+    TD_CHANNEL_IDLE,       /* not asked to connect */
+    TD_CHANNEL_CONNECTING, /* until HELLO was exchanged */
+    TD_CHANNEL_OPEN,
+    TD_CHANNEL_WAITING,    /* until retry_at */
+} td_channel_state;
+
+typedef struct td_channel_config {
+    tandem_env *env;
+    uint32_t window_jobs;
+    uint64_t window_bytes;
+    td_retry_policy retry;
+    td_pool *pool;                      /* borrowed */
+    const td_job_source *source;        /* borrowed */
+    /* wake and hold are the channel's own and are ignored here; the others are called with context.
+     * Borrowed. */
+    const td_session_user *user;
+    /* The link is gone, and with it the session; the handles in the outbox are marked waiting. Of an
+     * accepted channel this is the end: free it later, not in here. */
+    void (*closed)(void *context, tandem_err err, const char *text);
+    void *context;
+} td_channel_config;
+
+/* A channel without a link. */
+tandem_err td_channel_open(const td_channel_config *config, tandem_channel **out);
+/* Not from within one of its callbacks, and only without a link (see td_channel_is_linked()). Its
+ * inbox must be empty. NULL is fine. */
+void td_channel_free(tandem_channel *channel);
+
+/* Dial url over carrier from now on, and again whenever the link is lost, until td_channel_stop().
+ * Errors: as td_carrier_ops.check. */
+tandem_err td_channel_start(tandem_channel *channel, td_carrier *carrier, const char *url);
+/* Stop connecting; a link that is open is closed with err and text. */
+void td_channel_stop(tandem_channel *channel, tandem_err err, const char *text);
+/* Take a link that came in: what td_link_accept_fn hands back. */
+tandem_err td_channel_accept(tandem_channel *channel, td_link *link,
+                             const td_connection_events **events_out, void **context_out);
+/* The network may be back: retry now. */
+void td_channel_poke(tandem_channel *channel);
+/* Do not retry before this (monotonic ms): what the peer asked for. */
+void td_channel_retry_floor(tandem_channel *channel, uint64_t delay_ms);
+
+tandem_mailbox *td_channel_inbox(tandem_channel *channel);
+tandem_mailbox *td_channel_outbox(tandem_channel *channel);
+/* NULL without a link. */
+td_session *td_channel_session(tandem_channel *channel);
+td_channel_state td_channel_state_of(const tandem_channel *channel);
+bool td_channel_is_linked(const tandem_channel *channel);
+bool td_channel_is_dialed(const tandem_channel *channel);
+/* Is the retry policy spent? */
+bool td_channel_is_spent(const tandem_channel *channel);
+/* Monotonic ms of the next attempt; 0: none is due. */
+uint64_t td_channel_retry_at_ms(const tandem_channel *channel);
+
+/* May another job of so many bytes be pushed? */
+bool td_channel_fits(tandem_channel *channel, uint64_t bytes);
+/* Put a job into the outbox. On TANDEM_OK the channel has the handle, on an error it is still the
+ * caller's. TANDEM_E_LIMIT: it does not fit now. */
+tandem_err td_channel_push(tandem_channel *channel, tandem_job_handle *handle);
+/* Group operations (parsed, consecutive, jobs whole) into jobs and put their handles into the outbox;
+ * they keep copies. Stops at the first job that does not fit: taken_out operations were taken. */
+tandem_err td_channel_send(tandem_channel *channel, const td_operation *operations, size_t count,
+                           size_t *taken_out);
+
+/* Time passes. Returns when to call again, monotonic ms; UINT64_MAX: not before something happens. */
+uint64_t td_channel_tick(tandem_channel *channel, uint64_t now_ms);
+
+#endif

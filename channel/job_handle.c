@@ -1,0 +1,184 @@
+#include "channel/job_handle.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+const char *tandem_job_state_name(tandem_job_state state)
+{
+    switch (state) {
+    case TANDEM_JOB_UNKNOWN:
+        return "unknown";
+    case TANDEM_JOB_TRANSPORT_PENDING:
+        return "transport_pending";
+    case TANDEM_JOB_EXECUTION_PENDING:
+        return "execution_pending";
+    case TANDEM_JOB_APPLIED:
+        return "applied";
+    case TANDEM_JOB_ERROR:
+        return "error";
+    }
+    return "unknown";
+}
+
+static tandem_slice keep(char **at, tandem_slice name)
+{
+    tandem_slice kept = tandem_slice_of(*at, name.size);
+
+    memcpy(*at, name.bytes, name.size);
+    *at += name.size;
+    return kept;
+}
+
+static bool has_scope(const tandem_job_handle *handle, tandem_slice scope)
+{
+    for (size_t at = 0; at < handle->scopes.size;) {
+        tandem_slice known = tandem_slice_text((const char *)handle->scopes.bytes + at);
+
+        if (tandem_slice_equal(known, scope))
+            return true;
+        at += known.size + 1;
+    }
+    return false;
+}
+
+static tandem_err take(tandem_job_handle *handle, const td_operation *operation)
+{
+    tandem_err err;
+
+    if (!has_scope(handle, operation->scope)) {
+        tandem_write_raw(&handle->scopes, operation->scope);
+        tandem_write_raw(&handle->scopes, tandem_slice_of("", 1));
+        if ((err = tandem_writer_err(&handle->scopes)) != TANDEM_OK)
+            return err;
+    }
+    if (handle->keeps) {
+        tandem_write_binary(&handle->canonical, operation->canonical);
+        if ((err = tandem_writer_err(&handle->canonical)) != TANDEM_OK)
+            return err;
+    }
+    handle->last_seq = operation->seq;
+    handle->operations++;
+    handle->bytes += operation->canonical.size;
+    return TANDEM_OK;
+}
+
+tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool keeps,
+                              tandem_job_handle **out)
+{
+    size_t names = first->collection.size + first->document.size + first->branch.size;
+    tandem_job_handle *handle = calloc(1, sizeof(*handle) + names);
+    char *at;
+    tandem_err err;
+
+    if (!handle)
+        return TANDEM_E_NOMEM;
+    tandem_writer_init(&handle->scopes);
+    tandem_writer_init(&handle->canonical);
+    handle->status = TANDEM_JOB_UNKNOWN;
+    handle->first_ordinal = ordinal;
+    handle->keeps = keeps;
+    handle->first_seq = first->seq;
+    memcpy(handle->origin, first->origin, sizeof(handle->origin));
+    at = handle->names;
+    handle->collection = keep(&at, first->collection);
+    handle->document = keep(&at, first->document);
+    handle->branch = keep(&at, first->branch);
+    if ((err = take(handle, first)) != TANDEM_OK) {
+        tandem_job_handle_free(handle);
+        return err;
+    }
+    *out = handle;
+    return TANDEM_OK;
+}
+
+tandem_err td_job_handle_add(tandem_job_handle *handle, const td_operation *next)
+{
+    if (next->seq != handle->last_seq + 1 ||
+        memcmp(next->origin, handle->origin, sizeof(handle->origin)) != 0 ||
+        !tandem_slice_equal(next->document, handle->document) ||
+        !tandem_slice_equal(next->branch, handle->branch))
+        return TANDEM_E_CHAIN;
+    if (handle->operations >= TANDEM_JOB_OPERATIONS_MAX ||
+        handle->bytes + next->canonical.size > TANDEM_JOB_BYTES_MAX)
+        return TANDEM_E_LIMIT;
+    return take(handle, next);
+}
+
+void tandem_job_handle_free(tandem_job_handle *handle)
+{
+    if (!handle)
+        return;
+    assert(!handle->prev);
+    tandem_writer_release(&handle->scopes);
+    tandem_writer_release(&handle->canonical);
+    free(handle);
+}
+
+void tandem_job_handle_on(tandem_job_handle *handle, tandem_job_changed_fn changed, void *context)
+{
+    handle->changed = changed;
+    handle->changed_context = context;
+}
+
+static tandem_err move(tandem_job_handle *handle, tandem_job_state to)
+{
+    tandem_job_state from = handle->status;
+
+    if (from == TANDEM_JOB_ERROR || to > from + 1)
+        return from == to ? TANDEM_OK : TANDEM_E_STATE;
+    if (to <= from)
+        return TANDEM_OK; /* it took effect before */
+    handle->status = to;
+    if (handle->changed)
+        handle->changed(handle->changed_context, handle, from, to);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_job_handle_started(tandem_job_handle *handle)
+{
+    return move(handle, TANDEM_JOB_TRANSPORT_PENDING);
+}
+
+tandem_err tandem_job_handle_transported(tandem_job_handle *handle)
+{
+    return move(handle, TANDEM_JOB_EXECUTION_PENDING);
+}
+
+tandem_err tandem_job_handle_executed(tandem_job_handle *handle)
+{
+    return move(handle, TANDEM_JOB_APPLIED);
+}
+
+tandem_err tandem_job_handle_failed(tandem_job_handle *handle, tandem_err error)
+{
+    tandem_job_state from = handle->status;
+
+    if (from == TANDEM_JOB_APPLIED)
+        return TANDEM_E_STATE;
+    if (from == TANDEM_JOB_ERROR)
+        return TANDEM_OK;
+    handle->status = TANDEM_JOB_ERROR;
+    handle->error = error;
+    if (handle->changed)
+        handle->changed(handle->changed_context, handle, from, TANDEM_JOB_ERROR);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_job_handle_read(const tandem_job_handle *handle, const td_job_source *source,
+                                  tandem_err (*visit)(void *visitor, tandem_slice canonical),
+                                  void *visitor)
+{
+    tandem_reader reader = tandem_reader_of(
+        handle->keeps ? tandem_writer_slice(&handle->canonical) : handle->elsewhere);
+    tandem_slice canonical;
+    tandem_err err;
+
+    if (!handle->keeps && handle->elsewhere.size == 0)
+        return source->read(source->context, handle, visit, visitor);
+    while (tandem_reader_left(&reader) > 0) {
+        if ((err = tandem_read_binary(&reader, &canonical)) != TANDEM_OK ||
+            (err = visit(visitor, canonical)) != TANDEM_OK)
+            return err;
+    }
+    return TANDEM_OK;
+}

@@ -1,0 +1,102 @@
+/*
+ * Job handles: the travel of one job between two reactors.
+ *
+ *   Unknown -> TransportPending -> ExecutionPending -> Applied
+ *       \______________\__________________\__________-> Error
+ *
+ * In an outbox a handle stands for a job that the remote applies: started when it is put there,
+ * transported when its operations went to the transport, executed when the remote holds them
+ * durably. In an inbox (a pull job handle) it stands for a job applied here: started and transported
+ * when it has arrived whole, executed when it is durable.
+ *
+ * Applied and Error are final. failed is legal from any state but Applied. Repeating a call that
+ * took effect does nothing; any other transition is TANDEM_E_STATE and changes nothing.
+ *
+ * A handle names its operations; it holds their bytes only if they are in no store of ours.
+ *
+ * Ownership: whoever opened it, until a mailbox takes it; a mailbox gives it back on removal.
+ * Threads:   one thread, that of the channel.
+ */
+#ifndef TANDEM_CHANNEL_JOB_HANDLE_H
+#define TANDEM_CHANNEL_JOB_HANDLE_H
+
+#include "store/hash_table.h"
+#include "store/operation.h"
+
+typedef enum tandem_job_state {
+    TANDEM_JOB_UNKNOWN = -1,
+    TANDEM_JOB_TRANSPORT_PENDING = 0,
+    TANDEM_JOB_EXECUTION_PENDING = 1,
+    TANDEM_JOB_APPLIED = 2,
+    TANDEM_JOB_ERROR = 3,
+} tandem_job_state;
+
+/* "unknown", "transport_pending", "execution_pending", "applied", "error". Static. */
+const char *tandem_job_state_name(tandem_job_state state);
+
+typedef struct tandem_job_handle tandem_job_handle;
+
+/* Told after each change of status; handle is valid for the call. */
+typedef void (*tandem_job_changed_fn)(void *context, tandem_job_handle *handle,
+                                      tandem_job_state from, tandem_job_state to);
+
+/* Reads a handle's operations, in order, out of where they are kept. */
+typedef struct td_job_source {
+    tandem_err (*read)(void *context, const tandem_job_handle *handle,
+                       tandem_err (*visit)(void *visitor, tandem_slice canonical), void *visitor);
+    void *context;
+} td_job_source;
+
+struct tandem_job_handle {
+    uint64_t id; /* unique in its mailbox */
+    tandem_job_state status;
+    tandem_err error;
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint64_t first_seq, last_seq;
+    uint64_t first_ordinal; /* here; 0: in no store of ours */
+    bool keeps;             /* a copy of its operations */
+    uint32_t operations;
+    uint64_t bytes; /* of canonical bytes */
+    tandem_slice collection, document, branch; /* in names */
+    /* Distinct scopes, in order of appearance, each terminated by NUL. */
+    tandem_writer scopes;
+    tandem_writer canonical; /* bins, one after the other, if it keeps its operations */
+    tandem_slice elsewhere;  /* the same, in a message that is being delivered */
+    tandem_job_changed_fn changed;
+    void *changed_context;
+    /* The mailbox's and the session's: */
+    struct tandem_job_handle *prev, *next;
+    uint64_t number; /* of the job in the session that sent it; 0: not sent in this session */
+    bool waiting;    /* not to be sent until it is known what the peer holds */
+    UT_hash_handle hh;
+    char names[];
+};
+
+/*
+ * Begin a handle with its first operation, in status Unknown; td_job_handle_add() the others.
+ *
+ * ordinal  where the store has it, or 0
+ * keep     keep a copy of the bytes
+ */
+tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool keep,
+                              tandem_job_handle **out);
+/* TANDEM_E_CHAIN if it does not continue the job, TANDEM_E_LIMIT, TANDEM_E_NOMEM. */
+tandem_err td_job_handle_add(tandem_job_handle *handle, const td_operation *next);
+/* NULL is fine; it must be in no mailbox. */
+void tandem_job_handle_free(tandem_job_handle *handle);
+
+/* on(status change): one observer; NULL takes it away. */
+void tandem_job_handle_on(tandem_job_handle *handle, tandem_job_changed_fn changed, void *context);
+
+tandem_err tandem_job_handle_started(tandem_job_handle *handle);
+tandem_err tandem_job_handle_transported(tandem_job_handle *handle);
+tandem_err tandem_job_handle_executed(tandem_job_handle *handle);
+tandem_err tandem_job_handle_failed(tandem_job_handle *handle, tandem_err error);
+
+/* Visit the canonical bytes of its operations, in order. source may be NULL if the handle keeps
+ * them. Whatever the visitor or the source returns ends it, if it is not TANDEM_OK. */
+tandem_err tandem_job_handle_read(const tandem_job_handle *handle, const td_job_source *source,
+                                  tandem_err (*visit)(void *visitor, tandem_slice canonical),
+                                  void *visitor);
+
+#endif

@@ -1,0 +1,148 @@
+/* Before uthash: a failed insertion leaves the handle out of the table. */
+#define uthash_nonfatal_oom(element) (failed = true)
+
+#include "channel/mailbox.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include <utlist.h>
+
+struct observer {
+    tandem_mailbox_fn added, removed;
+    void *context;
+};
+
+struct tandem_mailbox {
+    uint32_t window_jobs;
+    uint64_t window_bytes;
+    uint32_t jobs;
+    uint64_t bytes;
+    uint64_t last_id;
+    tandem_job_handle *list;  /* in order; utlist's: the first one's prev is the last */
+    tandem_job_handle *by_id; /* uthash */
+    struct observer observers[TD_MAILBOX_OBSERVERS_MAX];
+    unsigned observer_count;
+};
+
+tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tandem_mailbox **out)
+{
+    tandem_mailbox *mailbox;
+
+    assert(window_jobs >= 1);
+    if (!(mailbox = calloc(1, sizeof(*mailbox))))
+        return TANDEM_E_NOMEM;
+    mailbox->window_jobs = window_jobs;
+    mailbox->window_bytes = window_bytes;
+    *out = mailbox;
+    return TANDEM_OK;
+}
+
+static void unlink_handle(tandem_mailbox *mailbox, tandem_job_handle *handle)
+{
+    HASH_DEL(mailbox->by_id, handle);
+    DL_DELETE(mailbox->list, handle);
+    handle->prev = handle->next = NULL;
+    mailbox->jobs--;
+    mailbox->bytes -= handle->bytes;
+}
+
+void tandem_mailbox_free(tandem_mailbox *mailbox)
+{
+    if (!mailbox)
+        return;
+    while (mailbox->list) {
+        tandem_job_handle *handle = mailbox->list;
+
+        unlink_handle(mailbox, handle);
+        tandem_job_handle_free(handle);
+    }
+    free(mailbox);
+}
+
+bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes)
+{
+    if (mailbox->jobs == 0)
+        return true;
+    return mailbox->jobs < mailbox->window_jobs &&
+           mailbox->bytes + bytes <= mailbox->window_bytes;
+}
+
+tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
+{
+    bool failed = false;
+
+    assert(tandem_mailbox_fits(mailbox, handle->bytes));
+    assert(!handle->prev);
+    handle->id = ++mailbox->last_id;
+    HASH_ADD(hh, mailbox->by_id, id, sizeof(handle->id), handle);
+    if (failed)
+        return TANDEM_E_NOMEM;
+    DL_APPEND(mailbox->list, handle);
+    mailbox->jobs++;
+    mailbox->bytes += handle->bytes;
+    for (unsigned i = 0; i < mailbox->observer_count; i++)
+        if (mailbox->observers[i].added)
+            mailbox->observers[i].added(mailbox->observers[i].context, handle);
+    return TANDEM_OK;
+}
+
+void tandem_mailbox_remove(tandem_mailbox *mailbox, tandem_job_handle *handle)
+{
+    unlink_handle(mailbox, handle);
+    for (unsigned i = 0; i < mailbox->observer_count; i++)
+        if (mailbox->observers[i].removed)
+            mailbox->observers[i].removed(mailbox->observers[i].context, handle);
+}
+
+tandem_job_handle *tandem_mailbox_get(tandem_mailbox *mailbox, uint64_t id)
+{
+    tandem_job_handle *handle;
+
+    HASH_FIND(hh, mailbox->by_id, &id, sizeof(id), handle);
+    return handle;
+}
+
+tandem_job_handle *tandem_mailbox_first(tandem_mailbox *mailbox)
+{
+    return mailbox->list;
+}
+
+uint32_t tandem_mailbox_jobs(const tandem_mailbox *mailbox)
+{
+    return mailbox->jobs;
+}
+
+uint64_t tandem_mailbox_bytes(const tandem_mailbox *mailbox)
+{
+    return mailbox->bytes;
+}
+
+uint32_t tandem_mailbox_window_jobs(const tandem_mailbox *mailbox)
+{
+    return mailbox->window_jobs;
+}
+
+uint64_t tandem_mailbox_window_bytes(const tandem_mailbox *mailbox)
+{
+    return mailbox->window_bytes;
+}
+
+tandem_err tandem_mailbox_subscribe(tandem_mailbox *mailbox, tandem_mailbox_fn added,
+                                    tandem_mailbox_fn removed, void *context)
+{
+    if (mailbox->observer_count >= TD_MAILBOX_OBSERVERS_MAX)
+        return TANDEM_E_LIMIT;
+    mailbox->observers[mailbox->observer_count++] = (struct observer){added, removed, context};
+    return TANDEM_OK;
+}
+
+void tandem_mailbox_unsubscribe(tandem_mailbox *mailbox, void *context)
+{
+    for (unsigned i = 0; i < mailbox->observer_count; i++) {
+        if (mailbox->observers[i].context != context)
+            continue;
+        mailbox->observers[i] = mailbox->observers[--mailbox->observer_count];
+        return;
+    }
+}

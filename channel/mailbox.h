@@ -1,0 +1,48 @@
+/*
+ * A mailbox: the job handles now in flight in one direction of a channel. A window, not a queue: what
+ * does not fit waits in the store of whoever has it.
+ *
+ * Ownership: a mailbox owns the handles in it; removal gives them back.
+ * Limits:    window_jobs handles and window_bytes bytes of operations; a single handle always fits
+ *            into an empty mailbox.
+ * Threads:   one thread, that of the channel.
+ */
+#ifndef TANDEM_CHANNEL_MAILBOX_H
+#define TANDEM_CHANNEL_MAILBOX_H
+
+#include "channel/job_handle.h"
+
+enum { TD_MAILBOX_OBSERVERS_MAX = 4 };
+
+typedef struct tandem_mailbox tandem_mailbox;
+typedef void (*tandem_mailbox_fn)(void *context, tandem_job_handle *handle);
+
+tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tandem_mailbox **out);
+/* Frees the handles in it, without telling anybody. NULL is fine. */
+void tandem_mailbox_free(tandem_mailbox *mailbox);
+
+/* Does one more handle with so many bytes fit? */
+bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes);
+
+/* Put a handle at the end; it gets its id here. The caller asked tandem_mailbox_fits().
+ * TANDEM_E_NOMEM: the handle is still the caller's. */
+tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle);
+/* Take a handle out; it is the caller's. */
+void tandem_mailbox_remove(tandem_mailbox *mailbox, tandem_job_handle *handle);
+
+/* NULL if there is none of this id. */
+tandem_job_handle *tandem_mailbox_get(tandem_mailbox *mailbox, uint64_t id);
+/* The items, in order of arrival: the first one, then handle->next. */
+tandem_job_handle *tandem_mailbox_first(tandem_mailbox *mailbox);
+uint32_t tandem_mailbox_jobs(const tandem_mailbox *mailbox);
+uint64_t tandem_mailbox_bytes(const tandem_mailbox *mailbox);
+uint32_t tandem_mailbox_window_jobs(const tandem_mailbox *mailbox);
+uint64_t tandem_mailbox_window_bytes(const tandem_mailbox *mailbox);
+
+/* Be told after a handle was added, or removed; either may be NULL. An observer may push and remove.
+ * TANDEM_E_LIMIT above TD_MAILBOX_OBSERVERS_MAX. */
+tandem_err tandem_mailbox_subscribe(tandem_mailbox *mailbox, tandem_mailbox_fn added,
+                                    tandem_mailbox_fn removed, void *context);
+void tandem_mailbox_unsubscribe(tandem_mailbox *mailbox, void *context);
+
+#endif

@@ -1,0 +1,640 @@
+/*
+ * The memory carrier: links within one process. It is the reference, and the network of the harness
+ * and the simulator, so it has faults to offer.
+ *
+ * A link is two halves, each on its own carrier's host. Halves know each other by carrier name and
+ * number, never by address: a packet for a half that is gone is dropped, as on a real network.
+ *
+ * At most TRANSIT_BYTES_MAX are on their way to one half; what it is not ready to take (hold) stays
+ * in its queue unacknowledged, so a slow receiver slows the sender.
+ */
+#include "channel/carrier.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "store/hash_table.h"
+
+enum { TRANSIT_BYTES_MAX = 256 * 1024, NAME_BYTES_MAX = 64, CUTS_MAX = 64 };
+
+enum packet_kind { DIAL = 1, ACCEPT, REFUSE, DATA, TAKEN, CLOSE, WRITE, DIAL_FAILED };
+
+struct half;
+struct memory_carrier;
+
+/* What travels. Also the half's own turn messages (WRITE), which never leave the carrier. */
+struct packet {
+    td_message message; /* first */
+    struct packet *prev, *next;
+    char from[NAME_BYTES_MAX];
+    uint64_t from_half; /* number on its sender's carrier */
+    uint64_t to_half;   /* number on its receiver's; 0: DIAL */
+    bool delayed;       /* latency is behind it */
+    tandem_err err;
+    size_t size;
+    uint8_t bytes[];
+};
+
+struct half {
+    td_link base; /* first */
+    struct memory_carrier *carrier;
+    uint64_t number;
+    char peer[NAME_BYTES_MAX];
+    uint64_t peer_half; /* 0 until accepted */
+    const td_connection_events *events;
+    void *context;
+    bool opened, closing, held;
+    tandem_err close_err;
+    uint64_t transit_bytes; /* sent and not taken */
+    uint64_t due_us;        /* when the last packet came or comes: order is kept */
+    struct packet *arrived; /* waiting while held */
+    struct packet *turn;    /* the half's WRITE message */
+    bool turn_posted;
+    UT_hash_handle hh;
+};
+
+struct memory_carrier {
+    td_carrier base; /* first */
+    td_memory_network *network;
+    td_host *host;
+    tandem_env *env;
+    td_actor *actor;
+    char name[NAME_BYTES_MAX];
+    struct half *halves;
+    uint64_t last_number;
+    td_link_accept_fn accept;
+    void *accept_context;
+    tandem_writer writer;
+    UT_hash_handle hh;
+};
+
+struct cut {
+    char from[NAME_BYTES_MAX], to[NAME_BYTES_MAX];
+};
+
+struct td_memory_network {
+    pthread_mutex_t lock;
+    struct memory_carrier *carriers;
+    td_memory_faults faults;
+    struct cut cuts[CUTS_MAX];
+    unsigned cut_count;
+    uint64_t carried;
+};
+
+/* ---- The network ---- */
+
+tandem_err td_memory_network_open(td_memory_network **out)
+{
+    td_memory_network *network = calloc(1, sizeof(*network));
+
+    if (!network)
+        return TANDEM_E_NOMEM;
+    pthread_mutex_init(&network->lock, NULL);
+    *out = network;
+    return TANDEM_OK;
+}
+
+void td_memory_network_free(td_memory_network *network)
+{
+    if (!network)
+        return;
+    assert(!network->carriers);
+    pthread_mutex_destroy(&network->lock);
+    free(network);
+}
+
+void td_memory_network_faults(td_memory_network *network, const td_memory_faults *faults)
+{
+    pthread_mutex_lock(&network->lock);
+    network->faults = *faults;
+    pthread_mutex_unlock(&network->lock);
+}
+
+static void add_cut(td_memory_network *network, const char *from, const char *to)
+{
+    struct cut *cut = &network->cuts[network->cut_count];
+
+    assert(network->cut_count < CUTS_MAX);
+    strncpy(cut->from, from, NAME_BYTES_MAX - 1);
+    strncpy(cut->to, to, NAME_BYTES_MAX - 1);
+    network->cut_count++;
+}
+
+static void remove_cuts(td_memory_network *network, const char *a, const char *b)
+{
+    for (unsigned i = 0; i < network->cut_count;) {
+        struct cut *cut = &network->cuts[i];
+
+        if ((!strcmp(cut->from, a) && !strcmp(cut->to, b)) ||
+            (!strcmp(cut->from, b) && !strcmp(cut->to, a)))
+            *cut = network->cuts[--network->cut_count];
+        else
+            i++;
+    }
+}
+
+void td_memory_network_cut(td_memory_network *network, const char *a, const char *b, bool both)
+{
+    pthread_mutex_lock(&network->lock);
+    remove_cuts(network, a, b);
+    add_cut(network, a, b);
+    if (both)
+        add_cut(network, b, a);
+    pthread_mutex_unlock(&network->lock);
+}
+
+void td_memory_network_heal(td_memory_network *network, const char *a, const char *b)
+{
+    pthread_mutex_lock(&network->lock);
+    remove_cuts(network, a, b);
+    pthread_mutex_unlock(&network->lock);
+}
+
+uint64_t td_memory_network_carried(td_memory_network *network)
+{
+    uint64_t carried;
+
+    pthread_mutex_lock(&network->lock);
+    carried = network->carried;
+    pthread_mutex_unlock(&network->lock);
+    return carried;
+}
+
+static bool is_cut(const td_memory_network *network, const char *from, const char *to)
+{
+    for (unsigned i = 0; i < network->cut_count; i++)
+        if (!strcmp(network->cuts[i].from, from) && !strcmp(network->cuts[i].to, to))
+            return true;
+    return false;
+}
+
+/* ---- Packets ---- */
+
+static void packet_drop(td_message *message)
+{
+    free(message);
+}
+
+static struct packet *packet_open(const struct half *from, enum packet_kind kind,
+                                  tandem_slice bytes)
+{
+    struct packet *packet = calloc(1, sizeof(*packet) + bytes.size);
+
+    if (!packet)
+        return NULL;
+    packet->message.kind = kind;
+    packet->message.drop = packet_drop;
+    memcpy(packet->from, from->carrier->name, sizeof(packet->from));
+    packet->from_half = from->number;
+    packet->to_half = from->peer_half;
+    packet->size = bytes.size;
+    if (bytes.size)
+        memcpy(packet->bytes, bytes.bytes, bytes.size);
+    return packet;
+}
+
+static bool chance(tandem_env *env, uint32_t permille)
+{
+    return permille && td_env_random_below(env, 1000) < permille;
+}
+
+/* Hand a packet to the carrier of this name. False if there is none, or the way is cut: the packet
+ * is gone then. */
+static bool carry(struct memory_carrier *from, const char *to, struct packet *packet)
+{
+    td_memory_network *network = from->network;
+    struct memory_carrier *carrier;
+    bool carried = false;
+
+    pthread_mutex_lock(&network->lock);
+    HASH_FIND_STR(network->carriers, to, carrier);
+    if (carrier && !is_cut(network, from->name, to)) {
+        network->carried++;
+        td_actor_post(carrier->actor, &packet->message);
+        carried = true;
+    }
+    pthread_mutex_unlock(&network->lock);
+    if (!carried)
+        free(packet);
+    return carried;
+}
+
+static void send_small(struct half *half, enum packet_kind kind, tandem_err err, size_t size)
+{
+    struct packet *packet = packet_open(half, kind, tandem_slice_of(NULL, 0));
+
+    if (!packet)
+        return; /* as good as lost on the way: silence ends the session */
+    packet->err = err;
+    packet->size = size;
+    carry(half->carrier, half->peer, packet);
+}
+
+/* ---- Halves ---- */
+
+static struct half *half_find(struct memory_carrier *carrier, uint64_t number)
+{
+    struct half *half;
+
+    HASH_FIND(hh, carrier->halves, &number, sizeof(number), half);
+    return half;
+}
+
+static tandem_err half_open(struct memory_carrier *carrier, const char *peer, struct half **out)
+{
+    struct half *half = calloc(1, sizeof(*half));
+
+    if (!half)
+        return TANDEM_E_NOMEM;
+    half->base.carrier = &carrier->base;
+    half->carrier = carrier;
+    half->number = ++carrier->last_number;
+    strncpy(half->peer, peer, NAME_BYTES_MAX - 1);
+    if (!(half->turn = packet_open(half, WRITE, tandem_slice_of(NULL, 0)))) {
+        free(half);
+        return TANDEM_E_NOMEM;
+    }
+    half->turn->to_half = half->number;
+    HASH_ADD(hh, carrier->halves, number, sizeof(half->number), half);
+    *out = half;
+    return TANDEM_OK;
+}
+
+/* closed() is the last that is heard of it. */
+static void half_free(struct half *half, tandem_err err, const char *text)
+{
+    struct memory_carrier *carrier = half->carrier;
+    struct packet *packet, *next;
+
+    HASH_DEL(carrier->halves, half);
+    DL_FOREACH_SAFE(half->arrived, packet, next)
+        free(packet);
+    /* A posted turn finds no half any more and frees itself. */
+    if (!half->turn_posted)
+        free(half->turn);
+    if (half->events)
+        half->events->closed(half->context, err, text);
+    free(half);
+}
+
+static void half_turn(struct half *half)
+{
+    if (half->turn_posted)
+        return;
+    half->turn_posted = true;
+    td_actor_post(half->carrier->actor, &half->turn->message);
+}
+
+/* Pull messages out of the owner while there is room. */
+static void half_write(struct half *half)
+{
+    struct memory_carrier *carrier = half->carrier;
+
+    while (half->opened && !half->closing && half->transit_bytes < TRANSIT_BYTES_MAX) {
+        uint64_t number = half->number;
+        struct packet *packet;
+        tandem_slice bytes;
+
+        tandem_writer_clear(&carrier->writer);
+        if (half->events->writable(half->context, &carrier->writer) != TANDEM_OK)
+            return;
+        if (half_find(carrier, number) != half)
+            return;
+        bytes = tandem_writer_slice(&carrier->writer);
+        half->transit_bytes += bytes.size;
+        if ((packet = packet_open(half, DATA, bytes)))
+            carry(carrier, half->peer, packet);
+    }
+}
+
+static void half_take(struct half *half, struct packet *packet)
+{
+    size_t size = packet->size;
+    uint64_t number = half->number;
+    struct memory_carrier *carrier = half->carrier;
+
+    half->events->message(half->context, tandem_slice_of(packet->bytes, packet->size));
+    free(packet);
+    if (half_find(carrier, number) == half)
+        send_small(half, TAKEN, TANDEM_OK, size);
+}
+
+static void half_take_arrived(struct half *half)
+{
+    struct memory_carrier *carrier = half->carrier;
+    uint64_t number = half->number;
+
+    while (half_find(carrier, number) == half && half->arrived && !half->held && !half->closing) {
+        struct packet *packet = half->arrived;
+
+        DL_DELETE(half->arrived, packet);
+        half_take(half, packet);
+    }
+}
+
+/* ---- What arrives ---- */
+
+static void take_dial(struct memory_carrier *carrier, struct packet *packet)
+{
+    struct half *half;
+    tandem_err err;
+
+    if ((err = half_open(carrier, packet->from, &half)) != TANDEM_OK)
+        return;
+    half->peer_half = packet->from_half;
+    err = carrier->accept ? carrier->accept(carrier->accept_context, &half->base, &half->events,
+                                            &half->context)
+                          : TANDEM_E_UNREACHABLE;
+    if (err != TANDEM_OK) {
+        half->events = NULL;
+        send_small(half, REFUSE, err, 0);
+        half_free(half, err, "");
+        return;
+    }
+    half->opened = true;
+    send_small(half, ACCEPT, TANDEM_OK, 0);
+    half->events->opened(half->context);
+}
+
+static void take(struct memory_carrier *carrier, struct packet *packet)
+{
+    struct half *half = packet->message.kind == DIAL ? NULL : half_find(carrier, packet->to_half);
+
+    if (packet->message.kind == DIAL) {
+        take_dial(carrier, packet);
+        free(packet);
+        return;
+    }
+    if (!half) {
+        free(packet);
+        return;
+    }
+    switch (packet->message.kind) {
+    case ACCEPT:
+        half->peer_half = packet->from_half;
+        if (!half->closing && !half->opened) {
+            half->opened = true;
+            half->events->opened(half->context);
+        } else if (half->closing) {
+            send_small(half, CLOSE, TANDEM_OK, 0);
+        }
+        break;
+    case REFUSE:
+        half_free(half, packet->err, "nobody accepts there");
+        break;
+    case DIAL_FAILED:
+        half_free(half, TANDEM_E_UNREACHABLE, "there is no way to it");
+        break;
+    case TAKEN:
+        half->transit_bytes -= packet->size < half->transit_bytes ? packet->size
+                                                                   : half->transit_bytes;
+        half_turn(half);
+        break;
+    case CLOSE:
+        half_free(half, TANDEM_OK, "closed by the other side");
+        break;
+    case DATA:
+        if (half->held || half->arrived)
+            DL_APPEND(half->arrived, packet);
+        else if (!half->closing)
+            half_take(half, packet);
+        else
+            free(packet);
+        return;
+    default:
+        assert(!"a packet");
+    }
+    free(packet);
+}
+
+/* The half's own turn: write, take what was held back, or come to an end. */
+static void take_turn(struct memory_carrier *carrier, struct packet *packet)
+{
+    struct half *half = half_find(carrier, packet->to_half);
+    uint64_t number = packet->to_half;
+
+    if (!half) {
+        free(packet);
+        return;
+    }
+    half->turn_posted = false;
+    if (half->closing) {
+        if (half->peer_half)
+            send_small(half, CLOSE, TANDEM_OK, 0);
+        half_free(half, half->close_err, "closed here");
+        return;
+    }
+    half_take_arrived(half);
+    if (half_find(carrier, number) == half)
+        half_write(half);
+}
+
+/* Latency and the other faults hit a packet when it reaches its receiver's carrier. */
+static bool delay(struct memory_carrier *carrier, struct packet *packet)
+{
+    struct half *half = half_find(carrier, packet->to_half);
+    uint64_t now_us = td_env_monotonic_us(carrier->env), due_us = now_us;
+    td_memory_faults faults;
+
+    packet->delayed = true;
+    pthread_mutex_lock(&carrier->network->lock);
+    faults = carrier->network->faults;
+    pthread_mutex_unlock(&carrier->network->lock);
+    if (packet->message.kind == DATA && chance(carrier->env, faults.lose_permille)) {
+        free(packet);
+        return true;
+    }
+    if (faults.latency_ms_max)
+        due_us += 1000 * (faults.latency_ms_min +
+                          td_env_random_below(carrier->env, 1 + faults.latency_ms_max -
+                                                                faults.latency_ms_min));
+    if (half && packet->message.kind == DATA && chance(carrier->env, faults.duplicate_permille)) {
+        struct packet *twin = malloc(sizeof(*twin) + packet->size);
+
+        if (twin) {
+            memcpy(twin, packet, sizeof(*twin) + packet->size);
+            memset(&twin->message, 0, sizeof(twin->message));
+            twin->message.kind = DATA;
+            twin->message.drop = packet_drop;
+            twin->prev = twin->next = NULL;
+            td_actor_post_after(carrier->actor, &twin->message, (due_us - now_us) / 1000 + 1);
+        }
+    }
+    if (half && !chance(carrier->env, faults.reorder_permille)) {
+        if (due_us < half->due_us)
+            due_us = half->due_us;
+        half->due_us = due_us;
+    }
+    if (due_us <= now_us)
+        return false;
+    td_actor_post_after(carrier->actor, &packet->message, (due_us - now_us + 999) / 1000);
+    return true;
+}
+
+static void handle(void *self, td_message *message)
+{
+    struct memory_carrier *carrier = self;
+    struct packet *packet = (struct packet *)message;
+
+    if (message->kind == WRITE)
+        take_turn(carrier, packet);
+    else if (packet->delayed || message->kind == DIAL_FAILED || !delay(carrier, packet))
+        take(carrier, packet);
+}
+
+static const td_actor_ops carrier_actor = {.name = "memory_carrier", .handle = handle};
+
+/* ---- The contract ---- */
+
+static tandem_err memory_check(const char *url)
+{
+    size_t length = strlen(url);
+
+    if (strncmp(url, "mem://", 6) != 0 || length <= 6 || length >= 6 + NAME_BYTES_MAX)
+        return TANDEM_E_INVALID;
+    return TANDEM_OK;
+}
+
+static tandem_err memory_dial(td_carrier *base, const char *url, const td_connection_events *events,
+                              void *context, td_link **out)
+{
+    struct memory_carrier *carrier = (struct memory_carrier *)base;
+    struct packet *packet, *failed;
+    struct half *half;
+    tandem_err err;
+
+    if ((err = memory_check(url)) != TANDEM_OK ||
+        (err = half_open(carrier, url + 6, &half)) != TANDEM_OK)
+        return err;
+    packet = packet_open(half, DIAL, tandem_slice_of(NULL, 0));
+    failed = packet_open(half, DIAL_FAILED, tandem_slice_of(NULL, 0));
+    if (!packet || !failed) {
+        free(packet);
+        free(failed);
+        half_free(half, TANDEM_E_NOMEM, "");
+        return TANDEM_E_NOMEM;
+    }
+    half->events = events;
+    half->context = context;
+    failed->to_half = half->number;
+    if (carry(carrier, half->peer, packet))
+        free(failed);
+    else
+        td_actor_post(carrier->actor, &failed->message);
+    *out = &half->base;
+    return TANDEM_OK;
+}
+
+static tandem_err memory_listen(td_carrier *base, const char *address, uint16_t port,
+                                td_link_accept_fn accept, void *context, char url_out[128])
+{
+    struct memory_carrier *carrier = (struct memory_carrier *)base;
+
+    (void)address;
+    (void)port;
+    carrier->accept = accept;
+    carrier->accept_context = context;
+    strcpy(url_out, "mem://");
+    strcat(url_out, carrier->name);
+    return TANDEM_OK;
+}
+
+static uint64_t memory_rejected(const td_carrier *carrier)
+{
+    (void)carrier;
+    return 0;
+}
+
+static void memory_want_write(td_link *link)
+{
+    half_turn((struct half *)link);
+}
+
+static void memory_hold(td_link *link, bool hold)
+{
+    struct half *half = (struct half *)link;
+
+    half->held = hold;
+    if (!hold)
+        half_turn(half);
+}
+
+static void memory_close(td_link *link, tandem_err err, const char *text)
+{
+    struct half *half = (struct half *)link;
+
+    (void)text;
+    if (half->closing)
+        return;
+    half->closing = true;
+    half->close_err = err;
+    half_turn(half);
+}
+
+static void memory_free(td_carrier *base)
+{
+    struct memory_carrier *carrier = (struct memory_carrier *)base;
+    struct half *half, *next;
+
+    if (!carrier)
+        return;
+    pthread_mutex_lock(&carrier->network->lock);
+    HASH_DEL(carrier->network->carriers, carrier);
+    pthread_mutex_unlock(&carrier->network->lock);
+    HASH_ITER(hh, carrier->halves, half, next)
+        half_free(half, TANDEM_OK, "the carrier is closed");
+    td_actor_free(carrier->actor);
+    tandem_writer_release(&carrier->writer);
+    free(carrier);
+}
+
+static const td_carrier_ops memory_ops = {
+    .scheme = "mem",
+    .check = memory_check,
+    .dial = memory_dial,
+    .listen = memory_listen,
+    .rejected = memory_rejected,
+    .want_write = memory_want_write,
+    .hold = memory_hold,
+    .close = memory_close,
+    .free = memory_free,
+};
+
+tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, const char *name,
+                                  td_carrier **out)
+{
+    struct memory_carrier *carrier, *taken;
+    tandem_err err = TANDEM_OK;
+
+    if (strlen(name) == 0 || strlen(name) >= NAME_BYTES_MAX)
+        return TANDEM_E_INVALID;
+    if (!(carrier = calloc(1, sizeof(*carrier))))
+        return TANDEM_E_NOMEM;
+    carrier->base.ops = &memory_ops;
+    carrier->network = network;
+    carrier->host = host;
+    carrier->env = host->runtime->env;
+    tandem_writer_init(&carrier->writer);
+    strcpy(carrier->name, name);
+    if ((err = td_actor_open(host, &carrier_actor, carrier, &carrier->actor)) != TANDEM_OK) {
+        free(carrier);
+        return err;
+    }
+    pthread_mutex_lock(&network->lock);
+    HASH_FIND_STR(network->carriers, name, taken);
+    if (!taken)
+        HASH_ADD_STR(network->carriers, name, carrier);
+    else
+        err = TANDEM_E_EXISTS;
+    pthread_mutex_unlock(&network->lock);
+    if (err != TANDEM_OK) {
+        td_actor_free(carrier->actor);
+        free(carrier);
+        return err;
+    }
+    *out = &carrier->base;
+    return TANDEM_OK;
+}

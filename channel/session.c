@@ -1,0 +1,744 @@
+#include "channel/session.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct td_session {
+    tandem_env *env;
+    tandem_mailbox *inbox, *outbox;
+    td_pool *pool;
+    const td_job_source *source;
+    const td_session_user *user;
+    void *context;
+
+    uint64_t sent_number, received_number;
+    bool hello_sent, hello_received;
+    bool announce_pending, heartbeat_pending;
+    uint64_t sent_ms, heard_ms;
+
+    /* Sending jobs: the window is sent[first .. next), by number modulo its capacity. */
+    uint64_t peer_window_bytes, peer_window_jobs, peer_message_bytes;
+    tandem_job_handle **sent;
+    uint32_t sent_capacity;
+    uint64_t sent_first, sent_next;
+    uint64_t inflight_bytes;
+    tandem_job_handle *unsent; /* the first of the outbox that this session has not sent */
+
+    /* Receiving jobs. */
+    uint64_t next_job; /* the number that the next job must have */
+    td_delivery *deliveries, **deliveries_end;
+    uint64_t done;
+    bool ack_pending;
+    td_wire_exception *exceptions;
+    uint32_t exception_count, exception_capacity;
+    bool held;
+
+    tandem_err err;
+    char text[TD_WIRE_TEXT_BYTES_MAX];
+    bool error_pending;
+    td_session_stat stat;
+};
+
+/* ---- The outbox's changes ---- */
+
+static tandem_job_handle *first_unsent(tandem_job_handle *from)
+{
+    while (from && from->number)
+        from = from->next;
+    return from;
+}
+
+static void outbox_added(void *context, tandem_job_handle *handle)
+{
+    td_session *session = context;
+
+    if (!session->unsent)
+        session->unsent = handle;
+    session->user->wake(session->context);
+}
+
+static void outbox_removed(void *context, tandem_job_handle *handle)
+{
+    td_session *session = context;
+
+    if (session->unsent == handle)
+        session->unsent = first_unsent(tandem_mailbox_first(session->outbox));
+}
+
+/* ---- Opening, ending ---- */
+
+tandem_err td_session_open(tandem_env *env, tandem_mailbox *inbox, tandem_mailbox *outbox,
+                           td_pool *pool, const td_job_source *source, const td_session_user *user,
+                           void *context, td_session **out)
+{
+    td_session *session = calloc(1, sizeof(*session));
+    tandem_err err = TANDEM_E_NOMEM;
+
+    if (!session)
+        return TANDEM_E_NOMEM;
+    *session = (td_session){
+        .env = env,
+        .inbox = inbox,
+        .outbox = outbox,
+        .pool = pool,
+        .source = source,
+        .user = user,
+        .context = context,
+        .sent_first = 1,
+        .sent_next = 1,
+        .next_job = 1,
+        .sent_capacity = tandem_mailbox_window_jobs(outbox),
+    };
+    session->deliveries_end = &session->deliveries;
+    session->sent_ms = session->heard_ms = td_env_monotonic_ms(env);
+    if (!(session->sent = calloc(session->sent_capacity, sizeof(session->sent[0]))))
+        goto fail;
+    if ((err = tandem_mailbox_subscribe(outbox, outbox_added, outbox_removed, session)) !=
+        TANDEM_OK)
+        goto fail;
+    for (tandem_job_handle *h = tandem_mailbox_first(outbox); h; h = h->next)
+        h->number = 0;
+    session->unsent = tandem_mailbox_first(outbox);
+    *out = session;
+    return TANDEM_OK;
+
+fail:
+    free(session->sent);
+    free(session);
+    return err;
+}
+
+void td_session_free(td_session *session)
+{
+    if (!session)
+        return;
+    tandem_mailbox_unsubscribe(session->outbox, session);
+    for (td_delivery *d = session->deliveries, *next; d; d = next) {
+        next = d->next;
+        d->session = NULL;
+        /* A finished one waited only for its turn to be acknowledged. */
+        if (d->finished)
+            td_session_delivered(d);
+    }
+    free(session->sent);
+    free(session->exceptions);
+    free(session);
+}
+
+void td_session_fail(td_session *session, tandem_err err, const char *text)
+{
+    assert(err != TANDEM_OK);
+    if (session->err != TANDEM_OK)
+        return;
+    session->err = err;
+    snprintf(session->text, sizeof(session->text), "%s", text);
+    session->error_pending = true;
+    session->user->wake(session->context);
+}
+
+static tandem_err protocol(td_session *session, const char *text)
+{
+    td_session_fail(session, TANDEM_E_PROTOCOL, text);
+    return TANDEM_E_PROTOCOL;
+}
+
+bool td_session_is_over(const td_session *session)
+{
+    return session->err != TANDEM_OK && !session->error_pending;
+}
+
+tandem_err td_session_err(const td_session *session, const char **text)
+{
+    if (text)
+        *text = session->text;
+    return session->err;
+}
+
+bool td_session_is_open(const td_session *session)
+{
+    return session->hello_sent && session->hello_received && session->err == TANDEM_OK;
+}
+
+uint64_t td_session_heard_ms(const td_session *session)
+{
+    return session->heard_ms;
+}
+
+const td_session_stat *td_session_stat_of(const td_session *session)
+{
+    return &session->stat;
+}
+
+void td_session_announce(td_session *session)
+{
+    session->announce_pending = true;
+    session->user->wake(session->context);
+}
+
+/* ---- Sending ---- */
+
+bool td_session_has_credit(const td_session *session, uint64_t bytes)
+{
+    uint64_t jobs = session->sent_next - session->sent_first;
+
+    if (jobs == 0)
+        return true;
+    return jobs < session->sent_capacity && jobs < session->peer_window_jobs &&
+           session->inflight_bytes + bytes <= session->peer_window_bytes;
+}
+
+struct job_writing {
+    tandem_writer *out;
+    uint32_t operations;
+};
+
+static tandem_err write_operation(void *visitor, tandem_slice canonical)
+{
+    struct job_writing *writing = visitor;
+
+    td_wire_write_operation(writing->out, canonical);
+    writing->operations++;
+    return tandem_writer_err(writing->out);
+}
+
+/* Append one job. On an error nothing of it stays in out. */
+static tandem_err write_job(td_session *session, const tandem_job_handle *handle,
+                            tandem_writer *out)
+{
+    struct job_writing writing = {.out = out};
+    size_t mark = out->size;
+    tandem_err err;
+
+    td_wire_write_job(out, handle->operations);
+    err = tandem_job_handle_read(handle, session->source, write_operation, &writing);
+    if (err == TANDEM_OK && writing.operations != handle->operations)
+        err = TANDEM_E_CORRUPT;
+    if (err != TANDEM_OK)
+        out->size = mark;
+    return err;
+}
+
+/* Take a handle to its end: Applied if err is TANDEM_OK, else Error. */
+static void finish(td_session *session, tandem_job_handle *handle, tandem_err err, uint64_t detail)
+{
+    tandem_err moved = err == TANDEM_OK ? tandem_job_handle_executed(handle)
+                                        : tandem_job_handle_failed(handle, err);
+
+    assert(moved == TANDEM_OK);
+    (void)moved;
+    tandem_mailbox_remove(session->outbox, handle);
+    session->user->finished(session->context, handle, detail);
+    tandem_job_handle_free(handle);
+}
+
+static void mark_sent(td_session *session, tandem_job_handle *handle)
+{
+    tandem_err err = tandem_job_handle_transported(handle);
+
+    assert(err == TANDEM_OK);
+    (void)err;
+    handle->number = session->sent_next++;
+    session->sent[handle->number % session->sent_capacity] = handle;
+    session->inflight_bytes += handle->bytes;
+    session->stat.sent_operations += handle->operations;
+}
+
+/* Fill one JOBS message as far as credit and its size go. */
+static tandem_err next_jobs(td_session *session, tandem_writer *out)
+{
+    size_t start = out->size, count_at;
+    tandem_job_handle *handle = session->unsent, *next;
+    uint32_t jobs = 0;
+    tandem_err err = TANDEM_OK;
+
+    if (!handle)
+        return TANDEM_END;
+    count_at = td_wire_begin_jobs(out, session->sent_number + 1, session->sent_next);
+    for (; handle; handle = next) {
+        size_t used = out->size - start;
+
+        next = handle->next;
+        if (handle->number || handle->waiting)
+            continue;
+        if (!td_session_has_credit(session, handle->bytes))
+            break;
+        if (jobs && (used >= TD_SESSION_FRAME_BYTES ||
+                     used + handle->bytes + 8 * (uint64_t)handle->operations + 64 >
+                         session->peer_message_bytes))
+            break;
+        if ((err = write_job(session, handle, out)) == TANDEM_E_NOMEM)
+            break;
+        if (err != TANDEM_OK) {
+            finish(session, handle, err, 0);
+            continue;
+        }
+        mark_sent(session, handle);
+        jobs++;
+    }
+    session->unsent = first_unsent(tandem_mailbox_first(session->outbox));
+    if (jobs == 0) {
+        out->size = start;
+        return err == TANDEM_E_NOMEM ? err : TANDEM_END;
+    }
+    td_wire_patch_count(out, count_at, jobs);
+    session->sent_number++;
+    return TANDEM_OK;
+}
+
+static void next_hello(td_session *session, tandem_writer *out)
+{
+    td_wire_hello hello;
+
+    memset(&hello, 0, sizeof(hello));
+    hello.major = TD_WIRE_MAJOR;
+    hello.minor = TD_WIRE_MINOR;
+    hello.message_bytes = TD_MESSAGE_BYTES_MAX;
+    hello.window_bytes = tandem_mailbox_window_bytes(session->inbox);
+    hello.window_jobs = tandem_mailbox_window_jobs(session->inbox);
+    session->user->hello(session->context, &hello);
+    td_wire_write_hello(out, ++session->sent_number, &hello, NULL, 0);
+    session->hello_sent = true;
+}
+
+static void next_ack(td_session *session, tandem_writer *out)
+{
+    td_wire_write_ack(out, ++session->sent_number, session->done, session->exceptions,
+                      session->exception_count);
+    session->exception_count = 0;
+    session->ack_pending = false;
+}
+
+static tandem_err next_message(td_session *session, tandem_writer *out)
+{
+    tandem_err err;
+
+    if (!session->hello_sent) {
+        next_hello(session, out);
+        return TANDEM_OK;
+    }
+    if (session->error_pending) {
+        td_wire_write_error(out, ++session->sent_number, session->err, session->text, 0);
+        session->error_pending = false;
+        return TANDEM_OK;
+    }
+    if (session->err != TANDEM_OK || !session->hello_received)
+        return TANDEM_END;
+    if (session->ack_pending) {
+        next_ack(session, out);
+        return TANDEM_OK;
+    }
+    if (session->announce_pending) {
+        err = session->user->announce(session->context, session->sent_number + 1, out);
+        if (err == TANDEM_OK)
+            session->sent_number++;
+        else if (err == TANDEM_END)
+            session->announce_pending = false;
+        if (err != TANDEM_END)
+            return err;
+    }
+    if ((err = next_jobs(session, out)) != TANDEM_END)
+        return err;
+    if (session->heartbeat_pending) {
+        session->user->heartbeat(session->context, ++session->sent_number, out);
+        session->heartbeat_pending = false;
+        return TANDEM_OK;
+    }
+    return TANDEM_END;
+}
+
+tandem_err td_session_next(td_session *session, tandem_writer *out)
+{
+    size_t start = out->size;
+    tandem_err err = next_message(session, out);
+
+    if (err == TANDEM_OK)
+        err = tandem_writer_err(out);
+    if (err == TANDEM_END)
+        return TANDEM_END;
+    if (err != TANDEM_OK) {
+        /* What could not be written leaves a hole in the numbers: the session cannot go on. */
+        session->err = err;
+        session->error_pending = false;
+        snprintf(session->text, sizeof(session->text), "a message could not be written: %s",
+                 tandem_err_text(err));
+        return TANDEM_END;
+    }
+    assert(out->size - start <= TD_MESSAGE_BYTES_MAX);
+    session->sent_ms = td_env_monotonic_ms(session->env);
+    session->stat.sent_bytes += out->size - start;
+    session->heartbeat_pending = false;
+    return TANDEM_OK;
+}
+
+/* ---- Receiving ---- */
+
+static tandem_err receive_hello(td_session *session, const td_wire_hello *hello)
+{
+    tandem_err err;
+
+    if (session->hello_received)
+        return protocol(session, "a second HELLO");
+    if (hello->major != TD_WIRE_MAJOR) {
+        char text[128];
+
+        snprintf(text, sizeof(text), "protocol %llu.%llu is spoken there, %d.%d here",
+                 (unsigned long long)hello->major, (unsigned long long)hello->minor, TD_WIRE_MAJOR,
+                 TD_WIRE_MINOR);
+        td_session_fail(session, TANDEM_E_VERSION, text);
+        return TANDEM_E_VERSION;
+    }
+    session->peer_message_bytes = hello->message_bytes < TD_MESSAGE_BYTES_MAX
+                                      ? hello->message_bytes
+                                      : TD_MESSAGE_BYTES_MAX;
+    session->peer_window_bytes = hello->window_bytes;
+    session->peer_window_jobs = hello->window_jobs;
+    session->hello_received = true;
+    if ((err = session->user->peer_hello(session->context, hello)) != TANDEM_OK) {
+        td_session_fail(session, err, tandem_err_text(err));
+        return err;
+    }
+    session->announce_pending = true;
+    session->user->wake(session->context);
+    return TANDEM_OK;
+}
+
+/* Read the exceptions' order once before anything is changed. */
+static bool exceptions_are_sound(const td_session *session, const td_wire_ack *ack)
+{
+    tandem_reader reader = ack->exceptions;
+    uint64_t last = session->sent_first - 1;
+
+    for (uint32_t i = 0; i < ack->exception_count; i++) {
+        td_wire_exception exception;
+
+        if (td_wire_read_exception(&reader, &exception) != TANDEM_OK || exception.job <= last ||
+            exception.job > ack->done || exception.err >= 0)
+            return false;
+        last = exception.job;
+    }
+    return true;
+}
+
+static tandem_err receive_ack(td_session *session, const td_wire_ack *ack)
+{
+    tandem_reader reader = ack->exceptions;
+    td_wire_exception exception = {.job = 0};
+    uint32_t left = ack->exception_count;
+
+    if (ack->done + 1 < session->sent_first || ack->done >= session->sent_next)
+        return protocol(session, "an ACK of jobs that were not sent");
+    if (!exceptions_are_sound(session, ack))
+        return protocol(session, "an ACK whose exceptions are out of order");
+    while (session->sent_first <= ack->done) {
+        uint64_t number = session->sent_first++;
+        tandem_job_handle *handle = session->sent[number % session->sent_capacity];
+        tandem_err err = TANDEM_OK;
+        uint64_t detail = 0;
+
+        if (left && exception.job < number) {
+            tandem_err read = td_wire_read_exception(&reader, &exception);
+
+            assert(read == TANDEM_OK);
+            (void)read;
+            left--;
+        }
+        if (exception.job == number) {
+            err = tandem_err_info((tandem_err)exception.err) ? (tandem_err)exception.err
+                                                             : TANDEM_E_REFUSED;
+            detail = exception.detail;
+        }
+        session->inflight_bytes -= handle->bytes;
+        finish(session, handle, err, detail);
+    }
+    if (session->unsent)
+        session->user->wake(session->context);
+    return TANDEM_OK;
+}
+
+static void delivery_free(td_delivery *delivery)
+{
+    for (uint32_t i = 0; i < delivery->count; i++) {
+        if (!delivery->handles[i])
+            continue;
+        tandem_mailbox_remove(delivery->inbox, delivery->handles[i]);
+        tandem_job_handle_free(delivery->handles[i]);
+    }
+    delivery->pool->used_bytes -= delivery->size;
+    free(delivery->bytes);
+    free(delivery->jobs);
+    free(delivery->handles);
+    free(delivery);
+}
+
+/* A handle for one job that has arrived; TANDEM_E_PROTOCOL if it overruns the window. An operation
+ * that does not parse leaves the job without a handle: the executor will say what is wrong. */
+static tandem_err open_inbox_handle(td_session *session, td_delivery *delivery, uint32_t i)
+{
+    tandem_reader reader = tandem_reader_of(delivery->jobs[i].operations);
+    tandem_job_handle *handle = NULL;
+    td_operation operation;
+    tandem_slice canonical;
+    tandem_err err = TANDEM_OK;
+
+    while (tandem_reader_left(&reader) && err == TANDEM_OK) {
+        if ((err = td_wire_read_operation(&reader, &canonical)) != TANDEM_OK ||
+            (err = td_operation_parse(canonical, &operation)) != TANDEM_OK)
+            break;
+        err = handle ? td_job_handle_add(handle, &operation)
+                     : td_job_handle_open(&operation, 0, false, &handle);
+    }
+    if (err != TANDEM_OK) {
+        tandem_job_handle_free(handle);
+        return err == TANDEM_E_NOMEM ? err : TANDEM_OK;
+    }
+    handle->elsewhere = delivery->jobs[i].operations;
+    if (!tandem_mailbox_fits(session->inbox, handle->bytes)) {
+        tandem_job_handle_free(handle);
+        return TANDEM_E_PROTOCOL;
+    }
+    if ((err = tandem_job_handle_started(handle)) != TANDEM_OK ||
+        (err = tandem_mailbox_push(session->inbox, handle)) != TANDEM_OK) {
+        tandem_job_handle_free(handle);
+        return err;
+    }
+    delivery->handles[i] = handle;
+    return tandem_job_handle_transported(handle);
+}
+
+static tandem_err open_delivery(td_session *session, tandem_slice bytes, const td_wire_jobs *jobs,
+                                td_delivery **out)
+{
+    td_delivery *delivery = calloc(1, sizeof(*delivery));
+    tandem_reader reader;
+    tandem_err err = TANDEM_E_NOMEM;
+
+    if (!delivery)
+        return TANDEM_E_NOMEM;
+    delivery->session = session;
+    delivery->inbox = session->inbox;
+    delivery->pool = session->pool;
+    delivery->first_job = jobs->first_job;
+    delivery->size = bytes.size;
+    delivery->pool->used_bytes += bytes.size;
+    /* A job is at least three bytes of the message: the count was checked against its size. */
+    if (!(delivery->bytes = malloc(bytes.size)) ||
+        !(delivery->jobs = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->jobs))) ||
+        !(delivery->handles = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->handles))))
+        goto fail;
+    memcpy(delivery->bytes, bytes.bytes, bytes.size);
+    reader.at = delivery->bytes + (jobs->jobs.at - bytes.bytes);
+    reader.end = delivery->bytes + bytes.size;
+    for (uint32_t i = 0; i < jobs->job_count; i++) {
+        td_remote_job *job = &delivery->jobs[i];
+        const uint8_t *start;
+        tandem_slice canonical;
+
+        err = td_wire_read_job(&reader, &job->count);
+        start = reader.at;
+        for (uint32_t k = 0; err == TANDEM_OK && k < job->count; k++)
+            err = td_wire_read_operation(&reader, &canonical);
+        if (err != TANDEM_OK)
+            goto fail;
+        job->operations = tandem_slice_of(start, (size_t)(reader.at - start));
+        delivery->count = i + 1;
+        if ((err = open_inbox_handle(session, delivery, i)) != TANDEM_OK)
+            goto fail;
+    }
+    delivery->request.jobs = delivery->jobs;
+    delivery->request.count = delivery->count;
+    *out = delivery;
+    return TANDEM_OK;
+
+fail:
+    delivery_free(delivery);
+    return err;
+}
+
+static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td_wire_jobs *jobs)
+{
+    td_delivery *delivery;
+    tandem_err err;
+
+    if (jobs->first_job != session->next_job)
+        return protocol(session, "job numbers with a gap");
+    if (jobs->job_count == 0)
+        return TANDEM_OK;
+    err = open_delivery(session, bytes, jobs, &delivery);
+    if (err == TANDEM_E_PROTOCOL)
+        return protocol(session, "more in flight than the window allows, or a job cut short");
+    if (err != TANDEM_OK) {
+        td_session_fail(session, err, tandem_err_text(err));
+        return err;
+    }
+    session->next_job += jobs->job_count;
+    *session->deliveries_end = delivery;
+    session->deliveries_end = &delivery->next;
+    if (!session->held && session->pool->used_bytes > session->pool->limit_bytes) {
+        session->held = true;
+        session->user->hold(session->context, true);
+    }
+    session->user->deliver(session->context, delivery);
+    return TANDEM_OK;
+}
+
+static tandem_err receive_error(td_session *session, const td_wire_error *error)
+{
+    tandem_err err = error->err < 0 && tandem_err_info((tandem_err)error->err)
+                         ? (tandem_err)error->err
+                         : TANDEM_E_REFUSED;
+
+    session->err = err;
+    snprintf(session->text, sizeof(session->text), "%.*s", (int)error->text.size,
+             (const char *)error->text.bytes);
+    session->user->peer_error(session->context, error);
+    return err;
+}
+
+static tandem_err receive(td_session *session, tandem_slice bytes, const td_wire_message *message)
+{
+    tandem_err err = TANDEM_OK;
+
+    switch (message->type) {
+    case TD_WIRE_HELLO:
+        return receive_hello(session, &message->as.hello);
+    case TD_WIRE_HAVE:
+        err = session->user->peer_have(session->context, &message->as.have);
+        break;
+    case TD_WIRE_JOBS:
+        return receive_jobs(session, bytes, &message->as.jobs);
+    case TD_WIRE_ACK:
+        return receive_ack(session, &message->as.ack);
+    case TD_WIRE_PULL:
+        err = session->user->peer_pull(session->context, &message->as.pull);
+        break;
+    case TD_WIRE_ERROR:
+        return receive_error(session, &message->as.error);
+    default:
+        break; /* of a later version */
+    }
+    if (err != TANDEM_OK)
+        td_session_fail(session, err, tandem_err_text(err));
+    return err;
+}
+
+tandem_err td_session_receive(td_session *session, tandem_slice bytes)
+{
+    td_wire_message message;
+
+    if (session->err != TANDEM_OK)
+        return session->err;
+    if (td_wire_read(bytes, &message) != TANDEM_OK)
+        return protocol(session, "a message that is not one of this protocol");
+    session->heard_ms = td_env_monotonic_ms(session->env);
+    session->stat.received_bytes += bytes.size;
+    if (message.number <= session->received_number)
+        return TANDEM_OK; /* repeated on the way */
+    if (message.number != session->received_number + 1) {
+        /* Lost on the way: the peer broke no rule, and a new session mends it. */
+        td_session_fail(session, TANDEM_E_CHANNEL_NETWORK, "a message was lost on the way");
+        return TANDEM_E_CHANNEL_NETWORK;
+    }
+    if (!session->hello_received && message.type != TD_WIRE_HELLO && message.type != TD_WIRE_ERROR)
+        return protocol(session, "a message before HELLO");
+    session->received_number = message.number;
+    return receive(session, bytes, &message);
+}
+
+/* ---- Deliveries coming back ---- */
+
+static void finish_handles(td_delivery *delivery)
+{
+    for (uint32_t i = 0; i < delivery->count; i++) {
+        const td_remote_job *job = &delivery->jobs[i];
+        tandem_job_handle *handle = delivery->handles[i];
+
+        if (!handle)
+            continue;
+        if (job->err == TANDEM_OK)
+            tandem_job_handle_executed(handle);
+        else
+            tandem_job_handle_failed(handle, job->err);
+    }
+}
+
+static bool note_exception(td_session *session, uint64_t number, const td_remote_job *job)
+{
+    if (session->exception_count == session->exception_capacity) {
+        uint32_t capacity = session->exception_capacity ? session->exception_capacity * 2 : 16;
+        td_wire_exception *grown =
+            realloc(session->exceptions, capacity * sizeof(*session->exceptions));
+
+        if (!grown)
+            return false;
+        session->exceptions = grown;
+        session->exception_capacity = capacity;
+    }
+    session->exceptions[session->exception_count++] =
+        (td_wire_exception){.job = number, .err = job->err, .detail = job->detail};
+    return true;
+}
+
+/* Acknowledge what is finished from the front. */
+static void advance_done(td_session *session)
+{
+    while (session->deliveries && session->deliveries->finished) {
+        td_delivery *delivery = session->deliveries;
+
+        for (uint32_t i = 0; i < delivery->count; i++)
+            if (delivery->jobs[i].err != TANDEM_OK &&
+                !note_exception(session, delivery->first_job + i, &delivery->jobs[i]))
+                td_session_fail(session, TANDEM_E_NOMEM, "no memory for an acknowledgement");
+        session->done = delivery->first_job + delivery->count - 1;
+        session->ack_pending = true;
+        session->deliveries = delivery->next;
+        if (!session->deliveries)
+            session->deliveries_end = &session->deliveries;
+        delivery_free(delivery);
+    }
+}
+
+void td_session_delivered(td_delivery *delivery)
+{
+    td_session *session = delivery->session;
+
+    if (!delivery->finished)
+        finish_handles(delivery);
+    delivery->finished = true;
+    if (!session) {
+        delivery_free(delivery);
+        return;
+    }
+    advance_done(session);
+    if (session->held && !session->deliveries) {
+        session->held = false;
+        session->user->hold(session->context, false);
+    }
+    if (session->ack_pending)
+        session->user->wake(session->context);
+}
+
+/* ---- Time ---- */
+
+uint64_t td_session_tick(td_session *session, uint64_t now_ms)
+{
+    uint64_t silence_ms = session->heard_ms + TD_SESSION_SILENCE_MS;
+    uint64_t heartbeat_ms = session->sent_ms + TD_SESSION_HEARTBEAT_MS;
+
+    if (session->err != TANDEM_OK)
+        return UINT64_MAX;
+    if (now_ms >= silence_ms && !session->held) {
+        td_session_fail(session, TANDEM_E_TIMEOUT, "nothing was heard for 30 s");
+        return UINT64_MAX;
+    }
+    if (now_ms >= heartbeat_ms) {
+        if (session->hello_received && !session->heartbeat_pending) {
+            session->heartbeat_pending = true;
+            session->user->wake(session->context);
+        }
+        heartbeat_ms = now_ms + 1000;
+    }
+    if (now_ms >= silence_ms)
+        silence_ms = now_ms + 1000;
+    return heartbeat_ms < silence_ms ? heartbeat_ms : silence_ms;
+}

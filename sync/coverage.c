@@ -1,0 +1,174 @@
+#define uthash_nonfatal_oom(element) (failed = true)
+
+#include "sync/coverage.h"
+
+#include <stdlib.h>
+
+#include <utlist.h>
+
+static void origin_free(td_origin_cover *origin)
+{
+    free(origin->heads);
+    free(origin);
+}
+
+void td_coverage_release(td_coverage *coverage)
+{
+    td_collection_cover *collection, *next_collection;
+    td_origin_cover *origin, *next_origin;
+
+    HASH_ITER(hh, coverage->collections, collection, next_collection)
+    {
+        HASH_ITER(hh, collection->origins, origin, next_origin)
+        {
+            HASH_DEL(collection->origins, origin);
+            origin_free(origin);
+        }
+        HASH_DEL(coverage->collections, collection);
+        free(collection);
+    }
+    memset(coverage, 0, sizeof(*coverage));
+}
+
+td_collection_cover *td_coverage_find(td_coverage *coverage, tandem_slice name)
+{
+    td_collection_cover *collection;
+
+    HASH_FIND(hh, coverage->collections, name.bytes, name.size, collection);
+    return collection;
+}
+
+tandem_err td_coverage_collection(td_coverage *coverage, tandem_slice name,
+                                  td_collection_cover **out)
+{
+    td_collection_cover *collection = td_coverage_find(coverage, name);
+    bool failed = false;
+
+    if (collection) {
+        *out = collection;
+        return TANDEM_OK;
+    }
+    if (HASH_COUNT(coverage->collections) >= TD_COLLECTIONS_MAX)
+        return TANDEM_E_LIMIT;
+    if (!(collection = calloc(1, sizeof(*collection) + name.size)))
+        return TANDEM_E_NOMEM;
+    memcpy(collection->text, name.bytes, name.size);
+    collection->name = tandem_slice_of(collection->text, name.size);
+    HASH_ADD_KEYPTR(hh, coverage->collections, collection->text, name.size, collection);
+    if (failed) {
+        free(collection);
+        return TANDEM_E_NOMEM;
+    }
+    coverage->unknown++;
+    *out = collection;
+    return TANDEM_OK;
+}
+
+void td_coverage_set_known(td_coverage *coverage, td_collection_cover *collection, bool known)
+{
+    if (collection->known == known)
+        return;
+    collection->known = known;
+    if (known)
+        coverage->unknown--;
+    else
+        coverage->unknown++;
+}
+
+td_origin_cover *td_coverage_find_origin(td_collection_cover *collection, const uint8_t *origin)
+{
+    td_origin_cover *cover;
+
+    HASH_FIND(hh, collection->origins, origin, TANDEM_ORIGIN_BYTES, cover);
+    return cover;
+}
+
+tandem_err td_coverage_origin(td_collection_cover *collection, const uint8_t *origin,
+                              td_origin_cover **out)
+{
+    td_origin_cover *cover = td_coverage_find_origin(collection, origin);
+    bool failed = false;
+
+    if (cover) {
+        *out = cover;
+        return TANDEM_OK;
+    }
+    if (HASH_COUNT(collection->origins) >= TD_ORIGINS_MAX)
+        return TANDEM_E_LIMIT;
+    if (!(cover = calloc(1, sizeof(*cover))))
+        return TANDEM_E_NOMEM;
+    memcpy(cover->origin, origin, TANDEM_ORIGIN_BYTES);
+    cover->collection = collection;
+    HASH_ADD(hh, collection->origins, origin, TANDEM_ORIGIN_BYTES, cover);
+    if (failed) {
+        free(cover);
+        return TANDEM_E_NOMEM;
+    }
+    *out = cover;
+    return TANDEM_OK;
+}
+
+static void count_lag(td_coverage *coverage, td_origin_cover *origin)
+{
+    coverage->lag -= origin->lag;
+    origin->lag = origin->our_seq > origin->peer_seq ? origin->our_seq - origin->peer_seq : 0;
+    coverage->lag += origin->lag;
+}
+
+tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
+                                 const td_head *heads, unsigned count)
+{
+    td_head *kept = NULL;
+
+    if (count) {
+        if (!(kept = malloc(count * sizeof(*kept))))
+            return TANDEM_E_NOMEM;
+        memcpy(kept, heads, count * sizeof(*kept));
+    }
+    free(origin->heads);
+    origin->heads = kept;
+    origin->head_count = count;
+    origin->peer_seq = count ? heads[count - 1].seq : 0;
+    count_lag(coverage, origin);
+    return TANDEM_OK;
+}
+
+void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uint64_t seq)
+{
+    if (seq > origin->peer_seq)
+        origin->peer_seq = seq;
+    count_lag(coverage, origin);
+}
+
+void td_coverage_set_ours(td_coverage *coverage, td_origin_cover *origin, uint64_t seq)
+{
+    if (seq > origin->our_seq)
+        origin->our_seq = seq;
+    count_lag(coverage, origin);
+}
+
+void td_coverage_set_lacking(td_coverage *coverage, td_origin_cover *origin, bool lacking,
+                             uint64_t now_ms)
+{
+    if (origin->lacking == lacking)
+        return;
+    origin->lacking = lacking;
+    if (lacking) {
+        origin->lacking_since_ms = now_ms;
+        DL_APPEND2(coverage->lacking, origin, prev_lacking, next_lacking);
+        coverage->lacking_count++;
+    } else {
+        origin->back = 0;
+        DL_DELETE2(coverage->lacking, origin, prev_lacking, next_lacking);
+        coverage->lacking_count--;
+    }
+}
+
+void td_coverage_mark_dirty(td_origin_cover *origin)
+{
+    if (origin->dirty)
+        return;
+    origin->dirty = true;
+    origin->next_dirty = origin->collection->dirty;
+    origin->collection->dirty = origin;
+}

@@ -1,0 +1,111 @@
+/*
+ * Coverage: what one peer is known to hold, collection by collection and origin by origin, as far as
+ * this session was told; and beside each origin, where sending to the peer and asking it stand.
+ *
+ * A collection whose digests were equal needs no table: the peer holds all that we hold there up to
+ * base_ordinal. Entries exist for origins that differ, or changed since.
+ *
+ *   lag      operations of ours that the peer is not known to hold
+ *   lacking  the peer announced a head that we do not hold
+ *
+ * Ownership: a coverage belongs to a session's peer and is forgotten with the session: what is
+ * announced is authoritative over anything remembered. Threads: the loop's.
+ */
+#ifndef TANDEM_SYNC_COVERAGE_H
+#define TANDEM_SYNC_COVERAGE_H
+
+#include "store/hash_table.h"
+#include "store/op_store.h"
+
+enum {
+    TD_COLLECTIONS_MAX = 100000, /* that one peer may announce */
+    TD_ORIGINS_MAX = 10000,      /* in one of them */
+};
+
+typedef struct td_origin_cover td_origin_cover;
+typedef struct td_collection_cover td_collection_cover;
+
+/* A run of operations that goes to the peer. */
+typedef struct td_send_range {
+    bool active;
+    uint64_t first, last;  /* seqs; last UINT64_MAX: whatever comes */
+    uint64_t sent_ordinal; /* everything of it up to here is on its way, or held there */
+    uint64_t next_seq;     /* the seq expected next; 0: not known yet */
+    tandem_err blocked;    /* it cannot go on: TANDEM_E_CORRUPT, or what the peer said */
+    uint64_t retry_at_ms;  /* not before; 0: at once */
+    uint64_t clock_hlc;    /* retry_at_ms is for the peer's clock to reach this; 0: it is not */
+    uint32_t attempts;
+} td_send_range;
+
+struct td_origin_cover {
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    td_collection_cover *collection;
+    unsigned head_count; /* 0: the peer holds nothing of it */
+    td_head *heads;      /* in (seq, hash) order */
+    uint64_t peer_seq;   /* of the last head, or of what was acknowledged since */
+    uint64_t our_seq;    /* of our newest head, as far as it was looked at */
+    uint64_t lag;        /* our_seq - peer_seq, or 0 */
+    uint64_t sent_seq;   /* the highest that was sent in this session */
+    uint64_t announced_seq; /* the highest that the peer was told */
+    bool dirty;             /* to be announced; in the collection's dirty list */
+    td_origin_cover *next_dirty;
+    bool lacking; /* in the peer's lacking list */
+    td_origin_cover *next_lacking, *prev_lacking;
+    uint64_t lacking_since_ms;
+    uint64_t back; /* how far below the announced head to ask: a fork's search, 0: from ours on */
+    td_send_range range;
+    UT_hash_handle hh;
+};
+
+struct td_collection_cover {
+    tandem_slice name; /* in text */
+    bool known;        /* what the peer holds here is known */
+    bool listed;       /* named in the peer's list of digests */
+    bool receiving;    /* a listing of it has begun and not ended */
+    uint64_t base_ordinal;
+    td_origin_cover *origins;
+    td_origin_cover *dirty;
+    /* Our own listing to the peer: */
+    bool listing_sent;    /* begun, or finished */
+    bool listing_pending; /* in the peer's list of listings to send */
+    bool listing_begun;
+    uint8_t listing_after[TANDEM_ORIGIN_BYTES]; /* the last origin sent */
+    td_collection_cover *next_listing;
+    bool sending; /* has a range that may have something to send */
+    td_collection_cover *next_sending;
+    UT_hash_handle hh;
+    uint8_t text[];
+};
+
+typedef struct td_coverage {
+    td_collection_cover *collections;
+    td_origin_cover *lacking; /* utlist */
+    uint64_t lag;
+    uint32_t lacking_count;
+    uint32_t unknown; /* collections that are not known */
+} td_coverage;
+
+void td_coverage_release(td_coverage *coverage); /* empty again, for the next session */
+
+td_collection_cover *td_coverage_find(td_coverage *coverage, tandem_slice name);
+/* Find or make. TANDEM_E_LIMIT, TANDEM_E_NOMEM. A new one is unknown, and counted so. */
+tandem_err td_coverage_collection(td_coverage *coverage, tandem_slice name,
+                                  td_collection_cover **out);
+void td_coverage_set_known(td_coverage *coverage, td_collection_cover *collection, bool known);
+
+td_origin_cover *td_coverage_find_origin(td_collection_cover *collection, const uint8_t *origin);
+tandem_err td_coverage_origin(td_collection_cover *collection, const uint8_t *origin,
+                              td_origin_cover **out);
+
+/* The peer holds these heads (count may be 0). Does not look at lacking. */
+tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
+                                 const td_head *heads, unsigned count);
+/* The peer has acknowledged everything of a chain up to seq. */
+void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+/* We hold everything of a chain up to seq. */
+void td_coverage_set_ours(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+void td_coverage_set_lacking(td_coverage *coverage, td_origin_cover *origin, bool lacking,
+                             uint64_t now_ms);
+void td_coverage_mark_dirty(td_origin_cover *origin);
+
+#endif

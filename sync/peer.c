@@ -1,0 +1,1033 @@
+/*
+ * One peer's session: HELLO, the handshake by digests and vectors, announcements, what the peer asks
+ * for, and deliveries. transport/PROTOCOL.md says what is said when.
+ */
+#define uthash_nonfatal_oom(element) (failed = true)
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "sync/sync_manager.h"
+
+static const uint8_t *own_origin(const td_peer *peer)
+{
+    return td_op_store_identity(peer->sync->ops)->origin;
+}
+
+/* ---- Digests ---- */
+
+tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
+                          uint8_t out[TANDEM_HASH_BYTES])
+{
+    td_collection_info info;
+    td_cached_digest *cached;
+    tandem_err err;
+
+    /* The ordinal first: what is written in between is in the digest and not in the ordinal, so
+     * nothing counts as known that is not. */
+    if ((err = td_op_store_collection(sync->ops, collection, &info)) != TANDEM_OK)
+        return err;
+    if (last_ordinal_out)
+        *last_ordinal_out = info.last_ordinal;
+    HASH_FIND(hh, sync->digests, collection.bytes, collection.size, cached);
+    if (cached && cached->last_ordinal == info.last_ordinal) {
+        memcpy(out, cached->digest, TANDEM_HASH_BYTES);
+        return TANDEM_OK;
+    }
+    if ((err = td_op_store_vector_digest(sync->ops, collection, out)) != TANDEM_OK)
+        return err;
+    if (!cached) {
+        bool failed = false;
+
+        if (!(cached = calloc(1, sizeof(*cached) + collection.size)))
+            return TANDEM_OK;
+        cached->size = collection.size;
+        memcpy(cached->name, collection.bytes, collection.size);
+        HASH_ADD_KEYPTR(hh, sync->digests, cached->name, collection.size, cached);
+        if (failed) {
+            free(cached);
+            return TANDEM_OK;
+        }
+    }
+    cached->last_ordinal = info.last_ordinal;
+    memcpy(cached->digest, out, TANDEM_HASH_BYTES);
+    return TANDEM_OK;
+}
+
+void td_sync_forget_digests(tandem_sync *sync)
+{
+    td_cached_digest *cached, *next;
+
+    HASH_ITER(hh, sync->digests, cached, next)
+    {
+        HASH_DEL(sync->digests, cached);
+        free(cached);
+    }
+}
+
+/* Names of our collections after a name, one page, as NUL-terminated texts in a writer. */
+struct names {
+    tandem_writer *out;
+    uint32_t count;
+    uint32_t count_max;
+};
+
+static tandem_err note_name(void *context, const td_collection_info *info)
+{
+    struct names *names = context;
+
+    if (info->operations == 0)
+        return TANDEM_OK;
+    tandem_write_raw(names->out, info->name);
+    tandem_write_raw(names->out, tandem_slice_of("", 1));
+    return ++names->count >= names->count_max ? TANDEM_END : TANDEM_OK;
+}
+
+/* TANDEM_END: this is the last page. */
+static tandem_err names_after(tandem_sync *sync, const char *after, uint32_t count_max,
+                              tandem_writer *out)
+{
+    struct names names = {.out = out, .count_max = count_max};
+    tandem_err err;
+
+    tandem_writer_clear(out);
+    err = td_op_store_collections(sync->ops, tandem_slice_text(after), note_name, &names);
+    if (tandem_writer_err(out) != TANDEM_OK)
+        return tandem_writer_err(out);
+    return err == TANDEM_END ? TANDEM_OK : err == TANDEM_OK ? TANDEM_END : err;
+}
+
+/* Visit all our collections without a transaction open. */
+static tandem_err each_collection(tandem_sync *sync,
+                                  tandem_err (*visit)(void *context, tandem_slice name),
+                                  void *context)
+{
+    char after[TANDEM_NAME_BYTES_MAX + 1] = "";
+    tandem_writer names;
+    tandem_err page = TANDEM_OK, err = TANDEM_OK;
+
+    tandem_writer_init(&names);
+    while (page == TANDEM_OK && err == TANDEM_OK) {
+        page = names_after(sync, after, TD_HAVE_PAGE_ENTRIES_MAX, &names);
+        if (page != TANDEM_OK && page != TANDEM_END)
+            err = page;
+        for (size_t at = 0; err == TANDEM_OK && at < names.size;) {
+            tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
+
+            err = visit(context, name);
+            memcpy(after, name.bytes, name.size);
+            after[name.size] = 0;
+            at += name.size + 1;
+        }
+    }
+    tandem_writer_release(&names);
+    return err;
+}
+
+struct digesting {
+    tandem_sync *sync;
+    tandem_writer parts; /* B(name) || digest, one after the other */
+    uint64_t count;
+};
+
+static tandem_err digest_one(void *context, tandem_slice name)
+{
+    struct digesting *digesting = context;
+    uint8_t hash[TANDEM_HASH_BYTES], digest[TANDEM_HASH_BYTES];
+    tandem_err err;
+
+    if ((err = td_sync_digest(digesting->sync, name, NULL, digest)) != TANDEM_OK)
+        return err;
+    td_hash(hash, &name, 1);
+    tandem_write_raw(&digesting->parts, tandem_slice_of(hash, sizeof(hash)));
+    tandem_write_raw(&digesting->parts, tandem_slice_of(digest, sizeof(digest)));
+    digesting->count++;
+    return tandem_writer_err(&digesting->parts);
+}
+
+static tandem_err digest_all(tandem_sync *sync, uint64_t *count_out,
+                             uint8_t out[TANDEM_HASH_BYTES])
+{
+    struct digesting digesting = {.sync = sync};
+    tandem_slice parts;
+    tandem_err err;
+
+    tandem_writer_init(&digesting.parts);
+    if ((err = each_collection(sync, digest_one, &digesting)) == TANDEM_OK) {
+        parts = tandem_writer_slice(&digesting.parts);
+        td_hash(out, &parts, 1);
+        *count_out = digesting.count;
+    }
+    tandem_writer_release(&digesting.parts);
+    return err;
+}
+
+/* ---- Covers ---- */
+
+/* The seq before the first operation of an origin after an ordinal. */
+struct first_after {
+    const uint8_t *origin;
+    uint64_t seq;
+};
+
+static tandem_err find_first(void *context, tandem_err err, uint64_t ordinal,
+                             const td_operation *operation)
+{
+    struct first_after *find = context;
+
+    (void)ordinal;
+    if (err != TANDEM_OK || memcmp(operation->origin, find->origin, TANDEM_ORIGIN_BYTES) != 0)
+        return TANDEM_OK;
+    find->seq = operation->seq;
+    return TANDEM_END;
+}
+
+/* An entry of a collection that was equal up to its base: the peer holds what stood before it. */
+static tandem_err origin_of(td_peer *peer, td_collection_cover *collection, const uint8_t *origin,
+                            td_origin_cover **out)
+{
+    struct first_after find = {.origin = origin};
+    td_origin_cover *cover = td_coverage_find_origin(collection, origin);
+    tandem_err err;
+
+    if (cover) {
+        *out = cover;
+        return TANDEM_OK;
+    }
+    if ((err = td_coverage_origin(collection, origin, &cover)) != TANDEM_OK)
+        return err;
+    *out = cover;
+    if (collection->base_ordinal == 0)
+        return TANDEM_OK;
+    err = td_op_store_scan(peer->sync->ops, collection->name, collection->base_ordinal, find_first,
+                           &find);
+    if (err == TANDEM_END) {
+        td_coverage_acknowledge(&peer->coverage, cover, find.seq - 1);
+    } else {
+        td_head heads[TANDEM_HEADS_MAX];
+        unsigned count = 0;
+
+        err = td_op_store_heads(peer->sync->ops, collection->name, origin, heads, &count);
+        if (err != TANDEM_OK)
+            return err;
+        if (count)
+            td_coverage_acknowledge(&peer->coverage, cover, heads[count - 1].seq);
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collection);
+
+tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out)
+{
+    td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
+    tandem_err err;
+
+    *out = collection;
+    if (collection || (!peer->peer_all_known && !peer->peer_listed))
+        return TANDEM_OK;
+    /* Not in the peer's lists: equal up to all_ordinal, or nothing of it is held there. */
+    if ((err = td_coverage_collection(&peer->coverage, name, out)) != TANDEM_OK)
+        return err;
+    (*out)->base_ordinal = peer->peer_all_known ? peer->all_ordinal : 0;
+    return collection_is_known(peer, *out);
+}
+
+struct comparing {
+    td_peer *peer;
+    td_collection_cover *collection;
+    uint8_t (*origins)[TANDEM_ORIGIN_BYTES];
+    size_t count, capacity;
+};
+
+static tandem_err note_origin(void *context, const uint8_t *origin, const td_head *heads,
+                              unsigned count)
+{
+    struct comparing *comparing = context;
+    td_origin_cover *cover = td_coverage_find_origin(comparing->collection, origin);
+
+    (void)count;
+    if (cover) {
+        td_coverage_set_ours(&comparing->peer->coverage, cover, heads[count - 1].seq);
+        return TANDEM_OK;
+    }
+    if (comparing->count == comparing->capacity) {
+        size_t capacity = comparing->capacity ? comparing->capacity * 2 : 16;
+        void *grown = realloc(comparing->origins, capacity * TANDEM_ORIGIN_BYTES);
+
+        if (!grown)
+            return TANDEM_E_NOMEM;
+        comparing->origins = grown;
+        comparing->capacity = capacity;
+    }
+    memcpy(comparing->origins[comparing->count++], origin, TANDEM_ORIGIN_BYTES);
+    return TANDEM_OK;
+}
+
+/* Entries for every origin of ours that the peer did not list: it holds nothing of them. */
+static tandem_err add_our_origins(td_peer *peer, td_collection_cover *collection)
+{
+    struct comparing comparing = {.peer = peer, .collection = collection};
+    tandem_err err;
+
+    err = td_op_store_vector(peer->sync->ops, collection->name, NULL, note_origin, &comparing);
+    for (size_t i = 0; err == TANDEM_OK && i < comparing.count; i++) {
+        td_head heads[TANDEM_HEADS_MAX];
+        td_origin_cover *cover;
+        unsigned count = 0;
+
+        if ((err = td_coverage_origin(collection, comparing.origins[i], &cover)) != TANDEM_OK ||
+            (err = td_op_store_heads(peer->sync->ops, collection->name, comparing.origins[i],
+                                     heads, &count)) != TANDEM_OK)
+            break;
+        if (count)
+            td_coverage_set_ours(&peer->coverage, cover, heads[count - 1].seq);
+    }
+    free(comparing.origins);
+    return err;
+}
+
+/* What the peer holds of a collection is known from now on: send it what is ours. */
+static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collection)
+{
+    td_origin_cover *own;
+    tandem_err err;
+
+    td_coverage_set_known(&peer->coverage, collection, true);
+    if (collection->base_ordinal == 0 && (err = add_our_origins(peer, collection)) != TANDEM_OK)
+        return err;
+    if ((err = origin_of(peer, collection, own_origin(peer), &own)) != TANDEM_OK)
+        return err;
+    if ((err = td_puller_look(peer, own)) != TANDEM_OK)
+        return err;
+    if (!own->lacking &&
+        (err = td_sender_add(peer, own, own->peer_seq + 1, UINT64_MAX, collection->base_ordinal)) !=
+            TANDEM_OK)
+        return err;
+    td_sender_settle(peer, collection);
+    return TANDEM_OK;
+}
+
+/* ---- HELLO ---- */
+
+static void say_hello(void *context, td_wire_hello *out)
+{
+    td_peer *peer = context;
+    const td_identity *identity = td_op_store_identity(peer->sync->ops);
+
+    memcpy(out->reactor, identity->reactor, TANDEM_ORIGIN_BYTES);
+    memcpy(out->origin, identity->origin, TANDEM_ORIGIN_BYTES);
+    out->clock = td_executor_clock(peer->sync->executor);
+    out->agent = tandem_slice_text("tandem/0.1");
+}
+
+/* Which reactor dialed the peer's session: ours or the peer's. */
+static const uint8_t *dialer_of(const td_peer *peer)
+{
+    return td_channel_is_dialed(peer->channel) ? td_op_store_identity(peer->sync->ops)->reactor
+                                               : peer->reactor;
+}
+
+/*
+ * Of two sessions with one reactor one carries data: the one that the reactor with the smaller id
+ * dialed; of two dialed by the same, the newer. Both sides come to the same answer.
+ */
+static tandem_err resolve_duplicate(td_peer *peer)
+{
+    for (td_peer *other = peer->sync->peers; other; other = other->next) {
+        int order;
+
+        if (other == peer || !td_peer_is_open(other) ||
+            memcmp(other->reactor, peer->reactor, TANDEM_ORIGIN_BYTES) != 0)
+            continue;
+        order = memcmp(dialer_of(peer), dialer_of(other), TANDEM_ORIGIN_BYTES);
+        if (order > 0)
+            return TANDEM_E_DUPLICATE_SESSION;
+        td_session_fail(td_channel_session(other->channel), TANDEM_E_DUPLICATE_SESSION,
+                        "another session with this reactor carries the data");
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err take_hello(void *context, const td_wire_hello *hello)
+{
+    td_peer *peer = context;
+    const td_identity *identity = td_op_store_identity(peer->sync->ops);
+    tandem_err err;
+
+    memcpy(peer->reactor, hello->reactor, TANDEM_ORIGIN_BYTES);
+    memcpy(peer->origin, hello->origin, TANDEM_ORIGIN_BYTES);
+    peer->peer_clock = hello->clock;
+    if (!memcmp(hello->reactor, identity->reactor, TANDEM_ORIGIN_BYTES) ||
+        !memcmp(hello->origin, identity->origin, TANDEM_ORIGIN_BYTES))
+        return TANDEM_E_SELF;
+    if ((err = resolve_duplicate(peer)) != TANDEM_OK)
+        return err;
+    peer->said_hello = true;
+    peer->last_err = TANDEM_OK;
+    peer->last_text[0] = 0;
+    td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "session with %s open",
+           peer->is_remote ? peer->record.name : "an inbound peer");
+    td_peer_refresh(peer);
+    return TANDEM_OK;
+}
+
+/* ---- Announcing ---- */
+
+static void begin_have(td_peer *peer, uint64_t number, td_have_level level, tandem_writer *out,
+                       size_t *count_at, size_t *more_at)
+{
+    uint64_t promise = 0;
+
+    /* Every operation made from now on is dated after what the last commit kept. */
+    if (td_op_store_clock(peer->sync->ops, &promise) != TANDEM_OK)
+        promise = 0;
+    *count_at = td_wire_begin_have(out, number, td_executor_clock(peer->sync->executor), promise,
+                                   level, more_at);
+}
+
+static tandem_err announce_all(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    uint8_t digest[TANDEM_HASH_BYTES];
+    uint64_t count, promise;
+    tandem_err err;
+
+    if ((err = digest_all(peer->sync, &count, digest)) != TANDEM_OK ||
+        (err = td_op_store_clock(peer->sync->ops, &promise)) != TANDEM_OK)
+        return err;
+    td_wire_write_have_all(out, number, td_executor_clock(peer->sync->executor), promise, count,
+                           digest);
+    peer->all_sent = true;
+    return TANDEM_OK;
+}
+
+static tandem_err announce_digests(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t count_at, more_at;
+    uint32_t count = 0;
+    tandem_writer names;
+    tandem_err page, err = TANDEM_OK;
+
+    tandem_writer_init(&names);
+    page = names_after(peer->sync, peer->digests_after, TD_HAVE_PAGE_ENTRIES_MAX / 4, &names);
+    if (page != TANDEM_OK && page != TANDEM_END) {
+        tandem_writer_release(&names);
+        return page;
+    }
+    begin_have(peer, number, TD_HAVE_DIGESTS, out, &count_at, &more_at);
+    for (size_t at = 0; err == TANDEM_OK && at < names.size; count++) {
+        tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
+        uint8_t digest[TANDEM_HASH_BYTES];
+
+        if ((err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK)
+            td_wire_write_digest(out, name, digest);
+        memcpy(peer->digests_after, name.bytes, name.size);
+        peer->digests_after[name.size] = 0;
+        at += name.size + 1;
+    }
+    tandem_writer_release(&names);
+    td_wire_patch_count(out, count_at, count);
+    td_wire_patch_bool(out, more_at, page == TANDEM_OK);
+    if (page == TANDEM_END) {
+        peer->digests_wanted = false;
+        peer->digests_sent = true;
+    }
+    return err;
+}
+
+/* Origins of one collection into a listing, as far as a page goes. */
+struct listing {
+    td_collection_cover *collection;
+    tandem_writer *out;
+    size_t size_max;
+    uint32_t count;
+};
+
+static tandem_err list_origin(void *context, const uint8_t *origin, const td_head *heads,
+                              unsigned count)
+{
+    struct listing *listing = context;
+    td_origin_cover *cover;
+
+    if (listing->out->size >= listing->size_max)
+        return TANDEM_END;
+    td_wire_write_origin(listing->out, origin, heads, count);
+    memcpy(listing->collection->listing_after, origin, TANDEM_ORIGIN_BYTES);
+    listing->count++;
+    cover = td_coverage_find_origin(listing->collection, origin);
+    if (cover && heads[count - 1].seq > cover->announced_seq)
+        cover->announced_seq = heads[count - 1].seq;
+    return TANDEM_OK;
+}
+
+static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t start = out->size, count_at, more_at;
+    uint32_t entries = 0;
+    tandem_err err = TANDEM_OK;
+
+    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    while (peer->listings && out->size - start < TD_HAVE_PAGE_BYTES_MAX &&
+           entries < TD_HAVE_PAGE_ENTRIES_MAX) {
+        td_collection_cover *collection = peer->listings;
+        struct listing listing = {.collection = collection,
+                                  .out = out,
+                                  .size_max = start + TD_HAVE_PAGE_BYTES_MAX};
+        size_t origins_at, end_at;
+
+        origins_at =
+            td_wire_begin_vector(out, collection->name, !collection->listing_begun, &end_at);
+        err = td_op_store_vector(peer->sync->ops, collection->name,
+                                 collection->listing_begun ? collection->listing_after : NULL,
+                                 list_origin, &listing);
+        if (err != TANDEM_OK && err != TANDEM_END)
+            return err;
+        collection->listing_begun = true;
+        td_wire_patch_count(out, origins_at, listing.count);
+        td_wire_patch_bool(out, end_at, err == TANDEM_OK);
+        td_wire_end_vector(out);
+        entries++;
+        if (err == TANDEM_OK) {
+            LL_DELETE2(peer->listings, collection, next_listing);
+            collection->listing_pending = false;
+        }
+    }
+    td_wire_patch_count(out, count_at, entries);
+    return TANDEM_OK;
+}
+
+/* What has changed since it was announced, except what the peer has from here. */
+static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t start = out->size, count_at, more_at;
+    uint32_t entries = 0;
+    bool full = false;
+
+    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    for (td_collection_cover *c = peer->coverage.collections; c && !full; c = c->hh.next) {
+        size_t mark = out->size, origins_at = 0, end_at;
+        uint32_t origins = 0;
+
+        if (!c->dirty || c->listing_pending)
+            continue;
+        origins_at = td_wire_begin_vector(out, c->name, false, &end_at);
+        while (c->dirty && !full) {
+            td_origin_cover *origin = c->dirty;
+            td_head heads[TANDEM_HEADS_MAX];
+            unsigned count = 0;
+            tandem_err err = td_op_store_heads(peer->sync->ops, c->name, origin->origin, heads,
+                                               &count);
+
+            if (err != TANDEM_OK)
+                return err;
+            c->dirty = origin->next_dirty;
+            origin->dirty = false;
+            if (!count || (count == 1 && (heads[0].seq <= origin->announced_seq ||
+                                          heads[0].seq <= origin->sent_seq)))
+                continue;
+            td_wire_write_origin(out, origin->origin, heads, count);
+            origin->announced_seq = heads[count - 1].seq;
+            origins++;
+            full = out->size - start >= TD_HAVE_PAGE_BYTES_MAX;
+        }
+        if (!origins) {
+            out->size = mark;
+            continue;
+        }
+        td_wire_patch_count(out, origins_at, origins);
+        td_wire_end_vector(out);
+        entries++;
+        full = full || entries >= TD_HAVE_PAGE_ENTRIES_MAX;
+    }
+    if (!full)
+        peer->announce_at_ms = 0;
+    if (!entries) {
+        out->size = start;
+        return TANDEM_END;
+    }
+    td_wire_patch_count(out, count_at, entries);
+    return TANDEM_OK;
+}
+
+static tandem_err announce(void *context, uint64_t number, tandem_writer *out)
+{
+    td_peer *peer = context;
+    tandem_err err;
+
+    if (!peer->said_hello)
+        return TANDEM_END;
+    if (!peer->all_sent)
+        return announce_all(peer, number, out);
+    if (peer->digests_wanted)
+        return announce_digests(peer, number, out);
+    if (peer->listings)
+        return announce_listings(peer, number, out);
+    if (peer->announce_at_ms && td_sync_now_ms(peer->sync) >= peer->announce_at_ms &&
+        (err = announce_changes(peer, number, out)) != TANDEM_END)
+        return err;
+    return td_puller_announce(peer, number, out);
+}
+
+static void heartbeat(void *context, uint64_t number, tandem_writer *out)
+{
+    td_peer *peer = context;
+    size_t count_at, more_at;
+
+    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    td_wire_patch_count(out, count_at, 0);
+}
+
+static void wake(td_peer *peer)
+{
+    td_session_announce(td_channel_session(peer->channel));
+}
+
+static void list_ours(td_peer *peer, td_collection_cover *collection)
+{
+    if (collection->listing_sent)
+        return;
+    collection->listing_sent = collection->listing_pending = true;
+    LL_APPEND2(peer->listings, collection, next_listing);
+    wake(peer);
+}
+
+static void want_digests(td_peer *peer)
+{
+    if (peer->digests_wanted || peer->digests_sent)
+        return;
+    peer->digests_wanted = true;
+    wake(peer);
+}
+
+/* ---- What the peer announces ---- */
+
+static tandem_err take_all(td_peer *peer, const td_wire_have *have)
+{
+    uint8_t digest[TANDEM_HASH_BYTES];
+    uint64_t position = td_executor_position(peer->sync->executor), count;
+    tandem_job_handle *handle, *next;
+    tandem_err err;
+
+    if ((err = digest_all(peer->sync, &count, digest)) != TANDEM_OK)
+        return err;
+    if (memcmp(digest, have->digest, sizeof(digest)) != 0) {
+        want_digests(peer);
+        return TANDEM_OK;
+    }
+    peer->peer_all_known = true;
+    peer->all_ordinal = position;
+    for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
+        next = handle->next;
+        if (!handle->waiting)
+            continue;
+        if (handle->first_ordinal + handle->operations - 1 <= position) {
+            tandem_job_handle_transported(handle);
+            tandem_job_handle_executed(handle);
+        }
+        tandem_mailbox_remove(td_channel_outbox(peer->channel), handle);
+        tandem_job_handle_free(handle);
+    }
+    /* What was committed since the position was read is not covered: have it looked at. */
+    peer->sync->seen_position = 0;
+    td_sync_tick_at(peer->sync, 0);
+    return TANDEM_OK;
+}
+
+/* One of ours that the peer's complete list does not name: it holds nothing of it. */
+static tandem_err add_unlisted(void *context, tandem_slice name)
+{
+    td_collection_cover *collection;
+
+    return td_peer_collection(context, name, &collection);
+}
+
+/* The peer's list of digests is complete. */
+static tandem_err list_is_complete(td_peer *peer)
+{
+    tandem_err err;
+
+    peer->peer_listed = true;
+    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next)
+        if (!c->listed && !c->known && (err = collection_is_known(peer, c)) != TANDEM_OK)
+            return err;
+    return each_collection(peer->sync, add_unlisted, peer);
+}
+
+static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
+{
+    tandem_reader entries = have->entries;
+    tandem_err err;
+
+    for (uint32_t i = 0; i < have->entry_count; i++) {
+        uint8_t digest[TANDEM_HASH_BYTES];
+        td_collection_cover *collection;
+        td_wire_digest entry;
+        uint64_t last_ordinal;
+
+        if ((err = td_wire_read_digest(&entries, &entry)) != TANDEM_OK ||
+            (err = td_coverage_collection(&peer->coverage, entry.name, &collection)) !=
+                TANDEM_OK ||
+            (err = td_sync_digest(peer->sync, entry.name, &last_ordinal, digest)) != TANDEM_OK)
+            return err;
+        collection->listed = true;
+        if (collection->known)
+            continue;
+        if (entry.has_digest && !memcmp(digest, entry.digest, sizeof(digest))) {
+            collection->base_ordinal = last_ordinal;
+            if ((err = collection_is_known(peer, collection)) != TANDEM_OK)
+                return err;
+        } else {
+            list_ours(peer, collection);
+        }
+    }
+    want_digests(peer);
+    if (have->more)
+        return TANDEM_OK;
+    return list_is_complete(peer);
+}
+
+/* Within a session positions never go back: by listing or by change. */
+static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bool is_change,
+                              const td_wire_origin *entry)
+{
+    td_origin_cover *origin;
+    tandem_err err;
+
+    if ((err = is_change ? origin_of(peer, collection, entry->origin, &origin)
+                         : td_coverage_origin(collection, entry->origin, &origin)) != TANDEM_OK)
+        return err;
+    if (entry->heads[entry->head_count - 1].seq < origin->peer_seq)
+        return is_change ? TANDEM_E_PROTOCOL : TANDEM_OK;
+    if ((err = td_coverage_set_heads(&peer->coverage, origin, entry->heads, entry->head_count)) !=
+        TANDEM_OK)
+        return err;
+    return td_puller_look(peer, origin);
+}
+
+static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
+{
+    tandem_reader origins = entry->origins;
+    td_collection_cover *collection;
+    bool is_change = !entry->begin && !entry->end;
+    tandem_err err;
+
+    if ((err = td_peer_collection(peer, entry->name, &collection)) != TANDEM_OK ||
+        (!collection && (err = td_coverage_collection(&peer->coverage, entry->name,
+                                                      &collection)) != TANDEM_OK))
+        return err;
+    if (entry->begin)
+        collection->receiving = true;
+    is_change = is_change && !collection->receiving;
+    for (uint32_t i = 0; i < entry->origin_count; i++) {
+        td_wire_origin origin;
+
+        if ((err = td_wire_read_origin(&origins, &origin)) != TANDEM_OK ||
+            (err = take_origin(peer, collection, is_change, &origin)) != TANDEM_OK)
+            return err;
+    }
+    if (entry->end) {
+        collection->receiving = false;
+        if (!collection->known && (err = collection_is_known(peer, collection)) != TANDEM_OK)
+            return err;
+        list_ours(peer, collection);
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err take_have(void *context, const td_wire_have *have)
+{
+    td_peer *peer = context;
+    tandem_reader entries = have->entries;
+    tandem_err err = TANDEM_OK;
+
+    peer->peer_clock = have->clock;
+    switch (have->level) {
+    case TD_HAVE_ALL:
+        err = take_all(peer, have);
+        break;
+    case TD_HAVE_DIGESTS:
+        err = take_digests(peer, have);
+        break;
+    case TD_HAVE_VECTORS:
+        for (uint32_t i = 0; err == TANDEM_OK && i < have->entry_count; i++) {
+            td_wire_vector entry;
+
+            if ((err = td_wire_read_vector(&entries, &entry)) == TANDEM_OK)
+                err = take_vector(peer, &entry);
+        }
+        break;
+    }
+    if (err != TANDEM_OK)
+        return err;
+    td_sender_fill(peer);
+    td_puller_ask(peer);
+    td_peer_refresh(peer);
+    td_sync_check_waiters(peer->sync);
+    return TANDEM_OK;
+}
+
+/* ---- What the peer asks for ---- */
+
+static tandem_err take_pull(void *context, const td_wire_pull *pull)
+{
+    td_peer *peer = context;
+    tandem_reader reader = pull->collections;
+    tandem_err err;
+
+    for (uint32_t i = 0; i < pull->collection_count; i++) {
+        td_wire_pull_collection entry;
+        td_collection_cover *collection;
+        tandem_reader ranges;
+
+        if ((err = td_wire_read_pull_collection(&reader, &entry)) != TANDEM_OK ||
+            (err = td_peer_collection(peer, entry.name, &collection)) != TANDEM_OK)
+            return err;
+        ranges = entry.ranges;
+        for (uint32_t k = 0; k < entry.range_count; k++) {
+            td_origin_cover *origin;
+            td_wire_range range;
+
+            if ((err = td_wire_read_range(&ranges, &range)) != TANDEM_OK)
+                return err;
+            if (!collection)
+                continue; /* not announced by it: nobody can ask for what he has not compared */
+            if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
+                return err;
+            if (origin->range.active && origin->range.last == UINT64_MAX &&
+                origin->range.first <= range.first)
+                continue; /* on its way anyway */
+            if (!origin->range.active && ++peer->asked_ranges > TD_ASKED_RANGES_MAX)
+                return TANDEM_E_LIMIT;
+            if ((err = td_sender_add(peer, origin, range.first, range.last, 0)) != TANDEM_OK)
+                return err;
+        }
+    }
+    td_sender_fill(peer);
+    td_peer_refresh(peer);
+    return TANDEM_OK;
+}
+
+/* ---- Jobs ---- */
+
+static void finished(void *context, tandem_job_handle *handle, uint64_t detail)
+{
+    td_peer *peer = context;
+
+    if (handle->status == TANDEM_JOB_APPLIED)
+        peer->sent_operations += handle->operations;
+    td_sender_finished(peer, handle, detail);
+    td_sync_tick_at(peer->sync, 0);
+}
+
+static void deliver(void *context, td_delivery *delivery);
+
+static void take_error(void *context, const td_wire_error *error)
+{
+    td_peer *peer = context;
+
+    td_log(peer->sync->env, TANDEM_LOG_WARNING, "sync", "the peer ended the session: %.*s",
+           (int)error->text.size, (const char *)error->text.bytes);
+    if (error->retry_after_ms)
+        td_channel_retry_floor(peer->channel,
+                               error->retry_after_ms < 3600000 ? error->retry_after_ms : 3600000);
+}
+
+const td_session_user td_peer_user = {
+    .hello = say_hello,
+    .peer_hello = take_hello,
+    .peer_have = take_have,
+    .peer_pull = take_pull,
+    .announce = announce,
+    .heartbeat = heartbeat,
+    .deliver = deliver,
+    .finished = finished,
+    .peer_error = take_error,
+};
+
+/* ---- Deliveries ---- */
+
+static void executed(td_remote_request *request)
+{
+    td_delivery *delivery = (td_delivery *)request;
+    td_peer *peer = delivery->user;
+
+    td_actor_post(peer->sync->actor, &delivery->returned);
+}
+
+static void drop_delivery(td_message *message)
+{
+    td_delivery *delivery = (td_delivery *)((char *)message - offsetof(td_delivery, returned));
+
+    ((td_peer *)delivery->user)->deliveries--;
+    ((td_peer *)delivery->user)->sync->deliveries--;
+    td_session_delivered(delivery);
+}
+
+static void deliver(void *context, td_delivery *delivery)
+{
+    td_peer *peer = context;
+
+    delivery->user = peer;
+    delivery->returned.kind = TD_SYNC_RETURNED;
+    delivery->returned.drop = drop_delivery;
+    delivery->request.done = executed;
+    peer->deliveries++;
+    peer->sync->deliveries++;
+    td_executor_remote(peer->sync->executor, &delivery->request);
+}
+
+/* Tell all other peers of a run of one origin that was committed. */
+static void tell_others(td_peer *peer, const tandem_job_handle *handle)
+{
+    for (td_peer *other = peer->sync->peers; other; other = other->next)
+        if (td_peer_is_open(other))
+            td_peer_committed(other, handle->collection, handle->origin, handle->last_seq);
+    td_puller_progress(peer->sync, handle->collection, handle->origin);
+}
+
+/* The peer itself holds what it sent: no announcement to it is needed, its ACK says so. */
+static void note_sender(td_peer *peer, const tandem_job_handle *handle)
+{
+    td_collection_cover *collection;
+    td_origin_cover *origin;
+
+    if (!td_peer_is_open(peer) ||
+        td_peer_collection(peer, handle->collection, &collection) != TANDEM_OK || !collection ||
+        origin_of(peer, collection, handle->origin, &origin) != TANDEM_OK)
+        return;
+    td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
+    if (handle->last_seq > origin->announced_seq)
+        origin->announced_seq = handle->last_seq;
+}
+
+static void count_job(td_peer *peer, const tandem_job_handle *handle, const td_remote_job *job)
+{
+    td_collection_cover *collection = td_coverage_find(&peer->coverage, handle->collection);
+    td_origin_cover *origin =
+        collection ? td_coverage_find_origin(collection, handle->origin) : NULL;
+
+    peer->received_operations += job->count;
+    peer->duplicate_operations += job->result.duplicates;
+    if (!memcmp(handle->origin, own_origin(peer), TANDEM_ORIGIN_BYTES) ||
+        (origin && origin->sent_seq >= handle->last_seq))
+        peer->echoed_operations += job->result.duplicates;
+}
+
+static bool same_run(const tandem_job_handle *a, const tandem_job_handle *b)
+{
+    return a && b && b->first_seq == a->last_seq + 1 &&
+           !memcmp(a->origin, b->origin, TANDEM_ORIGIN_BYTES) &&
+           tandem_slice_equal(a->collection, b->collection);
+}
+
+void td_peer_delivered(td_peer *peer, td_delivery *delivery)
+{
+    peer->deliveries--;
+    peer->sync->deliveries--;
+    for (uint32_t i = 0; i < delivery->count; i++) {
+        const td_remote_job *job = &delivery->jobs[i];
+        const tandem_job_handle *handle = delivery->handles[i];
+        bool goes_on;
+
+        if (!handle)
+            continue;
+        if (job->err == TANDEM_E_PREDECESSOR)
+            td_puller_step_back(peer, handle->collection, handle->origin);
+        if (job->err != TANDEM_OK) {
+            td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "a job was not applied: %s",
+                   tandem_err_name(job->err));
+            continue;
+        }
+        count_job(peer, handle, job);
+        goes_on = i + 1 < delivery->count && delivery->jobs[i + 1].err == TANDEM_OK &&
+                  same_run(handle, delivery->handles[i + 1]);
+        if (goes_on)
+            continue;
+        note_sender(peer, handle);
+        tell_others(peer, handle);
+    }
+    td_session_delivered(delivery);
+    if (td_peer_is_open(peer))
+        td_puller_ask(peer);
+    td_peer_refresh(peer);
+    td_sync_check_waiters(peer->sync);
+}
+
+static void announce_soon(td_peer *peer)
+{
+    if (peer->announce_at_ms)
+        return;
+    peer->announce_at_ms = td_sync_now_ms(peer->sync) + TD_ANNOUNCE_MS;
+    td_sync_tick_at(peer->sync, peer->announce_at_ms);
+}
+
+void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_id, uint64_t seq)
+{
+    td_collection_cover *collection;
+    td_origin_cover *origin;
+
+    if (td_peer_collection(peer, name, &collection) != TANDEM_OK || !collection ||
+        origin_of(peer, collection, origin_id, &origin) != TANDEM_OK)
+        return;
+    td_coverage_set_ours(&peer->coverage, origin, seq);
+    if (origin->lacking)
+        td_puller_look(peer, origin);
+    /* What another one wrote under our origin is here now: ours follows it from here on. */
+    if (collection->known && !origin->lacking && !origin->range.active &&
+        !memcmp(origin_id, own_origin(peer), TANDEM_ORIGIN_BYTES))
+        td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
+    if (seq <= origin->announced_seq)
+        return;
+    td_coverage_mark_dirty(origin);
+    announce_soon(peer);
+}
+
+void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
+{
+    td_collection_cover *collection;
+    td_origin_cover *origin;
+
+    if (td_peer_collection(peer, name, &collection) != TANDEM_OK || !collection ||
+        !collection->known || origin_of(peer, collection, own_origin(peer), &origin) != TANDEM_OK)
+        return;
+    td_coverage_set_ours(&peer->coverage, origin, seq);
+    if (origin->range.active && !collection->sending) {
+        collection->sending = true;
+        LL_APPEND2(peer->sending, collection, next_sending);
+    }
+    if (seq > origin->announced_seq) {
+        td_coverage_mark_dirty(origin);
+        announce_soon(peer);
+    }
+}
+
+/* ---- The end ---- */
+
+/* The session is over: what was known of the peer is told again next time. */
+void td_peer_closed(void *context, tandem_err err, const char *text)
+{
+    td_peer *peer = context;
+
+    td_puller_forget(peer);
+    td_coverage_release(&peer->coverage);
+    peer->said_hello = false;
+    peer->all_sent = peer->digests_wanted = peer->digests_sent = false;
+    peer->digests_after[0] = 0;
+    peer->peer_all_known = peer->peer_listed = false;
+    peer->all_ordinal = 0;
+    peer->listings = peer->sending = NULL;
+    peer->announce_at_ms = 0;
+    peer->asked_ranges = 0;
+    peer->troubled = false;
+    peer->last_err = err;
+    snprintf(peer->last_text, sizeof(peer->last_text), "%s", text);
+    assert(!peer->asks && !peer->ask_queue);
+    if (err != TANDEM_OK && err != TANDEM_E_DUPLICATE_SESSION)
+        td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "session with %s over: %s (%s)",
+               peer->is_remote ? peer->record.name : "an inbound peer", text,
+               tandem_err_name(err));
+    td_sync_tick_at(peer->sync, 0);
+}

@@ -1,0 +1,250 @@
+/*
+ * Asking: heads that a peer announced and that we do not hold. One peer at a time is asked for a
+ * range; the reactor that an origin belongs to pushes its operations by itself and is left some time
+ * to do so, if it is connected. No progress for a while, and another one is asked.
+ *
+ * Of a fork only the heads are known, not the common point: what is asked for begins 1, 2, 4, 8 …
+ * operations below the announced head, until what comes fits.
+ */
+#define uthash_nonfatal_oom(element) (failed = true)
+
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "sync/sync_manager.h"
+
+/* One range asked of a peer. Its key is collection and origin. */
+struct td_ask_range {
+    td_peer *peer;
+    uint64_t first, last;
+    uint64_t progress_seq; /* ours, when it was last looked at */
+    uint64_t progress_ms;
+    bool queued; /* not in a PULL yet */
+    td_ask_range *next;
+    UT_hash_handle hh;
+    size_t name_size;
+    uint8_t key[]; /* origin, then the collection's name */
+};
+
+static size_t key_of(tandem_slice collection, const uint8_t *origin, uint8_t *out)
+{
+    memcpy(out, origin, TANDEM_ORIGIN_BYTES);
+    memcpy(out + TANDEM_ORIGIN_BYTES, collection.bytes, collection.size);
+    return TANDEM_ORIGIN_BYTES + collection.size;
+}
+
+static td_ask_range *find(tandem_sync *sync, tandem_slice collection, const uint8_t *origin)
+{
+    uint8_t key[TANDEM_ORIGIN_BYTES + TANDEM_NAME_BYTES_MAX];
+    size_t size = key_of(collection, origin, key);
+    td_ask_range *ask;
+
+    HASH_FIND(hh, sync->asks, key, size, ask);
+    return ask;
+}
+
+static void forget(tandem_sync *sync, td_ask_range *ask)
+{
+    if (ask->queued)
+        LL_DELETE(ask->peer->ask_queue, ask);
+    ask->peer->asks--;
+    HASH_DEL(sync->asks, ask);
+    free(ask);
+}
+
+tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
+{
+    tandem_sync *sync = peer->sync;
+    tandem_slice name = origin->collection->name;
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+    bool lacking = false;
+    tandem_err err;
+
+    if ((err = td_op_store_heads(sync->ops, name, origin->origin, heads, &count)) != TANDEM_OK)
+        return err;
+    if (count)
+        td_coverage_set_ours(&peer->coverage, origin, heads[count - 1].seq);
+    for (unsigned i = 0; i < origin->head_count && !lacking; i++) {
+        const td_head *theirs = &origin->heads[i];
+        bool held = false;
+
+        for (unsigned k = 0; k < count && !held; k++)
+            held = heads[k].seq == theirs->seq && !memcmp(heads[k].hash, theirs->hash,
+                                                          TANDEM_HASH_BYTES);
+        if (!held && count && heads[count - 1].seq >= theirs->seq &&
+            (err = td_op_store_holds(sync->ops, name, origin->origin, theirs->seq, theirs->hash,
+                                     &held)) != TANDEM_OK)
+            return err;
+        lacking = !held;
+    }
+    td_coverage_set_lacking(&peer->coverage, origin, lacking, td_sync_now_ms(sync));
+    return TANDEM_OK;
+}
+
+/* Is the reactor of this origin connected, so that it will push by itself? */
+static bool has_direct_peer(tandem_sync *sync, const uint8_t *origin)
+{
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        if (td_peer_is_open(peer) && !memcmp(peer->origin, origin, TANDEM_ORIGIN_BYTES))
+            return true;
+    return false;
+}
+
+static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
+{
+    tandem_slice name = origin->collection->name;
+    td_ask_range *ask = calloc(1, sizeof(*ask) + TANDEM_ORIGIN_BYTES + name.size);
+    bool failed = false;
+    uint64_t last;
+
+    if (!ask)
+        return false;
+    last = origin->heads[origin->head_count - 1].seq;
+    ask->peer = peer;
+    ask->last = last;
+    ask->first = origin->our_seq + 1;
+    if (origin->back || ask->first > last)
+        ask->first = last > origin->back ? last - origin->back : 1;
+    ask->progress_seq = origin->our_seq;
+    ask->progress_ms = now_ms;
+    ask->name_size = name.size;
+    key_of(name, origin->origin, ask->key);
+    HASH_ADD_KEYPTR(hh, peer->sync->asks, ask->key, TANDEM_ORIGIN_BYTES + name.size, ask);
+    if (failed) {
+        free(ask);
+        return false;
+    }
+    ask->queued = true;
+    LL_APPEND(peer->ask_queue, ask);
+    peer->asks++;
+    return true;
+}
+
+void td_puller_ask(td_peer *peer)
+{
+    tandem_sync *sync = peer->sync;
+    uint64_t now_ms = td_sync_now_ms(sync);
+    td_origin_cover *origin, *next;
+    bool any = false;
+
+    if (!td_peer_is_open(peer))
+        return;
+    DL_FOREACH_SAFE2(peer->coverage.lacking, origin, next, next_lacking)
+    {
+        if (peer->asks >= TD_ASKS_MAX)
+            break;
+        if (!origin->collection->known || find(sync, origin->collection->name, origin->origin))
+            continue;
+        if (now_ms < origin->lacking_since_ms + TD_DIRECT_PATIENCE_MS &&
+            has_direct_peer(sync, origin->origin))
+            continue;
+        if (td_puller_look(peer, origin) == TANDEM_OK && origin->lacking)
+            any = ask_range(peer, origin, now_ms) || any;
+    }
+    if (any)
+        td_session_announce(td_channel_session(peer->channel));
+}
+
+tandem_err td_puller_announce(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t collections_at, ranges_at = 0;
+    uint32_t collections = 0, ranges = 0;
+    tandem_slice current = {NULL, 0};
+
+    if (!peer->ask_queue)
+        return TANDEM_END;
+    collections_at = td_wire_begin_pull(out, number);
+    while (peer->ask_queue) {
+        td_ask_range *ask = peer->ask_queue;
+        tandem_slice name = tandem_slice_of(ask->key + TANDEM_ORIGIN_BYTES, ask->name_size);
+
+        LL_DELETE(peer->ask_queue, ask);
+        ask->queued = false;
+        if (!collections || !tandem_slice_equal(name, current)) {
+            if (collections)
+                td_wire_patch_count(out, ranges_at, ranges);
+            ranges_at = td_wire_begin_pull_collection(out, name);
+            ranges = 0;
+            collections++;
+            current = name;
+        }
+        td_wire_write_range(out, ask->key, ask->first, ask->last);
+        ranges++;
+    }
+    td_wire_patch_count(out, ranges_at, ranges);
+    td_wire_patch_count(out, collections_at, collections);
+    return TANDEM_OK;
+}
+
+void td_puller_forget(td_peer *peer)
+{
+    td_ask_range *ask, *next;
+
+    HASH_ITER(hh, peer->sync->asks, ask, next)
+    {
+        if (ask->peer == peer)
+            forget(peer->sync, ask);
+    }
+}
+
+void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *origin)
+{
+    td_collection_cover *cover = td_coverage_find(&peer->coverage, collection);
+    td_origin_cover *lacked = cover ? td_coverage_find_origin(cover, origin) : NULL;
+    td_ask_range *ask = find(peer->sync, collection, origin);
+
+    if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued)
+        return;
+    lacked->back = lacked->back ? lacked->back * 2 : 1;
+    forget(peer->sync, ask);
+}
+
+/* An ask is over when what it was for is held; it is dropped when nothing comes. */
+static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
+{
+    tandem_slice name = tandem_slice_of(ask->key + TANDEM_ORIGIN_BYTES, ask->name_size);
+    td_collection_cover *collection = td_coverage_find(&ask->peer->coverage, name);
+    td_origin_cover *origin =
+        collection ? td_coverage_find_origin(collection, ask->key) : NULL;
+
+    if (!origin || td_puller_look(ask->peer, origin) != TANDEM_OK || !origin->lacking ||
+        (origin->our_seq >= ask->last && !origin->back && ask->first > 1 &&
+         ask->progress_seq < ask->last)) {
+        forget(sync, ask);
+        return;
+    }
+    if (origin->our_seq > ask->progress_seq) {
+        ask->progress_seq = origin->our_seq;
+        ask->progress_ms = now_ms;
+    } else if (!ask->queued && now_ms >= ask->progress_ms + TD_ASK_PATIENCE_MS &&
+               tandem_mailbox_jobs(td_channel_inbox(ask->peer->channel)) == 0) {
+        td_peer *peer = ask->peer;
+
+        forget(sync, ask);
+        /* Behind the others: whoever else has it is asked first. */
+        DL_DELETE2(peer->coverage.lacking, origin, prev_lacking, next_lacking);
+        DL_APPEND2(peer->coverage.lacking, origin, prev_lacking, next_lacking);
+        for (td_peer *other = peer->next; other; other = other->next)
+            td_puller_ask(other);
+    }
+}
+
+void td_puller_progress(tandem_sync *sync, tandem_slice collection, const uint8_t *origin)
+{
+    td_ask_range *ask = find(sync, collection, origin);
+
+    if (ask)
+        look_at_ask(sync, ask, td_sync_now_ms(sync));
+}
+
+void td_puller_tick(tandem_sync *sync, uint64_t now_ms)
+{
+    td_ask_range *ask, *next;
+
+    HASH_ITER(hh, sync->asks, ask, next)
+        look_at_ask(sync, ask, now_ms);
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        td_puller_ask(peer);
+}

@@ -1,0 +1,465 @@
+/*
+ * Sending: ranges of the store into a peer's outbox, in order of ordinals, one scan for all ranges of
+ * a collection. A range knows up to which ordinal it is on its way, so a scan can begin anywhere.
+ *
+ * What the peer says it cannot take goes back into its range: the range waits for its time and then
+ * begins again with the first operation that was refused.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "sync/sync_manager.h"
+
+enum { RETRY_MS = 500, RETRY_MS_MAX = 30000, PREDECESSOR_ATTEMPTS_MAX = 5 };
+
+static void list_sending(td_peer *peer, td_collection_cover *collection)
+{
+    if (collection->sending)
+        return;
+    collection->sending = true;
+    LL_APPEND2(peer->sending, collection, next_sending);
+}
+
+tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first, uint64_t last,
+                         uint64_t sent_ordinal)
+{
+    td_send_range *range = &origin->range;
+    td_collection_info info;
+    uint64_t ordinal;
+    tandem_err err;
+
+    if (sent_ordinal == 0) {
+        /* The end first: what is appended between the two looks must not be passed over. */
+        if ((err = td_op_store_collection(peer->sync->ops, origin->collection->name, &info)) !=
+            TANDEM_OK)
+            return err;
+        err = td_op_store_locate(peer->sync->ops, origin->collection->name, origin->origin, first,
+                                 &ordinal);
+        if (err == TANDEM_E_NOT_FOUND && last != UINT64_MAX)
+            return TANDEM_OK; /* nothing of it is held */
+        if (err != TANDEM_OK && err != TANDEM_E_NOT_FOUND)
+            return err;
+        sent_ordinal = err == TANDEM_OK ? ordinal - 1 : info.last_ordinal;
+    }
+    if (!range->active) {
+        *range = (td_send_range){.active = true, .first = first, .last = last};
+        range->sent_ordinal = sent_ordinal;
+    } else {
+        if (first < range->first)
+            range->first = first;
+        if (last > range->last)
+            range->last = last;
+        if (sent_ordinal < range->sent_ordinal)
+            range->sent_ordinal = sent_ordinal;
+        range->blocked = TANDEM_OK;
+    }
+    range->next_seq = 0;
+    list_sending(peer, origin->collection);
+    return TANDEM_OK;
+}
+
+/* ---- Filling the outbox ---- */
+
+struct filling {
+    td_peer *peer;
+    td_collection_cover *collection;
+    tandem_job_handle *handle; /* the job that is being gathered */
+    td_origin_cover *origin;   /* its */
+    uint64_t done_ordinal;     /* everything up to here was seen, and no job is cut by it */
+    bool full;
+    tandem_err err;
+};
+
+static bool is_ready(const td_send_range *range)
+{
+    return range->active && range->blocked == TANDEM_OK && range->retry_at_ms == 0;
+}
+
+static void block(struct filling *filling, td_origin_cover *origin, tandem_err err)
+{
+    origin->range.blocked = err;
+    filling->peer->troubled = true;
+    td_log(filling->peer->sync->env, TANDEM_LOG_ERROR, "sender",
+           "%.*s: operations of an origin cannot be sent on: %s",
+           (int)filling->collection->name.size, (const char *)filling->collection->name.bytes,
+           tandem_err_name(err));
+}
+
+static tandem_err job_is_whole(struct filling *filling)
+{
+    td_origin_cover *origin = filling->origin;
+    tandem_job_handle *handle = filling->handle;
+    tandem_err err;
+
+    filling->handle = NULL;
+    if (!td_channel_fits(filling->peer->channel, handle->bytes)) {
+        tandem_job_handle_free(handle);
+        filling->full = true;
+        return TANDEM_END;
+    }
+    /* Before the push, which may already have it sent. */
+    origin->range.sent_ordinal = handle->first_ordinal + handle->operations - 1;
+    origin->range.next_seq = handle->last_seq + 1;
+    if (handle->last_seq > origin->sent_seq)
+        origin->sent_seq = handle->last_seq;
+    if ((err = td_channel_push(filling->peer->channel, handle)) != TANDEM_OK) {
+        origin->range.sent_ordinal = handle->first_ordinal - 1;
+        origin->range.next_seq = handle->first_seq;
+        tandem_job_handle_free(handle);
+    }
+    return err;
+}
+
+/* Is this the first operation of a job that goes to the peer? */
+static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operation *operation,
+                      td_origin_cover **origin_out)
+{
+    td_origin_cover *origin = td_coverage_find_origin(filling->collection, operation->origin);
+    td_send_range *range;
+
+    if (!origin || !is_ready(&origin->range))
+        return false;
+    range = &origin->range;
+    if (ordinal <= range->sent_ordinal || operation->seq < range->first ||
+        operation->seq > range->last)
+        return false;
+    if (range->next_seq && operation->seq > range->next_seq) {
+        block(filling, origin, TANDEM_E_CORRUPT); /* one before it could not be read */
+        return false;
+    }
+    /* Somebody else delivered it meanwhile. Of a fork the seq says nothing. */
+    if (origin->head_count <= 1 && operation->seq <= origin->peer_seq && range->last == UINT64_MAX) {
+        range->sent_ordinal = ordinal;
+        range->next_seq = operation->seq + 1;
+        return false;
+    }
+    *origin_out = origin;
+    return true;
+}
+
+static tandem_err visit(void *context, tandem_err err, uint64_t ordinal,
+                        const td_operation *operation)
+{
+    struct filling *filling = context;
+
+    if (err != TANDEM_OK) {
+        td_sync_count_corrupt(filling->peer->sync, filling->collection->name, ordinal);
+        if (filling->handle) {
+            block(filling, filling->origin, TANDEM_E_CORRUPT);
+            tandem_job_handle_free(filling->handle);
+            filling->handle = NULL;
+        }
+        filling->done_ordinal = ordinal;
+        return TANDEM_OK;
+    }
+    if (filling->handle) {
+        err = td_job_handle_add(filling->handle, operation);
+        if (err != TANDEM_OK) {
+            tandem_job_handle_free(filling->handle);
+            filling->handle = NULL;
+            if (err == TANDEM_E_NOMEM)
+                return err;
+            block(filling, filling->origin, TANDEM_E_CORRUPT);
+        }
+    } else if (is_wanted(filling, ordinal, operation, &filling->origin)) {
+        if ((err = td_job_handle_open(operation, ordinal, false, &filling->handle)) != TANDEM_OK)
+            return err;
+    }
+    if (filling->handle && !(operation->flags & TD_FLAG_CONTINUES) &&
+        (err = job_is_whole(filling)) != TANDEM_OK)
+        return err;
+    if (!filling->handle)
+        filling->done_ordinal = ordinal;
+    return TANDEM_OK;
+}
+
+/* Where the scan must begin: below everything that is not sent. False if there is nothing. */
+static bool scan_from(const td_collection_cover *collection, uint64_t *out)
+{
+    bool any = false;
+
+    for (const td_origin_cover *o = collection->origins; o; o = o->hh.next) {
+        if (!is_ready(&o->range))
+            continue;
+        if (!any || o->range.sent_ordinal < *out)
+            *out = o->range.sent_ordinal;
+        any = true;
+    }
+    return any;
+}
+
+/* All ready ranges are sent as far as the scan came; at its end, some are finished. */
+static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
+{
+    for (td_origin_cover *o = filling->collection->origins; o; o = o->hh.next) {
+        td_send_range *range = &o->range;
+
+        if (!is_ready(range))
+            continue;
+        if (filling->done_ordinal > range->sent_ordinal)
+            range->sent_ordinal = filling->done_ordinal;
+        if (!at_end)
+            continue;
+        /* Something that we hold was not met: its record could not be read. */
+        if (range->last == UINT64_MAX && range->next_seq && range->next_seq <= o->our_seq &&
+            peer->sync->quarantined)
+            block(filling, o, TANDEM_E_CORRUPT);
+        if (range->last != UINT64_MAX) {
+            range->active = false;
+            if (peer->asked_ranges)
+                peer->asked_ranges--;
+        }
+    }
+}
+
+/* Fill from one collection. False if the outbox is full. */
+static bool fill_collection(td_peer *peer, td_collection_cover *collection)
+{
+    struct filling filling = {.peer = peer, .collection = collection};
+    uint64_t from = 0;
+    tandem_err err;
+
+    if (!collection->known || !scan_from(collection, &from)) {
+        collection->sending = false;
+        return true;
+    }
+    filling.done_ordinal = from;
+    err = td_op_store_scan(peer->sync->ops, collection->name, from, visit, &filling);
+    tandem_job_handle_free(filling.handle);
+    if (err == TANDEM_OK || filling.full)
+        advance_ranges(peer, &filling, err == TANDEM_OK);
+    else
+        td_log(peer->sync->env, TANDEM_LOG_ERROR, "sender", "reading for a peer failed: %s",
+               tandem_err_name(err));
+    collection->sending = filling.full;
+    return !filling.full;
+}
+
+void td_sender_fill(td_peer *peer)
+{
+    if (!td_peer_is_open(peer))
+        return;
+    while (peer->sending) {
+        td_collection_cover *collection = peer->sending;
+
+        if (!tandem_mailbox_fits(td_channel_outbox(peer->channel), 1))
+            break;
+        LL_DELETE2(peer->sending, collection, next_sending);
+        if (!fill_collection(peer, collection)) {
+            /* To the end: the next time another collection has its turn. */
+            LL_APPEND2(peer->sending, collection, next_sending);
+            break;
+        }
+    }
+}
+
+/* ---- Reading a handle's operations for a frame ---- */
+
+struct reading {
+    const tandem_job_handle *handle;
+    uint64_t next_ordinal;
+    tandem_err (*visit)(void *visitor, tandem_slice canonical);
+    void *visitor;
+};
+
+static tandem_err read_operation(void *context, tandem_err err, uint64_t ordinal,
+                                 const td_operation *operation)
+{
+    struct reading *reading = context;
+    const tandem_job_handle *handle = reading->handle;
+
+    if (err != TANDEM_OK)
+        return err;
+    if (ordinal != reading->next_ordinal)
+        return TANDEM_E_CORRUPT;
+    reading->next_ordinal++;
+    if ((err = reading->visit(reading->visitor, operation->canonical)) != TANDEM_OK)
+        return err;
+    return reading->next_ordinal == handle->first_ordinal + handle->operations ? TANDEM_END
+                                                                               : TANDEM_OK;
+}
+
+tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
+                          tandem_err (*visit_bytes)(void *visitor, tandem_slice canonical),
+                          void *visitor)
+{
+    tandem_sync *sync = context;
+    struct reading reading = {handle, handle->first_ordinal, visit_bytes, visitor};
+    tandem_err err;
+
+    err = td_op_store_scan(sync->ops, handle->collection, handle->first_ordinal - 1,
+                           read_operation, &reading);
+    if (err == TANDEM_E_CORRUPT)
+        td_sync_count_corrupt(sync, handle->collection, reading.next_ordinal);
+    return err == TANDEM_END ? TANDEM_OK : err == TANDEM_OK ? TANDEM_E_CORRUPT : err;
+}
+
+/* ---- What became of handles ---- */
+
+static bool is_refusal(tandem_err err)
+{
+    switch (err) {
+    case TANDEM_E_CHAIN:
+    case TANDEM_E_PAYLOAD:
+    case TANDEM_E_LIMIT:
+    case TANDEM_E_UNSUPPORTED:
+    case TANDEM_E_REFUSED:
+    case TANDEM_E_QUARANTINED:
+    case TANDEM_E_CORRUPT:
+    case TANDEM_E_INPUT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Put what was refused back into its range, to be sent again when its time comes. */
+static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_handle *handle,
+                     uint64_t detail)
+{
+    td_send_range *range = &origin->range;
+    uint64_t now_ms = td_sync_now_ms(peer->sync), delay_ms = RETRY_MS;
+
+    peer->troubled = true;
+    if (handle->first_ordinal - 1 < range->sent_ordinal) {
+        range->sent_ordinal = handle->first_ordinal - 1;
+        range->next_seq = handle->first_seq;
+    }
+    if (handle->error == TANDEM_E_CLOCK) {
+        uint64_t clock_ms = td_hlc_ms(td_executor_clock(peer->sync->executor));
+
+        range->clock_hlc = detail;
+        delay_ms = td_hlc_ms(detail) > clock_ms ? td_hlc_ms(detail) - clock_ms : RETRY_MS;
+        if (delay_ms > 60 * 60 * 1000)
+            delay_ms = 60 * 60 * 1000;
+    } else if (range->retry_at_ms == 0) {
+        for (uint32_t i = 0; i < range->attempts && delay_ms < RETRY_MS_MAX; i++)
+            delay_ms *= 2;
+        range->attempts++;
+    }
+    if (range->retry_at_ms < now_ms + delay_ms &&
+        (range->retry_at_ms == 0 || handle->error == TANDEM_E_CLOCK))
+        range->retry_at_ms = now_ms + delay_ms;
+    td_sync_tick_at(peer->sync, range->retry_at_ms);
+}
+
+void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detail)
+{
+    td_collection_cover *collection = td_coverage_find(&peer->coverage, handle->collection);
+    td_origin_cover *origin =
+        collection ? td_coverage_find_origin(collection, handle->origin) : NULL;
+    td_send_range *range;
+
+    if (!origin)
+        return;
+    range = &origin->range;
+    if (handle->status == TANDEM_JOB_APPLIED) {
+        td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
+        range->attempts = 0;
+        range->clock_hlc = 0;
+        return;
+    }
+    td_log(peer->sync->env, TANDEM_LOG_INFO, "sender", "a job was not taken: %s",
+           tandem_err_name(handle->error));
+    if (range->last != UINT64_MAX)
+        return; /* it was asked for: the asker knows best when to ask again */
+    if (is_refusal(handle->error)) {
+        if (range->blocked == TANDEM_OK)
+            range->blocked = handle->error;
+        peer->troubled = true;
+        return;
+    }
+    if (range->blocked != TANDEM_OK)
+        return;
+    put_back(peer, origin, handle, detail);
+    if (handle->error == TANDEM_E_PREDECESSOR && range->attempts > PREDECESSOR_ATTEMPTS_MAX) {
+        td_session *session = td_channel_session(peer->channel);
+
+        /* It does not hold what it announced: only a new handshake can tell what it does. */
+        td_session_fail(session, TANDEM_E_PREDECESSOR, "what was announced here is not held");
+    }
+}
+
+/* Take a handle that waits out of the outbox: Applied if the peer holds it, else as it stands. */
+static void take_out(td_peer *peer, tandem_job_handle *handle, bool applied)
+{
+    if (applied) {
+        tandem_job_handle_transported(handle);
+        tandem_job_handle_executed(handle);
+    }
+    tandem_mailbox_remove(td_channel_outbox(peer->channel), handle);
+    tandem_job_handle_free(handle);
+}
+
+void td_sender_settle(td_peer *peer, td_collection_cover *collection)
+{
+    const uint8_t *own = td_op_store_identity(peer->sync->ops)->origin;
+    td_origin_cover *origin = td_coverage_find_origin(collection, own);
+    tandem_job_handle *handle, *next;
+
+    for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
+        td_send_range *range = origin ? &origin->range : NULL;
+        uint64_t last_ordinal = handle->first_ordinal + handle->operations - 1;
+
+        next = handle->next;
+        if (!handle->waiting || !tandem_slice_equal(handle->collection, collection->name))
+            continue;
+        if (last_ordinal <= collection->base_ordinal ||
+            (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
+             handle->last_seq <= origin->peer_seq)) {
+            take_out(peer, handle, true);
+        } else if (range && range->active && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
+                   handle->first_seq == (origin->sent_seq ? origin->sent_seq : origin->peer_seq) + 1) {
+            /* It continues what the peer holds: sent again, with its handle and its status. */
+            handle->waiting = false;
+            range->sent_ordinal = last_ordinal;
+            range->next_seq = handle->last_seq + 1;
+            origin->sent_seq = handle->last_seq;
+        } else {
+            take_out(peer, handle, false);
+        }
+    }
+}
+
+uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
+{
+    uint64_t due_ms = UINT64_MAX;
+    bool trouble = false;
+
+    if (!peer->troubled)
+        return UINT64_MAX;
+    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
+        for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
+            if (!o->range.active)
+                continue;
+            trouble = trouble || o->range.retry_at_ms || o->range.blocked || o->range.clock_hlc;
+            if (o->range.retry_at_ms == 0)
+                continue;
+            if (o->range.retry_at_ms <= now_ms) {
+                o->range.retry_at_ms = 0;
+                list_sending(peer, c);
+            } else if (o->range.retry_at_ms < due_ms) {
+                due_ms = o->range.retry_at_ms;
+            }
+        }
+    }
+    peer->troubled = trouble;
+    return due_ms;
+}
+
+tandem_err td_sender_trouble(td_peer *peer, const td_origin_cover **origin_out)
+{
+    if (!peer->troubled)
+        return TANDEM_OK;
+    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
+        for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
+            if (!o->range.active || (o->range.blocked == TANDEM_OK && o->range.clock_hlc == 0))
+                continue;
+            *origin_out = o;
+            return o->range.blocked != TANDEM_OK ? o->range.blocked : TANDEM_E_CLOCK;
+        }
+    }
+    return TANDEM_OK;
+}

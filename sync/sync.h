@@ -1,0 +1,149 @@
+/*
+ * Syncing a reactor with others: remotes, the listener, status, the barrier.
+ *
+ * Open one sync on a reactor, at most; it connects to the remotes that it has persisted and keeps
+ * them in step, reconnecting with backoff and full jitter. A remote is a name and a URL:
+ *
+ *   ws://HOST:PORT/tandem     a reactor that listens, here or elsewhere
+ *   mem://NAME                a reactor of the same process (harness)
+ *
+ * Threads: call from any thread, except that a sync whose reactor is driven (options.drive) is
+ * called from the driving thread.
+ */
+#ifndef TANDEM_SYNC_SYNC_H
+#define TANDEM_SYNC_SYNC_H
+
+#include "../reactor/reactor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tandem_sync tandem_sync;
+
+typedef struct tandem_sync_options {
+    size_t size;            /* sizeof(tandem_sync_options) */
+    bool offline;           /* only look at and change the remotes that are kept: connect to nobody */
+    uint64_t window_bytes;  /* in flight per direction and session; 0: 8 MiB */
+    uint32_t window_jobs;   /* 0: 1,024 */
+    uint64_t pool_bytes;    /* inboxes of all sessions together; 0: 32 MiB */
+    uint64_t retry_base_ms; /* 0: 100 */
+    uint64_t retry_cap_ms;  /* 0: 30,000 */
+} tandem_sync_options;
+
+#define TANDEM_SYNC_OPTIONS_INIT                                                                   \
+    {                                                                                              \
+        .size = sizeof(tandem_sync_options)                                                        \
+    }
+
+/* options NULL: defaults. Errors: TANDEM_E_STATE (the reactor has one), TANDEM_E_IO,
+ * TANDEM_E_STORE_FULL, TANDEM_E_CORRUPT, TANDEM_E_NOMEM. */
+TANDEM_API tandem_err tandem_sync_open(tandem_reactor *reactor, const tandem_sync_options *options,
+                                       tandem_sync **out);
+/* Ends every session; before tandem_close(). Calls of other threads that wait in tandem_barrier() and
+ * tandem_wait_in_step() return TANDEM_E_CLOSED first; no other call may be under way. NULL is fine. */
+TANDEM_API void tandem_sync_close(tandem_sync *sync);
+
+/*
+ * Accept sessions.
+ *
+ * address      an IP address; one beyond loopback is TANDEM_E_INSECURE unless insecure is true (there
+ *              is no TLS yet)
+ * port         0 picks one
+ * url_out      room for 128 bytes: "ws://HOST:PORT/tandem" with the real port
+ */
+TANDEM_API tandem_err tandem_listen(tandem_sync *sync, const char *address, uint16_t port,
+                                    bool insecure, char url_out[128]);
+
+/* Add a remote; persisted, and connected to at once. TANDEM_E_EXISTS, TANDEM_E_INVALID (name or
+ * URL), TANDEM_E_UNSUPPORTED (a scheme of later versions). */
+TANDEM_API tandem_err tandem_remote_add(tandem_sync *sync, const char *name, const char *url);
+/* Change its URL. TANDEM_E_NOT_FOUND. */
+TANDEM_API tandem_err tandem_remote_set(tandem_sync *sync, const char *name, const char *url);
+TANDEM_API tandem_err tandem_remote_remove(tandem_sync *sync, const char *name);
+TANDEM_API tandem_err tandem_remote_pause(tandem_sync *sync, const char *name);
+TANDEM_API tandem_err tandem_remote_resume(tandem_sync *sync, const char *name);
+/* The network may be back: retry now. name NULL: every remote. */
+TANDEM_API tandem_err tandem_remote_poke(tandem_sync *sync, const char *name);
+
+typedef enum tandem_remote_state {
+    TANDEM_REMOTE_CONNECTING,
+    TANDEM_REMOTE_IN_STEP, /* each side durably covers what the other announced */
+    TANDEM_REMOTE_PUSHING,
+    TANDEM_REMOTE_PULLING,
+    TANDEM_REMOTE_BACKING_OFF,       /* until retry_at */
+    TANDEM_REMOTE_WAITING_FOR_CLOCK, /* until retry_at */
+    TANDEM_REMOTE_BLOCKED,           /* by reason, until somebody acts */
+    TANDEM_REMOTE_PAUSED,
+    TANDEM_REMOTE_RESTING, /* the retry policy is spent; probes at retry_at */
+} tandem_remote_state;
+
+/* "connecting", "in_step", … Static. */
+TANDEM_API const char *tandem_remote_state_name(tandem_remote_state state);
+
+typedef struct tandem_remote_status {
+    const char *name; /* NULL: an inbound session that no remote stands for */
+    const char *url;
+    uint8_t reactor[TANDEM_ORIGIN_BYTES]; /* zeros until it said hello */
+    tandem_remote_state state;
+    const char *reason; /* "" or a sentence */
+    uint64_t since_ms;  /* wall clock */
+    uint64_t retry_at_ms; /* 0: none */
+    uint64_t lag_operations; /* of ours that it is not known to hold */
+    uint64_t outbox; /* handles in flight */
+    uint64_t inbox;
+    uint64_t dead_letters;
+    uint64_t sent_operations; /* since sync was opened */
+    uint64_t received_operations;
+    uint64_t duplicate_operations; /* received and held already */
+    uint64_t echoed_operations;    /* received, though the peer had them from here */
+} tandem_remote_status;
+
+/* Visit all remotes, then the inbound sessions; everything is borrowed for the call. */
+TANDEM_API tandem_err tandem_remotes(tandem_sync *sync,
+                                     tandem_err (*visit)(void *context,
+                                                         const tandem_remote_status *status),
+                                     void *context);
+
+typedef struct tandem_sync_stat {
+    char listener_url[128]; /* "" if none */
+    uint64_t sessions;      /* inbound, open */
+    uint64_t rejected;      /* connections refused or closed for breaking rules */
+    uint64_t quarantined;   /* records found corrupt while sending */
+} tandem_sync_stat;
+
+TANDEM_API tandem_err tandem_sync_stat_get(tandem_sync *sync, tandem_sync_stat *out);
+
+/* One job handle in a mailbox; borrowed for the call. */
+typedef struct tandem_job_status {
+    uint64_t id;
+    const char *box;    /* "inbox", "outbox" */
+    const char *remote; /* NULL: inbound */
+    const char *status; /* "unknown", "transport_pending", "execution_pending", "applied", "error" */
+    tandem_slice collection, document, branch;
+    const uint8_t *origin;
+    uint64_t first_seq, last_seq;
+    uint64_t operations, bytes;
+    tandem_err err;
+} tandem_job_status;
+
+TANDEM_API tandem_err tandem_job_handles(tandem_sync *sync,
+                                         tandem_err (*visit)(void *context,
+                                                             const tandem_job_status *status),
+                                         void *context);
+
+/*
+ * The barrier: wait until the remote durably covers all that this reactor holds now. It is met by
+ * the remote's own announcement, whoever delivered the operations.
+ * Errors: TANDEM_E_NOT_FOUND, TANDEM_E_TIMEOUT, TANDEM_E_REFUSED (it will not take all), TANDEM_E_CLOSED.
+ */
+TANDEM_API tandem_err tandem_barrier(tandem_sync *sync, const char *name, uint64_t timeout_ms);
+
+/* Wait until the remote (NULL: every one that is not paused) is in step. TANDEM_E_TIMEOUT. */
+TANDEM_API tandem_err tandem_wait_in_step(tandem_sync *sync, const char *name, uint64_t timeout_ms);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,206 @@
+/*
+ * The sync manager: turns the reactor's events into job handles for every peer that lacks them, what
+ * arrives in an inbox into jobs on the executor's queue, and their completion into acknowledgements.
+ *
+ * It is one actor on the reactor's loop host, and everything below it there (channels, sessions,
+ * carriers) runs inside its calls or the loop's; so its parts call each other directly:
+ *
+ *   sync_manager.c  the actor, public calls, remotes and inbound peers, time
+ *   peer.c          one peer's session: handshake, announcements, deliveries
+ *   sender.c        what goes out: ranges of the store into the outbox
+ *   puller.c        what is asked for: lacking heads into PULL
+ *   coverage.c      what a peer is known to hold
+ *
+ * Who sends what. A reactor sends the operations of its own origin to every peer that lacks them, as
+ * they come. Everything else it announces, and sends when asked: a receiver asks one peer at a time
+ * for a range. So no operation echoes in any topology, and none arrives more than twice.
+ *
+ * Threads: the loop's.
+ */
+#ifndef TANDEM_SYNC_SYNC_MANAGER_H
+#define TANDEM_SYNC_SYNC_MANAGER_H
+
+#include "channel/channel.h"
+#include "reactor/reactor_parts.h"
+#include "store/sync_store.h"
+#include "sync/coverage.h"
+#include "sync/sync.h"
+
+enum {
+    TD_SYNC_PEERS_MAX = 1024,
+    TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
+    TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
+    TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
+    TD_ASK_PATIENCE_MS = 5000,  /* no progress for so long: ask somebody else */
+    TD_DIRECT_PATIENCE_MS = 3000, /* leave an origin's own reactor so long to push it */
+    TD_WATCH_MS = 500,
+};
+
+/* The actor's messages. */
+enum { TD_SYNC_TICK = 1, TD_SYNC_RETURNED, TD_SYNC_CALL };
+
+typedef struct td_peer td_peer;
+typedef struct td_ask_range td_ask_range;
+typedef struct td_waiter td_waiter;
+
+/* A digest that was computed, valid while the collection's last ordinal is the same. */
+typedef struct td_cached_digest {
+    uint64_t last_ordinal;
+    uint8_t digest[TANDEM_HASH_BYTES];
+    UT_hash_handle hh;
+    size_t size;
+    uint8_t name[];
+} td_cached_digest;
+
+/* A remote, or an inbound session that no remote stands for. */
+struct td_peer {
+    tandem_sync *sync;
+    td_peer *prev, *next;
+    bool is_remote;
+    td_remote_record record; /* of a remote */
+    tandem_channel *channel;
+    td_peer *served_by; /* an inbound session from the same reactor does the work */
+    bool removed;       /* to be freed when its link and its deliveries are gone */
+    uint32_t deliveries;
+
+    /* This session: */
+    bool said_hello;
+    uint8_t reactor[TANDEM_ORIGIN_BYTES];
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint64_t peer_clock;
+    td_coverage coverage;
+    bool all_sent;        /* our digest over all */
+    bool digests_wanted;  /* our list of digests is to be sent */
+    bool digests_sent;    /* … to its end */
+    char digests_after[TANDEM_NAME_BYTES_MAX + 1];
+    bool peer_all_known;  /* equal at once: what is not in the table is held up to all_ordinal */
+    uint64_t all_ordinal;
+    bool peer_listed;     /* its list of digests is complete */
+    td_collection_cover *listings; /* to be sent */
+    uint64_t announce_at_ms;       /* dirty origins are due; 0: none */
+    td_collection_cover *sending;
+    bool troubled; /* some range is blocked, or waits for its time */
+    uint32_t asks;         /* ranges asked of it */
+    uint32_t asked_ranges; /* ranges it asked for */
+    td_ask_range *ask_queue; /* to be put into the next PULL */
+
+    /* What it looks like: */
+    tandem_remote_state state;
+    char reason[TD_WIRE_TEXT_BYTES_MAX];
+    uint64_t since_ms;
+    tandem_err last_err;
+    char last_text[TD_WIRE_TEXT_BYTES_MAX];
+    uint64_t sent_operations, received_operations, duplicate_operations, echoed_operations;
+};
+
+struct tandem_sync {
+    tandem_reactor *reactor;
+    tandem_env *env;
+    td_op_store *ops;
+    td_executor *executor;
+    td_runtime *runtime;
+    td_host *loop;
+    td_actor *actor;
+    tandem_sync_options options;
+    td_sync_store *store;
+    td_carrier *websocket, *memory; /* opened when first needed; the harness gives the second */
+    char listener_url[128];
+    td_pool pool;
+    td_job_source source;
+    tandem_subscription *subscription;
+    td_peer *peers;
+    uint32_t peer_count;
+    td_cached_digest *digests;
+    td_ask_range *asks; /* all that are asked of anybody, by collection and origin */
+    td_waiter *waiters;
+    uint64_t seen_position;
+    uint64_t rejected;
+    uint64_t quarantined;
+    uint64_t *corrupt; /* ordinals that were counted */
+    size_t corrupt_count;
+    td_message tick;
+    bool tick_timed;
+    uint64_t tick_at_ms;
+    uint32_t deliveries; /* on their way through the executor */
+    uint64_t watch_at_ms;
+    bool closing;
+    td_reply *closed; /* set when the last delivery is back */
+};
+
+/* ---- sync_manager.c ---- */
+
+/* Open with carriers of the harness: websocket none, memory given (and then owned). */
+tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *options,
+                           td_carrier *memory, tandem_sync **out);
+/* As a crash does: nobody is told. */
+void td_sync_crash(tandem_sync *sync);
+/* Have time looked at no later than this (monotonic ms). */
+void td_sync_tick_at(tandem_sync *sync, uint64_t at_ms);
+uint64_t td_sync_now_ms(tandem_sync *sync);
+/* The state, reason and since of a peer may have changed. */
+void td_peer_refresh(td_peer *peer);
+void td_sync_check_waiters(tandem_sync *sync);
+/* A record that does not verify was met: count it once. */
+void td_sync_count_corrupt(tandem_sync *sync, tandem_slice collection, uint64_t ordinal);
+/* Visit peers that are open and known: for what must reach all. */
+static inline bool td_peer_is_open(const td_peer *peer)
+{
+    td_session *session = td_channel_session(peer->channel);
+
+    return session && td_session_is_open(session) && peer->said_hello;
+}
+
+/* ---- peer.c ---- */
+
+extern const td_session_user td_peer_user;
+void td_peer_closed(void *context, tandem_err err, const char *text);
+/* A delivery came back from the executor. */
+void td_peer_delivered(td_peer *peer, td_delivery *delivery);
+/* Our own origin has operations in this collection that it had not. */
+void td_peer_own_grew(td_peer *peer, tandem_slice collection, uint64_t seq);
+/* Operations of an origin up to seq have been committed here. */
+void td_peer_committed(td_peer *peer, tandem_slice collection, const uint8_t *origin,
+                       uint64_t seq);
+/* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
+ * not known yet. */
+tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);
+tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
+                          uint8_t out[TANDEM_HASH_BYTES]);
+void td_sync_forget_digests(tandem_sync *sync);
+
+/* ---- sender.c ---- */
+
+/* A range is to be sent: from this seq on. */
+tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first, uint64_t last,
+                         uint64_t sent_ordinal);
+/* Fill the outbox as far as it goes. */
+void td_sender_fill(td_peer *peer);
+/* A handle came to its end. */
+void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detail);
+/* What the peer holds of a collection became known: settle the handles that wait for it. */
+void td_sender_settle(td_peer *peer, td_collection_cover *collection);
+/* Put ranges whose time has come back to work; returns when to call again. */
+uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms);
+/* Is any range blocked for good, or waiting for the peer's clock? TANDEM_OK if not. */
+tandem_err td_sender_trouble(td_peer *peer, const td_origin_cover **origin_out);
+tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
+                          tandem_err (*visit)(void *visitor, tandem_slice canonical),
+                          void *visitor);
+
+/* ---- puller.c ---- */
+
+/* Does the peer announce a head of this origin that we do not hold? Keeps the lacking list. */
+tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin);
+/* Ask for what is lacking, as far as it is to be asked now. */
+void td_puller_ask(td_peer *peer);
+/* Append the next PULL, or TANDEM_END. */
+tandem_err td_puller_announce(td_peer *peer, uint64_t number, tandem_writer *out);
+/* The peer's session is over: what was asked of it is to be asked elsewhere. */
+void td_puller_forget(td_peer *peer);
+/* A job of this origin was refused here because its predecessor is not held. */
+void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *origin);
+/* Operations of an origin have been committed: is what was asked for here? */
+void td_puller_progress(tandem_sync *sync, tandem_slice collection, const uint8_t *origin);
+void td_puller_tick(tandem_sync *sync, uint64_t now_ms);
+
+#endif
