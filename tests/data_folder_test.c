@@ -1,0 +1,320 @@
+/* The data folder: what it makes, whom it refuses, and that one holds it at a time. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "store/data_folder.h"
+
+struct place {
+    char root[200];
+    char path[300]; /* root/data, not made yet */
+};
+
+static int place_make(void **state)
+{
+    struct place *place = calloc(1, sizeof(*place));
+    const char *tmp = getenv("TMPDIR");
+
+    snprintf(place->root, sizeof(place->root), "%s/tandem-folder-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(place->root));
+    snprintf(place->path, sizeof(place->path), "%s/data", place->root);
+    *state = place;
+    return 0;
+}
+
+static void tree_remove(int above, const char *name)
+{
+    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct dirent *file;
+    DIR *dir;
+
+    if (fd < 0) {
+        assert_int_equal(0, unlinkat(above, name, 0));
+        return;
+    }
+    dir = fdopendir(fd);
+    assert_non_null(dir);
+    while ((file = readdir(dir)))
+        if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0)
+            tree_remove(fd, file->d_name);
+    closedir(dir);
+    assert_int_equal(0, unlinkat(above, name, AT_REMOVEDIR));
+}
+
+static int place_unmake(void **state)
+{
+    struct place *place = *state;
+
+    tree_remove(AT_FDCWD, place->root);
+    free(place);
+    return 0;
+}
+
+static td_data_folder *opened(const char *path)
+{
+    td_data_folder *folder = NULL;
+
+    assert_int_equal(TANDEM_OK, td_data_folder_open(path, true, &folder));
+    return folder;
+}
+
+static void assert_refused(tandem_err expected, const char *path, bool create)
+{
+    td_data_folder *folder = NULL;
+
+    assert_int_equal(expected, td_data_folder_open(path, create, &folder));
+    assert_null(folder);
+}
+
+static void assert_mode(unsigned expected, const char *path)
+{
+    struct stat info;
+
+    assert_int_equal(0, stat(path, &info));
+    assert_int_equal(expected, info.st_mode & 07777);
+}
+
+static void assert_absent(const char *path)
+{
+    struct stat info;
+
+    assert_int_equal(-1, stat(path, &info));
+}
+
+static void everything_missing_is_made_for_the_owner_alone(void **state)
+{
+    struct place *place = *state;
+    char deep[400], above[400], lock[450];
+    mode_t old = umask(0);
+    td_data_folder *folder;
+
+    snprintf(above, sizeof(above), "%s/state", place->path);
+    snprintf(deep, sizeof(deep), "%s/state//tandem/", place->path);
+    folder = opened(deep);
+    umask(old);
+    snprintf(lock, sizeof(lock), "%s/lock", deep);
+    assert_mode(0700, place->path);
+    assert_mode(0700, above);
+    assert_mode(0700, deep);
+    assert_mode(0600, lock);
+    assert_mode(0700, td_data_folder_store(folder));
+    assert_mode(0700, td_data_folder_index(folder));
+    assert_mode(0700, td_data_folder_sync(folder));
+    assert_string_not_equal(td_data_folder_store(folder), td_data_folder_index(folder));
+    assert_string_not_equal(td_data_folder_store(folder), td_data_folder_sync(folder));
+    td_data_folder_free(folder);
+    td_data_folder_free(NULL);
+}
+
+static void a_relative_path_will_do(void **state)
+{
+    struct place *place = *state;
+    char cwd[PATH_MAX];
+    td_data_folder *folder;
+
+    assert_non_null(getcwd(cwd, sizeof(cwd)));
+    assert_int_equal(0, chdir(place->root));
+    folder = opened("data");
+    assert_int_equal(0, chdir(cwd));
+    assert_mode(0700, place->path);
+    td_data_folder_free(folder);
+}
+
+static void a_folder_is_made_only_when_asked(void **state)
+{
+    struct place *place = *state;
+    char lock[400];
+
+    assert_refused(TANDEM_E_NOT_FOUND, place->path, false);
+    assert_absent(place->path);
+
+    /* One that was never a data folder is not turned into one either. */
+    assert_int_equal(0, mkdir(place->path, 0700));
+    assert_refused(TANDEM_E_NOT_FOUND, place->path, false);
+    snprintf(lock, sizeof(lock), "%s/lock", place->path);
+    assert_absent(lock);
+
+    td_data_folder_free(opened(place->path));
+    {
+        td_data_folder *folder = NULL;
+
+        assert_int_equal(TANDEM_OK, td_data_folder_open(place->path, false, &folder));
+        td_data_folder_free(folder);
+    }
+}
+
+static void one_holds_it_at_a_time(void **state)
+{
+    struct place *place = *state;
+    td_data_folder *folder = opened(place->path);
+    pid_t child;
+    int status;
+
+    assert_refused(TANDEM_E_LOCKED, place->path, true);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        td_data_folder *other = NULL;
+
+        _exit(td_data_folder_open(place->path, false, &other) == TANDEM_E_LOCKED ? 0 : 1);
+    }
+    assert_int_equal(child, waitpid(child, &status, 0));
+    assert_int_equal(0, status);
+    td_data_folder_free(folder);
+    td_data_folder_free(opened(place->path));
+}
+
+static void a_killed_holder_leaves_no_lock(void **state)
+{
+    struct place *place = *state;
+    pid_t child = fork();
+    int status;
+
+    assert_true(child >= 0);
+    if (child == 0) {
+        td_data_folder *folder = NULL;
+
+        if (td_data_folder_open(place->path, true, &folder) == TANDEM_OK)
+            abort();
+        _exit(1);
+    }
+    assert_int_equal(child, waitpid(child, &status, 0));
+    assert_true(WIFSIGNALED(status));
+    td_data_folder_free(opened(place->path));
+}
+
+static void what_others_may_enter_is_refused(void **state)
+{
+    static const mode_t modes[] = {0710, 0701, 0740, 0707, 0770};
+    struct place *place = *state;
+    char part[400];
+    td_data_folder *folder;
+
+    assert_int_equal(0, mkdir(place->path, 0700));
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        assert_int_equal(0, chmod(place->path, modes[i]));
+        assert_refused(TANDEM_E_PERMISSION, place->path, true);
+    }
+    assert_int_equal(0, chmod(place->path, 0700));
+    folder = opened(place->path);
+    snprintf(part, sizeof(part), "%s", td_data_folder_sync(folder));
+    td_data_folder_free(folder);
+    assert_int_equal(0, chmod(part, 0750));
+    assert_refused(TANDEM_E_PERMISSION, place->path, true);
+    assert_int_equal(0, chmod(part, 0700));
+    snprintf(part, sizeof(part), "%s/lock", place->path);
+    assert_int_equal(0, chmod(part, 0644));
+    assert_refused(TANDEM_E_PERMISSION, place->path, true);
+}
+
+static void what_belongs_to_others_is_refused(void **state)
+{
+    struct place *place = *state;
+
+    if (geteuid() == 0) {
+        assert_int_equal(0, mkdir(place->path, 0700));
+        assert_int_equal(0, chown(place->path, 65534, (gid_t)-1));
+        assert_refused(TANDEM_E_PERMISSION, place->path, true);
+    } else {
+        assert_refused(TANDEM_E_PERMISSION, "/root/tandem-data", true);
+    }
+}
+
+static void a_path_that_cannot_be_is_invalid(void **state)
+{
+    struct place *place = *state;
+    char *endless = malloc(PATH_MAX + 1), inside[400];
+    FILE *file;
+
+    memset(endless, 'a', PATH_MAX);
+    endless[PATH_MAX] = '\0';
+    assert_refused(TANDEM_E_INVALID, endless, true);
+    endless[300] = '\0'; /* one name of that length */
+    assert_refused(TANDEM_E_INVALID, endless, true);
+    free(endless);
+    assert_refused(TANDEM_E_INVALID, "", true);
+
+    file = fopen(place->path, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_refused(TANDEM_E_INVALID, place->path, true);
+    snprintf(inside, sizeof(inside), "%s/data", place->path);
+    assert_refused(TANDEM_E_INVALID, inside, true);
+}
+
+static void a_lock_that_is_a_link_is_not_followed(void **state)
+{
+    struct place *place = *state;
+    char link[400], target[400];
+
+    snprintf(link, sizeof(link), "%s/lock", place->path);
+    snprintf(target, sizeof(target), "%s/elsewhere", place->root);
+    assert_int_equal(0, mkdir(place->path, 0700));
+    assert_int_equal(0, symlink(target, link));
+    assert_refused(TANDEM_E_INVALID, place->path, true);
+    assert_absent(target);
+}
+
+static void file_make(const char *folder, const char *name)
+{
+    char path[450];
+    FILE *file;
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+}
+
+static void dropping_the_index_touches_nothing_else(void **state)
+{
+    struct place *place = *state;
+    td_data_folder *folder = opened(place->path);
+    char path[450];
+
+    file_make(td_data_folder_index(folder), "data.mdb");
+    file_make(td_data_folder_index(folder), "lock.mdb");
+    file_make(td_data_folder_store(folder), "data.mdb");
+    assert_int_equal(TANDEM_OK, td_data_folder_drop_index(folder));
+    snprintf(path, sizeof(path), "%s/data.mdb", td_data_folder_index(folder));
+    assert_absent(path);
+    snprintf(path, sizeof(path), "%s/lock.mdb", td_data_folder_index(folder));
+    assert_absent(path);
+    assert_mode(0700, td_data_folder_index(folder));
+    snprintf(path, sizeof(path), "%s/data.mdb", td_data_folder_store(folder));
+    assert_int_equal(0, access(path, F_OK));
+    assert_int_equal(TANDEM_OK, td_data_folder_drop_index(folder));
+    td_data_folder_free(folder);
+}
+
+#define IN_PLACE(test) cmocka_unit_test_setup_teardown(test, place_make, place_unmake)
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        IN_PLACE(everything_missing_is_made_for_the_owner_alone),
+        IN_PLACE(a_relative_path_will_do),
+        IN_PLACE(a_folder_is_made_only_when_asked),
+        IN_PLACE(one_holds_it_at_a_time),
+        IN_PLACE(a_killed_holder_leaves_no_lock),
+        IN_PLACE(what_others_may_enter_is_refused),
+        IN_PLACE(what_belongs_to_others_is_refused),
+        IN_PLACE(a_path_that_cannot_be_is_invalid),
+        IN_PLACE(a_lock_that_is_a_link_is_not_followed),
+        IN_PLACE(dropping_the_index_touches_nothing_else),
+    };
+
+    return cmocka_run_group_tests_name("data folder", tests, NULL, NULL);
+}

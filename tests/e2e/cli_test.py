@@ -1,0 +1,303 @@
+"""The command line: exit codes and JSON fields, the same on a stopped store and on a node."""
+
+import json
+import os
+import stat
+import subprocess
+
+import support
+
+HEX_32 = r"^[0-9a-f]{32}$"
+HEX_64 = r"^[0-9a-f]{64}$"
+
+
+class Usage(support.Case):
+    def test_what_cannot_be_understood_is_exit_2_with_a_suggestion(self):
+        for args, suggestion in (
+                ((), None), (("op",), None), (("stauts",), "`status`"),
+                (("op", "apend", "c", "d"), "`append`"), (("status", "--wach"), "`--watch`"),
+                (("op", "append", "c"), None), (("doc", "show", "c", "d", "e"), None),
+                (("op", "append", "c", "d", "--type", "SET"), None),
+                (("status", "--timeout", "soon"), None), (("status", "--timeout", "-1"), None),
+                (("status", "--color", "blue"), None), (("op", "ls", "c", "--after", "x"), None)):
+            result = self.tandem(*args, code=2)
+            self.assertIn("(TANDEM_E_USAGE)", result.err, args)
+            self.assertEqual(1, result.err.count("\n"), args)
+            if suggestion:
+                self.assertIn(suggestion, result.err)
+
+    def test_what_later_versions_do_is_unsupported(self):
+        url = "ws://127.0.0.1:1/tandem"
+        for args in (("bench",), ("bench", "write"), ("sim", "--seed", "1"), ("backup", "f"),
+                     ("restore", "f"), ("clone", "d"), ("trace", "replay", "f", "--agents", "2"),
+                     ("job", "retry", "1"), ("job", "discard", "1"), ("job", "ls", "--box", "dead"),
+                     ("peer", "add", "a", url, "--push"), ("peer", "set", "a", url, "--pull"),
+                     ("peer", "add", "a", url, "--collection", "c"),
+                     ("peer", "add", "a", "https://127.0.0.1:1"),
+                     ("peer", "add", "a", "wss://127.0.0.1:1/tandem")):
+            result = self.tandem(*args, code=2)
+            self.assertIn("(TANDEM_E_UNSUPPORTED)", result.err, args)
+
+    def test_help_is_made_of_the_table(self):
+        self.assertIn("op append COLLECTION DOCUMENT", self.tandem("--help").out)
+        self.assertIn("append", self.tandem("op", "--help").out)
+        self.assertIn("--expect SEQ", self.tandem("op", "append", "-h").out)
+        self.assertRegex(self.tandem("--version").out, r"^tandem \d+\.\d+\.\d+\n$")
+
+    def test_errors_are_listed_and_found(self):
+        rows = self.json("errors")
+        self.assertIn("TANDEM_E_CONFLICT", [row["name"] for row in rows])
+        for code in ("TANDEM_E_CONFLICT", "E_CONFLICT", "conflict", "17", "-17"):
+            row, = self.json("errors", code)
+            self.assertEqual(("TANDEM_E_CONFLICT", -17, 6),
+                             (row["name"], row["number"], row["exit_code"]))
+        self.tandem("errors", "nonsense", code=4)
+
+    def test_flags_stand_anywhere(self):
+        self.append("d", {"a": 1})
+        state = self.tandem("doc", "--json", "show", "c", "-q", "d").json()[0]["state"]
+        self.assertEqual({"a": 1}, state)
+
+
+class Folder(support.Case):
+    def test_a_reader_creates_no_folder(self):
+        for args in (("doc", "ls", "c"), ("digest",), ("status",), ("verify",)):
+            self.assertIn("(TANDEM_E_NOT_FOUND)", self.tandem(*args, code=4).err)
+        self.assertFalse(os.path.exists(self.data))
+
+    def test_a_writer_creates_it_for_its_owner_alone(self):
+        deep = os.path.join(self.data, "deeper", "still")
+        self.append("d", {"a": 1}, data=deep)
+        self.assertEqual(0o700, stat.S_IMODE(os.stat(deep).st_mode))
+
+    def test_the_environment_names_the_default(self):
+        for name, folder in (("TANDEM_DATA_DIR", self.data), ("XDG_STATE_HOME", self.folder)):
+            env = dict(support.environment(), **{name: folder})
+            done = subprocess.run([support.TANDEM, "-q", "op", "append", "c", "d", "--type", "SET",
+                                   "--model", "kv", "--input", "{}"], env=env)
+            self.assertEqual(0, done.returncode)
+        self.assertTrue(os.path.isdir(self.data))
+        self.assertTrue(os.path.isdir(os.path.join(self.folder, "tandem")))
+
+    def test_a_node_that_does_not_answer_is_exit_5(self):
+        path = os.path.join(self.folder, "nobody.sock")
+        self.assertIn("(TANDEM_E_UNREACHABLE)",
+                      self.tandem("--node", "unix:" + path, "status", code=5).err)
+
+    def test_a_dry_run_changes_nothing(self):
+        for args in (("op", "append", "c", "d", "--type", "SET", "--input", "{}"),
+                     ("doc", "delete", "c", "d"), ("peer", "add", "a", "ws://127.0.0.1:1/tandem"),
+                     ("peer", "rm", "a"), ("serve",)):
+            self.assertIn("would", self.tandem("-n", *args).out)
+        self.assertFalse(os.path.exists(self.data))
+
+
+class Data(support.Case):
+    """Each on a stopped store and on a running node."""
+
+    @support.on_both
+    def test_append_prints_its_operation(self, data):
+        first, = self.append("d", {"a": 1}, data=data).json()
+        self.assertEqual({"origin", "seq", "ordinal", "hash"}, set(first))
+        self.assertRegex(first["origin"], HEX_32)
+        self.assertRegex(first["hash"], HEX_64)
+        second, = self.append("d", {"a": 2}, data=data, type="kv.SET", model=None).json()
+        self.assertEqual(first["seq"] + 1, second["seq"])
+        self.assertLess(first["ordinal"], second["ordinal"])
+
+    @support.on_both
+    def test_input_may_come_from_stdin(self, data):
+        self.tandem("op", "append", "c", "d", "--type", "SET", "--model", "kv", "--input", "-",
+                    data=data, stdin='{"a":[1,2.5,null,"é"]}')
+        document, = self.json("doc", "show", "c", "d", data=data)
+        self.assertEqual({"a": [1, 2.5, None, "é"]}, document["state"])
+
+    @support.on_both
+    def test_expect_guards_the_newest_operation(self, data):
+        seq = self.append("d", {"a": 1}, "--expect", "0", data=data).json()[0]["seq"]
+        self.assertIn("(TANDEM_E_CONFLICT)",
+                      self.append("d", {"a": 2}, "--expect", "0", data=data, code=6).err)
+        self.append("d", {"a": 2}, "--expect", str(seq), data=data)
+        self.append("d", {"a": 3}, "--expect", str(seq), data=data, code=6)
+        self.append("new", {"a": 3}, "--expect", "1", data=data, code=6)
+        document, = self.json("doc", "show", "c", "d", data=data)
+        self.assertEqual({"a": 2}, document["state"])
+
+    @support.on_both
+    def test_what_cannot_be_executed_is_exit_2(self, data):
+        self.append("d", {"a": 1}, data=data)
+        for text, name in (("[1]", "INPUT"), ("{", "INPUT"),
+                           (json.dumps({"a": "x" * 300000}), "LIMIT")):
+            result = self.tandem("op", "append", "c", "d", "--type", "SET", "--input", "-",
+                                 data=data, stdin=text, code=2)
+            self.assertIn("(TANDEM_E_%s)" % name, result.err)
+        self.append("other", {"a": 1}, data=data, model="nonsense", code=2)
+
+    @support.on_both
+    def test_operations_are_listed_in_both_orders(self, data):
+        for n in range(3):
+            self.append("d%d" % (n % 2), {"n": n}, data=data)
+        rows = self.json("op", "ls", "c", data=data)
+        ordinals = [row["ordinal"] for row in rows]
+        self.assertEqual(sorted(ordinals), ordinals)
+        self.assertEqual({"origin", "seq", "ordinal", "hash", "hlc", "collection", "document",
+                          "branch", "scope", "type", "input"}, set(rows[0]))
+        self.assertEqual(["kv.CREATE", "kv.SET", "kv.CREATE", "kv.SET", "kv.SET"],
+                         [row["type"] for row in rows])
+        self.assertEqual(("main", "global", {"n": 2}),
+                         tuple(rows[-1][name] for name in ("branch", "scope", "input")))
+        self.assertEqual(rows[3:], self.json("op", "ls", "c", "--after", str(ordinals[2]),
+                                             data=data))
+        stream = self.json("op", "ls", "c", "d0", data=data)
+        self.assertEqual([{"n": 0}, {"n": 2}],
+                         [row["input"] for row in stream if row["type"] == "kv.SET"])
+        self.assertEqual([1, 2], [row["index"] for row in stream if row["type"] == "kv.SET"])
+
+    @support.on_both
+    def test_documents_are_listed_shown_and_deleted(self, data):
+        self.append("a", {"x": 1}, data=data)
+        self.append("b", {"x": 2}, "--branch", "draft", "--scope", "notes", data=data)
+        self.json("doc", "delete", "c", "a", data=data)
+        rows = self.json("doc", "ls", "c", data=data)
+        self.assertEqual([{"collection": "c", "document": "a", "model": "kv", "operations": 3,
+                           "deleted": True},
+                          {"collection": "c", "document": "b", "model": "kv", "operations": 2,
+                           "deleted": False}], rows)
+        self.assertIn("(TANDEM_E_NOT_FOUND)",
+                      self.tandem("doc", "show", "c", "a", data=data, code=4).err)
+        self.tandem("doc", "delete", "c", "a", data=data, code=4)
+        shown, = self.json("doc", "show", "c", "b", "--branch", "draft", "--scope", "notes",
+                           data=data)
+        self.assertEqual({"collection": "c", "document": "b", "model": "kv", "branch": "draft",
+                          "scope": "notes", "operations": 2, "state": {"x": 2}}, shown)
+
+    @support.on_both
+    def test_digest_is_a_line_a_collection(self, data):
+        self.append("d", {"a": 1}, data=data)
+        self.tandem("op", "append", "e", "d", "--type", "ADD", "--model", "counter", "--input",
+                    "4", data=data)
+        rows = self.json("digest", data=data)
+        self.assertEqual(["c", "e"], [row["collection"] for row in rows])
+        self.assertEqual([rows[1]], self.json("digest", "e", data=data))
+        self.assertEqual({"collection", "operations", "documents", "vector_digest",
+                          "state_digest"}, set(rows[0]))
+        self.assertEqual((2, 1), (rows[0]["operations"], rows[0]["documents"]))
+        self.assertRegex(rows[0]["state_digest"], HEX_64)
+
+    def test_equal_content_gives_equal_states_and_other_vectors(self):
+        digests = []
+        for data in self.stopped_and_running().values():
+            self.append("d", {"a": 1}, data=data)
+            digests += self.json("digest", data=data)
+        self.assertEqual(digests[0]["state_digest"], digests[1]["state_digest"])
+        self.assertNotEqual(digests[0]["vector_digest"], digests[1]["vector_digest"])
+
+    def test_status_tells_all_its_fields(self):
+        for name, data in self.stopped_and_running().items():
+            self.append("d", {"a": 1}, data=data)
+            self.tandem("peer", "add", "away", "ws://127.0.0.1:1/tandem", data=data)
+            self.tandem("peer", "add", "still", "ws://127.0.0.1:1/tandem", data=data)
+            self.tandem("peer", "pause", "still", data=data)
+            status, = self.json("status", data=data)
+            self.assertLessEqual({"reactor", "origin", "store", "listener", "remotes"}, set(status))
+            self.assertLessEqual({"bytes", "operations", "index_lag", "quarantined"},
+                                 set(status["store"]))
+            self.assertEqual(2, status["store"]["operations"])
+            self.assertEqual({"url", "sessions", "rejected"}, set(status["listener"]))
+            self.assertEqual(name == "running", status["listener"]["url"] is not None)
+            self.assertEqual(["away", "still"], [row["name"] for row in status["remotes"]])
+            self.assertLessEqual(
+                {"name", "url", "state", "reason", "since", "retry_at", "lag_operations", "outbox",
+                 "inbox", "dead_letters", "sent_operations", "received_operations",
+                 "duplicate_operations", "echoed_operations"}, set(status["remotes"][0]))
+            self.assertEqual("paused", status["remotes"][1]["state"])
+            if name == "stopped":
+                self.assertEqual(("resting", "the node does not run"),
+                                 (status["remotes"][0]["state"], status["remotes"][0]["reason"]))
+
+    @support.on_both
+    def test_peers_are_configured(self, data):
+        url = "ws://127.0.0.1:1/tandem"
+        self.tandem("peer", "add", "a", url, data=data)
+        self.assertIn("(TANDEM_E_EXISTS)", self.tandem("peer", "add", "a", url, data=data,
+                                                       code=6).err)
+        self.tandem("peer", "set", "a", url + "2", data=data)
+        row, = self.json("peer", "ls", data=data)
+        self.assertEqual(("a", url + "2"), (row["name"], row["url"]))
+        self.assertEqual("a", self.json("peer", "show", "a", data=data)[0]["name"])
+        self.tandem("peer", "rm", "a", data=data)
+        self.assertEqual([], self.json("peer", "ls", data=data))
+        for verb in ("show", "pause", "resume", "rm"):
+            self.assertIn("(TANDEM_E_NOT_FOUND)",
+                          self.tandem("peer", verb, "a", data=data, code=4).err)
+        self.tandem("peer", "set", "a", url, data=data, code=4)
+        self.tandem("wait", "a", data=data, code=4)
+        self.assertEqual([], self.json("job", "ls", data=data))
+        self.tandem("job", "show", "1", data=data, code=4)
+
+    @support.on_both
+    def test_waiting_for_a_peer_that_is_away_times_out(self, data):
+        self.append("d", {"a": 1}, data=data)
+        self.tandem("peer", "add", "a", "ws://127.0.0.1:1/tandem", data=data)
+        for args in (("wait", "a"), ("peer", "sync", "a", "--wait")):
+            self.assertIn("(TANDEM_E_TIMEOUT)",
+                          self.tandem(*args, "--timeout", "0.3", data=data, code=9).err)
+
+    @support.on_both
+    def test_verify_finds_a_whole_store_whole(self, data):
+        self.append("d", {"a": 1}, data=data)
+        self.assertEqual(True, self.json("verify", data=data)[-1]["ok"])
+
+    @support.on_both
+    def test_export_and_import_give_the_same_states(self, data):
+        self.append("a", {"x": 1}, data=data)
+        self.append("a", {"y": 0.5}, "--branch", "b", data=data)
+        self.append("gone", {"x": 1}, data=data)
+        self.tandem("doc", "delete", "c", "gone", data=data)
+        path = os.path.join(self.folder, "out.jsonl")
+        self.tandem("export", "c", path, data=data)
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(path).st_mode))
+        with open(path, encoding="utf-8") as lines:
+            text = lines.read()
+        self.assertEqual(self.tandem("export", "c", data=data).out, text)
+        self.assertEqual([{"document": "a", "model": "kv", "type": "kv.SET", "input": {"x": 1}},
+                          {"document": "a", "model": "kv", "type": "kv.SET",
+                           "input": {"y": 0.5}, "branch": "b"}],
+                         [json.loads(line) for line in text.splitlines()])
+        self.tandem("import", "copy", path, data=data)
+        digests = {row["collection"]: row["state_digest"] for row in self.json("digest",
+                                                                               data=data)}
+        self.assertEqual(digests["c"], digests["copy"])
+
+
+class Following(support.Case):
+    def follow(self, *args):
+        follower = subprocess.Popen(
+            [support.TANDEM, "--data", self.data, "--json", "op", "ls", *args, "--follow"],
+            stdout=subprocess.PIPE, text=True, env=support.environment())
+        self.addCleanup(follower.stdout.close)
+        self.addCleanup(follower.wait)
+        self.addCleanup(follower.kill)
+        return follower
+
+    def test_follow_goes_on_with_what_arrives(self):
+        self.append("d", {"n": 1})
+        self.node()
+        whole, one = self.follow("c"), self.follow("c", "d")
+        for n in (2, 3):
+            self.append("other", {"n": 10 * n})
+            self.append("d", {"n": n})
+        seen = [json.loads(whole.stdout.readline()) for _ in range(7)]
+        self.assertEqual(list(range(1, 8)), [row["ordinal"] for row in seen])
+        rows = [json.loads(one.stdout.readline()) for _ in range(4)]
+        self.assertEqual([1, 2, 3], [row["input"]["n"] for row in rows[1:]])
+        self.assertEqual([1, 2, 3], [row["index"] for row in rows[1:]])
+
+    def test_nothing_can_arrive_where_no_node_runs(self):
+        self.append("d", {"n": 1})
+        result = self.tandem("--json", "op", "ls", "c", "--follow", code=5)
+        self.assertEqual(2, len(result.json()))
+
+
+if __name__ == "__main__":
+    support.main()

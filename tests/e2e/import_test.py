@@ -1,0 +1,111 @@
+"""import: atomic groups, the first bad line, resuming, a node lost on the way."""
+
+import json
+import os
+import signal
+import subprocess
+
+import support
+
+
+def line(n, value=None):
+    return json.dumps({"document": "d%d" % (n % 50), "model": "kv", "type": "SET",
+                       "input": {"n": n} if value is None else value})
+
+
+def lines(count, bad=None, text=""):
+    return "".join((text if n == bad else line(n)) + "\n" for n in range(1, count + 1))
+
+
+class Import(support.Case):
+    def operations(self, data, collection="c"):
+        rows = [row for row in self.json("op", "ls", collection, data=data)
+                if row["type"] != "kv.CREATE"]
+        return [row["input"]["n"] for row in rows]
+
+    @support.on_both
+    def test_every_line_becomes_an_operation_in_order(self, data):
+        path = self.file("in", lines(2500))
+        result, = self.json("import", "c", path, data=data)
+        self.assertEqual({"lines": 2500, "groups": 3}, result)
+        self.assertEqual(list(range(1, 2501)), self.operations(data))
+
+    @support.on_both
+    def test_stdin_and_a_last_line_without_its_end(self, data):
+        self.tandem("import", "c", data=data, stdin=lines(3).rstrip("\n"))
+        self.assertEqual([1, 2, 3], self.operations(data))
+
+    @support.on_both
+    def test_nothing_is_imported_of_nothing(self, data):
+        result, = self.json("import", "c", "-", data=data, stdin="")
+        self.assertEqual({"lines": 0, "groups": 0}, result)
+
+    @support.on_both
+    def test_the_first_bad_line_stops_it_and_earlier_groups_stay(self, data):
+        cases = (("", "INPUT"), ("{", "INPUT"), ("[]", "INPUT"), ('{"document":"x"}', "INPUT"),
+                 (line(1, [1]), "INPUT"), (line(1, {"a": "x" * 300000}), "LIMIT"),
+                 ('{"a":"' + "x" * (1 << 20) + '"}', "LIMIT"),
+                 (line(1)[:-1] + ',"brunch":"b"}', "INPUT"))
+        for i, (text, name) in enumerate(cases):
+            path = self.file("in", lines(3500, 2345, text))
+            result = self.tandem("import", "c%d" % i, path, data=data, code=3)
+            self.assertRegex(result.err, r"^line 2345: .+; lines 1-2000 kept \(TANDEM_E_%s\)\n$"
+                             % name)
+            self.assertEqual(list(range(1, 2001)), self.operations(data, "c%d" % i))
+
+    @support.on_both
+    def test_exit_1_where_no_line_was_kept(self, data):
+        path = self.file("in", lines(500, 3, "nonsense"))
+        result = self.tandem("import", "c", path, data=data, code=1)
+        self.assertRegex(result.err, r"^line 3: .+; no lines kept \(TANDEM_E_INPUT\)\n$")
+        self.assertEqual([], self.json("op", "ls", "c", data=data))
+
+    @support.on_both
+    def test_from_resumes_where_it_stopped(self, data):
+        bad, good = self.file("bad", lines(2500, 1700, "nonsense")), self.file("good", lines(2500))
+        self.tandem("import", "c", bad, data=data, code=3)
+        result = self.tandem("import", "c", bad, "--from", "1001", data=data, code=1)
+        self.assertRegex(result.err, r"^line 1700: .+; no lines kept")
+        self.assertEqual(1500, self.json("import", "c", good, "--from", "1001",
+                                         data=data)[0]["lines"])
+        self.assertEqual(list(range(1, 2501)), self.operations(data))
+
+    @support.on_both
+    def test_names_of_an_operation_are_taken_over(self, data):
+        text = json.dumps({"document": "d", "model": "log", "type": "APPEND", "input": "x",
+                           "scope": "s", "branch": "b"}) + "\n"
+        self.tandem("import", "c", data=data, stdin=text)
+        shown, = self.json("doc", "show", "c", "d", "--scope", "s", "--branch", "b", data=data)
+        self.assertEqual(("log", ["x"]), (shown["model"], shown["state"]))
+
+    @support.on_both
+    def test_a_dry_run_checks_and_keeps_nothing(self, data):
+        path = self.file("in", lines(1500, 1200, "nonsense"))
+        result = self.tandem("-n", "import", "c", path, data=data, code=3)
+        self.assertRegex(result.err, r"^line 1200: .+; lines 1-1000 checked")
+        self.append("made", {"n": 0}, data=data)
+        self.assertEqual([0], self.operations(data))
+
+    def test_a_file_that_is_not_there_is_exit_4(self):
+        self.tandem("import", "c", os.path.join(self.folder, "none"), code=4)
+        self.assertFalse(os.path.exists(self.data))
+
+    def test_a_node_lost_on_the_way_is_exit_5_and_what_was_kept_is_told(self):
+        node = self.node()
+        importer = subprocess.Popen(
+            [support.TANDEM, "--data", self.data, "import", "c"], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=support.environment())
+        importer.stdin.write(lines(3000))
+        importer.stdin.flush()
+        # Three groups and not the end of the file: the importer waits for more.
+        self.until("the groups are executed",
+                   lambda: self.json("status")[0]["store"]["operations"] >= 3050)
+        node.end(signal.SIGKILL)
+        _, err = importer.communicate(lines(2000), timeout=support.DEADLINE_S)
+        self.assertEqual(5, importer.returncode, err)
+        self.assertRegex(err, r"^line 3001: .+; lines 1-3000 kept \(TANDEM_E_UNREACHABLE\)\n$")
+        self.assertEqual(list(range(1, 3001)), self.operations(self.data))
+
+
+if __name__ == "__main__":
+    support.main()

@@ -1,0 +1,180 @@
+"""serve: readiness, its socket and lock, signals, and two nodes in step."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+
+import support
+
+
+class Serve(support.Case):
+    def test_the_only_line_on_stdout_is_ready_with_the_real_port(self):
+        node = self.node()
+        self.assertRegex(node.first_line, r"^ready ws://127\.0\.0\.1:[1-9][0-9]*/tandem\n$")
+        self.assertEqual(node.url, self.json("status")[0]["listener"]["url"])
+        code, out, err = node.end()
+        self.assertEqual((0, ""), (code, out))
+        self.assertRegex(err, r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info serve: ")
+
+    def test_the_socket_is_its_owners_and_goes_with_the_node(self):
+        node = self.node()
+        path = os.path.join(self.data, "admin.sock")
+        self.assertEqual(0o600, stat.S_IMODE(os.stat(path).st_mode))
+        self.assertEqual(0, node.end(signal.SIGINT)[0])
+        self.assertFalse(os.path.exists(path))
+
+    def test_a_second_node_on_the_folder_is_exit_6(self):
+        self.node()
+        result = self.tandem("serve", "--listen", "127.0.0.1:0", code=6)
+        self.assertEqual("", result.out)
+        self.assertIn("(TANDEM_E_LOCKED)", result.err)
+
+    def test_a_taken_port_is_exit_6(self):
+        node = self.node()
+        port = node.url.split(":")[2].split("/")[0]
+        other = os.path.join(self.folder, "other")
+        result = self.tandem("serve", "--listen", "127.0.0.1:" + port, data=other, code=6)
+        self.assertIn("(TANDEM_E_ADDRESS_IN_USE)", result.err)
+
+    def test_beyond_loopback_is_exit_7_without_insecure(self):
+        result = self.tandem("serve", "--listen", "0.0.0.0:0", code=7)
+        self.assertIn("(TANDEM_E_INSECURE)", result.err)
+        self.assertEqual(0, self.node("--listen", "0.0.0.0:0", "--insecure").end()[0])
+
+    def test_bad_addresses_are_exit_2(self):
+        for address in ("7400", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", "::1:7400", ":1"):
+            self.tandem("serve", "--listen", address, code=2)
+
+    def test_a_stale_socket_is_replaced(self):
+        self.node().end(signal.SIGKILL)
+        self.assertTrue(os.path.exists(os.path.join(self.data, "admin.sock")))
+        self.append("d", {"a": 1})  # the stopped store is opened in spite of it
+        self.node()
+        self.append("d", {"a": 2})
+        self.assertEqual(3, self.json("status")[0]["store"]["operations"])
+
+    def test_what_was_answered_survives_kill_9(self):
+        node = self.node()
+        for n in range(20):
+            self.append("d", {"n": n})
+        node.end(signal.SIGKILL)
+        self.assertEqual({"n": 19}, self.json("doc", "show", "c", "d")[0]["state"])
+        self.assertTrue(self.json("verify")[-1]["ok"])
+
+    def test_a_folder_deeper_than_a_socket_address(self):
+        deep = os.path.join(self.folder, "x" * 100, "y" * 100)
+        self.node(data=deep)
+        self.append("d", {"a": 1}, data=deep)
+        self.assertTrue(self.json("status", data=deep)[0]["running"])
+
+    def test_stopping_ends_those_who_wait(self):
+        node = self.node("--listen", "127.0.0.1:0", "--peer", "away=ws://127.0.0.1:1/tandem")
+        self.append("d", {"a": 1})
+        # By its socket alone: the stopped store would be waited on without a node.
+        at = "unix:" + os.path.join(self.data, "admin.sock")
+        waiters = [subprocess.Popen([support.TANDEM, "--node", at, "--json", *args],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                    env=support.environment())
+                   for args in (("wait", "away"), ("peer", "sync", "--wait"),
+                                ("op", "ls", "c", "--follow"))]
+        self.assertIn("kv.CREATE", waiters[2].stdout.readline())  # one at least is being served
+        self.end_cleanly(node)
+        for waiter in waiters:
+            _, err = waiter.communicate(timeout=support.DEADLINE_S)
+            self.assertIn(waiter.returncode, (1, 5), err)
+
+
+class Socket(support.Case):
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(support.DEADLINE_S)
+        client.connect(os.path.join(self.data, "admin.sock"))
+        self.addCleanup(client.close)
+        return client, client.makefile("r")
+
+    def test_what_is_no_request_is_answered_and_hung_up_on(self):
+        self.node()
+        for bytes_, name in ((b"nonsense\n", "PROTOCOL"), (b"x" * (1 << 20) + b"y\n", "LIMIT"),
+                             (b'{"command":"import","bytes":99999999999}\n', "LIMIT")):
+            client, lines = self.connect()
+            self.assertIn("hello", json.loads(lines.readline()))
+            client.sendall(bytes_)
+            done = json.loads(lines.readline())["done"]
+            self.assertEqual("TANDEM_E_" + name, done["error"])
+            self.assertEqual("", lines.readline())
+
+    def test_unknown_requests_are_refused_and_the_conversation_goes_on(self):
+        self.node()
+        client, lines = self.connect()
+        lines.readline()
+        for text, name in (('{"command":"dance"}', "UNSUPPORTED"), ("[]", "PROTOCOL"),
+                           ('{"command":"op.append"}', "PROTOCOL")):
+            client.sendall(text.encode() + b"\n")
+            self.assertEqual("TANDEM_E_" + name, json.loads(lines.readline())["done"]["error"])
+        client.sendall(b'{"command":"digest"}\n')
+        self.assertEqual({"code": 0, "error": "TANDEM_OK", "message": ""},
+                         json.loads(lines.readline())["done"])
+
+    def test_the_65th_caller_is_refused_until_one_has_gone(self):
+        self.node()
+        callers = [self.connect() for _ in range(64)]
+        for _, lines in callers:
+            self.assertIn("hello", lines.readline())
+        _, lines = self.connect()
+        self.assertEqual("TANDEM_E_UNREACHABLE", json.loads(lines.readline())["done"]["error"])
+        callers[0][1].close()
+        callers[0][0].close()
+
+        def served():
+            client, again = self.connect()
+            with client, again:
+                return "hello" in again.readline()
+        self.until("a place is free again", served)
+
+
+class TwoNodes(support.Case):
+    def setUp(self):
+        super().setUp()
+        self.a, self.b = os.path.join(self.folder, "a"), os.path.join(self.folder, "b")
+        self.node_b = self.node(data=self.b)
+        self.node("--listen", "127.0.0.1:0", "--peer", "b=" + self.node_b.url, data=self.a)
+
+    def in_step(self):
+        self.tandem("peer", "sync", "b", "--wait", "--timeout", "60", data=self.a)
+        self.tandem("wait", "b", "--timeout", "60", data=self.a)
+        digests = self.json("digest", data=self.a)
+        self.assertEqual(digests, self.json("digest", data=self.b))
+        return digests
+
+    def test_both_sides_hold_the_same_after_a_cut_link(self):
+        self.append("d", {"from": "a"}, data=self.a)
+        self.in_step()
+        self.tandem("peer", "pause", "b", data=self.a)
+        self.append("d", {"from": "a", "a": 1}, data=self.a)
+        self.append("d", {"from": "b", "b": 1}, data=self.b)
+        self.assertNotEqual(self.json("digest", data=self.a), self.json("digest", data=self.b))
+        self.tandem("peer", "resume", "b", data=self.a)
+        self.assertEqual(4, self.in_step()[0]["operations"])
+        shown, = self.json("doc", "show", "c", "d", data=self.a)
+        self.assertEqual([shown], self.json("doc", "show", "c", "d", data=self.b))
+        self.assertEqual((1, 1), (shown["state"]["a"], shown["state"]["b"]))
+
+    def test_expect_refuses_the_seq_of_another_origin(self):
+        self.append("d", {"a": 1}, data=self.a)
+        self.in_step()
+        self.append("d", {"a": 2}, "--expect", "2", data=self.b, code=6)
+        self.append("d", {"a": 2}, "--expect", "2", data=self.a)
+
+    def test_a_stopped_store_syncs_by_itself_when_told_to_wait(self):
+        self.append("d", {"a": 1}, data=self.b)
+        alone = os.path.join(self.folder, "alone")
+        self.tandem("peer", "add", "b", self.node_b.url, data=alone)
+        self.tandem("peer", "sync", "b", "--wait", "--timeout", "60", data=alone)
+        self.assertEqual(self.json("digest", data=self.b), self.json("digest", data=alone))
+
+
+if __name__ == "__main__":
+    support.main()

@@ -1,0 +1,904 @@
+/*
+ * The laws of models, run on one built-in model: its name is the argument.
+ *
+ * Every law folds random streams, each from a seed of its own that is printed when it fails. Values
+ * are drawn in all forms of msgpack, not only in the shortest: payloads come from strangers.
+ */
+#include "reactor/model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+/* ---- Allocations that fail on request; sanitizers want the allocator for themselves ---- */
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+    __has_feature(memory_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#define SANITIZED 1
+#endif
+
+#ifndef SANITIZED
+static long allocations_left = -1; /* the one after these fails; below zero: none does */
+static long allocations_live;
+
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *old, size_t size);
+void __libc_free(void *old);
+
+static bool allocation_fails(void)
+{
+    if (allocations_left < 0)
+        return false;
+    return allocations_left-- == 0;
+}
+
+void *malloc(size_t size)
+{
+    void *memory = allocation_fails() ? NULL : __libc_malloc(size);
+
+    allocations_live += memory != NULL;
+    return memory;
+}
+
+void *calloc(size_t count, size_t size)
+{
+    void *memory = allocation_fails() ? NULL : __libc_calloc(count, size);
+
+    allocations_live += memory != NULL;
+    return memory;
+}
+
+void *realloc(void *old, size_t size)
+{
+    void *memory = allocation_fails() ? NULL : __libc_realloc(old, size);
+
+    allocations_live += memory != NULL && !old;
+    return memory;
+}
+
+void free(void *old)
+{
+    allocations_live -= old != NULL;
+    __libc_free(old);
+}
+#endif
+
+/* ---- Randomness with a seed ---- */
+
+struct dice {
+    uint64_t seed; /* as given, to be printed */
+    uint64_t state;
+};
+
+static struct dice dice_of(uint64_t seed)
+{
+    struct dice dice = {seed, seed * 0x9e3779b97f4a7c15u};
+    return dice;
+}
+
+static uint64_t roll(struct dice *dice)
+{
+    uint64_t z = dice->state += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static uint32_t below(struct dice *dice, uint32_t limit)
+{
+    return (uint32_t)(roll(dice) % limit);
+}
+
+#define check(dice, condition) check_at(dice, condition, #condition, __LINE__)
+
+static void check_at(const struct dice *dice, bool holds, const char *condition, int line)
+{
+    if (holds)
+        return;
+    print_error("seed %llu: not so: %s\n", (unsigned long long)dice->seed, condition);
+    _fail(__FILE__, line);
+}
+
+static void put_byte(tandem_writer *out, unsigned byte)
+{
+    uint8_t bytes[1] = {(uint8_t)byte};
+
+    tandem_write_raw(out, tandem_slice_of(bytes, 1));
+}
+
+static void put_wide(tandem_writer *out, unsigned first, uint64_t value, size_t size)
+{
+    uint8_t bytes[8];
+
+    td_put_u64(bytes, value);
+    put_byte(out, first);
+    tandem_write_raw(out, tandem_slice_of(bytes + 8 - size, size));
+}
+
+static void put_random_bytes(struct dice *dice, tandem_writer *out, size_t size)
+{
+    while (size--)
+        put_byte(out, (unsigned)roll(dice) & 0xff);
+}
+
+/* Few enough to meet again, of all lengths, not all of them UTF-8. */
+static void put_random_key(struct dice *dice, tandem_writer *out)
+{
+    uint8_t key[300];
+    uint32_t which = below(dice, 24);
+    size_t size = which == 0 ? 0 : which < 16 ? 1 + which % 4 : which * 12;
+
+    memset(key, 'a' + (int)which, sizeof(key));
+    if (which == 9)
+        key[0] = 0xff;
+    switch (below(dice, 3)) {
+    case 0:
+        put_wide(out, 0xda, size, 2);
+        break;
+    case 1:
+        put_wide(out, 0xdb, size, 4);
+        break;
+    default:
+        tandem_write_string(out, tandem_slice_of(key, size));
+        return;
+    }
+    tandem_write_raw(out, tandem_slice_of(key, size));
+}
+
+static int64_t random_int(struct dice *dice)
+{
+    static const int64_t edges[] = {0,         1,         -1,        -32,           -33, 127, 128,
+                                    INT64_MAX, INT64_MIN, INT32_MAX, (int64_t)1 << 62};
+
+    if (below(dice, 2))
+        return edges[below(dice, sizeof(edges) / sizeof(edges[0]))];
+    return (int64_t)roll(dice) >> below(dice, 64);
+}
+
+static void put_random_int(struct dice *dice, tandem_writer *out)
+{
+    int64_t value = random_int(dice);
+
+    if (below(dice, 2))
+        tandem_write_int(out, value);
+    else
+        put_wide(out, 0xd3, (uint64_t)value, 8);
+}
+
+static void put_random_scalar(struct dice *dice, tandem_writer *out)
+{
+    uint32_t size = below(dice, 40);
+
+    switch (below(dice, 9)) {
+    case 0:
+        tandem_write_nil(out);
+        break;
+    case 1:
+        tandem_write_bool(out, below(dice, 2));
+        break;
+    case 2:
+        put_random_int(dice, out);
+        break;
+    case 3:
+        put_wide(out, 0xcf, roll(dice), 8);
+        break;
+    case 4:
+        put_wide(out, 0xca, roll(dice), 4);
+        break;
+    case 5:
+        put_wide(out, 0xcb, below(dice, 4) ? roll(dice) : 0x7ff4000000000001u, 8);
+        break;
+    case 6:
+        put_random_key(dice, out);
+        break;
+    case 7:
+        put_wide(out, below(dice, 2) ? 0xc5 : 0xda, size, 2);
+        put_random_bytes(dice, out, size);
+        break;
+    default:
+        put_wide(out, 0xc7, size, 1);
+        put_random_bytes(dice, out, size + 1);
+        break;
+    }
+}
+
+/* One valid value of at most depth levels. */
+static void put_random_value(struct dice *dice, tandem_writer *out, unsigned depth)
+{
+    uint32_t count = below(dice, 4);
+    uint32_t shape = below(dice, 8);
+
+    if (below(dice, 40) == 0) /* as deep as it may be */
+        for (; depth; depth--)
+            tandem_write_array(out, 1);
+    if (depth == 0 || shape < 4) {
+        put_random_scalar(dice, out);
+        return;
+    }
+    if (shape < 6) {
+        put_wide(out, 0xdc, count, 2);
+        while (count--)
+            put_random_value(dice, out, depth - 1);
+        return;
+    }
+    put_wide(out, 0xdf, count, 4);
+    while (count--) {
+        if (below(dice, 4))
+            put_random_key(dice, out);
+        else
+            put_random_value(dice, out, depth - 1);
+        put_random_value(dice, out, depth - 1);
+    }
+}
+
+/* ---- The model under test, and inputs that it likes ---- */
+
+struct subject {
+    const tandem_model *model;
+    const char *verbs[3];
+    void (*put_input)(struct dice *dice, const char *verb, tandem_writer *out);
+};
+
+static void put_kv_input(struct dice *dice, const char *verb, tandem_writer *out)
+{
+    uint32_t count = below(dice, 7);
+
+    if (strcmp(verb, "SET") != 0) {
+        tandem_write_array(out, count);
+        while (count--)
+            put_random_key(dice, out);
+        return;
+    }
+    put_wide(out, 0xde, count, 2);
+    while (count--) {
+        put_random_key(dice, out);
+        put_random_value(dice, out, 4);
+    }
+}
+
+static void put_counter_input(struct dice *dice, const char *verb, tandem_writer *out)
+{
+    (void)verb;
+    put_random_int(dice, out);
+}
+
+static void put_log_input(struct dice *dice, const char *verb, tandem_writer *out)
+{
+    (void)verb;
+    put_random_value(dice, out, TANDEM_PAYLOAD_DEPTH_MAX);
+}
+
+static const struct subject subjects[] = {
+    {&tandem_model_kv, {"SET", "UNSET"}, put_kv_input},
+    {&tandem_model_counter, {"ADD"}, put_counter_input},
+    {&tandem_model_log, {"APPEND"}, put_log_input},
+};
+
+static const struct subject *subject;
+static const tandem_model *model;
+
+static const char *random_verb(struct dice *dice)
+{
+    return subject->verbs[1] && below(dice, 3) == 0 ? subject->verbs[1] : subject->verbs[0];
+}
+
+struct operation {
+    const char *verb;
+    tandem_writer payload;
+};
+
+/* Mostly what the model likes; else a value, or a verb, that it never asked for. */
+static struct operation random_operation(struct dice *dice)
+{
+    static const char *const strange[] = {"", "SE", "SETS", "set", "ADD", "APPEND", "CREATE", "\n"};
+    struct operation operation = {.verb = random_verb(dice)};
+    uint32_t kind = below(dice, 10);
+
+    tandem_writer_init(&operation.payload);
+    if (kind == 0)
+        operation.verb = strange[below(dice, sizeof(strange) / sizeof(strange[0]))];
+    if (kind < 3)
+        put_random_value(dice, &operation.payload, TANDEM_PAYLOAD_DEPTH_MAX);
+    else
+        subject->put_input(dice, operation.verb, &operation.payload);
+    assert_int_equal(TANDEM_OK, tandem_msgpack_validate(tandem_writer_slice(&operation.payload),
+                                                        TANDEM_PAYLOAD_DEPTH_MAX,
+                                                        TANDEM_PAYLOAD_ITEMS_MAX));
+    return operation;
+}
+
+static tandem_err apply_bytes(void *state, const char *verb, tandem_slice payload)
+{
+    static const uint8_t zeros[TANDEM_HASH_BYTES];
+    tandem_change change = {
+        .verb = tandem_slice_text(verb),
+        .payload = payload,
+        .hlc = 1,
+        .origin = zeros,
+        .seq = 1,
+        .hash = zeros,
+    };
+
+    return model->apply(state, &change);
+}
+
+static tandem_err apply_to(void *state, const struct operation *operation)
+{
+    return apply_bytes(state, operation->verb, tandem_writer_slice(&operation->payload));
+}
+
+static void *open_state(void)
+{
+    void *state = NULL;
+
+    assert_int_equal(TANDEM_OK, model->state_open(&state));
+    assert_non_null(state);
+    return state;
+}
+
+static tandem_writer shown(const void *state)
+{
+    tandem_writer out;
+
+    tandem_writer_init(&out);
+    assert_int_equal(TANDEM_OK, model->show(state, &out));
+    return out;
+}
+
+static tandem_writer saved(const void *state)
+{
+    tandem_writer out;
+
+    tandem_writer_init(&out);
+    assert_int_equal(TANDEM_OK, model->save(state, &out));
+    return out;
+}
+
+static bool writers_equal(const tandem_writer *a, const tandem_writer *b)
+{
+    return tandem_slice_equal(tandem_writer_slice(a), tandem_writer_slice(b));
+}
+
+static bool states_equal(const void *a, const void *b)
+{
+    tandem_writer x = shown(a), y = shown(b);
+    bool equal = writers_equal(&x, &y);
+
+    tandem_writer_release(&x);
+    tandem_writer_release(&y);
+    return equal;
+}
+
+static void *random_state(struct dice *dice, unsigned operations)
+{
+    void *state = open_state();
+
+    while (operations--) {
+        struct operation operation = random_operation(dice);
+
+        apply_to(state, &operation);
+        tandem_writer_release(&operation.payload);
+    }
+    return state;
+}
+
+enum { SEEDS = 150, OPERATIONS = 40 };
+
+/* ---- The laws ---- */
+
+static void restoring_in_the_middle_equals_the_whole_fold(void **unused)
+{
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct dice dice = dice_of(seed);
+        void *whole = random_state(&dice, below(&dice, OPERATIONS));
+        tandem_writer snapshot = saved(whole), again;
+        void *rest = NULL;
+
+        check(&dice, model->restore(tandem_writer_slice(&snapshot), &rest) == TANDEM_OK);
+        check(&dice, states_equal(whole, rest));
+        again = saved(rest);
+        check(&dice, writers_equal(&snapshot, &again));
+        for (unsigned i = 0; i < OPERATIONS; i++) {
+            struct operation operation = random_operation(&dice);
+            tandem_err err = apply_to(whole, &operation);
+
+            check(&dice, apply_to(rest, &operation) == err);
+            check(&dice, states_equal(whole, rest));
+            tandem_writer_release(&operation.payload);
+        }
+        tandem_writer_release(&snapshot);
+        tandem_writer_release(&again);
+        model->state_free(whole);
+        model->state_free(rest);
+    }
+}
+
+static void a_refused_operation_changes_nothing(void **unused)
+{
+    unsigned applied = 0, refused = 0;
+
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct dice dice = dice_of(seed);
+        void *state = open_state();
+
+        for (unsigned i = 0; i < OPERATIONS; i++) {
+            struct operation operation = random_operation(&dice);
+            tandem_writer before = shown(state), after;
+            tandem_err err = apply_to(state, &operation);
+
+            check(&dice, err == TANDEM_OK || err == TANDEM_E_INPUT);
+            after = shown(state);
+            if (err != TANDEM_OK)
+                check(&dice, writers_equal(&before, &after));
+            applied += err == TANDEM_OK;
+            refused += err != TANDEM_OK;
+            tandem_writer_release(&before);
+            tandem_writer_release(&after);
+            tandem_writer_release(&operation.payload);
+        }
+        model->state_free(state);
+    }
+    /* Or else the generator proves nothing. */
+    assert_true(applied > SEEDS * OPERATIONS / 4);
+    assert_true(refused > SEEDS);
+}
+
+static void show_is_canonical(void **unused)
+{
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct dice dice = dice_of(seed);
+        void *state = random_state(&dice, below(&dice, OPERATIONS));
+        tandem_writer out = shown(state), canonical;
+
+        tandem_writer_init(&canonical);
+        check(&dice, tandem_msgpack_validate(tandem_writer_slice(&out),
+                                             TANDEM_PAYLOAD_DEPTH_MAX + 1,
+                                             UINT32_MAX) == TANDEM_OK);
+        check(&dice, tandem_write_canonical(&canonical, tandem_writer_slice(&out)) == TANDEM_OK);
+        check(&dice, writers_equal(&out, &canonical));
+        tandem_writer_release(&out);
+        tandem_writer_release(&canonical);
+        model->state_free(state);
+    }
+}
+
+/* Accepted, and by the fold; or refused with a sentence, and nothing written. */
+static void prepare_agrees_with_apply(void **unused)
+{
+    for (uint64_t seed = 1; seed <= SEEDS * 10; seed++) {
+        struct dice dice = dice_of(seed);
+        struct operation operation = random_operation(&dice);
+        tandem_slice input = tandem_writer_slice(&operation.payload);
+        void *state = open_state(), *other = open_state();
+        tandem_writer payload, canonical;
+        char why[128] = "";
+        tandem_err err;
+
+        tandem_writer_init(&payload);
+        tandem_writer_init(&canonical);
+        put_byte(&payload, 0x2a); /* prepare appends */
+        err = model->prepare(model->prepare_reads_state ? state : NULL,
+                             tandem_slice_text(operation.verb), input, &payload, why);
+        check(&dice, err == apply_to(other, &operation));
+        if (err == TANDEM_OK) {
+            tandem_slice made = tandem_slice_of(payload.bytes + 1, payload.size - 1);
+
+            check(&dice, apply_bytes(state, operation.verb, made) == TANDEM_OK);
+            check(&dice, states_equal(state, other));
+            check(&dice, tandem_write_canonical(&canonical, made) == TANDEM_OK);
+            check(&dice, tandem_slice_equal(made, tandem_writer_slice(&canonical)));
+        } else {
+            check(&dice, err == TANDEM_E_INPUT);
+            check(&dice, payload.size == 1);
+            check(&dice, why[0] && strlen(why) < 128);
+        }
+        tandem_writer_release(&payload);
+        tandem_writer_release(&canonical);
+        tandem_writer_release(&operation.payload);
+        model->state_free(state);
+        model->state_free(other);
+    }
+}
+
+static void an_unknown_verb_is_refused_in_words(void **unused)
+{
+    static const char *const verbs[] = {"", "FOO", "set", "SE", "CREATE", "DELETE", "ADD "};
+    static const uint8_t nil[] = {0xc0};
+
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        void *state = open_state();
+        tandem_writer payload;
+        char why[128] = "";
+
+        tandem_writer_init(&payload);
+        assert_int_equal(TANDEM_E_INPUT,
+                         model->prepare(state, tandem_slice_text(verbs[i]),
+                                        tandem_slice_of(nil, 1), &payload, why));
+        assert_int_equal(0, payload.size);
+        assert_non_null(strstr(why, model->name));
+        assert_int_equal(TANDEM_E_INPUT, apply_bytes(state, verbs[i], tandem_slice_of(nil, 1)));
+        tandem_writer_release(&payload);
+        model->state_free(state);
+    }
+}
+
+/* Damage is noticed, or what is left is a state like any other. */
+static void check_restored(struct dice *dice, tandem_slice snapshot)
+{
+    struct operation operation;
+    tandem_writer out;
+    void *state = NULL;
+    tandem_err err = model->restore(snapshot, &state);
+
+    check(dice, err == TANDEM_OK || err == TANDEM_E_CORRUPT);
+    if (err != TANDEM_OK) {
+        check(dice, state == NULL);
+        return;
+    }
+    out = saved(state);
+    check(dice, tandem_slice_equal(tandem_writer_slice(&out), snapshot));
+    operation = random_operation(dice);
+    err = apply_to(state, &operation);
+    check(dice, err == TANDEM_OK || err == TANDEM_E_INPUT);
+    tandem_writer_release(&out);
+    tandem_writer_release(&operation.payload);
+    model->state_free(state);
+}
+
+static void a_damaged_snapshot_is_noticed_or_valid(void **unused)
+{
+    for (uint64_t seed = 1; seed <= SEEDS / 5; seed++) {
+        struct dice dice = dice_of(seed);
+        void *state = random_state(&dice, below(&dice, 12)), *restored = NULL;
+        tandem_writer snapshot = saved(state);
+
+        /* One value cut short, or with something behind it, is not one value. */
+        for (size_t size = 0; size < snapshot.size; size++)
+            check(&dice, model->restore(tandem_slice_of(snapshot.bytes, size), &restored) ==
+                             TANDEM_E_CORRUPT);
+        for (size_t at = 0; at < snapshot.size; at++) {
+            uint8_t kept = snapshot.bytes[at];
+
+            snapshot.bytes[at] ^= (uint8_t)(1u << below(&dice, 8));
+            check_restored(&dice, tandem_writer_slice(&snapshot));
+            snapshot.bytes[at] = kept;
+        }
+        put_byte(&snapshot, 0xc0);
+        check(&dice, model->restore(tandem_writer_slice(&snapshot), &restored) == TANDEM_E_CORRUPT);
+        check(&dice, restored == NULL);
+        tandem_writer_release(&snapshot);
+        model->state_free(state);
+    }
+}
+
+#ifndef SANITIZED
+/* An input that the model takes, and large enough to make its tables and buffers grow. */
+static struct operation large_operation(unsigned start, unsigned count)
+{
+    struct operation operation = {.verb = subject->verbs[0]};
+
+    tandem_writer_init(&operation.payload);
+    if (model == &tandem_model_counter) {
+        tandem_write_int(&operation.payload, count);
+        return operation;
+    }
+    tandem_write_map(&operation.payload, count);
+    for (unsigned i = start; i < start + count; i++) {
+        char key[32];
+
+        snprintf(key, sizeof(key), "key %u", i);
+        tandem_write_text(&operation.payload, key);
+        tandem_write_uint(&operation.payload, start);
+    }
+    return operation;
+}
+
+/*
+ * Each allocation of the call under test fails once: this is the loop's end, when the call came
+ * through with failures to spare. A call may also come through without (qsort needs no memory).
+ */
+static bool all_have_failed(void)
+{
+    bool spare = allocations_left >= 0;
+
+    allocations_left = -1;
+    return spare;
+}
+
+static void running_out_of_memory_changes_nothing(void **unused)
+{
+    struct operation first = large_operation(0, 100), second = large_operation(50, 400);
+    void *done = open_state();
+    bool finished = false;
+    long refused = 0;
+
+    assert_int_equal(TANDEM_OK, apply_to(done, &first));
+    assert_int_equal(TANDEM_OK, apply_to(done, &second));
+    for (long failing = 0; !finished; failing++) {
+        void *state = open_state();
+        tandem_writer before, after;
+        tandem_err err;
+        long live;
+
+        assert_int_equal(TANDEM_OK, apply_to(state, &first));
+        before = shown(state);
+        live = allocations_live;
+        allocations_left = failing;
+        err = apply_to(state, &second);
+        finished = all_have_failed();
+        if (err != TANDEM_OK) {
+            assert_int_equal(TANDEM_E_NOMEM, err);
+            assert_int_equal(live, allocations_live);
+            after = shown(state);
+            assert_true(writers_equal(&before, &after));
+            tandem_writer_release(&after);
+            refused++;
+            assert_int_equal(TANDEM_OK, apply_to(state, &second));
+        }
+        assert_true(states_equal(state, done));
+        tandem_writer_release(&before);
+        model->state_free(state);
+    }
+    assert_true(model == &tandem_model_counter || refused > 0);
+    tandem_writer_release(&first.payload);
+    tandem_writer_release(&second.payload);
+    model->state_free(done);
+}
+
+static void running_out_of_memory_while_restoring_leaks_nothing(void **unused)
+{
+    struct operation first = large_operation(0, 400);
+    void *state = open_state();
+    bool finished = false;
+    tandem_writer snapshot;
+    long refused = 0;
+
+    assert_int_equal(TANDEM_OK, apply_to(state, &first));
+    snapshot = saved(state);
+    for (long failing = 0; !finished; failing++) {
+        long live = allocations_live;
+        void *restored = NULL;
+        tandem_err err;
+
+        allocations_left = failing;
+        err = model->restore(tandem_writer_slice(&snapshot), &restored);
+        finished = all_have_failed();
+        if (err != TANDEM_OK) {
+            assert_int_equal(TANDEM_E_NOMEM, err);
+            assert_null(restored);
+            refused++;
+        } else {
+            assert_true(states_equal(state, restored));
+            model->state_free(restored);
+        }
+        assert_int_equal(live, allocations_live);
+    }
+    assert_true(refused > 0);
+    tandem_writer_release(&snapshot);
+    tandem_writer_release(&first.payload);
+    model->state_free(state);
+}
+
+static void running_out_of_memory_while_showing_is_told(void **unused)
+{
+    struct operation first = large_operation(0, 400);
+    void *state = open_state();
+    tandem_writer whole;
+    bool finished = false;
+    long refused = 0;
+
+    assert_int_equal(TANDEM_OK, apply_to(state, &first));
+    whole = shown(state);
+    for (long failing = 0; !finished; failing++) {
+        long live = allocations_live;
+        tandem_writer out;
+        tandem_err err;
+
+        tandem_writer_init(&out);
+        allocations_left = failing;
+        err = model->show(state, &out);
+        finished = all_have_failed();
+        if (err == TANDEM_OK)
+            assert_true(writers_equal(&whole, &out));
+        else
+            assert_int_equal(TANDEM_E_NOMEM, err);
+        refused += err != TANDEM_OK;
+        tandem_writer_release(&out);
+        assert_int_equal(live, allocations_live);
+    }
+    assert_true(refused > 0);
+    tandem_writer_release(&whole);
+    tandem_writer_release(&first.payload);
+    model->state_free(state);
+}
+#endif
+
+/* ---- What is each model's own ---- */
+
+/* Apply a payload given as bytes, and expect err. */
+static void apply_expecting(tandem_err err, void *state, const char *verb, const char *bytes,
+                            size_t size)
+{
+    assert_int_equal(err, apply_bytes(state, verb, tandem_slice_of(bytes, size)));
+}
+#define APPLY(err, state, verb, bytes) apply_expecting(err, state, verb, bytes, sizeof(bytes) - 1)
+
+static void shows(const void *state, const char *bytes, size_t size)
+{
+    tandem_writer out = shown(state);
+
+    assert_int_equal(size, out.size);
+    assert_memory_equal(bytes, out.bytes, size);
+    tandem_writer_release(&out);
+}
+#define SHOWS(state, bytes) shows(state, bytes, sizeof(bytes) - 1)
+
+static void tells(const char *verb, const char *input, size_t size, const char *sentence)
+{
+    tandem_writer payload;
+    char why[128] = "";
+
+    tandem_writer_init(&payload);
+    assert_int_equal(TANDEM_E_INPUT, model->prepare(NULL, tandem_slice_text(verb),
+                                                    tandem_slice_of(input, size), &payload, why));
+    assert_string_equal(sentence, why);
+    tandem_writer_release(&payload);
+}
+#define TELLS(verb, input, sentence) tells(verb, input, sizeof(input) - 1, sentence)
+
+static void kv_sets_unsets_and_sorts(void **unused)
+{
+    void *kv = open_state();
+
+    SHOWS(kv, "\x80");
+    APPLY(TANDEM_OK, kv, "SET", "\x82\xa1z\x01\xa1" "a\xc0");
+    SHOWS(kv, "\x82\xa1" "a\xc0\xa1z\x01");
+    APPLY(TANDEM_OK, kv, "SET", "\x82\xa0\xd1\x00\x07\xa1z\x02");
+    SHOWS(kv, "\x83\xa0\x07\xa1" "a\xc0\xa1z\x02");
+    APPLY(TANDEM_OK, kv, "UNSET", "\x93\xa1" "a\xa7missing\xa1" "a");
+    SHOWS(kv, "\x82\xa0\x07\xa1z\x02");
+    APPLY(TANDEM_OK, kv, "UNSET", "\x92\xa0\xa1z");
+    SHOWS(kv, "\x80");
+    APPLY(TANDEM_OK, kv, "SET", "\x81\xa1q\xc3");
+    SHOWS(kv, "\x81\xa1q\xc3");
+    APPLY(TANDEM_OK, kv, "SET", "\x80");
+    APPLY(TANDEM_OK, kv, "UNSET", "\x90");
+    SHOWS(kv, "\x81\xa1q\xc3");
+    model->state_free(kv);
+}
+
+static void kv_of_equal_keys_in_one_set_the_last_wins(void **unused)
+{
+    void *kv = open_state();
+
+    APPLY(TANDEM_OK, kv, "SET", "\x83\xa1k\x01\xd9\x01k\x02\xa1k\x03");
+    SHOWS(kv, "\x81\xa1k\x03");
+    model->state_free(kv);
+}
+
+static void kv_checks_all_of_a_payload_before_it_changes_any(void **unused)
+{
+    void *kv = open_state();
+
+    APPLY(TANDEM_OK, kv, "SET", "\x82\xa1" "a\x01\xa1" "b\x02");
+    APPLY(TANDEM_E_INPUT, kv, "SET", "\x82\xa1" "a\x09\x05\x09");
+    APPLY(TANDEM_E_INPUT, kv, "UNSET", "\x92\xa1" "a\x05");
+    APPLY(TANDEM_E_INPUT, kv, "UNSET", "\x91\xa1" "a\xc0");
+    APPLY(TANDEM_E_INPUT, kv, "SET", "\x81\xa1" "a\x09\xc0");
+    APPLY(TANDEM_E_INPUT, kv, "SET", "");
+    SHOWS(kv, "\x82\xa1" "a\x01\xa1" "b\x02");
+    model->state_free(kv);
+}
+
+static void kv_tells_what_is_wrong(void **unused)
+{
+    TELLS("SET", "\x90", "kv.SET takes an object, not an array");
+    TELLS("SET", "\x81\x01\x01", "kv.SET takes strings as keys, not an integer");
+    TELLS("UNSET", "\x80", "kv.UNSET takes an array of keys, not an object");
+    TELLS("UNSET", "\x91\xc3", "kv.UNSET takes strings as keys, not a boolean");
+    TELLS("DROP", "\xc0", "kv has no such operation; it takes SET and UNSET");
+}
+
+static void counter_adds_and_what_would_overflow_is_a_no_op(void **unused)
+{
+    void *counter = open_state();
+
+    SHOWS(counter, "\x00");
+    APPLY(TANDEM_OK, counter, "ADD", "\xcf\x7f\xff\xff\xff\xff\xff\xff\xfe");
+    APPLY(TANDEM_OK, counter, "ADD", "\xd1\x00\x01");
+    SHOWS(counter, "\xcf\x7f\xff\xff\xff\xff\xff\xff\xff");
+    APPLY(TANDEM_E_INPUT, counter, "ADD", "\x01");
+    SHOWS(counter, "\xcf\x7f\xff\xff\xff\xff\xff\xff\xff");
+    APPLY(TANDEM_OK, counter, "ADD", "\xd3\x80\x00\x00\x00\x00\x00\x00\x00");
+    SHOWS(counter, "\xff");
+    APPLY(TANDEM_E_INPUT, counter, "ADD", "\xd3\x80\x00\x00\x00\x00\x00\x00\x00");
+    APPLY(TANDEM_E_INPUT, counter, "ADD", "\xcf\x80\x00\x00\x00\x00\x00\x00\x00");
+    APPLY(TANDEM_E_INPUT, counter, "ADD", "\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00");
+    SHOWS(counter, "\xff");
+    model->state_free(counter);
+}
+
+static void counter_tells_what_is_wrong(void **unused)
+{
+    TELLS("ADD", "\xa1" "1", "counter.ADD takes an integer, not a string");
+    TELLS("ADD", "\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00",
+          "counter.ADD takes an integer, not a real number");
+    TELLS("ADD", "\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+          "counter.ADD takes an integer up to 9223372036854775807, not 18446744073709551615");
+    TELLS("SUBTRACT", "\x01", "counter has no such operation; it takes ADD");
+}
+
+static void log_keeps_everything_in_order(void **unused)
+{
+    void *list = open_state();
+
+    SHOWS(list, "\x90");
+    APPLY(TANDEM_OK, list, "APPEND", "\xc0");
+    APPLY(TANDEM_OK, list, "APPEND", "\x82\xa1z\x01\xa1" "a\xca\x3f\x80\x00\x00");
+    APPLY(TANDEM_OK, list, "APPEND", "\xc0");
+    SHOWS(list, "\x93\xc0\x82\xa1" "a\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xa1z\x01\xc0");
+    APPLY(TANDEM_E_INPUT, list, "APPEND", "\xc0\xc0");
+    APPLY(TANDEM_E_INPUT, list, "APPEND", "\x91");
+    TELLS("PREPEND", "\xc0", "log has no such operation; it takes APPEND");
+    model->state_free(list);
+}
+
+#ifdef SANITIZED
+#define LAWS_OF_MEMORY
+#else
+#define LAWS_OF_MEMORY                                                                             \
+    cmocka_unit_test(running_out_of_memory_changes_nothing),                                       \
+        cmocka_unit_test(running_out_of_memory_while_restoring_leaks_nothing),                     \
+        cmocka_unit_test(running_out_of_memory_while_showing_is_told),
+#endif
+
+#define LAWS                                                                                       \
+    cmocka_unit_test(restoring_in_the_middle_equals_the_whole_fold),                               \
+        cmocka_unit_test(a_refused_operation_changes_nothing),                                     \
+        cmocka_unit_test(show_is_canonical), cmocka_unit_test(prepare_agrees_with_apply),          \
+        cmocka_unit_test(an_unknown_verb_is_refused_in_words),                                     \
+        cmocka_unit_test(a_damaged_snapshot_is_noticed_or_valid), LAWS_OF_MEMORY
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest kv[] = {
+        LAWS
+        cmocka_unit_test(kv_sets_unsets_and_sorts),
+        cmocka_unit_test(kv_of_equal_keys_in_one_set_the_last_wins),
+        cmocka_unit_test(kv_checks_all_of_a_payload_before_it_changes_any),
+        cmocka_unit_test(kv_tells_what_is_wrong),
+    };
+    const struct CMUnitTest counter[] = {
+        LAWS
+        cmocka_unit_test(counter_adds_and_what_would_overflow_is_a_no_op),
+        cmocka_unit_test(counter_tells_what_is_wrong),
+    };
+    const struct CMUnitTest list[] = {
+        LAWS
+        cmocka_unit_test(log_keeps_everything_in_order),
+    };
+
+    for (size_t i = 0; argc == 2 && i < sizeof(subjects) / sizeof(subjects[0]); i++)
+        if (strcmp(argv[1], subjects[i].model->name) == 0)
+            subject = &subjects[i];
+    if (!subject) {
+        fprintf(stderr, "usage: %s kv|counter|log\n", argv[0]);
+        return 2;
+    }
+    model = subject->model;
+    if (model == &tandem_model_kv)
+        return cmocka_run_group_tests_name("model kv", kv, NULL, NULL);
+    if (model == &tandem_model_counter)
+        return cmocka_run_group_tests_name("model counter", counter, NULL, NULL);
+    return cmocka_run_group_tests_name("model log", list, NULL, NULL);
+}

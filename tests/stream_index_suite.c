@@ -1,0 +1,857 @@
+/*
+ * The stream index on each backend (argv[1]: lmdb, memory): what it says depends on the operations
+ * held, not on the order in which they came; it can be lost and built again.
+ */
+#include "tests/operation_maker.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/stream_index.h"
+
+static void random_bytes(tandem_env *env, void *out, size_t size)
+{
+    static uint8_t next;
+
+    for (size_t i = 0; i < size; i++)
+        ((uint8_t *)out)[i] = next++;
+}
+
+static uint64_t no_time(tandem_env *env)
+{
+    return 0;
+}
+
+static const struct tandem_env_ops env_ops = {no_time, no_time, random_bytes};
+static tandem_env env = {.ops = &env_ops};
+
+static bool on_lmdb;
+
+/* An operations store in memory, and an index on the backend under test. */
+struct bed {
+    char folder[256];
+    td_memory_disk *disk;
+    td_op_store *ops;
+    td_store *store; /* the index's */
+    td_stream_index *index;
+};
+
+static td_op_store *ops_open(void)
+{
+    td_store *store;
+    td_op_store *ops;
+
+    assert_int_equal(TANDEM_OK, td_memory_store_open(&env, NULL, td_op_store_tables,
+                                                     td_op_store_table_count, &store));
+    assert_int_equal(TANDEM_OK, td_op_store_open(&env, store, &ops));
+    return ops;
+}
+
+static tandem_err try_index(struct bed *bed)
+{
+    if (on_lmdb)
+        assert_int_equal(TANDEM_OK,
+                         td_lmdb_store_open(&env, bed->folder, td_stream_index_tables,
+                                            td_stream_index_table_count, &bed->store));
+    else
+        assert_int_equal(TANDEM_OK,
+                         td_memory_store_open(&env, bed->disk, td_stream_index_tables,
+                                              td_stream_index_table_count, &bed->store));
+    return td_stream_index_open(&env, bed->store, bed->ops, &bed->index);
+}
+
+static void folder_empty(const char *folder)
+{
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    char path[300];
+
+    for (unsigned i = 0; i < 2; i++) {
+        snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
+        unlink(path);
+    }
+}
+
+/* What a rebuild does: all that was there is gone. */
+static void index_drop(struct bed *bed)
+{
+    td_stream_index_free(bed->index);
+    bed->index = NULL;
+    if (on_lmdb) {
+        folder_empty(bed->folder);
+    } else {
+        td_memory_disk_free(bed->disk);
+        assert_int_equal(TANDEM_OK, td_memory_disk_open(&bed->disk));
+    }
+    assert_int_equal(TANDEM_OK, try_index(bed));
+}
+
+static struct bed *bed_open(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    struct bed *bed = calloc(1, sizeof(*bed));
+
+    assert_non_null(bed);
+    snprintf(bed->folder, sizeof(bed->folder), "%s/tandem-index-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(bed->folder));
+    assert_int_equal(TANDEM_OK, td_memory_disk_open(&bed->disk));
+    bed->ops = ops_open();
+    assert_int_equal(TANDEM_OK, try_index(bed));
+    return bed;
+}
+
+static void bed_free(struct bed *bed)
+{
+    td_stream_index_free(bed->index);
+    td_op_store_free(bed->ops);
+    td_memory_disk_free(bed->disk);
+    folder_empty(bed->folder);
+    assert_int_equal(0, rmdir(bed->folder));
+    free(bed);
+}
+
+static int setup(void **state)
+{
+    *state = bed_open();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    bed_free(*state);
+    return 0;
+}
+
+static uint64_t index_all(struct bed *bed)
+{
+    uint64_t position = 0;
+    bool current = false;
+
+    while (!current)
+        assert_int_equal(TANDEM_OK,
+                         td_stream_index_advance(bed->index, 7, &position, &current));
+    return position;
+}
+
+static tandem_slice s(const char *text)
+{
+    return tandem_slice_text(text);
+}
+
+static td_document_info info_of(struct bed *bed, const char *document)
+{
+    td_document_info info;
+
+    assert_int_equal(TANDEM_OK, td_stream_index_document(bed->index, s("c"), s(document), &info));
+    return info;
+}
+
+static uint64_t count_of(struct bed *bed, const char *document, const char *branch,
+                         const char *scope)
+{
+    uint64_t count;
+
+    assert_int_equal(TANDEM_OK, td_stream_index_count(bed->index, s("c"), s(document), s(branch),
+                                                      s(scope), &count));
+    return count;
+}
+
+struct listing {
+    uint64_t hlc[600];
+    uint64_t ordinal[600];
+    size_t count, max;
+};
+
+static tandem_err list_entry(void *context, const td_place *place, uint64_t ordinal)
+{
+    struct listing *listing = context;
+
+    assert_true(listing->count < 600);
+    listing->hlc[listing->count] = td_get_u64(place->bytes);
+    listing->ordinal[listing->count++] = ordinal;
+    return listing->count == listing->max ? TANDEM_END : TANDEM_OK;
+}
+
+static struct listing entries_after(struct bed *bed, const char *document, const char *branch,
+                                    const char *scope, const td_place *after)
+{
+    struct listing listing = {.max = SIZE_MAX};
+
+    assert_int_equal(TANDEM_OK,
+                     td_stream_index_entries(bed->index, s("c"), s(document), s(branch), s(scope),
+                                             after, list_entry, &listing));
+    return listing;
+}
+
+static td_place place_at(uint64_t hlc)
+{
+    td_place place = {{0}};
+
+    td_put_u64(place.bytes, hlc);
+    return place;
+}
+
+/* ---- Order ---- */
+
+static void entries_stand_in_total_order_however_they_came(void **state)
+{
+    enum { COUNT = 100 };
+    struct made made[COUNT];
+    size_t order[COUNT];
+
+    for (uint32_t i = 0; i < COUNT; i++)
+        make_single("c", i + 1, 1000 + i / 3, "d", "main", "global", "log.APPEND", &made[i]);
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        struct bed *bed = bed_open();
+        td_place zero = {{0}};
+        struct listing listing;
+
+        shuffle(order, COUNT, seed);
+        for (size_t i = 0; i < COUNT; i += 10) {
+            arrive(bed->ops, made, order + i, 10);
+            index_all(bed);
+        }
+        listing = entries_after(bed, "d", "main", "global", &zero);
+        assert_int_equal(COUNT, listing.count);
+        /* Places rise with the number of the origin, so order[] inverted is what is expected. */
+        for (size_t i = 0; i < COUNT; i++) {
+            assert_int_equal(1000 + i / 3, listing.hlc[i]);
+            assert_int_equal(i, order[listing.ordinal[i] - 1]);
+        }
+        bed_free(bed);
+    }
+    made_release(made, COUNT);
+}
+
+static void entries_go_on_after_a_place_and_stop_when_told(void **state)
+{
+    struct bed *bed = *state;
+    struct made made[5];
+    struct listing listing = {.max = 2};
+    td_place after;
+
+    for (uint32_t i = 0; i < 5; i++)
+        make_single("c", i + 1, 10 + i, "d", "main", "global", "log.APPEND", &made[i]);
+    arrive(bed->ops, made, NULL, 5);
+    index_all(bed);
+    td_put_u64(after.bytes, 11);
+    memcpy(after.bytes + 8, made[1].operation.origin, TANDEM_ORIGIN_BYTES);
+    td_put_u64(after.bytes + 24, 1);
+    memcpy(after.bytes + 32, made[1].operation.hash, 16);
+    assert_int_equal(TANDEM_OK,
+                     td_stream_index_entries(bed->index, s("c"), s("d"), s("main"), s("global"),
+                                             &after, list_entry, &listing));
+    assert_int_equal(2, listing.count);
+    assert_int_equal(12, listing.hlc[0]);
+    assert_int_equal(13, listing.hlc[1]);
+    assert_int_equal(0, count_of(bed, "d", "main", "other"));
+    assert_int_equal(0, entries_after(bed, "e", "main", "global", &after).count);
+    made_release(made, 5);
+}
+
+static void the_newest_arrival_is_the_documents_position(void **state)
+{
+    struct bed *bed = *state;
+    struct made made[3];
+
+    make_single("c", 7, 500, "d", "main", "global", "kv.SET", &made[0]);
+    make_single("c", 8, 900, "d", "other", "side", "kv.SET", &made[1]);
+    make_single("c", 9, 100, "d", "main", "global", "kv.SET", &made[2]);
+    arrive(bed->ops, made, NULL, 3);
+    assert_int_equal(3, index_all(bed));
+    assert_true(info_of(bed, "d").known);
+    assert_int_equal(3, info_of(bed, "d").operations);
+    assert_int_equal(3, info_of(bed, "d").last_ordinal);
+    assert_int_equal(1, info_of(bed, "d").last_seq);
+    assert_memory_equal(made[2].operation.origin, info_of(bed, "d").last_origin,
+                        TANDEM_ORIGIN_BYTES);
+    assert_false(info_of(bed, "nothing").known);
+    made_release(made, 3);
+}
+
+/* ---- Lifecycle ---- */
+
+/* What a document is must be the same after every order of arrival. */
+static td_document_info info_after_any_order(const struct made *made, size_t count)
+{
+    td_document_info first = {0};
+    size_t order[16];
+
+    assert_true(count <= 16);
+    for (uint64_t seed = 0; seed < 24; seed++) {
+        struct bed *bed = bed_open();
+        td_document_info info;
+
+        shuffle(order, count, seed);
+        /* In batches of several sizes. */
+        for (size_t at = 0; at < count;) {
+            size_t size = 1 + seed % 4 < count - at ? 1 + seed % 4 : count - at;
+
+            arrive(bed->ops, made, order + at, size);
+            index_all(bed);
+            at += size;
+        }
+        info = info_of(bed, "d");
+        info.last_ordinal = 0;
+        info.last_seq = 0;
+        memset(info.last_origin, 0, sizeof(info.last_origin));
+        if (seed == 0)
+            first = info;
+        assert_int_equal(first.created, info.created);
+        assert_int_equal(first.deleted, info.deleted);
+        assert_int_equal(first.conflict, info.conflict);
+        assert_int_equal(first.operations, info.operations);
+        assert_string_equal(first.model, info.model);
+        assert_memory_equal(first.epoch.bytes, info.epoch.bytes, sizeof(info.epoch.bytes));
+        bed_free(bed);
+    }
+    return first;
+}
+
+struct life {
+    uint64_t hlc;
+    const char *type;
+};
+
+/* expected: the hlc of the epoch, 0 if never created. */
+static void check_life(const struct life *lives, size_t count, const char *model, uint64_t epoch,
+                       bool deleted, bool conflict)
+{
+    struct made made[16];
+    td_document_info info;
+
+    for (size_t i = 0; i < count; i++) {
+        bool lifecycle = strstr(lives[i].type, "CREATE") || strstr(lives[i].type, "DELETE");
+
+        make_single("c", (uint32_t)i + 1, lives[i].hlc, "d", i % 2 ? "main" : "side",
+                    lifecycle ? "document" : "global", lives[i].type, &made[i]);
+    }
+    info = info_after_any_order(made, count);
+    assert_true(info.known);
+    assert_int_equal(epoch != 0, info.created);
+    assert_int_equal(deleted, info.deleted);
+    assert_int_equal(conflict, info.conflict);
+    assert_string_equal(model, info.model);
+    assert_int_equal(epoch, td_get_u64(info.epoch.bytes));
+    made_release(made, count);
+}
+
+#define LIFE(model, epoch, deleted, conflict, ...)                                                 \
+    do {                                                                                           \
+        static const struct life lives[] = {__VA_ARGS__};                                          \
+        check_life(lives, sizeof(lives) / sizeof(lives[0]), model, epoch, deleted, conflict);      \
+    } while (0)
+
+static void a_document_without_create_is_known_but_not_created(void **state)
+{
+    LIFE("", 0, false, false, {5, "kv.SET"}, {6, "kv.SET"});
+    LIFE("", 0, false, false, {5, "kv.SET"}, {6, "kv.DELETE"});
+}
+
+static void a_create_begins_the_life_and_another_while_live_changes_nothing(void **state)
+{
+    LIFE("kv", 5, false, false, {5, "kv.CREATE"});
+    LIFE("kv", 5, false, false, {5, "kv.CREATE"}, {7, "kv.CREATE"}, {9, "kv.SET"});
+}
+
+static void the_last_create_or_delete_decides(void **state)
+{
+    LIFE("kv", 5, true, false, {5, "kv.CREATE"}, {6, "kv.SET"}, {7, "kv.DELETE"});
+    LIFE("kv", 8, false, false, {5, "kv.CREATE"}, {7, "kv.DELETE"}, {8, "kv.CREATE"},
+         {9, "kv.CREATE"});
+    LIFE("kv", 8, true, false, {5, "kv.CREATE"}, {7, "kv.DELETE"}, {8, "kv.CREATE"},
+         {9, "kv.DELETE"}, {10, "kv.DELETE"});
+    LIFE("kv", 5, false, false, {3, "kv.DELETE"}, {5, "kv.CREATE"});
+}
+
+static void of_two_models_the_first_create_wins_and_the_other_is_a_conflict(void **state)
+{
+    LIFE("log", 5, false, true, {5, "log.CREATE"}, {6, "kv.CREATE"});
+    LIFE("log", 5, false, true, {5, "log.CREATE"}, {6, "kv.CREATE"}, {7, "kv.DELETE"});
+    LIFE("log", 5, true, true, {5, "log.CREATE"}, {6, "log.DELETE"}, {7, "kv.CREATE"});
+    LIFE("log", 5, false, true, {5, "log.CREATE"}, {7, "kv.SET"});
+    LIFE("log", 5, false, true, {5, "log.CREATE"}, {7, "a.B"}, {8, "z.Y"});
+}
+
+/* ---- Snapshots ---- */
+
+static tandem_err put_snapshot(struct bed *bed, uint64_t hlc, uint64_t folded, const char *bytes)
+{
+    td_snapshot snapshot = {place_at(hlc), folded, 3, s(bytes)};
+
+    return td_stream_index_put_snapshot(bed->index, s("c"), s("d"), s("main"), s("global"),
+                                        &snapshot);
+}
+
+static tandem_err get_snapshot(struct bed *bed, uint32_t version, td_snapshot *out)
+{
+    return td_stream_index_snapshot(bed->index, s("c"), s("d"), s("main"), s("global"), version,
+                                    out);
+}
+
+/* A live document with entries at 10, 20 … and an origin number each. */
+static void live_document(struct bed *bed, unsigned entries)
+{
+    struct made made;
+
+    make_single("c", 1, 1, "d", "main", "document", "log.CREATE", &made);
+    arrive(bed->ops, &made, NULL, 1);
+    made_release(&made, 1);
+    for (uint32_t i = 1; i <= entries; i++) {
+        make_single("c", i + 1, i * 10, "d", "main", "global", "log.APPEND", &made);
+        arrive(bed->ops, &made, NULL, 1);
+        made_release(&made, 1);
+    }
+    index_all(bed);
+}
+
+static void one_more(struct bed *bed, uint32_t number, uint64_t hlc, const char *scope,
+                     const char *type)
+{
+    struct made made;
+
+    make_single("c", number, hlc, "d", "main", scope, type, &made);
+    arrive(bed->ops, &made, NULL, 1);
+    made_release(&made, 1);
+    index_all(bed);
+}
+
+static void the_newest_snapshot_of_the_right_version_is_found(void **state)
+{
+    struct bed *bed = *state;
+    td_snapshot found;
+
+    live_document(bed, 5);
+    assert_int_equal(TANDEM_E_NOT_FOUND, get_snapshot(bed, 3, &found));
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 21, 2, "two"));
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 41, 4, "four"));
+    assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+    assert_true(tandem_slice_equal(s("four"), found.bytes));
+    assert_int_equal(4, found.folded);
+    assert_int_equal(41, td_get_u64(found.place.bytes));
+    assert_int_equal(TANDEM_E_NOT_FOUND, get_snapshot(bed, 4, &found));
+    assert_int_equal(TANDEM_E_NOT_FOUND,
+                     td_stream_index_snapshot(bed->index, s("c"), s("d"), s("main"), s("other"), 3,
+                                              &found));
+}
+
+static void a_late_entry_drops_the_snapshots_after_it_and_no_other(void **state)
+{
+    struct bed *bed = *state;
+    td_snapshot found;
+
+    live_document(bed, 5);
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 21, 2, "two"));
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 31, 3, "three"));
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 51, 5, "five"));
+    one_more(bed, 100, 60, "global", "log.APPEND");
+    assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+    assert_int_equal(5, found.folded);
+    one_more(bed, 101, 25, "other", "log.APPEND"); /* another stream */
+    assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+    assert_int_equal(5, found.folded);
+    one_more(bed, 102, 25, "global", "log.APPEND");
+    assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+    assert_true(tandem_slice_equal(s("two"), found.bytes));
+    one_more(bed, 103, 5, "global", "log.APPEND");
+    assert_int_equal(TANDEM_E_NOT_FOUND, get_snapshot(bed, 3, &found));
+}
+
+static void a_new_epoch_drops_all_snapshots_of_the_document(void **state)
+{
+    struct bed *bed = *state;
+    td_snapshot found;
+
+    live_document(bed, 5);
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 21, 2, "two"));
+    one_more(bed, 100, 60, "document", "log.CREATE"); /* while live */
+    one_more(bed, 101, 70, "document", "log.DELETE");
+    assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+    one_more(bed, 102, 80, "document", "log.CREATE");
+    assert_int_equal(TANDEM_E_NOT_FOUND, get_snapshot(bed, 3, &found));
+}
+
+static void snapshots_thin_out_with_age(void **state)
+{
+    enum { COUNT = 200 };
+    struct bed *bed = *state;
+    td_snapshot found;
+    uint64_t folded[TD_SNAPSHOTS_MAX + 1];
+    unsigned left = 0;
+
+    live_document(bed, COUNT);
+    for (uint64_t i = 1; i <= COUNT; i++) {
+        assert_int_equal(TANDEM_OK, put_snapshot(bed, i * 10 + 1, i, "state"));
+        assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+        assert_int_equal(i, found.folded);
+    }
+    /* Late entries, later and later, show what is left. */
+    for (uint32_t number = 1000; get_snapshot(bed, 3, &found) == TANDEM_OK; number++) {
+        assert_true(left < TD_SNAPSHOTS_MAX);
+        folded[left++] = found.folded;
+        one_more(bed, number, td_get_u64(found.place.bytes) - 1, "global", "log.APPEND");
+    }
+    assert_int_equal(TD_SNAPSHOTS_MAX, left);
+    assert_int_equal(COUNT, folded[0]);
+    /* Near ones stand close, and none is so far back that most would be folded again. */
+    assert_true(folded[1] >= COUNT - 20);
+    for (unsigned i = 0; i + 1 < left; i++)
+        assert_true(COUNT - folded[i + 1] <= 4 * (COUNT - folded[i]) + 20);
+}
+
+static void a_torn_snapshot_is_passed_over(void **state)
+{
+    struct bed *bed = *state;
+    tandem_slice key, value;
+    uint8_t kept_key[64], damaged[64];
+    size_t key_size, size;
+    td_snapshot found;
+    td_cursor *cursor;
+    td_txn *txn;
+
+    live_document(bed, 5);
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 21, 2, "two"));
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 41, 4, "four"));
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, 5, &cursor));
+    assert_int_equal(TANDEM_OK, td_cursor_seek_before(cursor, s(""), &key, &value));
+    memcpy(kept_key, key.bytes, key_size = key.size);
+    memcpy(damaged, value.bytes, size = value.size);
+    damaged[size - 1] ^= 1;
+    td_cursor_free(cursor);
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, 5, tandem_slice_of(kept_key, key_size),
+                                           tandem_slice_of(damaged, size)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+    assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+    assert_int_equal(2, found.folded);
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 51, 5, "five"));
+    assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
+    assert_int_equal(5, found.folded);
+}
+
+/* ---- Listings ---- */
+
+struct names {
+    char text[400];
+    size_t count, max;
+};
+
+static tandem_err note_document(void *context, tandem_slice document, const td_document_info *info)
+{
+    struct names *names = context;
+
+    snprintf(names->text + strlen(names->text), sizeof(names->text) - strlen(names->text),
+             "%.*s:%d ", (int)document.size, (const char *)document.bytes, (int)info->operations);
+    return ++names->count == names->max ? TANDEM_END : TANDEM_OK;
+}
+
+static tandem_err note_stream(void *context, tandem_slice branch, tandem_slice scope,
+                              uint64_t operations)
+{
+    struct names *names = context;
+
+    snprintf(names->text + strlen(names->text), sizeof(names->text) - strlen(names->text),
+             "%.*s/%.*s:%d ", (int)branch.size, (const char *)branch.bytes, (int)scope.size,
+             (const char *)scope.bytes, (int)operations);
+    return TANDEM_OK;
+}
+
+static void documents_and_streams_are_listed_in_byte_order(void **state)
+{
+    static const struct {
+        const char *document, *branch, *scope;
+    } rows[] = {{"b", "main", "global"},    {"a", "main", "global"},  {"ab", "main", "global"},
+                {"a", "main", "document"},  {"a", "side", "x"},       {"a", "main", "glob"},
+                {"a", "ma", "global"},      {"a", "other", "document"}, {"a", "main", "global"}};
+    enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+    struct bed *bed = *state;
+    struct names names = {.max = SIZE_MAX};
+    struct made made[ROWS];
+
+    for (uint32_t i = 0; i < ROWS; i++)
+        make_single("c", i + 1, 100 - i, rows[i].document, rows[i].branch, rows[i].scope, "kv.X",
+                    &made[i]);
+    arrive(bed->ops, made, NULL, ROWS);
+    made_release(made, ROWS);
+    make_single("b", 1, 1, "elsewhere", "main", "global", "kv.X", &made[0]);
+    arrive(bed->ops, made, NULL, 1);
+    made_release(made, 1);
+    assert_int_equal(ROWS + 1, index_all(bed));
+
+    assert_int_equal(TANDEM_OK, td_stream_index_documents(bed->index, s("c"), s(""), note_document,
+                                                          &names));
+    assert_string_equal("a:7 ab:1 b:1 ", names.text);
+    names = (struct names){.max = 1};
+    assert_int_equal(TANDEM_OK, td_stream_index_documents(bed->index, s("c"), s("a"),
+                                                          note_document, &names));
+    assert_string_equal("ab:1 ", names.text);
+    names = (struct names){.max = SIZE_MAX};
+    assert_int_equal(TANDEM_OK, td_stream_index_streams(bed->index, s("c"), s("a"), note_stream,
+                                                        &names));
+    assert_string_equal("ma/global:1 main/glob:1 main/global:2 side/x:1 ", names.text);
+    assert_int_equal(2, count_of(bed, "a", "", "document"));
+    assert_int_equal(2, count_of(bed, "a", "any", "document"));
+}
+
+/* ---- Batches, positions, durability ---- */
+
+static void a_batch_takes_no_more_than_it_may(void **state)
+{
+    struct bed *bed = *state;
+    struct made made[10];
+    uint64_t position = 0, before = 0;
+    unsigned batches = 0;
+    bool current = false;
+
+    for (uint32_t i = 0; i < 10; i++)
+        make_single(i % 3 == 0 ? "c" : "b", i + 1, i + 1, "d", "main", "global", "kv.SET",
+                    &made[i]);
+    arrive(bed->ops, made, NULL, 10);
+    made_release(made, 10);
+    while (!current) {
+        uint32_t dirty = td_stream_index_dirty(bed->index);
+
+        assert_int_equal(TANDEM_OK,
+                         td_stream_index_advance(bed->index, 3, &position, &current));
+        assert_in_range(td_stream_index_dirty(bed->index) - dirty, 0, 3);
+        assert_true(position >= before);
+        before = position;
+        batches++;
+    }
+    assert_int_equal(10, position);
+    assert_in_range(batches, 4, 6);
+    assert_int_equal(10, td_stream_index_dirty(bed->index));
+    assert_int_equal(4, count_of(bed, "d", "main", "global"));
+}
+
+static void many_lagging_collections_are_all_indexed(void **state)
+{
+    enum { COUNT = 150 };
+    struct bed *bed = *state;
+    struct made made[COUNT];
+    char names[COUNT][16];
+    td_document_info info;
+    uint64_t position = 0;
+    bool current = false;
+
+    for (uint32_t i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof(names[i]), "c%u", i * 7 % COUNT);
+        make_single(names[i], i + 1, i + 1, "d", "main", "global", "kv.SET", &made[i]);
+    }
+    arrive(bed->ops, made, NULL, COUNT);
+    made_release(made, COUNT);
+    while (!current) {
+        assert_int_equal(TANDEM_OK,
+                         td_stream_index_advance(bed->index, 70, &position, &current));
+        /* What the position covers is there. */
+        for (uint64_t i = 0; i < position; i++) {
+            assert_int_equal(TANDEM_OK,
+                             td_stream_index_document(bed->index, s(names[i]), s("d"), &info));
+            assert_int_equal(i + 1, info.last_ordinal);
+        }
+    }
+    assert_int_equal(COUNT, position);
+}
+
+static void what_is_committed_stays_and_the_rest_is_indexed_again(void **state)
+{
+    struct bed *bed = *state;
+    td_stream_index_stat stat;
+
+    live_document(bed, 3);
+    assert_true(td_stream_index_busy(bed->index));
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_false(td_stream_index_busy(bed->index));
+    assert_int_equal(0, td_stream_index_dirty(bed->index));
+    one_more(bed, 50, 40, "global", "log.APPEND");
+    td_stream_index_free(bed->index);
+    bed->index = NULL;
+    assert_int_equal(TANDEM_OK, try_index(bed));
+    td_stream_index_stat_get(bed->index, &stat);
+    assert_int_equal(4, stat.position);
+    assert_int_equal(3, count_of(bed, "d", "main", "global"));
+    assert_int_equal(5, index_all(bed));
+    assert_int_equal(4, count_of(bed, "d", "main", "global"));
+    td_stream_index_stat_get(bed->index, &stat);
+    assert_int_equal(1, stat.indexed);
+}
+
+static void a_dropped_index_is_built_again_and_says_the_same(void **state)
+{
+    struct bed *bed = *state;
+    td_document_info before, after;
+
+    live_document(bed, 20);
+    one_more(bed, 50, 300, "document", "log.DELETE");
+    one_more(bed, 51, 400, "document", "log.CREATE");
+    before = info_of(bed, "d");
+    index_drop(bed);
+    assert_false(info_of(bed, "d").known);
+    assert_int_equal(23, index_all(bed));
+    after = info_of(bed, "d");
+    assert_memory_equal(&before, &after, sizeof(before));
+    assert_int_equal(20, count_of(bed, "d", "main", "global"));
+}
+
+static void an_index_of_another_store_is_refused(void **state)
+{
+    struct bed *bed = *state;
+    td_op_store *own = bed->ops;
+
+    live_document(bed, 3);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    td_stream_index_free(bed->index);
+    bed->index = NULL;
+    bed->ops = ops_open(); /* another reactor id, and nothing in it */
+    assert_int_equal(TANDEM_E_CORRUPT, try_index(bed));
+    td_op_store_free(bed->ops);
+    bed->ops = own;
+    bed->index = NULL;
+    assert_int_equal(TANDEM_OK, try_index(bed));
+}
+
+static void corrupt_records_are_passed_over_and_counted(void **state)
+{
+    struct bed *bed = *state;
+    td_store *store = td_op_store_backend(bed->ops);
+    uint8_t key_bytes[64], damaged[512];
+    tandem_slice key, value;
+    td_stream_index_stat stat;
+    uint64_t count, first;
+    size_t key_size, size;
+    struct made made[3];
+    td_cursor *cursor;
+    unsigned table = 0;
+    td_txn *txn;
+
+    while (strcmp(td_op_store_tables[table], "operations") != 0)
+        table++;
+    for (uint32_t i = 0; i < 3; i++)
+        make_single("c", i + 1, i + 1, "d", "main", "global", "kv.SET", &made[i]);
+    arrive(bed->ops, made, NULL, 3);
+    made_release(made, 3);
+    assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, table, &cursor));
+    assert_int_equal(TANDEM_OK, td_cursor_seek(cursor, s(""), &key, &value));
+    assert_int_equal(TANDEM_OK, td_cursor_next(cursor, &key, &value));
+    memcpy(key_bytes, key.bytes, key_size = key.size);
+    memcpy(damaged, value.bytes, size = value.size);
+    damaged[size - 1] ^= 1;
+    td_cursor_free(cursor);
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, table, tandem_slice_of(key_bytes, key_size),
+                                           tandem_slice_of(damaged, size)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+
+    assert_int_equal(3, index_all(bed));
+    assert_int_equal(2, count_of(bed, "d", "main", "global"));
+    td_stream_index_stat_get(bed->index, &stat);
+    assert_int_equal(1, stat.corrupt);
+    assert_int_equal(2, stat.indexed);
+    assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("c"), &count, &first));
+    assert_int_equal(1, count);
+    assert_int_equal(2, first);
+    assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("b"), &count, &first));
+    assert_int_equal(0, count);
+}
+
+static void a_distrusted_index_answers_nothing_more(void **state)
+{
+    struct bed *bed = *state;
+    td_document_info info;
+
+    live_document(bed, 1);
+    td_stream_index_distrust(bed->index);
+    assert_int_equal(TANDEM_E_CORRUPT, td_stream_index_failure(bed->index));
+    assert_int_equal(TANDEM_E_CORRUPT,
+                     td_stream_index_document(bed->index, s("c"), s("d"), &info));
+    assert_int_equal(TANDEM_E_CORRUPT, td_stream_index_commit(bed->index));
+}
+
+/* ---- The memory backend's own: failures on request ---- */
+
+static void a_full_disk_undoes_what_was_not_committed(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t position;
+    bool current;
+    struct made made;
+
+    live_document(bed, 3);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    for (int at_commit = 0; at_commit < 2; at_commit++) {
+        make_single("c", 60 + (uint32_t)at_commit, 70, "d", "main", "global", "log.APPEND", &made);
+        arrive(bed->ops, &made, NULL, 1);
+        made_release(&made, 1);
+        td_memory_store_fail(bed->store, TANDEM_E_STORE_FULL, at_commit);
+        if (at_commit)
+            index_all(bed);
+        assert_int_equal(TANDEM_E_STORE_FULL,
+                         at_commit
+                             ? td_stream_index_commit(bed->index)
+                             : td_stream_index_advance(bed->index, 100, &position, &current));
+        td_memory_store_fail(bed->store, TANDEM_OK, at_commit);
+        assert_int_equal(TANDEM_OK, td_stream_index_failure(bed->index));
+        assert_int_equal(3 + at_commit, count_of(bed, "d", "main", "global"));
+        assert_int_equal(5 + at_commit, index_all(bed));
+        assert_int_equal(4 + at_commit, count_of(bed, "d", "main", "global"));
+        assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    }
+}
+
+static void another_failure_makes_it_unusable(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t position;
+    bool current;
+
+    live_document(bed, 3);
+    td_memory_store_fail(bed->store, TANDEM_E_IO, true);
+    assert_int_equal(TANDEM_E_IO, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_E_IO, td_stream_index_failure(bed->index));
+    assert_int_equal(TANDEM_E_IO,
+                     td_stream_index_advance(bed->index, 100, &position, &current));
+}
+
+#define ON_A_BED(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        ON_A_BED(entries_stand_in_total_order_however_they_came),
+        ON_A_BED(entries_go_on_after_a_place_and_stop_when_told),
+        ON_A_BED(the_newest_arrival_is_the_documents_position),
+        ON_A_BED(a_document_without_create_is_known_but_not_created),
+        ON_A_BED(a_create_begins_the_life_and_another_while_live_changes_nothing),
+        ON_A_BED(the_last_create_or_delete_decides),
+        ON_A_BED(of_two_models_the_first_create_wins_and_the_other_is_a_conflict),
+        ON_A_BED(the_newest_snapshot_of_the_right_version_is_found),
+        ON_A_BED(a_late_entry_drops_the_snapshots_after_it_and_no_other),
+        ON_A_BED(a_new_epoch_drops_all_snapshots_of_the_document),
+        ON_A_BED(snapshots_thin_out_with_age),
+        ON_A_BED(a_torn_snapshot_is_passed_over),
+        ON_A_BED(documents_and_streams_are_listed_in_byte_order),
+        ON_A_BED(a_batch_takes_no_more_than_it_may),
+        ON_A_BED(many_lagging_collections_are_all_indexed),
+        ON_A_BED(what_is_committed_stays_and_the_rest_is_indexed_again),
+        ON_A_BED(a_dropped_index_is_built_again_and_says_the_same),
+        ON_A_BED(an_index_of_another_store_is_refused),
+        ON_A_BED(corrupt_records_are_passed_over_and_counted),
+        ON_A_BED(a_distrusted_index_answers_nothing_more),
+    };
+    const struct CMUnitTest memory_tests[] = {
+        ON_A_BED(a_full_disk_undoes_what_was_not_committed),
+        ON_A_BED(another_failure_makes_it_unusable),
+    };
+    int failed;
+
+    if (argc != 2 || (strcmp(argv[1], "lmdb") != 0 && strcmp(argv[1], "memory") != 0)) {
+        fprintf(stderr, "usage: %s lmdb|memory\n", argv[0]);
+        return 2;
+    }
+    on_lmdb = strcmp(argv[1], "lmdb") == 0;
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (!on_lmdb)
+        failed += cmocka_run_group_tests(memory_tests, NULL, NULL);
+    return failed;
+}

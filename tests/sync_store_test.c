@@ -1,0 +1,333 @@
+/* What the sync manager keeps, on the memory store: remotes survive, and damage is told. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include <cmocka.h>
+
+#include "store/msgpack.h"
+#include "store/sync_store.h"
+
+static tandem_env env; /* no log, and a store asks for neither time nor randomness */
+
+enum { REMOTES, META };
+
+struct bed {
+    td_memory_disk *disk;
+    td_store *store; /* owned by sync */
+    td_sync_store *sync;
+};
+
+static tandem_err sync_open(struct bed *bed)
+{
+    assert_int_equal(TANDEM_OK,
+                     td_memory_store_open(&env, bed->disk, td_sync_store_tables,
+                                          td_sync_store_table_count, &bed->store));
+    bed->sync = NULL;
+    return td_sync_store_open(&env, bed->store, &bed->sync);
+}
+
+static int bed_make(void **state)
+{
+    struct bed *bed = calloc(1, sizeof(*bed));
+
+    assert_int_equal(TANDEM_OK, td_memory_disk_open(&bed->disk));
+    assert_int_equal(TANDEM_OK, sync_open(bed));
+    *state = bed;
+    return 0;
+}
+
+static int bed_unmake(void **state)
+{
+    struct bed *bed = *state;
+
+    td_sync_store_free(bed->sync);
+    td_memory_disk_free(bed->disk);
+    free(bed);
+    return 0;
+}
+
+static void reopen(struct bed *bed)
+{
+    td_sync_store_free(bed->sync);
+    assert_int_equal(TANDEM_OK, sync_open(bed));
+}
+
+static tandem_err put(struct bed *bed, const char *name, const char *url, bool paused)
+{
+    td_remote_record record = {.paused = paused};
+
+    snprintf(record.name, sizeof(record.name), "%s", name);
+    snprintf(record.url, sizeof(record.url), "%s", url);
+    return td_sync_store_put_remote(bed->sync, &record);
+}
+
+/* Everything, as one text. */
+static tandem_err collect(void *context, const td_remote_record *record)
+{
+    char *all = context;
+
+    sprintf(all + strlen(all), "%s %s%s\n", record->name, record->url,
+            record->paused ? " paused" : "");
+    return TANDEM_OK;
+}
+
+static void assert_remotes(struct bed *bed, const char *expected)
+{
+    char all[4096] = "";
+
+    assert_int_equal(TANDEM_OK, td_sync_store_remotes(bed->sync, collect, all));
+    assert_string_equal(expected, all);
+}
+
+/* Put bytes under the store's feet. */
+static void put_raw(struct bed *bed, unsigned table, const char *key, tandem_slice value)
+{
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, table, tandem_slice_text(key), value));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+}
+
+/* A record with a good checksum, of a version and with trailing items of the caller's choice. */
+static void put_record(struct bed *bed, const char *name, uint64_t version, unsigned trailing)
+{
+    tandem_writer body, all;
+    tandem_slice bytes;
+    uint8_t sum[8];
+
+    tandem_writer_init(&body);
+    tandem_writer_init(&all);
+    tandem_write_array(&body, 3 + trailing);
+    tandem_write_uint(&body, version);
+    tandem_write_text(&body, "mem:future");
+    tandem_write_bool(&body, true);
+    for (unsigned i = 0; i < trailing; i++) {
+        tandem_write_map(&body, 1);
+        tandem_write_text(&body, "a field");
+        tandem_write_array(&body, 0);
+    }
+    bytes = tandem_writer_slice(&body);
+    td_put_u64(sum, XXH3_64bits_withSeed(bytes.bytes, bytes.size,
+                                         XXH3_64bits(name, strlen(name))));
+    tandem_write_raw(&all, tandem_slice_of(sum, sizeof(sum)));
+    tandem_write_raw(&all, bytes);
+    put_raw(bed, REMOTES, name, tandem_writer_slice(&all));
+    tandem_writer_release(&body);
+    tandem_writer_release(&all);
+}
+
+static void remotes_are_kept_in_order_of_their_names(void **state)
+{
+    struct bed *bed = *state;
+
+    assert_remotes(bed, "");
+    assert_int_equal(TANDEM_OK, put(bed, "paris", "ws://paris.example:7400/tandem", false));
+    assert_int_equal(TANDEM_OK, put(bed, "b\xc3\xa9ziers", "http://127.0.0.1:1", true));
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    reopen(bed);
+    assert_remotes(bed, "a mem:a\n"
+                        "b\xc3\xa9ziers http://127.0.0.1:1 paused\n"
+                        "paris ws://paris.example:7400/tandem\n");
+}
+
+static void a_remote_is_replaced_by_name(void **state)
+{
+    struct bed *bed = *state;
+
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:first", false));
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:second", true));
+    assert_remotes(bed, "a mem:second paused\n");
+}
+
+static void a_deleted_remote_is_gone(void **state)
+{
+    struct bed *bed = *state;
+
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    assert_int_equal(TANDEM_OK, put(bed, "b", "mem:b", false));
+    assert_int_equal(TANDEM_OK, td_sync_store_delete_remote(bed->sync, "a"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_sync_store_delete_remote(bed->sync, "a"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_sync_store_delete_remote(bed->sync, ""));
+    reopen(bed);
+    assert_remotes(bed, "b mem:b\n");
+}
+
+static void names_and_urls_reach_their_bounds(void **state)
+{
+    struct bed *bed = *state;
+    td_remote_record record = {.paused = false};
+    char expected[1024];
+
+    memset(record.name, 'n', TANDEM_NAME_BYTES_MAX);
+    memset(record.url, 'u', sizeof(record.url) - 1);
+    record.url[3] = ':';
+    assert_int_equal(TANDEM_OK, td_sync_store_put_remote(bed->sync, &record));
+    snprintf(expected, sizeof(expected), "%s %s\n", record.name, record.url);
+    assert_remotes(bed, expected);
+
+    record.url[sizeof(record.url) - 1] = 'u'; /* never ends */
+    assert_int_equal(TANDEM_E_INVALID, td_sync_store_put_remote(bed->sync, &record));
+    record.url[sizeof(record.url) - 1] = '\0';
+    record.name[TANDEM_NAME_BYTES_MAX] = 'n';
+    assert_int_equal(TANDEM_E_INVALID, td_sync_store_put_remote(bed->sync, &record));
+    assert_remotes(bed, expected);
+}
+
+static void what_is_no_name_or_url_is_refused(void **state)
+{
+    static const char *const urls[] = {"", "mem", "mem:", ":a", "mem:a b", "mem:a\n", "mem:\x7f"};
+    static const char *const no_names[] = {"", "a\nb", "\xff", "\x1b[2J"};
+    struct bed *bed = *state;
+
+    for (size_t i = 0; i < sizeof(urls) / sizeof(urls[0]); i++)
+        assert_int_equal(TANDEM_E_INVALID, put(bed, "a", urls[i], false));
+    for (size_t i = 0; i < sizeof(no_names) / sizeof(no_names[0]); i++)
+        assert_int_equal(TANDEM_E_INVALID, put(bed, no_names[i], "mem:a", false));
+    assert_remotes(bed, "");
+}
+
+static tandem_err stop_at_b(void *context, const td_remote_record *record)
+{
+    ++*(int *)context;
+    return strcmp(record->name, "b") == 0 ? TANDEM_END : TANDEM_OK;
+}
+
+static void a_visitor_may_stop(void **state)
+{
+    struct bed *bed = *state;
+    int seen = 0;
+
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    assert_int_equal(TANDEM_OK, put(bed, "b", "mem:b", false));
+    assert_int_equal(TANDEM_OK, put(bed, "c", "mem:c", false));
+    assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, stop_at_b, &seen));
+    assert_int_equal(2, seen);
+}
+
+static void fields_of_a_later_version_are_skipped(void **state)
+{
+    struct bed *bed = *state;
+
+    put_record(bed, "a", 1, 0);
+    put_record(bed, "b", 1, 2);
+    assert_remotes(bed, "a mem:future paused\nb mem:future paused\n");
+}
+
+static void a_record_of_a_newer_kind_is_told_apart_from_damage(void **state)
+{
+    struct bed *bed = *state;
+    char all[4096] = "";
+
+    put_record(bed, "a", 2, 0);
+    assert_int_equal(TANDEM_E_FORMAT_NEWER, td_sync_store_remotes(bed->sync, collect, all));
+}
+
+/* Whatever byte is flipped, and wherever it is cut. */
+static void a_damaged_record_is_corrupt(void **state)
+{
+    struct bed *bed = *state;
+    char all[4096] = "";
+    tandem_slice value;
+    uint8_t good[64], bad[64];
+    size_t size;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_get(txn, REMOTES, tandem_slice_text("a"), &value));
+    size = value.size;
+    assert_true(size <= sizeof(good));
+    memcpy(good, value.bytes, size);
+    td_txn_abort(txn);
+
+    for (size_t i = 0; i < size; i++) {
+        memcpy(bad, good, size);
+        bad[i] ^= 0x01;
+        put_raw(bed, REMOTES, "a", tandem_slice_of(bad, size));
+        assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_remotes(bed->sync, collect, all));
+        put_raw(bed, REMOTES, "a", tandem_slice_of(good, i));
+        assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_remotes(bed->sync, collect, all));
+    }
+    put_raw(bed, REMOTES, "a", tandem_slice_of(good, size));
+    put_raw(bed, REMOTES, "b", tandem_slice_of(good, size)); /* of another name */
+    assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_remotes(bed->sync, collect, all));
+    assert_string_equal("a mem:a\n", all);
+}
+
+static void a_newer_or_damaged_store_is_not_opened(void **state)
+{
+    struct bed *bed = *state;
+
+    put_raw(bed, META, "format", tandem_slice_of("\x02", 1));
+    td_sync_store_free(bed->sync);
+    assert_int_equal(TANDEM_E_FORMAT_NEWER, sync_open(bed));
+
+    assert_int_equal(TANDEM_OK,
+                     td_memory_store_open(&env, bed->disk, td_sync_store_tables,
+                                          td_sync_store_table_count, &bed->store));
+    put_raw(bed, META, "format", tandem_slice_of("\xc0", 1));
+    td_store_free(bed->store);
+    assert_int_equal(TANDEM_E_CORRUPT, sync_open(bed));
+    assert_null(bed->sync);
+}
+
+static void a_remote_without_a_format_is_corrupt(void **state)
+{
+    struct bed *bed = *state;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_del(txn, META, tandem_slice_text("format")));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+    td_sync_store_free(bed->sync);
+    assert_int_equal(TANDEM_E_CORRUPT, sync_open(bed));
+}
+
+static void a_full_disk_keeps_what_was_there_and_heals(void **state)
+{
+    struct bed *bed = *state;
+
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    for (int at_commit = 0; at_commit <= 1; at_commit++) {
+        td_memory_store_fail(bed->store, TANDEM_E_STORE_FULL, at_commit);
+        assert_int_equal(TANDEM_E_STORE_FULL, put(bed, "b", "mem:b", false));
+        assert_int_equal(TANDEM_E_STORE_FULL, put(bed, "b", "mem:b", false));
+        assert_remotes(bed, "a mem:a\n");
+    }
+    assert_int_equal(TANDEM_E_STORE_FULL, td_sync_store_delete_remote(bed->sync, "a"));
+    td_memory_store_fail(bed->store, TANDEM_OK, true);
+    assert_int_equal(TANDEM_OK, put(bed, "b", "mem:b", false));
+    assert_int_equal(TANDEM_OK, td_sync_store_delete_remote(bed->sync, "a"));
+    reopen(bed);
+    assert_remotes(bed, "b mem:b\n");
+}
+
+#define ON_BED(test) cmocka_unit_test_setup_teardown(test, bed_make, bed_unmake)
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        ON_BED(remotes_are_kept_in_order_of_their_names),
+        ON_BED(a_remote_is_replaced_by_name),
+        ON_BED(a_deleted_remote_is_gone),
+        ON_BED(names_and_urls_reach_their_bounds),
+        ON_BED(what_is_no_name_or_url_is_refused),
+        ON_BED(a_visitor_may_stop),
+        ON_BED(fields_of_a_later_version_are_skipped),
+        ON_BED(a_record_of_a_newer_kind_is_told_apart_from_damage),
+        ON_BED(a_damaged_record_is_corrupt),
+        ON_BED(a_newer_or_damaged_store_is_not_opened),
+        ON_BED(a_remote_without_a_format_is_corrupt),
+        ON_BED(a_full_disk_keeps_what_was_there_and_heals),
+    };
+
+    return cmocka_run_group_tests_name("sync store", tests, NULL, NULL);
+}
