@@ -40,8 +40,7 @@ typedef struct tandem_sync_options {
  * TANDEM_E_STORE_FULL, TANDEM_E_CORRUPT, TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_sync_open(tandem_reactor *reactor, const tandem_sync_options *options,
                                        tandem_sync **out);
-/* Ends every session; before tandem_close(). Calls of other threads that wait in tandem_barrier() and
- * tandem_wait_in_step() return TANDEM_E_CLOSED first; no other call may be under way. NULL is fine. */
+/* Ends every session; before tandem_close(). NULL is fine. */
 TANDEM_API void tandem_sync_close(tandem_sync *sync);
 
 /*

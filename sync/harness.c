@@ -1,0 +1,415 @@
+#include "sync/harness.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "sync/sync_manager.h"
+
+enum { NAME_BYTES_MAX = 31, SLICE_MS = 20, QUIET_MS = 1000 };
+
+struct node {
+    struct node *next;
+    char name[NAME_BYTES_MAX + 1];
+    int64_t clock_skew_ms;
+    td_reactor_disks disks;
+    /* NULL while it is crashed: */
+    td_runtime *runtime;
+    tandem_reactor *reactor;
+    tandem_sync *sync;
+};
+
+struct tandem_harness {
+    tandem_harness_options options;
+    td_simulation *simulation;
+    td_memory_network *network;
+    struct node *nodes;
+};
+
+/* ---- Lives of a reactor ---- */
+
+static void life_end(struct node *node)
+{
+    if (node->reactor)
+        td_reactor_halt(node->reactor);
+    td_sync_crash(node->sync);
+    if (node->reactor)
+        td_reactor_crash(node->reactor);
+    td_runtime_free(node->runtime);
+    node->sync = NULL;
+    node->reactor = NULL;
+    node->runtime = NULL;
+}
+
+static tandem_err life_begin(tandem_harness *harness, struct node *node)
+{
+    tandem_options options = TANDEM_OPTIONS_INIT;
+    td_carrier *carrier;
+    char url[128];
+    tandem_err err;
+
+    options.models = harness->options.models;
+    options.model_count = harness->options.model_count;
+    if ((err = td_simulation_runtime(harness->simulation, node->name, node->clock_skew_ms,
+                                     &node->runtime)) != TANDEM_OK ||
+        (err = td_reactor_open(node->runtime, &options, &node->disks, &node->reactor)) !=
+            TANDEM_OK ||
+        (err = td_memory_carrier_open(harness->network, td_reactor_loop(node->reactor), node->name,
+                                      &carrier)) != TANDEM_OK)
+        goto fail;
+    err = td_sync_open_on(node->reactor, harness->options.sync.size ? &harness->options.sync : NULL,
+                          carrier, &node->sync);
+    if (err != TANDEM_OK) {
+        td_reactor_halt(node->reactor);
+        carrier->ops->free(carrier);
+        goto fail;
+    }
+    if ((err = tandem_listen(node->sync, "", 0, false, url)) != TANDEM_OK)
+        goto fail;
+    return TANDEM_OK;
+
+fail:
+    life_end(node);
+    return err;
+}
+
+/* ---- Opening ---- */
+
+tandem_err tandem_harness_open(const tandem_harness_options *options, tandem_harness **out)
+{
+    static const tandem_harness_options defaults = TANDEM_HARNESS_OPTIONS_INIT;
+    tandem_harness *harness;
+    tandem_err err;
+
+    if (!out || (options && options->size != sizeof(*options)))
+        return TANDEM_E_INVALID;
+    if (!(harness = calloc(1, sizeof(*harness))))
+        return TANDEM_E_NOMEM;
+    harness->options = options ? *options : defaults;
+    if ((err = td_simulation_open(harness->options.seed, &harness->simulation)) != TANDEM_OK ||
+        (err = td_memory_network_open(&harness->network)) != TANDEM_OK) {
+        tandem_harness_free(harness);
+        return err;
+    }
+    td_simulation_log(harness->simulation, harness->options.log, harness->options.log_context,
+                      harness->options.log_level);
+    *out = harness;
+    return TANDEM_OK;
+}
+
+static void node_free(struct node *node)
+{
+    if (node->runtime)
+        life_end(node);
+    td_memory_disk_free(node->disks.ops);
+    td_memory_disk_free(node->disks.index);
+    td_memory_disk_free(node->disks.sync);
+    free(node);
+}
+
+void tandem_harness_free(tandem_harness *harness)
+{
+    if (!harness)
+        return;
+    while (harness->nodes) {
+        struct node *node = harness->nodes;
+
+        LL_DELETE(harness->nodes, node);
+        node_free(node);
+    }
+    td_memory_network_free(harness->network);
+    td_simulation_free(harness->simulation);
+    free(harness);
+}
+
+static struct node *find(tandem_harness *harness, const char *name)
+{
+    for (struct node *node = harness->nodes; node; node = node->next)
+        if (!strcmp(node->name, name))
+            return node;
+    return NULL;
+}
+
+tandem_err tandem_harness_add(tandem_harness *harness, const char *name, int64_t clock_skew_ms)
+{
+    struct node *node;
+    tandem_err err;
+
+    if (!name || !name[0] || strlen(name) > NAME_BYTES_MAX)
+        return TANDEM_E_INVALID;
+    if (find(harness, name))
+        return TANDEM_E_EXISTS;
+    if (!(node = calloc(1, sizeof(*node))))
+        return TANDEM_E_NOMEM;
+    strcpy(node->name, name);
+    node->clock_skew_ms = clock_skew_ms;
+    if ((err = td_memory_disk_open(&node->disks.ops)) != TANDEM_OK ||
+        (err = td_memory_disk_open(&node->disks.index)) != TANDEM_OK ||
+        (err = td_memory_disk_open(&node->disks.sync)) != TANDEM_OK ||
+        (err = life_begin(harness, node)) != TANDEM_OK) {
+        node_free(node);
+        return err;
+    }
+    LL_APPEND(harness->nodes, node);
+    return TANDEM_OK;
+}
+
+tandem_reactor *tandem_harness_reactor(tandem_harness *harness, const char *name)
+{
+    struct node *node = find(harness, name);
+
+    return node ? node->reactor : NULL;
+}
+
+tandem_sync *tandem_harness_sync(tandem_harness *harness, const char *name)
+{
+    struct node *node = find(harness, name);
+
+    return node ? node->sync : NULL;
+}
+
+tandem_err tandem_harness_connect(tandem_harness *harness, const char *a, const char *b)
+{
+    struct node *from = find(harness, a);
+    char url[NAME_BYTES_MAX + 8];
+
+    if (!from || !from->sync || !find(harness, b))
+        return TANDEM_E_NOT_FOUND;
+    snprintf(url, sizeof(url), "mem://%s", b);
+    return tandem_remote_add(from->sync, b, url);
+}
+
+/* ---- Trouble ---- */
+
+void tandem_harness_cut(tandem_harness *harness, const char *a, const char *b)
+{
+    td_memory_network_cut(harness->network, a, b, true);
+}
+
+void tandem_harness_heal(tandem_harness *harness, const char *a, const char *b)
+{
+    td_memory_network_heal(harness->network, a, b);
+}
+
+void tandem_harness_set_faults(tandem_harness *harness, const tandem_harness_faults *faults)
+{
+    td_memory_faults set = {
+        .latency_ms_min = faults->latency_ms_min,
+        .latency_ms_max = faults->latency_ms_max,
+        .lose_permille = faults->lose_permille,
+        .duplicate_permille = faults->duplicate_permille,
+        .reorder_permille = faults->reorder_permille,
+    };
+
+    td_memory_network_faults(harness->network, &set);
+}
+
+tandem_err tandem_harness_crash(tandem_harness *harness, const char *name)
+{
+    struct node *node = find(harness, name);
+
+    if (!node)
+        return TANDEM_E_NOT_FOUND;
+    if (!node->runtime)
+        return TANDEM_E_STATE;
+    life_end(node);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_harness_restart(tandem_harness *harness, const char *name)
+{
+    struct node *node = find(harness, name);
+
+    if (!node)
+        return TANDEM_E_NOT_FOUND;
+    if (node->runtime)
+        return TANDEM_E_STATE;
+    return life_begin(harness, node);
+}
+
+/* ---- Time ---- */
+
+bool tandem_harness_step(tandem_harness *harness)
+{
+    return td_simulation_step(harness->simulation, UINT64_MAX);
+}
+
+void tandem_harness_run(tandem_harness *harness, uint64_t duration_ms)
+{
+    td_simulation_run(harness->simulation, duration_ms * 1000);
+}
+
+uint64_t tandem_harness_now_ms(const tandem_harness *harness)
+{
+    return td_simulation_now_us(harness->simulation) / 1000;
+}
+
+uint64_t tandem_harness_trace(const tandem_harness *harness)
+{
+    return td_simulation_trace(harness->simulation);
+}
+
+uint64_t tandem_harness_random(tandem_harness *harness, uint64_t below)
+{
+    return below ? td_simulation_random(harness->simulation) % below : 0;
+}
+
+/* Everything that moves: messages carried, operations committed. */
+static uint64_t activity(tandem_harness *harness)
+{
+    uint64_t sum = td_memory_network_carried(harness->network);
+
+    for (struct node *node = harness->nodes; node; node = node->next) {
+        uint64_t position = 0;
+
+        if (node->reactor && tandem_position(node->reactor, &position) == TANDEM_OK)
+            sum += position;
+    }
+    return sum;
+}
+
+tandem_err tandem_harness_run_until_idle(tandem_harness *harness, uint64_t limit_ms)
+{
+    uint64_t end_ms = tandem_harness_now_ms(harness) + limit_ms;
+    uint64_t last = activity(harness), quiet_ms = 0;
+
+    while (quiet_ms < QUIET_MS) {
+        uint64_t now;
+
+        if (tandem_harness_now_ms(harness) >= end_ms)
+            return TANDEM_E_TIMEOUT;
+        tandem_harness_run(harness, SLICE_MS);
+        now = activity(harness);
+        quiet_ms = now == last ? quiet_ms + SLICE_MS : 0;
+        last = now;
+    }
+    return TANDEM_OK;
+}
+
+/* ---- Convergence ---- */
+
+struct checking {
+    tandem_harness *harness;
+    struct node *node;
+    char *why;
+    bool digest_states;
+};
+
+static tandem_err compare(struct checking *checking, struct node *other, const char *collection)
+{
+    tandem_digest a, b;
+    tandem_err err;
+
+    if ((err = tandem_digest_collection(checking->node->reactor, collection, UINT64_MAX, &a,
+                                        NULL)) != TANDEM_OK ||
+        (err = tandem_digest_collection(other->reactor, collection, UINT64_MAX, &b, NULL)) !=
+            TANDEM_OK) {
+        snprintf(checking->why, 256, "%s: no digest: %s", collection, tandem_err_name(err));
+        return err;
+    }
+    if (memcmp(a.vector_digest, b.vector_digest, sizeof(a.vector_digest)) != 0) {
+        snprintf(checking->why, 256, "%s: %s holds %llu operations, %s others (%llu)", collection,
+                 checking->node->name, (unsigned long long)a.operations, other->name,
+                 (unsigned long long)b.operations);
+        return TANDEM_E_STATE;
+    }
+    if (a.documents != b.documents ||
+        memcmp(a.state_digest, b.state_digest, sizeof(a.state_digest)) != 0) {
+        snprintf(checking->why, 256, "%s: %s and %s show other documents of the same operations",
+                 collection, checking->node->name, other->name);
+        return TANDEM_E_STATE;
+    }
+    return TANDEM_OK;
+}
+
+/* Names first: a digest waits, and a visitor must not. */
+struct collection_names {
+    char (*names)[TANDEM_NAME_BYTES_MAX + 1];
+    size_t count;
+};
+
+static tandem_err note_collection(void *context, const tandem_collection_entry *entry)
+{
+    struct collection_names *names = context;
+    void *grown = realloc(names->names, (names->count + 1) * sizeof(*names->names));
+
+    if (!grown)
+        return TANDEM_E_NOMEM;
+    names->names = grown;
+    strcpy(names->names[names->count++], entry->name);
+    return TANDEM_OK;
+}
+
+static tandem_err check_node(struct checking *checking)
+{
+    struct collection_names names = {NULL, 0};
+    tandem_err err = tandem_collections(checking->node->reactor, note_collection, &names);
+
+    for (size_t i = 0; err == TANDEM_OK && i < names.count; i++)
+        for (struct node *other = checking->harness->nodes; other && err == TANDEM_OK;
+             other = other->next)
+            if (other != checking->node && other->reactor)
+                err = compare(checking, other, names.names[i]);
+    free(names.names);
+    return err;
+}
+
+tandem_err tandem_harness_converged(tandem_harness *harness, char why[256])
+{
+    tandem_err err = TANDEM_OK;
+
+    why[0] = 0;
+    for (struct node *node = harness->nodes; node && err == TANDEM_OK; node = node->next) {
+        struct checking checking = {.harness = harness, .node = node, .why = why};
+
+        if (node->reactor)
+            err = check_node(&checking);
+    }
+    return err;
+}
+
+/* Cheap: are the vectors equal? Folding everything after each slice would be waste. */
+static bool vectors_equal(tandem_harness *harness)
+{
+    struct node *first = NULL;
+    struct collection_names names = {NULL, 0};
+    bool equal = true;
+
+    for (struct node *node = harness->nodes; node; node = node->next) {
+        if (!node->reactor)
+            continue;
+        if (tandem_collections(node->reactor, note_collection, &names) != TANDEM_OK)
+            equal = false;
+        first = first ? first : node;
+    }
+    for (size_t i = 0; equal && i < names.count; i++) {
+        uint8_t digest[TANDEM_HASH_BYTES], other[TANDEM_HASH_BYTES];
+        tandem_slice name = tandem_slice_text(names.names[i]);
+
+        equal = td_op_store_vector_digest(td_reactor_ops(first->reactor), name, digest) ==
+                TANDEM_OK;
+        for (struct node *node = first->next; equal && node; node = node->next)
+            equal = !node->reactor ||
+                    (td_op_store_vector_digest(td_reactor_ops(node->reactor), name, other) ==
+                         TANDEM_OK &&
+                     !memcmp(digest, other, sizeof(digest)));
+    }
+    free(names.names);
+    return equal;
+}
+
+tandem_err tandem_harness_run_until_converged(tandem_harness *harness, uint64_t limit_ms,
+                                              char why[256])
+{
+    uint64_t end_ms = tandem_harness_now_ms(harness) + limit_ms;
+
+    while (!vectors_equal(harness)) {
+        if (tandem_harness_now_ms(harness) >= end_ms) {
+            tandem_harness_converged(harness, why);
+            return TANDEM_E_TIMEOUT;
+        }
+        tandem_harness_run(harness, SLICE_MS);
+    }
+    return tandem_harness_converged(harness, why);
+}

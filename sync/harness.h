@@ -1,0 +1,111 @@
+/*
+ * The harness: any number of reactors in one process, in memory, on a virtual clock, with faults on
+ * request. For tests of document models and of applications on the library, and for our own.
+ *
+ * It runs the very reactor, session and sync manager that `tandem serve` runs; only clock,
+ * randomness, network, disk and threads are replaced. One seed decides the order of every message,
+ * timer and fault: the same seed, the same calls, the same run.
+ *
+ * Time stands still between calls. Calls on a harness's reactors and syncs that wait (execute, read,
+ * …) run the simulation until they have their answer.
+ *
+ * Ownership: the harness owns its reactors and syncs; do not close them.
+ * Threads:   one thread.
+ */
+#ifndef TANDEM_SYNC_HARNESS_H
+#define TANDEM_SYNC_HARNESS_H
+
+#include "sync.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tandem_harness tandem_harness;
+
+typedef struct tandem_harness_options {
+    size_t size;   /* sizeof(tandem_harness_options) */
+    uint64_t seed;
+    const tandem_model *const *models; /* of one's own, registered in every reactor; borrowed */
+    size_t model_count;
+    tandem_log_fn log; /* NULL: silent */
+    void *log_context;
+    tandem_log_level log_level;
+    tandem_sync_options sync; /* size 0: defaults */
+} tandem_harness_options;
+
+#define TANDEM_HARNESS_OPTIONS_INIT                                                                \
+    {                                                                                              \
+        .size = sizeof(tandem_harness_options), .seed = 1, .log_level = TANDEM_LOG_WARNING         \
+    }
+
+/* What the network does to messages; all zero: nothing. */
+typedef struct tandem_harness_faults {
+    uint32_t latency_ms_min, latency_ms_max;
+    uint32_t lose_permille;
+    uint32_t duplicate_permille;
+    uint32_t reorder_permille;
+} tandem_harness_faults;
+
+/* options NULL: defaults. TANDEM_E_NOMEM, TANDEM_E_INVALID. */
+TANDEM_API tandem_err tandem_harness_open(const tandem_harness_options *options,
+                                          tandem_harness **out);
+TANDEM_API void tandem_harness_free(tandem_harness *harness); /* NULL is fine */
+
+/*
+ * Add a reactor; it runs from now on and accepts sessions.
+ *
+ * name            1 to 31 bytes; its URL for others is mem://NAME
+ * clock_skew_ms   how far its clock is off
+ * TANDEM_E_EXISTS, TANDEM_E_INVALID, TANDEM_E_NOMEM.
+ */
+TANDEM_API tandem_err tandem_harness_add(tandem_harness *harness, const char *name,
+                                         int64_t clock_skew_ms);
+/* NULL while it is crashed, or if there is none of this name. Valid until it crashes. */
+TANDEM_API tandem_reactor *tandem_harness_reactor(tandem_harness *harness, const char *name);
+TANDEM_API tandem_sync *tandem_harness_sync(tandem_harness *harness, const char *name);
+
+/* Make b a remote of a. TANDEM_E_NOT_FOUND, TANDEM_E_EXISTS. */
+TANDEM_API tandem_err tandem_harness_connect(tandem_harness *harness, const char *a, const char *b);
+
+/* Nothing gets through between a and b until healed; neither is told, as with a cable. */
+TANDEM_API void tandem_harness_cut(tandem_harness *harness, const char *a, const char *b);
+TANDEM_API void tandem_harness_heal(tandem_harness *harness, const char *a, const char *b);
+TANDEM_API void tandem_harness_set_faults(tandem_harness *harness,
+                                          const tandem_harness_faults *faults);
+
+/* End a reactor as a crash does: what was not committed is gone. TANDEM_E_NOT_FOUND,
+ * TANDEM_E_STATE (it is crashed). */
+TANDEM_API tandem_err tandem_harness_crash(tandem_harness *harness, const char *name);
+/* Open it again on the disk it left. */
+TANDEM_API tandem_err tandem_harness_restart(tandem_harness *harness, const char *name);
+
+/* Do one thing; false if there is nothing to do, not even to wait for. */
+TANDEM_API bool tandem_harness_step(tandem_harness *harness);
+/* Let virtual time pass. */
+TANDEM_API void tandem_harness_run(tandem_harness *harness, uint64_t duration_ms);
+/* Run until nothing was committed and no message travelled for a second of virtual time.
+ * TANDEM_E_TIMEOUT after limit_ms. */
+TANDEM_API tandem_err tandem_harness_run_until_idle(tandem_harness *harness, uint64_t limit_ms);
+
+/*
+ * Do all running reactors hold the same operations and show the same documents? TANDEM_OK, or
+ * TANDEM_E_STATE and a sentence in why that names the first difference.
+ */
+TANDEM_API tandem_err tandem_harness_converged(tandem_harness *harness, char why[256]);
+/* Run until they do. TANDEM_E_TIMEOUT after limit_ms, and the difference. */
+TANDEM_API tandem_err tandem_harness_run_until_converged(tandem_harness *harness,
+                                                         uint64_t limit_ms, char why[256]);
+
+/* A random number of the scenario's own, from the seed. */
+TANDEM_API uint64_t tandem_harness_random(tandem_harness *harness, uint64_t below);
+/* Virtual milliseconds since the start. */
+TANDEM_API uint64_t tandem_harness_now_ms(const tandem_harness *harness);
+/* A hash over everything that happened: equal runs, equal hashes. */
+TANDEM_API uint64_t tandem_harness_trace(const tandem_harness *harness);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * Tandem: all public headers at once. From the floor below up: errors, the environment, slices,
+ * msgpack; models, the reactor; sync, the harness.
+ */
+#ifndef TANDEM_SYNC_TANDEM_H
+#define TANDEM_SYNC_TANDEM_H
+
+#include "store/bytes.h"
+#include "store/env.h"
+#include "store/error.h"
+#include "store/msgpack.h"
+
+#include "reactor/json.h"
+#include "reactor/model.h"
+#include "reactor/reactor.h"
+
+#include "sync/harness.h"
+#include "sync/sync.h"
+
+#endif
