@@ -636,12 +636,22 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
     return TANDEM_OK;
 }
 
-/* One of ours that the peer's complete list does not name: it holds nothing of it. */
+/*
+ * One of ours that the peer's complete list does not name: it holds nothing of it. What we hold is
+ * told now, because our own list of digests may have been sent before any of it was here.
+ */
 static tandem_err add_unlisted(void *context, tandem_slice name)
 {
-    td_collection_cover *collection;
+    td_peer *peer = context;
+    td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
+    tandem_err err;
 
-    return td_peer_collection(context, name, &collection);
+    if (collection && collection->listed)
+        return TANDEM_OK;
+    if ((err = td_peer_collection(peer, name, &collection)) != TANDEM_OK)
+        return err;
+    list_ours(peer, collection);
+    return TANDEM_OK;
 }
 
 /* The peer's list of digests is complete. */

@@ -20,7 +20,8 @@ struct td_ask_range {
     uint64_t first, last;
     uint64_t progress_seq; /* ours, when it was last looked at */
     uint64_t progress_ms;
-    bool queued; /* not in a PULL yet */
+    bool of_fork; /* of operations beside ours, not after them */
+    bool queued;  /* not in a PULL yet */
     td_ask_range *next;
     UT_hash_handle hh;
     size_t name_size;
@@ -105,8 +106,10 @@ static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
     ask->peer = peer;
     ask->last = last;
     ask->first = origin->our_seq + 1;
-    if (origin->back || ask->first > last)
+    if (origin->back || ask->first > last) {
+        ask->of_fork = true;
         ask->first = last > origin->back ? last - origin->back : 1;
+    }
     ask->progress_seq = origin->our_seq;
     ask->progress_ms = now_ms;
     ask->name_size = name.size;
@@ -210,8 +213,7 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
         collection ? td_coverage_find_origin(collection, ask->key) : NULL;
 
     if (!origin || td_puller_look(ask->peer, origin) != TANDEM_OK || !origin->lacking ||
-        (origin->our_seq >= ask->last && !origin->back && ask->first > 1 &&
-         ask->progress_seq < ask->last)) {
+        (!ask->of_fork && origin->our_seq >= ask->last)) {
         forget(sync, ask);
         return;
     }

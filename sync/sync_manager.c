@@ -542,12 +542,42 @@ static void sweep(tandem_sync *sync)
     }
 }
 
+static void free_carriers(tandem_sync *sync)
+{
+    if (sync->websocket)
+        sync->websocket->ops->free(sync->websocket);
+    if (sync->memory)
+        sync->memory->ops->free(sync->memory);
+    sync->websocket = sync->memory = NULL;
+}
+
+/* Links are given some time to say goodbye; then what is left of them is cut. The peers stay until
+ * the executor has given back what they delivered. */
+static void look_at_closing(tandem_sync *sync, uint64_t now_ms)
+{
+    bool linked = false;
+
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        linked = linked || td_channel_is_linked(peer->channel);
+    if (linked && now_ms < sync->watch_at_ms) {
+        td_sync_tick_at(sync, sync->watch_at_ms);
+        return;
+    }
+    free_carriers(sync);
+    if (sync->deliveries == 0 && sync->closed) {
+        td_reply_set(sync->closed, TANDEM_OK);
+        sync->closed = NULL;
+    }
+}
+
 static void tick(tandem_sync *sync)
 {
     uint64_t now_ms = td_sync_now_ms(sync), due_ms = UINT64_MAX;
 
-    if (sync->closing)
+    if (sync->closing) {
+        look_at_closing(sync, now_ms);
         return;
+    }
     look_at_duplicates(sync);
     sweep(sync);
     look_at_commits(sync);
@@ -605,10 +635,8 @@ static void handle(void *self, td_message *message)
         td_delivery *delivery = (td_delivery *)((char *)message - offsetof(td_delivery, returned));
 
         td_peer_delivered(delivery->user, delivery);
-        if (sync->closed && sync->deliveries == 0) {
-            td_reply_set(sync->closed, TANDEM_OK);
-            sync->closed = NULL;
-        }
+        if (sync->closing)
+            td_sync_tick_at(sync, 0);
         break;
     }
     case TD_SYNC_CALL: {
@@ -749,36 +777,16 @@ tandem_err tandem_sync_open(tandem_reactor *reactor, const tandem_sync_options *
     return td_sync_open_on(reactor, options, NULL, out);
 }
 
-static void free_carriers(tandem_sync *sync)
-{
-    if (sync->websocket)
-        sync->websocket->ops->free(sync->websocket);
-    if (sync->memory)
-        sync->memory->ops->free(sync->memory);
-    sync->websocket = sync->memory = NULL;
-}
-
-/* End every session. The peers stay until the executor has given back what they delivered. */
+/* End every session; look_at_closing() does the rest. */
 static tandem_err end(tandem_sync *sync, sync_call *call)
 {
-    (void)call;
     sync->closing = true;
-    if (sync->tick_timed)
-        td_actor_cancel(sync->actor, &sync->tick);
-    sync->tick_timed = false;
+    sync->closed = call->argument;
+    sync->watch_at_ms = td_sync_now_ms(sync) + TD_GOODBYE_MS;
     for (td_peer *peer = sync->peers; peer; peer = peer->next)
         td_channel_stop(peer->channel, TANDEM_OK, "the reactor is closing");
-    free_carriers(sync);
     td_sync_check_waiters(sync);
-    return TANDEM_OK;
-}
-
-static tandem_err await_deliveries(tandem_sync *sync, sync_call *call)
-{
-    if (sync->deliveries == 0)
-        td_reply_set(call->argument, TANDEM_OK);
-    else
-        sync->closed = call->argument;
+    td_sync_tick_at(sync, 0);
     return TANDEM_OK;
 }
 
@@ -797,9 +805,8 @@ static void run_free(td_bus_call *call)
     td_reply_set(reply, TANDEM_OK);
 }
 
-static void wait_for(tandem_sync *sync, td_host *loop, td_reply *reply)
+static void wait_for(td_host *loop, td_reply *reply)
 {
-    (void)sync;
     if (td_host_fd(loop) >= 0)
         while (td_reply_wait(reply, 0) == TANDEM_E_TIMEOUT)
             td_host_poll(loop);
@@ -812,26 +819,25 @@ void tandem_sync_close(tandem_sync *sync)
 {
     struct closing closing = {.sync = sync};
     sync_call call = {.run = end};
-    td_reply *returned, *freed;
+    td_reply *ended, *freed;
     td_host *loop;
 
     if (!sync)
         return;
     loop = sync->loop;
     td_event_bus_unsubscribe(sync->subscription);
-    call_loop(sync, &call);
-    if (td_reply_open(sync->runtime, &returned) != TANDEM_OK)
+    if (td_reply_open(sync->runtime, &ended) != TANDEM_OK)
         return; /* out of memory: leak rather than pull it from under the executor */
-    call = (sync_call){.run = await_deliveries, .argument = returned};
+    call.argument = ended;
     call_loop(sync, &call);
-    wait_for(sync, loop, returned);
+    wait_for(loop, ended);
     if (td_reply_open(sync->runtime, &freed) != TANDEM_OK)
         return;
     closing.reply = freed;
     closing.call.run = run_free;
     closing.call.message.drop = drop_nothing;
     td_event_bus_run(td_reactor_bus(sync->reactor), &closing.call);
-    wait_for(NULL, loop, freed);
+    wait_for(loop, freed);
 }
 
 void td_sync_crash(tandem_sync *sync)

@@ -34,6 +34,7 @@ enum {
     TD_ASK_PATIENCE_MS = 5000,  /* no progress for so long: ask somebody else */
     TD_DIRECT_PATIENCE_MS = 3000, /* leave an origin's own reactor so long to push it */
     TD_WATCH_MS = 500,
+    TD_GOODBYE_MS = 1000, /* links have so long to close */
 };
 
 /* The actor's messages. */
@@ -124,7 +125,7 @@ struct tandem_sync {
     uint32_t deliveries; /* on their way through the executor */
     uint64_t watch_at_ms;
     bool closing;
-    td_reply *closed; /* set when the last delivery is back */
+    td_reply *closed; /* set when the links are closed and the last delivery is back */
 };
 
 /* ---- sync_manager.c ---- */

@@ -3,7 +3,7 @@
  * faults stop, and all must converge within 120 virtual seconds, hold every operation that was
  * reported durable, and verify.
  *
- * usage: scenario_test [FIRST_SEED [COUNT]]
+ * usage: scenario_test [FIRST_SEED [COUNT [log]]]
  */
 #include <assert.h>
 #include <stdio.h>
@@ -128,6 +128,26 @@ static void end_trouble(struct scenario *s)
     }
 }
 
+static tandem_harness *logging; /* whose clock dates the log */
+
+static void print_line(void *context, tandem_log_level level, const char *component,
+                       const char *text)
+{
+    (void)context;
+    printf("%10llu %d %s: %s\n",
+           (unsigned long long)(logging ? tandem_harness_now_ms(logging) : 0), (int)level,
+           component, text);
+}
+
+static tandem_err print_remote(void *context, const tandem_remote_status *status)
+{
+    printf("  %s -> %s: %s (%s), lag %llu, outbox %llu, inbox %llu\n", (const char *)context,
+           status->name ? status->name : "inbound", tandem_remote_state_name(status->state),
+           status->reason, (unsigned long long)status->lag_operations,
+           (unsigned long long)status->outbox, (unsigned long long)status->inbox);
+    return TANDEM_OK;
+}
+
 struct counts {
     uint64_t received, duplicates, echoed;
 };
@@ -184,7 +204,7 @@ static int check_node(struct scenario *s, unsigned node, bool quiet)
     return 0;
 }
 
-static int run(uint64_t seed)
+static int run(uint64_t seed, bool log)
 {
     struct scenario s = {.seed = seed};
     tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
@@ -194,8 +214,13 @@ static int run(uint64_t seed)
     int failed = 0;
 
     options.seed = seed;
+    if (log) {
+        options.log = print_line;
+        options.log_level = TANDEM_LOG_DEBUG;
+    }
     if (tandem_harness_open(&options, &s.harness) != TANDEM_OK)
         return fail(&s, "open", "no memory");
+    logging = s.harness;
     s.nodes = 2 + (unsigned)tandem_harness_random(s.harness, NODES_MAX - 1);
     for (unsigned i = 0; i < s.nodes; i++)
         if (tandem_harness_add(s.harness, names[i],
@@ -220,6 +245,8 @@ static int run(uint64_t seed)
     end_trouble(&s);
     if (tandem_harness_run_until_converged(s.harness, 120000, why) != TANDEM_OK)
         failed = fail(&s, "not converged 120 s after the faults stopped", why);
+    for (unsigned i = 0; i < s.nodes && failed; i++)
+        tandem_remotes(tandem_harness_sync(s.harness, names[i]), print_remote, (void *)names[i]);
     for (unsigned i = 0; i < s.nodes && !failed; i++)
         failed = check_node(&s, i, (kinds & ~4u) == 0);
     tandem_harness_free(s.harness);
@@ -233,7 +260,7 @@ int main(int argc, char **argv)
     unsigned failed = 0;
 
     for (uint64_t seed = first; seed < first + count && failed < 5; seed++)
-        failed += (unsigned)run(seed);
+        failed += (unsigned)run(seed, argc > 3);
     printf("%llu scenarios from seed %llu, %u failed\n", (unsigned long long)count,
            (unsigned long long)first, failed);
     return failed ? 1 : 0;
