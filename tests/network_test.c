@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libwebsockets.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -358,8 +360,8 @@ static bool raw_read_head(struct fixture *f, int fd, char *text, size_t size)
 }
 
 #define HEAD(path, host, protocol, more)                                                           \
-    "GET " path " HTTP/1.1\r\nHost: " host "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"      \
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n" protocol more    \
+    "GET " path " HTTP/1.1\r\nHost: " host "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"    \
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n" protocol more  \
     "\r\n"
 #define PROTOCOL "Sec-WebSocket-Protocol: tandem.1\r\n"
 
@@ -401,7 +403,8 @@ static size_t frame_head(uint8_t *out, uint8_t first, uint64_t size, bool masked
     return used;
 }
 
-static uint8_t *frame(uint8_t first, const uint8_t *bytes, size_t size, bool masked, size_t *size_out)
+static uint8_t *frame(uint8_t first, const uint8_t *bytes, size_t size, bool masked,
+                      size_t *size_out)
 {
     uint8_t *out = malloc(size + 14);
     size_t used = frame_head(out, first, size, masked);
@@ -488,7 +491,8 @@ static void raw_answer(struct fixture *f, int fd, const char *protocol)
 
 static void messages_of_any_size_go_there_and_back(void **state)
 {
-    static const size_t sizes[] = {0, 1, 125, 126, 65535, 65536, 65537, 300000, TD_MESSAGE_BYTES_MAX};
+    static const size_t sizes[] = {0,     1,     125,    126,
+                                   65535, 65536, 300000, TD_MESSAGE_BYTES_MAX};
     struct fixture *f = *state;
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -587,13 +591,13 @@ static void a_refusal_by_the_peer_is_a_protocol_error(void **state)
     struct fixture *f = *state;
     struct side dialed = {0};
     int listener = raw_listen(f), fd;
-    static const uint8_t close_frame[] = {0x88, 0x09, 0x03, 0xf1, 't', 'o', 'o', '\n', 'b', 'i', 'g'};
+    static const uint8_t close_frame[] = "\x88\x09\x03\xf1too\nbig";
 
     dial(f, &dialed);
     fd = raw_accept(f, listener);
     raw_answer(f, fd, PROTOCOL);
     UNTIL(f, dialed.opened);
-    assert_true(raw_send(f, fd, close_frame, sizeof(close_frame)));
+    assert_true(raw_send(f, fd, close_frame, sizeof(close_frame) - 1));
     assert_int_equal(1009, raw_read_close(f, fd));
     close(fd);
     close(listener);
@@ -728,7 +732,8 @@ static void a_message_cut_off_is_never_delivered(void **state)
 static void hold_stops_delivery_until_resumed(void **state)
 {
     struct fixture *f = *state;
-    struct side dialed = {.numbered = true, .hold_after_each = true, .to_send = 500, .send_size = 50};
+    struct side dialed = {
+        .numbered = true, .hold_after_each = true, .to_send = 500, .send_size = 50};
     struct side *accepted;
 
     /* Many small messages arrive in one read; each side takes one a go. */
@@ -931,8 +936,10 @@ static void connections_beyond_the_limit_are_refused(void **state)
     for (unsigned i = 0; i < TD_NETWORK_CONNECTIONS_MAX; i++)
         fds[i] = raw_client(f);
     assert_int_equal(TD_NETWORK_CONNECTIONS_MAX, f->accepted_count);
+    static const char head[] = HEAD("/tandem", "localhost", PROTOCOL, "");
     int fd = raw_connect(f);
     char byte;
+    raw_send(f, fd, head, strlen(head));
     assert_int_equal(0, raw_read(f, fd, &byte, 1));
     close(fd);
     assert_int_equal(1, td_network_rejected(f->server));
@@ -943,6 +950,49 @@ static void connections_beyond_the_limit_are_refused(void **state)
     for (unsigned i = 0; i < TD_NETWORK_CONNECTIONS_MAX; i++)
         close(fds[i]);
     free(fds);
+}
+
+static void running_out_of_descriptors_costs_only_the_newcomers(void **state)
+{
+    enum { COUNT = 20 };
+    struct fixture *f = *state;
+    struct side open = {.numbered = true}, dialed = {0};
+    struct side *accepted = connect_pair(f, &open);
+    struct rlimit before, none;
+    int fds[COUNT];
+    char byte;
+
+    for (unsigned i = 0; i < COUNT; i++)
+        fds[i] = raw_connect(f);
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = before;
+    none.rlim_cur = (rlim_t)fds[COUNT - 1] + 1;
+    for (int i = 0; i < fds[COUNT - 1]; i++)
+        if (fcntl(i, F_GETFD) < 0)
+            dup2(fds[0], i); /* no gaps below */
+    setrlimit(RLIMIT_NOFILE, &none);
+    for (unsigned i = 1; i < COUNT; i++)
+        assert_int_equal(0, raw_read(f, fds[i], &byte, 1));
+    dial(f, &dialed);
+    UNTIL(f, dialed.closed);
+    assert_int_equal(TANDEM_E_UNREACHABLE, dialed.err);
+    td_network *network;
+    assert_int_equal(TANDEM_E_IO, td_network_open(f->host, &network));
+    /* What is open stays open. */
+    accepted->to_send = 1;
+    accepted->send_size = 1000;
+    td_connection_want_write(accepted->connection);
+    UNTIL(f, open.messages == 1);
+    setrlimit(RLIMIT_NOFILE, &before);
+    struct stat ours, other;
+    fstat(fds[0], &ours);
+    for (int i = 0; i < fds[COUNT - 1]; i++)
+        if (i != fds[0] && fstat(i, &other) == 0 && other.st_ino == ours.st_ino)
+            close(i);
+    for (unsigned i = 0; i < COUNT; i++)
+        close(fds[i]);
+    close_pair(f, &open, accepted);
+    assert_serves(f);
 }
 
 static void who_is_not_accepted_is_told(void **state)
@@ -1231,6 +1281,22 @@ static void what_was_written_arrives_before_the_close(void **state)
     assert_string_equal("closed by the peer (1000): and good night", accepted->text);
 }
 
+static void closing_waits_for_the_answer(void **state)
+{
+    static const uint8_t answer[] = {0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8};
+    struct fixture *f = *state;
+    int fd = raw_client(f);
+
+    td_connection_close(f->accepted[0]->connection, TANDEM_OK, NULL);
+    assert_int_equal(1000, raw_read_close(f, fd));
+    for (unsigned i = 0; i < 10; i++)
+        td_host_poll(f->host);
+    assert_int_equal(0, f->accepted[0]->closed);
+    assert_true(raw_send(f, fd, answer, sizeof(answer)));
+    UNTIL(f, f->accepted[0]->closed);
+    close(fd);
+}
+
 static void closing_never_calls_back_at_once_and_may_be_repeated(void **state)
 {
     struct fixture *f = *state;
@@ -1398,6 +1464,7 @@ int main(void)
         NETWORK_TEST(every_name_of_the_listener_is_accepted),
         NETWORK_TEST(a_wildcard_listener_is_any_address_but_no_foreign_name),
         NETWORK_TEST(connections_beyond_the_limit_are_refused),
+        NETWORK_TEST(running_out_of_descriptors_costs_only_the_newcomers),
         NETWORK_TEST(who_is_not_accepted_is_told),
         NETWORK_TEST(a_port_is_listened_on_once),
         NETWORK_TEST(a_second_address_serves_too),
@@ -1409,6 +1476,7 @@ int main(void)
         NETWORK_TEST(urls_are_checked),
         NETWORK_TEST(either_side_may_close_within_any_callback),
         NETWORK_TEST(what_was_written_arrives_before_the_close),
+        NETWORK_TEST(closing_waits_for_the_answer),
         NETWORK_TEST(closing_never_calls_back_at_once_and_may_be_repeated),
         NETWORK_TEST(two_hundred_connections_come_and_go),
         cmocka_unit_test_setup(freeing_closes_whatever_is_open, open_fixture),

@@ -9,7 +9,7 @@
 
 #include "transport/url.h"
 
-/* A name being resolved. It may outlive its connection: what has begun cannot always be cancelled. */
+/* A name being resolved. It may outlive its connection: once begun it cannot be cancelled. */
 struct td_lookup {
     uv_getaddrinfo_t request; /* first */
     td_network *network;
@@ -44,7 +44,6 @@ bool td_client_try_next(td_connection *connection)
         .ssl_connection = LCCSCF_HTTP_NO_FOLLOW_REDIRECT,
         .opaque_user_data = connection,
         .pwsi = &connection->wsi,
-        .retry_and_idle_policy = NULL,
     };
 
     while (connection->untried && !connection->reached) {
@@ -100,7 +99,8 @@ static void on_resolved(uv_getaddrinfo_t *request, int failed, struct addrinfo *
 /* Addresses need no resolving; names go to the threads. */
 static tandem_err resolve(td_connection *connection, const td_url *url)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
     td_network *network = connection->network;
     td_lookup *lookup = calloc(1, sizeof(*lookup));
     char port[8];
@@ -116,7 +116,7 @@ static tandem_err resolve(td_connection *connection, const td_url *url)
         return TANDEM_OK;
     }
     hints.ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG;
-    if (uv_getaddrinfo(network->loop, &lookup->request, on_resolved, url->host, port, &hints) != 0) {
+    if (uv_getaddrinfo(network->loop, &lookup->request, on_resolved, url->host, port, &hints)) {
         free(lookup);
         return TANDEM_E_NOMEM;
     }
@@ -127,8 +127,8 @@ static tandem_err resolve(td_connection *connection, const td_url *url)
     return TANDEM_OK;
 }
 
-tandem_err td_network_dial(td_network *network, const char *text, const td_connection_events *events,
-                           void *context, td_connection **out)
+tandem_err td_network_dial(td_network *network, const char *text,
+                           const td_connection_events *events, void *context, td_connection **out)
 {
     td_connection *connection;
     td_url url;

@@ -25,9 +25,15 @@ enum {
     TD_CLOSE_TEXT_BYTES_MAX = 123,
 };
 
-/* Close codes of RFC 6455 that have no tandem_err of their own. */
-enum { TD_CLOSE_NORMAL = 1000, TD_CLOSE_GOING_AWAY = 1001, TD_CLOSE_PROTOCOL = 1002,
-       TD_CLOSE_NOT_BINARY = 1003, TD_CLOSE_TOO_LARGE = 1009, TD_CLOSE_TROUBLE = 1011 };
+/* Close codes of RFC 6455. */
+enum {
+    TD_CLOSE_NORMAL = 1000,
+    TD_CLOSE_GOING_AWAY = 1001,
+    TD_CLOSE_PROTOCOL = 1002,
+    TD_CLOSE_NOT_BINARY = 1003,
+    TD_CLOSE_TOO_LARGE = 1009,
+    TD_CLOSE_TROUBLE = 1011,
+};
 
 typedef struct td_listener td_listener;
 typedef struct td_lookup td_lookup;

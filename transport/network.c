@@ -359,8 +359,9 @@ static int on_room(td_connection *connection)
     struct lws *wsi = connection->wsi;
     size_t size, budget = BYTES_PER_TURN;
 
+    /* It asks once more after the close frame, and a second close would not wait for the answer. */
     if (connection->state == TD_CONNECTION_HANDSHAKE || connection->close_begun)
-        return 0; /* it asks once more after the close frame, and a second close is no longer polite */
+        return 0;
     for (;;) {
         /* Whole frames only: a close frame after half a buffered one would never be sent. */
         if (lws_send_pipe_choked(wsi)) {
@@ -376,8 +377,12 @@ static int on_room(td_connection *connection)
             lws_callback_on_writable(wsi);
             return 0;
         }
-        if (send_frame(connection, &size) != 0)
+        if (send_frame(connection, &size) != 0) {
+            /* Said here, because what the peer sent last may lie unread in the socket. */
+            td_connection_set_reason(connection, TANDEM_E_UNREACHABLE, 0,
+                                     "the connection was lost");
             return -1;
+        }
         budget -= size < budget ? size : budget;
     }
     /* Not by returning -1: builds of libwebsockets with assertions then close twice, and the second
@@ -511,9 +516,13 @@ static int judge_upgrade(td_connection *connection, struct lws *wsi)
 {
     int status = td_server_judge(connection->listener, wsi);
 
+    if (!status)
+        return 0;
+    td_log(connection->network->env, TANDEM_LOG_DEBUG, "network", "an upgrade is refused (%d)",
+           status);
     if (status > 0)
         lws_return_http_status(wsi, (unsigned)status, NULL);
-    return status ? -1 : 0;
+    return -1;
 }
 
 /* Does the server speak our subprotocol? libwebsockets lets one pass that names none. */

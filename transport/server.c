@@ -66,7 +66,8 @@ int td_server_judge(const td_listener *listener, struct lws *wsi)
      * itself. Only "websocket" is this long. */
     if (lws_hdr_total_length(wsi, WSI_TOKEN_UPGRADE) != (int)strlen("websocket"))
         return -1;
-    if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) || lws_hdr_total_length(wsi, WSI_TOKEN_SWORIGIN))
+    if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) ||
+        lws_hdr_total_length(wsi, WSI_TOKEN_SWORIGIN))
         return HTTP_STATUS_FORBIDDEN;
     if (lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_HOST) <= 0 || !is_our_host(listener, text))
         return HTTP_STATUS_FORBIDDEN;
@@ -133,6 +134,8 @@ static void on_incoming(uv_stream_t *stream, int status)
     uv_close((uv_handle_t *)peer, on_peer_freed);
     if (own >= 0)
         adopt(listener, own);
+    else
+        listener->network->rejected++;
 }
 
 /* ---- Listening ---- */
