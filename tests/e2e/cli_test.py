@@ -217,13 +217,14 @@ class Data(support.Case):
 
     @support.on_both
     def test_peers_are_configured(self, data):
-        url = "ws://127.0.0.1:1/tandem"
+        url, other = "ws://127.0.0.1:1/tandem", "ws://[::1]:2/tandem"
+        self.tandem("peer", "add", "a", "ws://127.0.0.1:1/elsewhere", data=data, code=2)
         self.tandem("peer", "add", "a", url, data=data)
         self.assertIn("(TANDEM_E_EXISTS)", self.tandem("peer", "add", "a", url, data=data,
                                                        code=6).err)
-        self.tandem("peer", "set", "a", url + "2", data=data)
+        self.tandem("peer", "set", "a", other, data=data)
         row, = self.json("peer", "ls", data=data)
-        self.assertEqual(("a", url + "2"), (row["name"], row["url"]))
+        self.assertEqual(("a", other), (row["name"], row["url"]))
         self.assertEqual("a", self.json("peer", "show", "a", data=data)[0]["name"])
         self.tandem("peer", "rm", "a", data=data)
         self.assertEqual([], self.json("peer", "ls", data=data))
@@ -254,6 +255,9 @@ class Data(support.Case):
         self.append("a", {"y": 0.5}, "--branch", "b", data=data)
         self.append("gone", {"x": 1}, data=data)
         self.tandem("doc", "delete", "c", "gone", data=data)
+        self.append("new", {"of": "its first life"}, data=data)
+        self.tandem("doc", "delete", "c", "new", data=data)
+        self.append("new", {"of": "its second life"}, data=data)
         path = os.path.join(self.folder, "out.jsonl")
         self.tandem("export", "c", path, data=data)
         self.assertEqual(0o600, stat.S_IMODE(os.stat(path).st_mode))
@@ -262,7 +266,9 @@ class Data(support.Case):
         self.assertEqual(self.tandem("export", "c", data=data).out, text)
         self.assertEqual([{"document": "a", "model": "kv", "type": "kv.SET", "input": {"x": 1}},
                           {"document": "a", "model": "kv", "type": "kv.SET",
-                           "input": {"y": 0.5}, "branch": "b"}],
+                           "input": {"y": 0.5}, "branch": "b"},
+                          {"document": "new", "model": "kv", "type": "kv.SET",
+                           "input": {"of": "its second life"}}],
                          [json.loads(line) for line in text.splitlines()])
         self.tandem("import", "copy", path, data=data)
         digests = {row["collection"]: row["state_digest"] for row in self.json("digest",

@@ -1,0 +1,236 @@
+#include "tools/tandem/access.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tools/tandem/admin_client.h"
+
+enum { RETRY_MS = 50 };
+
+struct cli_access {
+    cli_admin_client *node; /* or */
+    cli_request local;      /* with a reactor that is ours */
+    tandem_err group_err;   /* of the group executed here and not received yet */
+};
+
+void cli_log(void *context, tandem_log_level level, const char *component, const char *text)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    char now[32];
+
+    cli_time_text(cli_wall_ms(), now);
+    fprintf(stderr, "%s %s %s: %s\n", now, names[level], component, text);
+}
+
+char *cli_socket_path(const cli_call *call)
+{
+    char *path = NULL;
+
+    if (!call->data || asprintf(&path, "%s/admin.sock", call->data) < 0)
+        return NULL;
+    return path;
+}
+
+/* Make the folders above the data folder. That one the library makes, and reports what fails. */
+static void parents_make(const char *path)
+{
+    char *copy = strdup(path);
+
+    for (char *slash = copy ? strchr(copy + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(copy, 0700);
+        *slash = '/';
+    }
+    free(copy);
+}
+
+static tandem_log_level log_level_of(const cli_call *call)
+{
+    /* A command reports its own failure; its log is for those who ask. A node has only its log. */
+    size_t level = (call->command->run == cli_serve ? (size_t)TANDEM_LOG_INFO : 0) +
+                   call->given[CLI_VERBOSE];
+
+    if (call->quiet)
+        return TANDEM_LOG_ERROR;
+    return level < TANDEM_LOG_DEBUG ? (tandem_log_level)level : TANDEM_LOG_DEBUG;
+}
+
+static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor **out,
+                               char why[CLI_WHY_BYTES])
+{
+    tandem_options options = TANDEM_OPTIONS_INIT;
+    tandem_err err;
+
+    if (create)
+        parents_make(call->data);
+    options.path = call->data;
+    options.must_exist = !create;
+    options.log = cli_log;
+    options.log_level = log_level_of(call);
+    err = tandem_open(&options, out);
+    if (err == TANDEM_E_NOT_FOUND)
+        snprintf(why, CLI_WHY_BYTES, "there is no data folder %.180s", call->data);
+    else if (err == TANDEM_E_LOCKED)
+        snprintf(why, CLI_WHY_BYTES, "another process has %.180s open", call->data);
+    else
+        snprintf(why, CLI_WHY_BYTES, "%.180s: %.60s", call->data, tandem_err_text(err));
+    return err;
+}
+
+tandem_err cli_store_open(const cli_call *call, bool create, tandem_reactor **out,
+                          cli_admin_client **answers_out, char why[CLI_WHY_BYTES])
+{
+    uint64_t begun = cli_monotonic_ms();
+    uint64_t patience = call->timeout_ms == CLI_NO_TIMEOUT ? CLI_LOCK_TIMEOUT_MS : call->timeout_ms;
+    char *path = cli_socket_path(call);
+    char no_answer[CLI_WHY_BYTES];
+    tandem_err err;
+
+    if (!path) {
+        snprintf(why, CLI_WHY_BYTES, "no data folder is named, by --data or the environment");
+        return TANDEM_E_USAGE;
+    }
+    for (;;) {
+        if (answers_out) {
+            err = cli_admin_client_open(path, answers_out, no_answer);
+            if (err == TANDEM_OK)
+                break;
+        }
+        err = reactor_open(call, create, out, why);
+        if (err != TANDEM_E_LOCKED || cli_monotonic_ms() - begun >= patience)
+            break;
+        cli_pause_ms(RETRY_MS);
+    }
+    free(path);
+    return err;
+}
+
+tandem_err cli_access_open(const cli_call *call, bool create, cli_access **out,
+                           char why[CLI_WHY_BYTES])
+{
+    const char *node = cli_value(call, CLI_NODE);
+    cli_access *access = calloc(1, sizeof(*access));
+    tandem_err err;
+
+    why[0] = 0;
+    if (!access)
+        return TANDEM_E_NOMEM;
+    if (call->dry_run) { /* goes nowhere: what is checked needs no store */
+        *out = access;
+        return TANDEM_OK;
+    }
+    if (node && strncmp(node, "unix:", 5)) {
+        snprintf(why, CLI_WHY_BYTES, "--node takes unix:PATH, not `%.64s`", node);
+        err = TANDEM_E_USAGE;
+    } else if (node) {
+        err = cli_admin_client_open(node + 5, &access->node, why);
+    } else {
+        err = cli_store_open(call, create, &access->local.reactor, &access->node, why);
+    }
+    if (err != TANDEM_OK) {
+        free(access);
+        return err;
+    }
+    *out = access;
+    return TANDEM_OK;
+}
+
+void cli_access_free(cli_access *access)
+{
+    if (!access)
+        return;
+    cli_admin_client_free(access->node);
+    tandem_sync_close(access->local.sync);
+    tandem_close(access->local.reactor);
+    free(access);
+}
+
+bool cli_access_is_node(const cli_access *access)
+{
+    return access->node != NULL;
+}
+
+tandem_err cli_access_run(cli_access *access, const json_t *object, cli_emit_fn emit, void *context,
+                          char why[CLI_WHY_BYTES])
+{
+    tandem_err err;
+
+    if (access->node) {
+        err = cli_admin_client_send(access->node, object, NULL, 0, why);
+        if (err != TANDEM_OK)
+            return err;
+        return cli_admin_client_receive(access->node, emit, context, NULL, why);
+    }
+    access->local.emit = emit;
+    access->local.emit_context = context;
+    err = cli_request_run(&access->local, object);
+    memcpy(why, access->local.why, CLI_WHY_BYTES);
+    return err;
+}
+
+/* ---- Import ---- */
+
+static tandem_err emit_nothing(void *context, const json_t *result)
+{
+    return TANDEM_OK;
+}
+
+unsigned cli_access_depth(const cli_access *access)
+{
+    return access->node ? 2 : 1;
+}
+
+tandem_err cli_access_import_send(cli_access *access, const json_t *object, const char *bytes,
+                                  size_t size, char why[CLI_WHY_BYTES])
+{
+    if (access->node)
+        return cli_admin_client_send(access->node, object, bytes, size, why);
+    access->local.emit = emit_nothing;
+    access->group_err = cli_request_import(&access->local, object, bytes, size);
+    return TANDEM_OK;
+}
+
+tandem_err cli_access_import_receive(cli_access *access, uint64_t *line_out,
+                                     char why[CLI_WHY_BYTES])
+{
+    if (access->node)
+        return cli_admin_client_receive(access->node, emit_nothing, NULL, line_out, why);
+    *line_out = access->group_err == TANDEM_OK ? 0 : access->local.line;
+    memcpy(why, access->local.why, CLI_WHY_BYTES);
+    return access->group_err;
+}
+
+/* ---- One request ---- */
+
+json_t *cli_request_of(const cli_call *call, const char *command)
+{
+    json_t *object = json_pack("{s:s}", "command", command);
+
+    if (object && call->timeout_ms != CLI_NO_TIMEOUT)
+        json_object_set_new(object, "timeout_ms", cli_json_number(call->timeout_ms));
+    return object;
+}
+
+int cli_run_request(const cli_call *call, bool create, json_t *object, cli_emit_fn emit,
+                    void *context, const char *what)
+{
+    const cli_command *command = call->command;
+    char why[CLI_WHY_BYTES] = "";
+    cli_access *access = NULL;
+    tandem_err err = object ? TANDEM_OK : TANDEM_E_NOMEM;
+
+    if (err == TANDEM_OK)
+        err = cli_access_open(call, create, &access, why);
+    if (err == TANDEM_OK)
+        err = cli_access_run(access, object, emit, context, why);
+    cli_access_free(access);
+    json_decref(object);
+    if (err == TANDEM_OK)
+        return 0;
+    if (what)
+        return cli_fail(err, why, "%s", what);
+    return cli_fail(err, why, "`tandem %s%s%s` failed", command->noun, command->verb ? " " : "",
+                    command->verb ? command->verb : "");
+}

@@ -1,0 +1,208 @@
+/*
+ * status, digest, verify, errors: how the store and its neighbours are.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "tools/tandem/access.h"
+#include "tools/tandem/print.h"
+
+enum { WATCH_MS = 1000 };
+
+/* ---- status ---- */
+
+static void print_store(const json_t *result)
+{
+    const json_t *store = json_object_get(result, "store");
+    const json_t *listener = json_object_get(result, "listener");
+    const char *url = cli_text_of(listener, "url");
+    const char *error = cli_text_of(store, "error");
+    unsigned long long lag = cli_number_of(store, "index_lag", 0);
+    unsigned long long quarantined = cli_number_of(store, "quarantined", 0);
+    char bytes[32];
+
+    cli_bytes_text(cli_number_of(store, "bytes", 0), bytes);
+    printf("reactor %s  origin %s  tandem %s  %s\n", cli_text_of(result, "reactor"),
+           cli_text_of(result, "origin"), cli_text_of(result, "version"),
+           json_is_true(json_object_get(result, "running")) ? "running" : "stopped");
+    printf("store   %s, %llu operations", bytes,
+           (unsigned long long)cli_number_of(store, "operations", 0));
+    if (lag)
+        printf(", index %llu behind", lag);
+    if (quarantined)
+        printf(", %llu records quarantined: run `tandem verify`", quarantined);
+    if (error)
+        printf(", cannot be written: %s", error);
+    putchar('\n');
+    if (url)
+        printf("listens %s, %llu sessions, %llu rejected\n", url,
+               (unsigned long long)cli_number_of(listener, "sessions", 0),
+               (unsigned long long)cli_number_of(listener, "rejected", 0));
+}
+
+static tandem_err print_status(void *context, const json_t *result)
+{
+    static const char *const headings[] = {"PEER", "STATE", ">LAG", ">OUT", ">IN",
+                                           ">SENT", ">RECEIVED", "NEXT TRY", "~REASON"};
+    static const char *const members[] = {"name", "state", "lag_operations", "outbox", "inbox",
+                                          "sent_operations", "received_operations", "retry_at",
+                                          "reason"};
+    const cli_call *call = context;
+    const json_t *remotes = json_object_get(result, "remotes"), *remote;
+    cli_table *table;
+    size_t i;
+
+    print_store(result);
+    if (json_array_size(remotes) == 0) {
+        printf("no peers; `tandem peer add NAME URL` makes one\n");
+        return TANDEM_OK;
+    }
+    table = cli_table_open(call, headings, 9, false);
+    if (!table)
+        return TANDEM_E_NOMEM;
+    json_array_foreach(remotes, i, remote) {
+        char *cells[9] = {0};
+
+        for (size_t cell = 0; cell < 9; cell++)
+            cells[cell] = cli_cell(json_object_get(remote, members[cell]));
+        cli_table_row(table, (const char *const *)cells, 1,
+                      cli_state_color(cells[1] ? cells[1] : ""));
+        for (size_t cell = 0; cell < 9; cell++)
+            free(cells[cell]);
+    }
+    cli_table_free(table);
+    return TANDEM_OK;
+}
+
+int cli_status(const cli_call *call)
+{
+    bool redraws = !call->json && isatty(STDOUT_FILENO);
+    int code;
+
+    for (;;) {
+        if (call->given[CLI_WATCH] && redraws)
+            fputs("\033[H\033[2J", stdout);
+        code = cli_run_request(call, false, cli_request_of(call, "status"),
+                               call->json ? cli_print_json : print_status, (void *)call, NULL);
+        if (code || !call->given[CLI_WATCH] || fflush(stdout))
+            return code;
+        cli_pause_ms(WATCH_MS);
+    }
+}
+
+/* ---- digest, verify ---- */
+
+static tandem_err print_digest(void *context, const json_t *result)
+{
+    printf("%s  %llu operations, %llu documents\n  vector %s\n  state  %s\n",
+           cli_text_of(result, "collection"),
+           (unsigned long long)cli_number_of(result, "operations", 0),
+           (unsigned long long)cli_number_of(result, "documents", 0),
+           cli_text_of(result, "vector_digest"), cli_text_of(result, "state_digest"));
+    return TANDEM_OK;
+}
+
+int cli_digest(const cli_call *call)
+{
+    json_t *object = cli_request_of(call, "digest");
+
+    if (object && call->arg_count > 0)
+        json_object_set_new(object, "collection", json_string(call->args[0]));
+    return cli_run_request(call, false, object, call->json ? cli_print_json : print_digest, NULL,
+                           NULL);
+}
+
+static tandem_err print_problem(void *context, const json_t *result)
+{
+    const char *problem = cli_text_of(result, "problem");
+
+    if (problem)
+        printf("%s\n", problem);
+    else if (json_is_true(json_object_get(result, "ok")))
+        cli_note(context, "the store is whole: %llu operations",
+                 (unsigned long long)cli_number_of(result, "operations", 0));
+    return TANDEM_OK;
+}
+
+int cli_verify(const cli_call *call)
+{
+    return cli_run_request(call, false, cli_request_of(call, "verify"),
+                           call->json ? cli_print_json : print_problem, (void *)call,
+                           "the store is not whole");
+}
+
+/* ---- errors ---- */
+
+/* "NOMEM" of TANDEM_E_NOMEM, "END" of TANDEM_END. */
+static const char *bare_name(const tandem_error_info *info)
+{
+    const char *prefix = strncmp(info->name, "TANDEM_E_", 9) ? "TANDEM_" : "TANDEM_E_";
+
+    return info->name + strlen(prefix);
+}
+
+/* Is this row meant by CODE: its name, whole or without its prefix, or its number? */
+static bool error_is(const tandem_error_info *info, const char *code)
+{
+    const char *number = code[0] == '-' ? code + 1 : code;
+    uint64_t value;
+
+    if (cli_parse_number(number, &value))
+        return value == (uint64_t)(info->err < 0 ? -(int)info->err : (int)info->err) &&
+               (info->err != TANDEM_END || code[0] != '-');
+    return !strcasecmp(code, info->name) || !strcasecmp(code, info->name + strlen("TANDEM_")) ||
+           !strcasecmp(code, bare_name(info));
+}
+
+static void print_error_row(const cli_call *call, cli_table *table, const tandem_error_info *info)
+{
+    char number[16], code[16];
+    const char *cells[] = {info->name, number, code, info->transient ? "yes" : "no", info->when,
+                           info->cure};
+    json_t *row;
+
+    snprintf(number, sizeof(number), "%d", (int)info->err);
+    snprintf(code, sizeof(code), "%d", info->exit_code);
+    if (!call->json) {
+        cli_table_row(table, cells, 0, NULL);
+        return;
+    }
+    row = json_pack("{s:s, s:i, s:b, s:i, s:s, s:s}", "name", info->name, "number", (int)info->err,
+                    "transient", info->transient, "exit_code", info->exit_code, "when", info->when,
+                    "cure", info->cure);
+    if (row)
+        cli_print_json(NULL, row);
+    json_decref(row);
+}
+
+int cli_errors(const cli_call *call)
+{
+    static const char *const headings[] = {"NAME",      ">NUMBER",      ">EXIT",
+                                           "TRANSIENT", "WHEN", "WHAT TO DO"};
+    const char *code = call->arg_count > 0 ? call->args[0] : NULL;
+    const char *names[64], *nearest;
+    cli_table *table = call->json ? NULL : cli_table_open(call, headings, 6, false);
+    size_t count, shown = 0;
+    const tandem_error_info *list = tandem_err_list(&count);
+
+    if (!call->json && !table)
+        return cli_fail(TANDEM_E_NOMEM, NULL, "the list cannot be made");
+    for (size_t i = 0; i < count; i++) {
+        names[i < 64 ? i : 63] = bare_name(&list[i]);
+        if (code && !error_is(&list[i], code))
+            continue;
+        print_error_row(call, table, &list[i]);
+        shown++;
+    }
+    cli_table_free(table);
+    if (shown)
+        return 0;
+    nearest = cli_nearest(code, names, count < 64 ? count : 64);
+    if (nearest)
+        return cli_fail(TANDEM_E_NOT_FOUND, NULL, "there is no error `%.64s` (but %s)", code,
+                        nearest);
+    return cli_fail(TANDEM_E_NOT_FOUND, "`tandem errors` lists them all",
+                    "there is no error `%.64s`", code);
+}

@@ -1,0 +1,263 @@
+/*
+ * op and doc: operations and documents.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/tandem/access.h"
+#include "tools/tandem/print.h"
+
+/* JSON is longer than what it says: the limit that counts is the format's. */
+enum { INPUT_BYTES_MAX = 1024 * 1024 };
+
+/* ---- op append, doc delete ---- */
+
+/* Put an optional flag into a request. */
+static void put_flag(const cli_call *call, json_t *object, const char *name, cli_flag flag)
+{
+    const char *value = cli_value(call, flag);
+
+    if (object && value)
+        json_object_set_new(object, name, json_string(value));
+}
+
+/* All of stdin; the caller frees it. NULL: reported. */
+static char *stdin_read(void)
+{
+    size_t size = 0, room = INPUT_BYTES_MAX + 1;
+    char *text = malloc(room + 1);
+
+    if (!text) {
+        cli_fail(TANDEM_E_NOMEM, NULL, "stdin cannot be read");
+        return NULL;
+    }
+    while (size < room) {
+        ssize_t got = read(STDIN_FILENO, text + size, room - size);
+
+        if (got <= 0)
+            break;
+        size += (size_t)got;
+    }
+    if (size == room) {
+        cli_fail(TANDEM_E_LIMIT, "an operation is smaller than 256 KiB", "the input is too large");
+        free(text);
+        return NULL;
+    }
+    text[size] = 0;
+    return text;
+}
+
+static tandem_err print_receipt(void *context, const json_t *result)
+{
+    const cli_call *call = context;
+    bool deletes = call->command->run == cli_doc_delete;
+
+    cli_note(call, "%s %s/%s: seq %llu, ordinal %llu, hash %s", deletes ? "deleted" : "appended to",
+             call->args[0], call->args[1], (unsigned long long)cli_number_of(result, "seq", 0),
+             (unsigned long long)cli_number_of(result, "ordinal", 0), cli_text_of(result, "hash"));
+    return TANDEM_OK;
+}
+
+static bool is_text(const char *text)
+{
+    json_t *probe = json_string(text);
+
+    json_decref(probe);
+    return probe != NULL;
+}
+
+int cli_op_append(const cli_call *call)
+{
+    const char *type = cli_value(call, CLI_TYPE), *input = cli_value(call, CLI_INPUT);
+    const char *what = "the operation was not appended";
+    char *read_input = NULL;
+    json_t *object;
+    uint64_t expect;
+    int code;
+
+    if (!type || !input)
+        return cli_fail(TANDEM_E_USAGE, type ? "--input is missing" : "--type is missing",
+                        "%s", what);
+    if (!cli_number(call, CLI_EXPECT, UINT64_MAX, &expect))
+        return cli_exit_code(TANDEM_E_USAGE);
+    if (!strcmp(input, "-") && !(input = read_input = stdin_read()))
+        return cli_exit_code(TANDEM_E_LIMIT);
+    if (!is_text(input)) {
+        free(read_input);
+        return cli_fail(TANDEM_E_INPUT, "the input is no UTF-8", "%s", what);
+    }
+    if (call->dry_run) {
+        free(read_input);
+        return cli_would(call, "append %s to %s/%s", type, call->args[0], call->args[1]);
+    }
+    object = cli_request_of(call, "op.append");
+    if (object) {
+        json_object_set_new(object, "collection", json_string(call->args[0]));
+        json_object_set_new(object, "document", json_string(call->args[1]));
+        json_object_set_new(object, "input", json_string(input));
+        if (expect != UINT64_MAX)
+            json_object_set_new(object, "expect", cli_json_number(expect));
+    }
+    put_flag(call, object, "type", CLI_TYPE);
+    put_flag(call, object, "model", CLI_MODEL);
+    put_flag(call, object, "scope", CLI_SCOPE);
+    put_flag(call, object, "branch", CLI_BRANCH);
+    code = cli_run_request(call, true, object, call->json ? cli_print_json : print_receipt,
+                           (void *)call, what);
+    free(read_input);
+    return code;
+}
+
+int cli_doc_delete(const cli_call *call)
+{
+    json_t *object = cli_request_of(call, "doc.delete");
+
+    if (call->dry_run) {
+        json_decref(object);
+        return cli_would(call, "delete %s/%s", call->args[0], call->args[1]);
+    }
+    if (object) {
+        json_object_set_new(object, "collection", json_string(call->args[0]));
+        json_object_set_new(object, "document", json_string(call->args[1]));
+    }
+    return cli_run_request(call, false, object, call->json ? cli_print_json : print_receipt,
+                           (void *)call, "the document was not deleted");
+}
+
+/* ---- Lists ---- */
+
+/* Prints results as rows of a table: one cell per member named. */
+struct rows {
+    cli_table *table;
+    const char *const *members;
+    size_t count;
+};
+
+enum { ORIGIN_SHOWN = 8 }; /* digits: enough to tell one's own few apart */
+
+static tandem_err print_row(void *context, const json_t *result)
+{
+    struct rows *rows = context;
+    char *cells[16] = {0};
+    tandem_err err = TANDEM_OK;
+
+    for (size_t i = 0; i < rows->count && err == TANDEM_OK; i++) {
+        cells[i] = cli_cell(json_object_get(result, rows->members[i]));
+        err = cells[i] ? TANDEM_OK : TANDEM_E_NOMEM;
+        if (cells[i] && !strcmp(rows->members[i], "origin") && strlen(cells[i]) > ORIGIN_SHOWN)
+            cells[i][ORIGIN_SHOWN] = 0;
+    }
+    if (err == TANDEM_OK)
+        err = cli_table_row(rows->table, (const char *const *)cells, 0, NULL);
+    for (size_t i = 0; i < rows->count; i++)
+        free(cells[i]);
+    return err;
+}
+
+/* A follower's table would wait for its last row: lines instead. */
+static tandem_err print_operation_line(void *context, const json_t *result)
+{
+    char *input = cli_cell(json_object_get(result, "input"));
+
+    printf("%8llu  %.8s %-6llu %s  %s  %s\n",
+           (unsigned long long)cli_number_of(result, "ordinal", 0), cli_text_of(result, "origin"),
+           (unsigned long long)cli_number_of(result, "seq", 0), cli_text_of(result, "document"),
+           cli_text_of(result, "type"), input ? input : "-");
+    free(input);
+    fflush(stdout);
+    return TANDEM_OK;
+}
+
+static tandem_err print_json_now(void *context, const json_t *result)
+{
+    tandem_err err = cli_print_json(NULL, result);
+
+    fflush(stdout);
+    return err;
+}
+
+static int list(const cli_call *call, json_t *object, const char *const *headings,
+                const char *const *members, size_t count)
+{
+    struct rows rows = {NULL, members, count};
+    int code;
+
+    if (call->json)
+        return cli_run_request(call, false, object, cli_print_json, NULL, NULL);
+    rows.table = cli_table_open(call, headings, count, true);
+    if (!rows.table) {
+        json_decref(object);
+        return cli_fail(TANDEM_E_NOMEM, NULL, "the list cannot be made");
+    }
+    code = cli_run_request(call, false, object, print_row, &rows, NULL);
+    cli_table_free(rows.table);
+    return code;
+}
+
+int cli_op_ls(const cli_call *call)
+{
+    static const char *const headings[] = {">ORDINAL", "ORIGIN", ">SEQ",   "DOCUMENT",
+                                           "BRANCH",   "SCOPE",  "TYPE",   "~INPUT"};
+    static const char *const members[] = {"ordinal", "origin", "seq",  "document",
+                                          "branch",  "scope",  "type", "input"};
+    const size_t count = sizeof(members) / sizeof(members[0]);
+    json_t *object = cli_request_of(call, "op.ls");
+    uint64_t after;
+
+    if (!cli_number(call, CLI_AFTER, 0, &after)) {
+        json_decref(object);
+        return cli_exit_code(TANDEM_E_USAGE);
+    }
+    if (object) {
+        json_object_set_new(object, "collection", json_string(call->args[0]));
+        if (call->arg_count > 1)
+            json_object_set_new(object, "document", json_string(call->args[1]));
+        json_object_set_new(object, "after", cli_json_number(after));
+        json_object_set_new(object, "follow", json_boolean(call->given[CLI_FOLLOW] > 0));
+    }
+    if (call->given[CLI_FOLLOW])
+        return cli_run_request(call, false, object,
+                               call->json ? print_json_now : print_operation_line, NULL, NULL);
+    return list(call, object, headings, members, count);
+}
+
+int cli_doc_ls(const cli_call *call)
+{
+    static const char *const headings[] = {"DOCUMENT", "MODEL", ">OPERATIONS", "DELETED"};
+    static const char *const members[] = {"document", "model", "operations", "deleted"};
+    json_t *object = cli_request_of(call, "doc.ls");
+
+    if (object)
+        json_object_set_new(object, "collection", json_string(call->args[0]));
+    return list(call, object, headings, members, sizeof(members) / sizeof(members[0]));
+}
+
+/* ---- doc show ---- */
+
+static tandem_err print_document(void *context, const json_t *result)
+{
+    const json_t *state = json_object_get(result, "state");
+
+    printf("%s/%s  %s, branch %s, scope %s, %llu operations\n", cli_text_of(result, "collection"),
+           cli_text_of(result, "document"), cli_text_of(result, "model"),
+           cli_text_of(result, "branch"), cli_text_of(result, "scope"),
+           (unsigned long long)cli_number_of(result, "operations", 0));
+    json_dumpf(state, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    putchar('\n');
+    return TANDEM_OK;
+}
+
+int cli_doc_show(const cli_call *call)
+{
+    json_t *object = cli_request_of(call, "doc.show");
+
+    if (object) {
+        json_object_set_new(object, "collection", json_string(call->args[0]));
+        json_object_set_new(object, "document", json_string(call->args[1]));
+    }
+    put_flag(call, object, "branch", CLI_BRANCH);
+    put_flag(call, object, "scope", CLI_SCOPE);
+    return cli_run_request(call, false, object, call->json ? cli_print_json : print_document, NULL,
+                           "the document cannot be shown");
+}

@@ -1,0 +1,253 @@
+/*
+ * peer, job, wait: other reactors, and what is on its way to and from them.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/tandem/access.h"
+#include "tools/tandem/print.h"
+
+static json_t *request_named(const cli_call *call, const char *command)
+{
+    json_t *object = cli_request_of(call, command);
+
+    if (object && call->arg_count > 0)
+        json_object_set_new(object, "name", json_string(call->args[0]));
+    return object;
+}
+
+/* ---- Changing ---- */
+
+/* The error of a URL that this version cannot use, or TANDEM_OK. */
+static tandem_err url_check(const char *url)
+{
+    static const char *const later[] = {"wss://", "http://", "https://"};
+
+    for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
+        if (!strncmp(url, later[i], strlen(later[i])))
+            return TANDEM_E_UNSUPPORTED;
+    return strncmp(url, "ws://", 5) ? TANDEM_E_INVALID : TANDEM_OK;
+}
+
+static bool filters_given(const cli_call *call)
+{
+    return call->given[CLI_PUSH] || call->given[CLI_PULL] || call->given[CLI_COLLECTION] ||
+           call->given[CLI_DOCUMENT] || call->given[CLI_SCOPE] || call->given[CLI_BRANCH];
+}
+
+static int peer_put(const cli_call *call, const char *command, const char *verb, const char *done)
+{
+    const char *url = call->arg_count > 1 ? call->args[1] : NULL;
+    json_t *object;
+    tandem_err err;
+    int code;
+
+    if (filters_given(call))
+        return cli_fail(TANDEM_E_UNSUPPORTED, "directions and filters arrive with a later version",
+                        "the peer was not %s", done);
+    if (!url)
+        return cli_fail(TANDEM_E_USAGE, "its URL is missing", "the peer was not %s", done);
+    err = url_check(url);
+    if (err != TANDEM_OK)
+        return cli_fail(err,
+                        err == TANDEM_E_INVALID ? "a URL is ws://HOST:PORT/tandem"
+                                                : "this version speaks ws:// only",
+                        "the peer was not %s", done);
+    if (call->dry_run)
+        return cli_would(call, "%s peer %s at %s", verb, call->args[0], url);
+    object = request_named(call, command);
+    if (object)
+        json_object_set_new(object, "url", json_string(url));
+    code = cli_run_request(call, true, object, call->json ? cli_print_json : cli_print_nothing,
+                           NULL, NULL);
+    if (!code)
+        cli_note(call, "%s %s at %s", done, call->args[0], url);
+    return code;
+}
+
+int cli_peer_add(const cli_call *call)
+{
+    return peer_put(call, "peer.add", "add", "added");
+}
+
+int cli_peer_set(const cli_call *call)
+{
+    return peer_put(call, "peer.set", "set", "set");
+}
+
+static int peer_change(const cli_call *call, const char *command, const char *verb,
+                       const char *done)
+{
+    int code;
+
+    if (call->dry_run)
+        return cli_would(call, "%s peer %s", verb, call->args[0]);
+    code = cli_run_request(call, false, request_named(call, command),
+                           call->json ? cli_print_json : cli_print_nothing, NULL, NULL);
+    if (!code)
+        cli_note(call, "%s %s", done, call->args[0]);
+    return code;
+}
+
+int cli_peer_pause(const cli_call *call)
+{
+    return peer_change(call, "peer.pause", "pause", "paused");
+}
+
+int cli_peer_resume(const cli_call *call)
+{
+    return peer_change(call, "peer.resume", "resume", "resumed");
+}
+
+int cli_peer_rm(const cli_call *call)
+{
+    return peer_change(call, "peer.rm", "remove", "removed");
+}
+
+/* ---- Waiting ---- */
+
+int cli_peer_sync(const cli_call *call)
+{
+    const char *name = call->arg_count > 0 ? call->args[0] : "every peer";
+    bool waits = call->given[CLI_WAIT] > 0;
+    json_t *object;
+    int code;
+
+    if (call->dry_run)
+        return cli_would(call, "sync %s", name);
+    object = request_named(call, "peer.sync");
+    if (object)
+        json_object_set_new(object, "wait", json_boolean(waits));
+    code = cli_run_request(call, false, object, call->json ? cli_print_json : cli_print_nothing,
+                           NULL, NULL);
+    if (!code)
+        cli_note(call, waits ? "in step with %s" : "told to sync with %s", name);
+    return code;
+}
+
+int cli_wait(const cli_call *call)
+{
+    int code = cli_run_request(call, false, request_named(call, "wait"),
+                               call->json ? cli_print_json : cli_print_nothing, NULL, NULL);
+
+    if (!code)
+        cli_note(call, "%s durably has all that this reactor held", call->args[0]);
+    return code;
+}
+
+/* ---- Looking ---- */
+
+static tandem_err add_peer_row(void *context, const json_t *result)
+{
+    static const char *const members[] = {"name", "url",    "state", "lag_operations",
+                                          "outbox", "inbox", "since", "reason"};
+    char *cells[8] = {0};
+    const char *state = cli_text_of(result, "state");
+    tandem_err err;
+
+    for (size_t i = 0; i < 8; i++)
+        cells[i] = cli_cell(json_object_get(result, members[i]));
+    err = cli_table_row(context, (const char *const *)cells, 2,
+                        cli_state_color(state ? state : ""));
+    for (size_t i = 0; i < 8; i++)
+        free(cells[i]);
+    return err;
+}
+
+int cli_peer_ls(const cli_call *call)
+{
+    static const char *const headings[] = {"PEER", "URL",  "STATE", ">LAG",
+                                           ">OUT", ">IN", "SINCE", "~REASON"};
+    cli_table *table;
+    int code;
+
+    if (call->json)
+        return cli_run_request(call, false, cli_request_of(call, "peer.ls"), cli_print_json, NULL,
+                               NULL);
+    table = cli_table_open(call, headings, 8, false);
+    if (!table)
+        return cli_fail(TANDEM_E_NOMEM, NULL, "the list cannot be made");
+    code = cli_run_request(call, false, cli_request_of(call, "peer.ls"), add_peer_row, table, NULL);
+    cli_table_free(table);
+    return code;
+}
+
+/* One object, a member a line. */
+static tandem_err print_members(void *context, const json_t *result)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach((json_t *)result, name, value) {
+        char *cell = cli_cell(value);
+
+        printf("%-22s %s\n", name, cell ? cell : "-");
+        free(cell);
+    }
+    return TANDEM_OK;
+}
+
+int cli_peer_show(const cli_call *call)
+{
+    return cli_run_request(call, false, request_named(call, "peer.show"),
+                           call->json ? cli_print_json : print_members, NULL, NULL);
+}
+
+static tandem_err add_job_row(void *context, const json_t *result)
+{
+    static const char *const members[] = {"id",       "box",        "remote",   "status",
+                                          "collection", "document", "operations", "bytes"};
+    char *cells[8] = {0};
+    tandem_err err;
+
+    for (size_t i = 0; i < 8; i++)
+        cells[i] = cli_cell(json_object_get(result, members[i]));
+    err = cli_table_row(context, (const char *const *)cells, 0, NULL);
+    for (size_t i = 0; i < 8; i++)
+        free(cells[i]);
+    return err;
+}
+
+int cli_job_ls(const cli_call *call)
+{
+    static const char *const headings[] = {">ID",        "BOX",      "PEER",        "STATUS",
+                                           "COLLECTION", "DOCUMENT", ">OPERATIONS", ">BYTES"};
+    const char *box = cli_value(call, CLI_BOX);
+    json_t *object;
+    cli_table *table;
+    int code;
+
+    if (box && !strcmp(box, "dead"))
+        return cli_fail(TANDEM_E_UNSUPPORTED, "dead letters arrive with a later version",
+                        "they cannot be listed");
+    if (box && strcmp(box, "inbox") && strcmp(box, "outbox"))
+        return cli_fail(TANDEM_E_USAGE, "it takes inbox, outbox or dead", "--box is `%.64s`", box);
+    object = cli_request_of(call, "job.ls");
+    if (object && box)
+        json_object_set_new(object, "box", json_string(box));
+    if (call->json)
+        return cli_run_request(call, false, object, cli_print_json, NULL, NULL);
+    table = cli_table_open(call, headings, 8, false);
+    if (!table) {
+        json_decref(object);
+        return cli_fail(TANDEM_E_NOMEM, NULL, "the list cannot be made");
+    }
+    code = cli_run_request(call, false, object, add_job_row, table, NULL);
+    cli_table_free(table);
+    return code;
+}
+
+int cli_job_show(const cli_call *call)
+{
+    json_t *object;
+    uint64_t id;
+
+    if (!cli_parse_number(call->args[0], &id) || id > INT64_MAX)
+        return cli_fail(TANDEM_E_USAGE, "a job's ID is a number", "there is no job `%.64s`",
+                        call->args[0]);
+    object = cli_request_of(call, "job.show");
+    if (object)
+        json_object_set_new(object, "id", cli_json_number(id));
+    return cli_run_request(call, false, object, call->json ? cli_print_json : print_members, NULL,
+                           NULL);
+}

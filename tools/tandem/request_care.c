@@ -1,0 +1,179 @@
+/*
+ * Requests about the whole store: digests, verification, status.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/tandem/request.h"
+
+enum {
+    PROBLEMS_MAX = 1000, /* listed one by one; more are counted */
+    HASH_BYTES = TANDEM_HASH_BYTES,
+};
+
+/* ---- Digest ---- */
+
+static tandem_err collect_name(void *context, const tandem_collection_entry *entry)
+{
+    json_t *names = context;
+
+    return json_array_append_new(names, json_string(entry->name)) ? TANDEM_E_NOMEM : TANDEM_OK;
+}
+
+static tandem_err digest_one(cli_request *request, const char *collection, uint64_t deadline_ms)
+{
+    uint64_t now = cli_monotonic_ms(), left = UINT64_MAX;
+    tandem_digest digest;
+    tandem_err err;
+
+    if (deadline_ms != UINT64_MAX)
+        left = now < deadline_ms ? deadline_ms - now : 0;
+    err = tandem_digest_collection(request->reactor, collection, left, &digest, request->why);
+    if (err != TANDEM_OK)
+        return err;
+    return cli_emit(request,
+                    json_pack("{s:s, s:o, s:o, s:o, s:o}",
+                              "collection", collection,
+                              "operations", cli_json_number(digest.operations),
+                              "documents", cli_json_number(digest.documents),
+                              "vector_digest", cli_json_hex(digest.vector_digest, HASH_BYTES),
+                              "state_digest", cli_json_hex(digest.state_digest, HASH_BYTES)));
+}
+
+tandem_err cli_digest_run(cli_request *request, const json_t *object)
+{
+    const char *collection = cli_text_of(object, "collection");
+    uint64_t timeout = cli_timeout_of(object), now = cli_monotonic_ms();
+    uint64_t deadline = timeout < UINT64_MAX - now ? now + timeout : UINT64_MAX;
+    json_t *names;
+    tandem_err err;
+
+    if (collection)
+        return digest_one(request, collection, deadline);
+    /* The names first: a visitor may not call back into the reactor. */
+    if (!(names = json_array()))
+        return TANDEM_E_NOMEM;
+    err = tandem_collections(request->reactor, collect_name, names);
+    for (size_t i = 0; err == TANDEM_OK && i < json_array_size(names); i++) {
+        err = cli_check(request);
+        if (err == TANDEM_OK)
+            err = digest_one(request, json_string_value(json_array_get(names, i)), deadline);
+    }
+    json_decref(names);
+    return err;
+}
+
+/* ---- Verify ---- */
+
+struct problems {
+    json_t *listed;
+    uint64_t count;
+};
+
+static void collect_problem(void *context, const char *text)
+{
+    struct problems *problems = context;
+    json_t *sentence = json_string(text);
+
+    problems->count++;
+    if (!sentence)
+        sentence = json_string("something that cannot be told in UTF-8");
+    if (json_array_size(problems->listed) < PROBLEMS_MAX)
+        json_array_append_new(problems->listed, sentence);
+    else
+        json_decref(sentence);
+}
+
+tandem_err cli_verify_run(cli_request *request, const json_t *object)
+{
+    struct problems problems = {json_array(), 0};
+    tandem_stat stat = {0};
+    size_t i;
+    const json_t *text;
+    tandem_err err, emitted = TANDEM_OK;
+
+    if (!problems.listed)
+        return TANDEM_E_NOMEM;
+    err = tandem_verify(request->reactor, collect_problem, &problems);
+    json_array_foreach(problems.listed, i, text) {
+        if (emitted == TANDEM_OK)
+            emitted = cli_emit(request, json_pack("{s:O}", "problem", text));
+    }
+    json_decref(problems.listed);
+    if (emitted == TANDEM_OK && (err == TANDEM_OK || err == TANDEM_E_CORRUPT)) {
+        tandem_stat_get(request->reactor, &stat);
+        emitted = cli_emit(request, json_pack("{s:b, s:o, s:o}",
+                                              "ok", err == TANDEM_OK,
+                                              "operations", cli_json_number(stat.operations),
+                                              "problems", cli_json_number(problems.count)));
+    }
+    if (err == TANDEM_E_CORRUPT)
+        cli_refuse(request, err, "%llu things are wrong", (unsigned long long)problems.count);
+    return err == TANDEM_OK ? emitted : err;
+}
+
+/* ---- Status ---- */
+
+struct remotes {
+    json_t *list;
+    bool running;
+};
+
+static tandem_err collect_remote(void *context, const tandem_remote_status *status)
+{
+    struct remotes *remotes = context;
+    json_t *remote = cli_json_remote(status, remotes->running);
+
+    return json_array_append_new(remotes->list, remote) ? TANDEM_E_NOMEM : TANDEM_OK;
+}
+
+static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_stat)
+{
+    json_t *error = stat->store_err == TANDEM_OK ? json_null()
+                                                 : json_string(tandem_err_name(stat->store_err));
+
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "bytes", cli_json_number(stat->bytes),
+                     "operations", cli_json_number(stat->operations),
+                     "index_bytes", cli_json_number(stat->index_bytes),
+                     "index_lag", cli_json_number(stat->index_lag),
+                     "quarantined", cli_json_number(stat->quarantined + sync_stat->quarantined),
+                     "error", error);
+}
+
+tandem_err cli_status_run(cli_request *request, const json_t *object)
+{
+    struct remotes remotes = {NULL, request->running};
+    tandem_sync_stat sync_stat;
+    tandem_sync *sync = NULL;
+    tandem_stat stat;
+    const uint8_t *id = tandem_reactor_id(request->reactor);
+    const uint8_t *origin = tandem_reactor_origin(request->reactor);
+    json_t *url;
+    tandem_err err;
+
+    if ((err = cli_request_sync(request, false, &sync)) != TANDEM_OK ||
+        (err = tandem_stat_get(request->reactor, &stat)) != TANDEM_OK ||
+        (err = tandem_sync_stat_get(sync, &sync_stat)) != TANDEM_OK)
+        return err;
+    if (!(remotes.list = json_array()))
+        return TANDEM_E_NOMEM;
+    if ((err = tandem_remotes(sync, collect_remote, &remotes)) != TANDEM_OK) {
+        json_decref(remotes.list);
+        return err;
+    }
+    url = sync_stat.listener_url[0] ? json_string(sync_stat.listener_url) : json_null();
+    return cli_emit(
+        request,
+        json_pack("{s:o, s:o, s:s, s:b, s:o, s:{s:o, s:o, s:o}, s:o}",
+                  "reactor", cli_json_hex(id, TANDEM_ORIGIN_BYTES),
+                  "origin", cli_json_hex(origin, TANDEM_ORIGIN_BYTES),
+                  "version", tandem_version(),
+                  "running", request->running,
+                  "store", json_store(&stat, &sync_stat),
+                  "listener",
+                  "url", url,
+                  "sessions", cli_json_number(sync_stat.sessions),
+                  "rejected", cli_json_number(sync_stat.rejected),
+                  "remotes", remotes.list));
+}

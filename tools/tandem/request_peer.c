@@ -1,0 +1,339 @@
+/*
+ * Requests about peers and what is on its way to and from them.
+ */
+#include <string.h>
+
+#include "tools/tandem/request.h"
+
+enum {
+    STEP_MS = 250,             /* a wait looks this often whether it should end */
+    BARRIER_STEP_MS_MAX = 8000, /* see cli_wait_run */
+};
+
+json_t *cli_json_remote(const tandem_remote_status *status, bool running)
+{
+    /* Where no node runs nothing connects, whatever is configured. */
+    bool rests = !running && status->state != TANDEM_REMOTE_PAUSED;
+    tandem_remote_state state = rests ? TANDEM_REMOTE_RESTING : status->state;
+    static const uint8_t unknown[TANDEM_ORIGIN_BYTES];
+    bool met = memcmp(status->reactor, unknown, sizeof(unknown)) != 0;
+
+    return json_pack(
+        "{s:s?, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "name", status->name,
+        "url", status->url,
+        "reactor", met ? cli_json_hex(status->reactor, TANDEM_ORIGIN_BYTES) : json_null(),
+        "state", tandem_remote_state_name(state),
+        "reason", rests ? "the node does not run" : status->reason,
+        "since", cli_json_time(status->since_ms),
+        "retry_at", cli_json_time(rests ? 0 : status->retry_at_ms),
+        "lag_operations", cli_json_number(status->lag_operations),
+        "outbox", cli_json_number(status->outbox),
+        "inbox", cli_json_number(status->inbox),
+        "dead_letters", cli_json_number(status->dead_letters),
+        "sent_operations", cli_json_number(status->sent_operations),
+        "received_operations", cli_json_number(status->received_operations),
+        "duplicate_operations", cli_json_number(status->duplicate_operations),
+        "echoed_operations", cli_json_number(status->echoed_operations));
+}
+
+/* The peer's name, and the sync that knows it. */
+static tandem_err peer_of(cli_request *request, const json_t *object, bool online,
+                          const char **name_out, tandem_sync **sync_out)
+{
+    *name_out = cli_text_of(object, "name");
+    if (!*name_out)
+        return cli_refuse(request, TANDEM_E_PROTOCOL, "the request lacks a peer's name");
+    return cli_request_sync(request, online, sync_out);
+}
+
+static tandem_err named(cli_request *request, tandem_err err, const char *name)
+{
+    if (err == TANDEM_OK)
+        return cli_emit(request, json_pack("{s:s}", "name", name));
+    if (err == TANDEM_E_NOT_FOUND)
+        return cli_refuse(request, err, "there is no peer `%s`", name);
+    if (err == TANDEM_E_EXISTS)
+        return cli_refuse(request, err, "there is a peer `%s`; `peer set` changes its URL", name);
+    if (err == TANDEM_E_INVALID)
+        return cli_refuse(request, err, "a peer has a name and a URL ws://HOST:PORT/tandem");
+    return err;
+}
+
+/* ---- Configuration ---- */
+
+tandem_err cli_peer_add_run(cli_request *request, const json_t *object)
+{
+    const char *name, *url = cli_text_of(object, "url");
+    tandem_sync *sync;
+    tandem_err err = peer_of(request, object, false, &name, &sync);
+
+    if (err != TANDEM_OK)
+        return err;
+    return named(request, tandem_remote_add(sync, name, url ? url : ""), name);
+}
+
+tandem_err cli_peer_set_run(cli_request *request, const json_t *object)
+{
+    const char *name, *url = cli_text_of(object, "url");
+    tandem_sync *sync;
+    tandem_err err = peer_of(request, object, false, &name, &sync);
+
+    if (err != TANDEM_OK)
+        return err;
+    return named(request, tandem_remote_set(sync, name, url ? url : ""), name);
+}
+
+static tandem_err with_name(cli_request *request, const json_t *object,
+                            tandem_err (*call)(tandem_sync *sync, const char *name))
+{
+    const char *name;
+    tandem_sync *sync;
+    tandem_err err = peer_of(request, object, false, &name, &sync);
+
+    return err == TANDEM_OK ? named(request, call(sync, name), name) : err;
+}
+
+tandem_err cli_peer_pause_run(cli_request *request, const json_t *object)
+{
+    return with_name(request, object, tandem_remote_pause);
+}
+
+tandem_err cli_peer_resume_run(cli_request *request, const json_t *object)
+{
+    return with_name(request, object, tandem_remote_resume);
+}
+
+tandem_err cli_peer_rm_run(cli_request *request, const json_t *object)
+{
+    return with_name(request, object, tandem_remote_remove);
+}
+
+/* ---- Looking ---- */
+
+/* Gathers what a visitor shows, to be handed out when the visit is over: handing out may wait for a
+ * slow caller, and a visit must not. */
+struct gathering {
+    json_t *list;
+    const char *name; /* NULL: all */
+    const char *box;
+    uint64_t id; /* 0: all */
+    size_t found;
+    bool running;
+};
+
+static tandem_err gather_remote(void *context, const tandem_remote_status *status)
+{
+    struct gathering *g = context;
+
+    if (!status->name || (g->name && strcmp(g->name, status->name)))
+        return TANDEM_OK;
+    return json_array_append_new(g->list, cli_json_remote(status, g->running)) ? TANDEM_E_NOMEM
+                                                                               : TANDEM_OK;
+}
+
+static tandem_err hand_out(cli_request *request, struct gathering *g, tandem_err err)
+{
+    for (size_t i = 0; err == TANDEM_OK && i < json_array_size(g->list); i++)
+        err = cli_emit(request, json_incref(json_array_get(g->list, i)));
+    json_decref(g->list);
+    return err;
+}
+
+static tandem_err peers_show(cli_request *request, tandem_sync *sync, const char *name)
+{
+    struct gathering g = {.list = json_array(), .name = name, .running = request->running};
+    tandem_err err;
+
+    if (!g.list)
+        return TANDEM_E_NOMEM;
+    err = tandem_remotes(sync, gather_remote, &g);
+    if (err == TANDEM_OK && name && json_array_size(g.list) == 0)
+        err = cli_refuse(request, TANDEM_E_NOT_FOUND, "there is no peer `%s`", name);
+    return hand_out(request, &g, err);
+}
+
+tandem_err cli_peer_ls_run(cli_request *request, const json_t *object)
+{
+    tandem_sync *sync;
+    tandem_err err = cli_request_sync(request, false, &sync);
+
+    return err == TANDEM_OK ? peers_show(request, sync, NULL) : err;
+}
+
+tandem_err cli_peer_show_run(cli_request *request, const json_t *object)
+{
+    const char *name;
+    tandem_sync *sync;
+    tandem_err err = peer_of(request, object, false, &name, &sync);
+
+    return err == TANDEM_OK ? peers_show(request, sync, name) : err;
+}
+
+static tandem_err gather_job(void *context, const tandem_job_status *job)
+{
+    struct gathering *g = context;
+    json_t *error = job->err == TANDEM_OK ? json_null() : json_string(tandem_err_name(job->err));
+    json_t *line;
+
+    if ((g->box && strcmp(g->box, job->box)) || (g->id && g->id != job->id)) {
+        json_decref(error);
+        return TANDEM_OK;
+    }
+    line = json_pack("{s:o, s:s, s:s?, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "id", cli_json_number(job->id),
+                     "box", job->box,
+                     "remote", job->remote,
+                     "status", job->status,
+                     "collection", cli_json_name(job->collection),
+                     "document", cli_json_name(job->document),
+                     "branch", cli_json_name(job->branch),
+                     "origin", cli_json_hex(job->origin, TANDEM_ORIGIN_BYTES),
+                     "first_seq", cli_json_number(job->first_seq),
+                     "last_seq", cli_json_number(job->last_seq),
+                     "operations", cli_json_number(job->operations),
+                     "bytes", cli_json_number(job->bytes),
+                     "error", error);
+    return json_array_append_new(g->list, line) ? TANDEM_E_NOMEM : TANDEM_OK;
+}
+
+static tandem_err jobs_show(cli_request *request, const char *box, uint64_t id)
+{
+    struct gathering g = {.list = NULL, .box = box, .id = id};
+    tandem_sync *sync;
+    tandem_err err = cli_request_sync(request, false, &sync);
+
+    if (err != TANDEM_OK)
+        return err;
+    if (!(g.list = json_array()))
+        return TANDEM_E_NOMEM;
+    err = tandem_job_handles(sync, gather_job, &g);
+    if (err == TANDEM_OK && id && json_array_size(g.list) == 0)
+        err = cli_refuse(request, TANDEM_E_NOT_FOUND, "no job %llu is in flight",
+                         (unsigned long long)id);
+    return hand_out(request, &g, err);
+}
+
+tandem_err cli_job_ls_run(cli_request *request, const json_t *object)
+{
+    return jobs_show(request, cli_text_of(object, "box"), 0);
+}
+
+tandem_err cli_job_show_run(cli_request *request, const json_t *object)
+{
+    uint64_t id = cli_number_of(object, "id", 0);
+
+    if (!id)
+        return cli_refuse(request, TANDEM_E_NOT_FOUND, "jobs are numbered from 1");
+    return jobs_show(request, NULL, id);
+}
+
+/* ---- Waiting ---- */
+
+/* Wait in steps, so that it ends when its caller has gone or the node stops. name NULL: all. */
+static tandem_err wait_in_steps(cli_request *request, tandem_sync *sync, const char *name,
+                                uint64_t timeout_ms, uint64_t step_ms_max,
+                                tandem_err (*wait)(tandem_sync *sync, const char *name,
+                                                   uint64_t timeout_ms))
+{
+    uint64_t begun = cli_monotonic_ms(), step_ms = STEP_MS;
+    tandem_err err;
+
+    for (;;) {
+        uint64_t passed = cli_monotonic_ms() - begun;
+        uint64_t left = timeout_ms == UINT64_MAX ? UINT64_MAX
+                        : passed < timeout_ms    ? timeout_ms - passed
+                                                 : 0;
+
+        err = wait(sync, name, left < step_ms ? left : step_ms);
+        if (err != TANDEM_E_TIMEOUT || left <= step_ms)
+            return err;
+        if ((err = cli_check(request)) != TANDEM_OK)
+            return err;
+        step_ms = step_ms * 2 < step_ms_max ? step_ms * 2 : step_ms_max;
+    }
+}
+
+static tandem_err find_name(void *context, const tandem_remote_status *status)
+{
+    struct gathering *g = context;
+
+    if (status->name && (!g->name || !strcmp(g->name, status->name)))
+        g->found++;
+    return TANDEM_OK;
+}
+
+/* What keeps a peer back, for the sentence of a wait that did not end well. */
+struct excuse {
+    cli_request *request;
+    const char *name;
+};
+
+static tandem_err find_excuse(void *context, const tandem_remote_status *status)
+{
+    struct excuse *excuse = context;
+
+    if (!status->name || (excuse->name && strcmp(excuse->name, status->name)) ||
+        status->state == TANDEM_REMOTE_IN_STEP || excuse->request->why[0])
+        return TANDEM_OK;
+    cli_refuse(excuse->request, TANDEM_E_TIMEOUT, "`%s` is %s%s%s, %llu operations behind",
+               status->name, tandem_remote_state_name(status->state), status->reason[0] ? ": " : "",
+               status->reason, (unsigned long long)status->lag_operations);
+    return TANDEM_OK;
+}
+
+tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
+{
+    const char *name = cli_text_of(object, "name");
+    bool waits = json_is_true(json_object_get(object, "wait"));
+    struct gathering g = {.name = name};
+    struct excuse excuse = {request, name};
+    tandem_sync *sync;
+    tandem_err err;
+
+    if (!waits && !request->running)
+        return cli_refuse(request, TANDEM_E_UNREACHABLE,
+                          "no node runs; with --wait this command syncs by itself");
+    if ((err = cli_request_sync(request, true, &sync)) != TANDEM_OK ||
+        (err = tandem_remotes(sync, find_name, &g)) != TANDEM_OK)
+        return err;
+    if (name && !g.found)
+        return named(request, TANDEM_E_NOT_FOUND, name);
+    err = tandem_remote_poke(sync, name);
+    if (err == TANDEM_OK && waits)
+        err = wait_in_steps(request, sync, name, cli_timeout_of(object), STEP_MS,
+                            tandem_wait_in_step);
+    if (err == TANDEM_E_TIMEOUT)
+        tandem_remotes(sync, find_excuse, &excuse);
+    if (err != TANDEM_OK)
+        return err;
+    return cli_emit(request, json_pack("{s:s?, s:b}", "name", name, "in_step", waits));
+}
+
+tandem_err cli_wait_run(cli_request *request, const json_t *object)
+{
+    const char *name;
+    struct excuse excuse = {request, NULL};
+    tandem_sync *sync;
+    tandem_err err = peer_of(request, object, true, &name, &sync);
+
+    if (err != TANDEM_OK)
+        return err;
+    /*
+     * The barrier's goal is what is held when it begins. A step that starts it anew moves the goal,
+     * so steps grow, that a peer which lags behind a steady writer can still meet one; they end,
+     * that a stopping node need not wait long for a caller who waits long.
+     */
+    err = wait_in_steps(request, sync, name, cli_timeout_of(object), BARRIER_STEP_MS_MAX,
+                        tandem_barrier);
+    excuse.name = name;
+    if (err == TANDEM_E_NOT_FOUND)
+        return named(request, err, name);
+    if (err == TANDEM_E_REFUSED)
+        peers_show(request, sync, name);
+    if (err == TANDEM_E_TIMEOUT || err == TANDEM_E_REFUSED)
+        tandem_remotes(sync, find_excuse, &excuse);
+    if (err != TANDEM_OK)
+        return err;
+    return cli_emit(request, json_pack("{s:s, s:b}", "peer", name, "covered", 1));
+}
