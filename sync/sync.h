@@ -132,11 +132,24 @@ TANDEM_API tandem_err tandem_job_handles(tandem_sync *sync,
                                          void *context);
 
 /*
- * The barrier: wait until the remote durably covers all that this reactor holds now. It is met by
- * the remote's own announcement, whoever delivered the operations.
- * Errors: TANDEM_E_NOT_FOUND, TANDEM_E_TIMEOUT, TANDEM_E_REFUSED (it will not take all), TANDEM_E_CLOSED.
+ * The barrier: wait until the remote durably covers all that this reactor held when the barrier was
+ * opened. It is met by the remote's own announcement, whoever delivered the operations, and stands
+ * across reconnects.
  */
-TANDEM_API tandem_err tandem_barrier(tandem_sync *sync, const char *name, uint64_t timeout_ms);
+typedef struct tandem_barrier tandem_barrier;
+
+/* TANDEM_E_NOT_FOUND, TANDEM_E_NOMEM. */
+TANDEM_API tandem_err tandem_barrier_open(tandem_sync *sync, const char *name,
+                                          tandem_barrier **out);
+/* TANDEM_E_TIMEOUT: not yet, wait again if you like. TANDEM_E_REFUSED: it will not take all.
+ * TANDEM_E_NOT_FOUND: the remote was removed. TANDEM_E_CLOSED: the sync is closing. TANDEM_E_STATE:
+ * the loop is the caller's to drive. */
+TANDEM_API tandem_err tandem_barrier_wait(tandem_barrier *barrier, uint64_t timeout_ms);
+/* Before the sync is closed. NULL is fine. */
+TANDEM_API void tandem_barrier_free(tandem_barrier *barrier);
+
+/* Open, wait, free. */
+TANDEM_API tandem_err tandem_wait_covered(tandem_sync *sync, const char *name, uint64_t timeout_ms);
 
 /* Wait until the remote (NULL: every one that is not paused) is in step. TANDEM_E_TIMEOUT. */
 TANDEM_API tandem_err tandem_wait_in_step(tandem_sync *sync, const char *name, uint64_t timeout_ms);

@@ -647,7 +647,7 @@ static void handle(void *self, td_message *message)
         break;
     }
     default:
-        assert(!"a message of the sync manager's");
+        assert(false && "a message of the sync manager's");
     }
 }
 
@@ -1222,27 +1222,76 @@ static tandem_err run_unwait(tandem_sync *sync, sync_call *call)
     return TANDEM_OK;
 }
 
-static tandem_err wait_on(tandem_sync *sync, const char *name, bool in_step, uint64_t timeout_ms)
+struct tandem_barrier {
+    tandem_sync *sync;
+    td_reply *reply;
+};
+
+static tandem_err waiting_open(tandem_sync *sync, const char *name, bool in_step,
+                               tandem_barrier **out)
 {
     sync_call call = {.run = run_wait, .name = name, .flag = in_step};
-    td_reply *reply;
+    tandem_barrier *barrier;
     tandem_err err;
 
-    if (td_host_is_current(sync->loop) || td_host_fd(sync->loop) >= 0)
-        return TANDEM_E_STATE; /* the loop that would bring the news is the caller's */
-    if ((err = td_reply_open(sync->runtime, &reply)) != TANDEM_OK)
+    if (!(barrier = calloc(1, sizeof(*barrier))))
+        return TANDEM_E_NOMEM;
+    barrier->sync = sync;
+    if ((err = td_reply_open(sync->runtime, &barrier->reply)) != TANDEM_OK) {
+        free(barrier);
         return err;
-    call.argument = reply;
-    if ((err = call_loop(sync, &call)) == TANDEM_OK &&
-        (err = td_reply_wait(reply, timeout_ms)) == TANDEM_E_TIMEOUT) {
-        call = (sync_call){.run = run_unwait, .argument = reply};
-        call_loop(sync, &call);
     }
-    td_reply_free(reply);
+    call.argument = barrier->reply;
+    if ((err = call_loop(sync, &call)) != TANDEM_OK) {
+        td_reply_free(barrier->reply);
+        free(barrier);
+        return err;
+    }
+    *out = barrier;
+    return TANDEM_OK;
+}
+
+tandem_err tandem_barrier_open(tandem_sync *sync, const char *name, tandem_barrier **out)
+{
+    if (!sync || !name || !out)
+        return TANDEM_E_INVALID;
+    return waiting_open(sync, name, false, out);
+}
+
+tandem_err tandem_barrier_wait(tandem_barrier *barrier, uint64_t timeout_ms)
+{
+    td_host *loop = barrier->sync->loop;
+
+    if (td_host_is_current(loop) || (td_host_fd(loop) >= 0 && timeout_ms > 0))
+        return TANDEM_E_STATE; /* the loop that would bring the news is the caller's */
+    return td_reply_wait(barrier->reply, timeout_ms);
+}
+
+void tandem_barrier_free(tandem_barrier *barrier)
+{
+    sync_call call = {.run = run_unwait};
+
+    if (!barrier)
+        return;
+    call.argument = barrier->reply;
+    call_loop(barrier->sync, &call);
+    td_reply_free(barrier->reply);
+    free(barrier);
+}
+
+static tandem_err wait_on(tandem_sync *sync, const char *name, bool in_step, uint64_t timeout_ms)
+{
+    tandem_barrier *barrier;
+    tandem_err err;
+
+    if ((err = waiting_open(sync, name, in_step, &barrier)) != TANDEM_OK)
+        return err;
+    err = tandem_barrier_wait(barrier, timeout_ms);
+    tandem_barrier_free(barrier);
     return err;
 }
 
-tandem_err tandem_barrier(tandem_sync *sync, const char *name, uint64_t timeout_ms)
+tandem_err tandem_wait_covered(tandem_sync *sync, const char *name, uint64_t timeout_ms)
 {
     if (!sync || !name)
         return TANDEM_E_INVALID;

@@ -74,7 +74,7 @@ static void two_reactors_keep_in_step(void **state)
     assert_string_equal("{\"by\":\"b\",\"title\":\"from a\"}", state_of(harness, "a", "n1"));
     assert_int_equal(TANDEM_OK,
                      tandem_wait_in_step(tandem_harness_sync(harness, "a"), "b", 10000));
-    assert_int_equal(TANDEM_OK, tandem_barrier(tandem_harness_sync(harness, "a"), "b", 10000));
+    assert_int_equal(TANDEM_OK, tandem_wait_covered(tandem_harness_sync(harness, "a"), "b", 10000));
     tandem_harness_free(harness);
 }
 
@@ -92,7 +92,7 @@ static void a_cut_link_heals(void **state)
     tandem_harness_run(harness, 60000);
     assert_string_equal("{\"x\":1,\"y\":3}", state_of(harness, "b", "n1"));
     assert_int_equal(TANDEM_E_TIMEOUT,
-                     tandem_barrier(tandem_harness_sync(harness, "a"), "b", 1000));
+                     tandem_wait_covered(tandem_harness_sync(harness, "a"), "b", 1000));
     tandem_harness_heal(harness, "a", "b");
     assert_converges(harness);
     assert_string_equal("{\"x\":2,\"y\":3}", state_of(harness, "b", "n1"));

@@ -7,7 +7,6 @@
 
 enum {
     STEP_MS = 250,             /* a wait looks this often whether it should end */
-    BARRIER_STEP_MS_MAX = 8000, /* see cli_wait_run */
 };
 
 json_t *cli_json_remote(const tandem_remote_status *status, bool running)
@@ -230,27 +229,25 @@ tandem_err cli_job_show_run(cli_request *request, const json_t *object)
 
 /* ---- Waiting ---- */
 
-/* Wait in steps, so that it ends when its caller has gone or the node stops. name NULL: all. */
+/* Wait for a while after a while, so that it ends when its caller has gone or the node stops. */
 static tandem_err wait_in_steps(cli_request *request, tandem_sync *sync, const char *name,
-                                uint64_t timeout_ms, uint64_t step_ms_max,
-                                tandem_err (*wait)(tandem_sync *sync, const char *name,
-                                                   uint64_t timeout_ms))
+                                tandem_barrier *barrier, uint64_t timeout_ms)
 {
-    uint64_t begun = cli_monotonic_ms(), step_ms = STEP_MS;
-    tandem_err err;
+    uint64_t begun = cli_monotonic_ms();
 
     for (;;) {
         uint64_t passed = cli_monotonic_ms() - begun;
         uint64_t left = timeout_ms == UINT64_MAX ? UINT64_MAX
                         : passed < timeout_ms    ? timeout_ms - passed
                                                  : 0;
+        uint64_t step_ms = left < STEP_MS ? left : STEP_MS;
+        tandem_err err = barrier ? tandem_barrier_wait(barrier, step_ms)
+                                 : tandem_wait_in_step(sync, name, step_ms);
 
-        err = wait(sync, name, left < step_ms ? left : step_ms);
-        if (err != TANDEM_E_TIMEOUT || left <= step_ms)
+        if (err != TANDEM_E_TIMEOUT || left <= STEP_MS)
             return err;
         if ((err = cli_check(request)) != TANDEM_OK)
             return err;
-        step_ms = step_ms * 2 < step_ms_max ? step_ms * 2 : step_ms_max;
     }
 }
 
@@ -301,8 +298,7 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
         return named(request, TANDEM_E_NOT_FOUND, name);
     err = tandem_remote_poke(sync, name);
     if (err == TANDEM_OK && waits)
-        err = wait_in_steps(request, sync, name, cli_timeout_of(object), STEP_MS,
-                            tandem_wait_in_step);
+        err = wait_in_steps(request, sync, name, NULL, cli_timeout_of(object));
     if (err == TANDEM_E_TIMEOUT)
         tandem_remotes(sync, find_excuse, &excuse);
     if (err != TANDEM_OK)
@@ -314,18 +310,16 @@ tandem_err cli_wait_run(cli_request *request, const json_t *object)
 {
     const char *name;
     struct excuse excuse = {request, NULL};
+    tandem_barrier *barrier;
     tandem_sync *sync;
     tandem_err err = peer_of(request, object, true, &name, &sync);
 
     if (err != TANDEM_OK)
         return err;
-    /*
-     * The barrier's goal is what is held when it begins. A step that starts it anew moves the goal,
-     * so steps grow, that a peer which lags behind a steady writer can still meet one; they end,
-     * that a stopping node need not wait long for a caller who waits long.
-     */
-    err = wait_in_steps(request, sync, name, cli_timeout_of(object), BARRIER_STEP_MS_MAX,
-                        tandem_barrier);
+    if ((err = tandem_barrier_open(sync, name, &barrier)) == TANDEM_OK) {
+        err = wait_in_steps(request, sync, name, barrier, cli_timeout_of(object));
+        tandem_barrier_free(barrier);
+    }
     excuse.name = name;
     if (err == TANDEM_E_NOT_FOUND)
         return named(request, err, name);
