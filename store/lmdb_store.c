@@ -23,9 +23,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -37,6 +39,7 @@
 
 enum {
     READERS_MAX = 510,
+    LOCK_FILE_BYTES = 32768, /* (READERS_MAX - 1) slots of 64 bytes and a header of 192 */
     MAP_BYTES_INITIAL = 64 << 20,
     /* What a transaction may rely on before the previous one's size is known. */
     RESERVE_BYTES = 16 << 20,
@@ -247,6 +250,24 @@ static int folder_sync(const char *folder)
     return rc;
 }
 
+/*
+ * LMDB makes its reader table with ftruncate() and writes to it through a mapping: on a full disk
+ * that is a SIGBUS. So its blocks are reserved first, which fails like any other call.
+ */
+static int lock_file_reserve(const char *folder)
+{
+    char path[PATH_MAX];
+    int fd, rc;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/lock.mdb", folder) >= sizeof(path))
+        return ENAMETOOLONG;
+    if ((fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0)
+        return errno;
+    rc = posix_fallocate(fd, 0, LOCK_FILE_BYTES);
+    close(fd);
+    return rc == EOPNOTSUPP ? 0 : rc;
+}
+
 /* On failure map_close() is due. */
 static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
 {
@@ -260,6 +281,7 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
     if ((rc = mdb_env_set_maxreaders(s->mdb, READERS_MAX)) != 0 ||
         (rc = mdb_env_set_maxdbs(s->mdb, s->count)) != 0 ||
         (rc = mdb_env_set_mapsize(s->mdb, (size_t)map_bytes)) != 0 ||
+        (rc = lock_file_reserve(s->folder)) != 0 ||
         (rc = mdb_env_open(s->mdb, s->folder, MDB_NOTLS, 0600)) != 0 ||
         (rc = mdb_env_info(s->mdb, &info)) != 0)
         return rc;

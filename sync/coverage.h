@@ -33,6 +33,7 @@ typedef struct td_send_range {
     uint64_t next_seq;     /* the seq expected next; 0: not known yet */
     tandem_err blocked;    /* it cannot go on: TANDEM_E_CORRUPT, or what the peer said */
     uint64_t retry_at_ms;  /* not before; 0: at once */
+    tandem_err retry_err;  /* why not */
     uint64_t clock_hlc;    /* retry_at_ms is for the peer's clock to reach this; 0: it is not */
     uint32_t attempts;
 } td_send_range;

@@ -323,6 +323,9 @@ static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_ha
     uint64_t now_ms = td_sync_now_ms(peer->sync), delay_ms = RETRY_MS;
 
     peer->troubled = true;
+    /* Those behind a refused one fail for want of it: the first reason is the reason. */
+    if (handle->error != TANDEM_E_PREDECESSOR || range->retry_err == TANDEM_OK)
+        range->retry_err = handle->error;
     if (handle->first_ordinal - 1 < range->sent_ordinal) {
         range->sent_ordinal = handle->first_ordinal - 1;
         range->next_seq = handle->first_seq;
@@ -359,6 +362,7 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
         td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
         range->attempts = 0;
         range->clock_hlc = 0;
+        range->retry_err = TANDEM_OK;
         return;
     }
     td_log(peer->sync->env, TANDEM_LOG_INFO, "sender", "a job was not taken: %s",
@@ -434,7 +438,7 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
         for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
             if (!o->range.active)
                 continue;
-            trouble = trouble || o->range.retry_at_ms || o->range.blocked || o->range.clock_hlc;
+            trouble = trouble || o->range.retry_err || o->range.blocked;
             if (o->range.retry_at_ms == 0)
                 continue;
             if (o->range.retry_at_ms <= now_ms) {
@@ -455,10 +459,11 @@ tandem_err td_sender_trouble(td_peer *peer, const td_origin_cover **origin_out)
         return TANDEM_OK;
     for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
         for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
-            if (!o->range.active || (o->range.blocked == TANDEM_OK && o->range.clock_hlc == 0))
+            if (!o->range.active ||
+                (o->range.blocked == TANDEM_OK && o->range.retry_err == TANDEM_OK))
                 continue;
             *origin_out = o;
-            return o->range.blocked != TANDEM_OK ? o->range.blocked : TANDEM_E_CLOCK;
+            return o->range.blocked != TANDEM_OK ? o->range.blocked : o->range.retry_err;
         }
     }
     return TANDEM_OK;

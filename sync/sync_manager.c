@@ -93,10 +93,12 @@ static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
         return TANDEM_REMOTE_PUSHING;
     }
     if (trouble != TANDEM_OK) {
+        bool waits = origin->range.blocked == TANDEM_OK;
+
         snprintf(reason, size, "%s in %.*s: %s", tandem_err_name(trouble),
                  (int)origin->collection->name.size, (const char *)origin->collection->name.bytes,
                  tandem_err_text(trouble));
-        return TANDEM_REMOTE_BLOCKED;
+        return waits ? TANDEM_REMOTE_BACKING_OFF : TANDEM_REMOTE_BLOCKED;
     }
     if (peer->coverage.lacking_count || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0) {
         snprintf(reason, size, "it announced operations that are not held here yet");
@@ -254,7 +256,7 @@ static tandem_err barrier_outcome(td_waiter *waiter, td_peer *peer)
     if (!waiter->requirements)
         return TANDEM_OK;
     err = td_sender_trouble(peer, &origin);
-    return err != TANDEM_OK && err != TANDEM_E_CLOCK ? TANDEM_E_REFUSED : TANDEM_END;
+    return err != TANDEM_OK && origin->range.blocked != TANDEM_OK ? TANDEM_E_REFUSED : TANDEM_END;
 }
 
 static tandem_err outcome(tandem_sync *sync, td_waiter *waiter)
@@ -1045,7 +1047,7 @@ typedef tandem_err (*visit_remote_fn)(void *context, const tandem_remote_status 
 static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context)
 {
     td_peer *works = serving(peer);
-    uint64_t retry_ms = td_channel_retry_at_ms(peer->channel);
+    uint64_t retry_ms = peer->served_by ? 0 : td_channel_retry_at_ms(peer->channel);
     tandem_remote_status status = {
         .name = peer->is_remote ? peer->record.name : NULL,
         .url = peer->is_remote ? peer->record.url : NULL,
@@ -1053,10 +1055,15 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
 
     td_peer_refresh(peer);
     memcpy(status.reactor, works->reactor, sizeof(status.reactor));
+    if (td_peer_is_open(works)) {
+        const td_origin_cover *origin;
+
+        retry_ms = td_sender_trouble(works, &origin) != TANDEM_OK ? origin->range.retry_at_ms : 0;
+    }
     status.state = peer->state;
     status.reason = peer->reason;
     status.since_ms = peer->since_ms;
-    if (retry_ms && !td_peer_is_open(peer) && !peer->served_by) {
+    if (retry_ms) {
         uint64_t now_ms = td_sync_now_ms(peer->sync);
 
         status.retry_at_ms =

@@ -182,7 +182,8 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
 void td_sender_settle(td_peer *peer, td_collection_cover *collection);
 /* Put ranges whose time has come back to work; returns when to call again. */
 uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms);
-/* Is any range blocked for good, or waiting for the peer's clock? TANDEM_OK if not. */
+/* Why some range does not go on: blocked for good, or waiting for its time (what it waits for is in
+ * its retry_err then). TANDEM_OK if all do. */
 tandem_err td_sender_trouble(td_peer *peer, const td_origin_cover **origin_out);
 tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
                           tandem_err (*visit)(void *visitor, tandem_slice canonical),

@@ -45,8 +45,8 @@ tandem_err cli_digest_run(cli_request *request, const json_t *object)
     const char *collection = cli_text_of(object, "collection");
     uint64_t timeout = cli_timeout_of(object), now = cli_monotonic_ms();
     uint64_t deadline = timeout < UINT64_MAX - now ? now + timeout : UINT64_MAX;
+    tandem_err err, damage = TANDEM_OK;
     json_t *names;
-    tandem_err err;
 
     if (collection)
         return digest_one(request, collection, deadline);
@@ -58,9 +58,14 @@ tandem_err cli_digest_run(cli_request *request, const json_t *object)
         err = cli_check(request);
         if (err == TANDEM_OK)
             err = digest_one(request, json_string_value(json_array_get(names, i)), deadline);
+        /* One that is damaged does not keep the others from being told. */
+        if (err == TANDEM_E_CORRUPT) {
+            damage = err;
+            err = TANDEM_OK;
+        }
     }
     json_decref(names);
-    return err;
+    return err == TANDEM_OK ? damage : err;
 }
 
 /* ---- Verify ---- */
