@@ -1,9 +1,7 @@
 /*
- * One peer's session: HELLO, the handshake by digests and vectors, announcements, what the peer asks
- * for, and deliveries. transport/PROTOCOL.md says what is said when.
+ * One peer's session: HELLO, what it announces and asks for, and what it delivers.
+ * transport/PROTOCOL.md says what is said when.
  */
-#define uthash_nonfatal_oom(element) (failed = true)
-
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,154 +13,6 @@
 static const uint8_t *own_origin(const td_peer *peer)
 {
     return td_op_store_identity(peer->sync->ops)->origin;
-}
-
-/* ---- Digests ---- */
-
-tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
-                          uint8_t out[TANDEM_HASH_BYTES])
-{
-    td_collection_info info;
-    td_cached_digest *cached;
-    tandem_err err;
-
-    /* The ordinal first: what is written in between is in the digest and not in the ordinal, so
-     * nothing counts as known that is not. */
-    if ((err = td_op_store_collection(sync->ops, collection, &info)) != TANDEM_OK)
-        return err;
-    if (last_ordinal_out)
-        *last_ordinal_out = info.last_ordinal;
-    HASH_FIND(hh, sync->digests, collection.bytes, collection.size, cached);
-    if (cached && cached->last_ordinal == info.last_ordinal) {
-        memcpy(out, cached->digest, TANDEM_HASH_BYTES);
-        return TANDEM_OK;
-    }
-    if ((err = td_op_store_vector_digest(sync->ops, collection, out)) != TANDEM_OK)
-        return err;
-    if (!cached) {
-        bool failed = false;
-
-        if (!(cached = calloc(1, sizeof(*cached) + collection.size)))
-            return TANDEM_OK;
-        cached->size = collection.size;
-        memcpy(cached->name, collection.bytes, collection.size);
-        HASH_ADD_KEYPTR(hh, sync->digests, cached->name, collection.size, cached);
-        if (failed) {
-            free(cached);
-            return TANDEM_OK;
-        }
-    }
-    cached->last_ordinal = info.last_ordinal;
-    memcpy(cached->digest, out, TANDEM_HASH_BYTES);
-    return TANDEM_OK;
-}
-
-void td_sync_forget_digests(tandem_sync *sync)
-{
-    td_cached_digest *cached, *next;
-
-    HASH_ITER(hh, sync->digests, cached, next)
-    {
-        HASH_DEL(sync->digests, cached);
-        free(cached);
-    }
-}
-
-/* Names of our collections after a name, one page, as NUL-terminated texts in a writer. */
-struct names {
-    tandem_writer *out;
-    uint32_t count;
-    uint32_t count_max;
-};
-
-static tandem_err note_name(void *context, const td_collection_info *info)
-{
-    struct names *names = context;
-
-    if (info->operations == 0)
-        return TANDEM_OK;
-    tandem_write_raw(names->out, info->name);
-    tandem_write_raw(names->out, tandem_slice_of("", 1));
-    return ++names->count >= names->count_max ? TANDEM_END : TANDEM_OK;
-}
-
-/* TANDEM_END: this is the last page. */
-static tandem_err names_after(tandem_sync *sync, const char *after, uint32_t count_max,
-                              tandem_writer *out)
-{
-    struct names names = {.out = out, .count_max = count_max};
-    tandem_err err;
-
-    tandem_writer_clear(out);
-    err = td_op_store_collections(sync->ops, tandem_slice_text(after), note_name, &names);
-    if (tandem_writer_err(out) != TANDEM_OK)
-        return tandem_writer_err(out);
-    return err == TANDEM_END ? TANDEM_OK : err == TANDEM_OK ? TANDEM_END : err;
-}
-
-/* Visit all our collections without a transaction open. */
-static tandem_err each_collection(tandem_sync *sync,
-                                  tandem_err (*visit)(void *context, tandem_slice name),
-                                  void *context)
-{
-    char after[TANDEM_NAME_BYTES_MAX + 1] = "";
-    tandem_writer names;
-    tandem_err page = TANDEM_OK, err = TANDEM_OK;
-
-    tandem_writer_init(&names);
-    while (page == TANDEM_OK && err == TANDEM_OK) {
-        page = names_after(sync, after, TD_HAVE_PAGE_ENTRIES_MAX, &names);
-        if (page != TANDEM_OK && page != TANDEM_END)
-            err = page;
-        for (size_t at = 0; err == TANDEM_OK && at < names.size;) {
-            tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
-
-            err = visit(context, name);
-            memcpy(after, name.bytes, name.size);
-            after[name.size] = 0;
-            at += name.size + 1;
-        }
-    }
-    tandem_writer_release(&names);
-    return err;
-}
-
-struct digesting {
-    tandem_sync *sync;
-    tandem_writer parts; /* B(name) || digest, one after the other */
-    uint64_t count;
-};
-
-static tandem_err digest_one(void *context, tandem_slice name)
-{
-    struct digesting *digesting = context;
-    uint8_t hash[TANDEM_HASH_BYTES], digest[TANDEM_HASH_BYTES];
-    tandem_err err;
-
-    if ((err = td_sync_digest(digesting->sync, name, NULL, digest)) != TANDEM_OK)
-        return err;
-    td_hash(hash, &name, 1);
-    tandem_write_raw(&digesting->parts, tandem_slice_of(hash, sizeof(hash)));
-    tandem_write_raw(&digesting->parts, tandem_slice_of(digest, sizeof(digest)));
-    digesting->count++;
-    return tandem_writer_err(&digesting->parts);
-}
-
-static tandem_err digest_all(tandem_sync *sync, uint64_t *count_out,
-                             uint8_t out[TANDEM_HASH_BYTES])
-{
-    struct digesting digesting = {.sync = sync};
-    tandem_slice parts;
-    tandem_err err;
-
-    tandem_writer_init(&digesting.parts);
-    if ((err = each_collection(sync, digest_one, &digesting)) == TANDEM_OK) {
-        parts = tandem_writer_slice(&digesting.parts);
-        td_hash(out, &parts, 1);
-        *count_out = digesting.count;
-    }
-    tandem_writer_release(&digesting.parts);
-    return err;
 }
 
 /* ---- Covers ---- */
@@ -375,233 +225,6 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
     return TANDEM_OK;
 }
 
-/* ---- Announcing ---- */
-
-static void begin_have(td_peer *peer, uint64_t number, td_have_level level, tandem_writer *out,
-                       size_t *count_at, size_t *more_at)
-{
-    uint64_t promise = 0;
-
-    /* Every operation made from now on is dated after what the last commit kept. */
-    if (td_op_store_clock(peer->sync->ops, &promise) != TANDEM_OK)
-        promise = 0;
-    *count_at = td_wire_begin_have(out, number, td_executor_clock(peer->sync->executor), promise,
-                                   level, more_at);
-}
-
-static tandem_err announce_all(td_peer *peer, uint64_t number, tandem_writer *out)
-{
-    uint8_t digest[TANDEM_HASH_BYTES];
-    uint64_t count, promise;
-    tandem_err err;
-
-    if ((err = digest_all(peer->sync, &count, digest)) != TANDEM_OK ||
-        (err = td_op_store_clock(peer->sync->ops, &promise)) != TANDEM_OK)
-        return err;
-    td_wire_write_have_all(out, number, td_executor_clock(peer->sync->executor), promise, count,
-                           digest);
-    peer->all_sent = true;
-    return TANDEM_OK;
-}
-
-static tandem_err announce_digests(td_peer *peer, uint64_t number, tandem_writer *out)
-{
-    size_t count_at, more_at;
-    uint32_t count = 0;
-    tandem_writer names;
-    tandem_err page, err = TANDEM_OK;
-
-    tandem_writer_init(&names);
-    page = names_after(peer->sync, peer->digests_after, TD_HAVE_PAGE_ENTRIES_MAX / 4, &names);
-    if (page != TANDEM_OK && page != TANDEM_END) {
-        tandem_writer_release(&names);
-        return page;
-    }
-    begin_have(peer, number, TD_HAVE_DIGESTS, out, &count_at, &more_at);
-    for (size_t at = 0; err == TANDEM_OK && at < names.size; count++) {
-        tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
-        uint8_t digest[TANDEM_HASH_BYTES];
-
-        if ((err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK)
-            td_wire_write_digest(out, name, digest);
-        memcpy(peer->digests_after, name.bytes, name.size);
-        peer->digests_after[name.size] = 0;
-        at += name.size + 1;
-    }
-    tandem_writer_release(&names);
-    td_wire_patch_count(out, count_at, count);
-    td_wire_patch_bool(out, more_at, page == TANDEM_OK);
-    if (page == TANDEM_END) {
-        peer->digests_wanted = false;
-        peer->digests_sent = true;
-    }
-    return err;
-}
-
-/* Origins of one collection into a listing, as far as a page goes. */
-struct listing {
-    td_collection_cover *collection;
-    tandem_writer *out;
-    size_t size_max;
-    uint32_t count;
-};
-
-static tandem_err list_origin(void *context, const uint8_t *origin, const td_head *heads,
-                              unsigned count)
-{
-    struct listing *listing = context;
-    td_origin_cover *cover;
-
-    if (listing->out->size >= listing->size_max)
-        return TANDEM_END;
-    td_wire_write_origin(listing->out, origin, heads, count);
-    memcpy(listing->collection->listing_after, origin, TANDEM_ORIGIN_BYTES);
-    listing->count++;
-    cover = td_coverage_find_origin(listing->collection, origin);
-    if (cover && heads[count - 1].seq > cover->announced_seq)
-        cover->announced_seq = heads[count - 1].seq;
-    return TANDEM_OK;
-}
-
-static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_writer *out)
-{
-    size_t start = out->size, count_at, more_at;
-    uint32_t entries = 0;
-    tandem_err err = TANDEM_OK;
-
-    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
-    while (peer->listings && out->size - start < TD_HAVE_PAGE_BYTES_MAX &&
-           entries < TD_HAVE_PAGE_ENTRIES_MAX) {
-        td_collection_cover *collection = peer->listings;
-        struct listing listing = {.collection = collection,
-                                  .out = out,
-                                  .size_max = start + TD_HAVE_PAGE_BYTES_MAX};
-        size_t origins_at, end_at;
-
-        origins_at =
-            td_wire_begin_vector(out, collection->name, !collection->listing_begun, &end_at);
-        err = td_op_store_vector(peer->sync->ops, collection->name,
-                                 collection->listing_begun ? collection->listing_after : NULL,
-                                 list_origin, &listing);
-        if (err != TANDEM_OK && err != TANDEM_END)
-            return err;
-        collection->listing_begun = true;
-        td_wire_patch_count(out, origins_at, listing.count);
-        td_wire_patch_bool(out, end_at, err == TANDEM_OK);
-        td_wire_end_vector(out);
-        entries++;
-        if (err == TANDEM_OK) {
-            LL_DELETE2(peer->listings, collection, next_listing);
-            collection->listing_pending = false;
-        }
-    }
-    td_wire_patch_count(out, count_at, entries);
-    return TANDEM_OK;
-}
-
-/* What has changed since it was announced, except what the peer has from here. */
-static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer *out)
-{
-    size_t start = out->size, count_at, more_at;
-    uint32_t entries = 0;
-    bool full = false;
-
-    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
-    for (td_collection_cover *c = peer->coverage.collections; c && !full; c = c->hh.next) {
-        size_t mark = out->size, origins_at = 0, end_at;
-        uint32_t origins = 0;
-
-        if (!c->dirty || c->listing_pending)
-            continue;
-        origins_at = td_wire_begin_vector(out, c->name, false, &end_at);
-        while (c->dirty && !full) {
-            td_origin_cover *origin = c->dirty;
-            td_head heads[TANDEM_HEADS_MAX];
-            unsigned count = 0;
-            tandem_err err = td_op_store_heads(peer->sync->ops, c->name, origin->origin, heads,
-                                               &count);
-
-            if (err != TANDEM_OK)
-                return err;
-            c->dirty = origin->next_dirty;
-            origin->dirty = false;
-            if (!count || (count == 1 && (heads[0].seq <= origin->announced_seq ||
-                                          heads[0].seq <= origin->sent_seq)))
-                continue;
-            td_wire_write_origin(out, origin->origin, heads, count);
-            origin->announced_seq = heads[count - 1].seq;
-            origins++;
-            full = out->size - start >= TD_HAVE_PAGE_BYTES_MAX;
-        }
-        if (!origins) {
-            out->size = mark;
-            continue;
-        }
-        td_wire_patch_count(out, origins_at, origins);
-        td_wire_end_vector(out);
-        entries++;
-        full = full || entries >= TD_HAVE_PAGE_ENTRIES_MAX;
-    }
-    if (!full)
-        peer->announce_at_ms = 0;
-    if (!entries) {
-        out->size = start;
-        return TANDEM_END;
-    }
-    td_wire_patch_count(out, count_at, entries);
-    return TANDEM_OK;
-}
-
-static tandem_err announce(void *context, uint64_t number, tandem_writer *out)
-{
-    td_peer *peer = context;
-    tandem_err err;
-
-    if (!peer->said_hello)
-        return TANDEM_END;
-    if (!peer->all_sent)
-        return announce_all(peer, number, out);
-    if (peer->digests_wanted)
-        return announce_digests(peer, number, out);
-    if (peer->listings)
-        return announce_listings(peer, number, out);
-    if (peer->announce_at_ms && td_sync_now_ms(peer->sync) >= peer->announce_at_ms &&
-        (err = announce_changes(peer, number, out)) != TANDEM_END)
-        return err;
-    return td_puller_announce(peer, number, out);
-}
-
-static void heartbeat(void *context, uint64_t number, tandem_writer *out)
-{
-    td_peer *peer = context;
-    size_t count_at, more_at;
-
-    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
-    td_wire_patch_count(out, count_at, 0);
-}
-
-static void wake(td_peer *peer)
-{
-    td_session_announce(td_channel_session(peer->channel));
-}
-
-static void list_ours(td_peer *peer, td_collection_cover *collection)
-{
-    if (collection->listing_sent)
-        return;
-    collection->listing_sent = collection->listing_pending = true;
-    LL_APPEND2(peer->listings, collection, next_listing);
-    wake(peer);
-}
-
-static void want_digests(td_peer *peer)
-{
-    if (peer->digests_wanted || peer->digests_sent)
-        return;
-    peer->digests_wanted = true;
-    wake(peer);
-}
-
 /* ---- What the peer announces ---- */
 
 static tandem_err take_all(td_peer *peer, const td_wire_have *have)
@@ -611,10 +234,10 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
     tandem_job_handle *handle, *next;
     tandem_err err;
 
-    if ((err = digest_all(peer->sync, &count, digest)) != TANDEM_OK)
+    if ((err = td_sync_digest_all(peer->sync, &count, digest)) != TANDEM_OK)
         return err;
     if (memcmp(digest, have->digest, sizeof(digest)) != 0) {
-        want_digests(peer);
+        td_announcer_want_digests(peer);
         return TANDEM_OK;
     }
     peer->peer_all_known = true;
@@ -650,7 +273,7 @@ static tandem_err add_unlisted(void *context, tandem_slice name)
         return TANDEM_OK;
     if ((err = td_peer_collection(peer, name, &collection)) != TANDEM_OK)
         return err;
-    list_ours(peer, collection);
+    td_announcer_list(peer, collection);
     return TANDEM_OK;
 }
 
@@ -663,7 +286,7 @@ static tandem_err list_is_complete(td_peer *peer)
     for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next)
         if (!c->listed && !c->known && (err = collection_is_known(peer, c)) != TANDEM_OK)
             return err;
-    return each_collection(peer->sync, add_unlisted, peer);
+    return td_sync_each_collection(peer->sync, add_unlisted, peer);
 }
 
 static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
@@ -690,10 +313,10 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
             if ((err = collection_is_known(peer, collection)) != TANDEM_OK)
                 return err;
         } else {
-            list_ours(peer, collection);
+            td_announcer_list(peer, collection);
         }
     }
-    want_digests(peer);
+    td_announcer_want_digests(peer);
     if (have->more)
         return TANDEM_OK;
     return list_is_complete(peer);
@@ -742,7 +365,7 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
         collection->receiving = false;
         if (!collection->known && (err = collection_is_known(peer, collection)) != TANDEM_OK)
             return err;
-        list_ours(peer, collection);
+        td_announcer_list(peer, collection);
     }
     return TANDEM_OK;
 }
@@ -850,8 +473,8 @@ const td_session_user td_peer_user = {
     .peer_hello = take_hello,
     .peer_have = take_have,
     .peer_pull = take_pull,
-    .announce = announce,
-    .heartbeat = heartbeat,
+    .announce = td_announcer_next,
+    .heartbeat = td_announcer_heartbeat,
     .deliver = deliver,
     .finished = finished,
     .peer_error = take_error,
@@ -966,14 +589,6 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
     td_sync_check_waiters(peer->sync);
 }
 
-static void announce_soon(td_peer *peer)
-{
-    if (peer->announce_at_ms)
-        return;
-    peer->announce_at_ms = td_sync_now_ms(peer->sync) + TD_ANNOUNCE_MS;
-    td_sync_tick_at(peer->sync, peer->announce_at_ms);
-}
-
 void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_id, uint64_t seq)
 {
     td_collection_cover *collection;
@@ -992,7 +607,7 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     if (seq <= origin->announced_seq)
         return;
     td_coverage_mark_dirty(origin);
-    announce_soon(peer);
+    td_announcer_soon(peer);
 }
 
 void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
@@ -1010,7 +625,7 @@ void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
     }
     if (seq > origin->announced_seq) {
         td_coverage_mark_dirty(origin);
-        announce_soon(peer);
+        td_announcer_soon(peer);
     }
 }
 

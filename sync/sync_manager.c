@@ -46,263 +46,6 @@ void td_sync_count_corrupt(tandem_sync *sync, tandem_slice collection, uint64_t 
            (int)collection.size, (const char *)collection.bytes, (unsigned long long)ordinal);
 }
 
-/* ---- State ---- */
-
-const char *tandem_remote_state_name(tandem_remote_state state)
-{
-    static const char *const names[] = {
-        [TANDEM_REMOTE_CONNECTING] = "connecting",
-        [TANDEM_REMOTE_IN_STEP] = "in_step",
-        [TANDEM_REMOTE_PUSHING] = "pushing",
-        [TANDEM_REMOTE_PULLING] = "pulling",
-        [TANDEM_REMOTE_BACKING_OFF] = "backing_off",
-        [TANDEM_REMOTE_WAITING_FOR_CLOCK] = "waiting_for_clock",
-        [TANDEM_REMOTE_BLOCKED] = "blocked",
-        [TANDEM_REMOTE_PAUSED] = "paused",
-        [TANDEM_REMOTE_RESTING] = "resting",
-    };
-
-    return names[state];
-}
-
-/* Is all that each side holds known to the other, as far as we can tell? */
-static bool is_compared(const td_peer *peer)
-{
-    return peer->said_hello && peer->all_sent && (peer->peer_all_known || peer->peer_listed) &&
-           !peer->coverage.unknown && !peer->digests_wanted && !peer->listings;
-}
-
-static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
-{
-    const td_origin_cover *origin;
-    tandem_err trouble;
-
-    if (!is_compared(peer)) {
-        snprintf(reason, size, "comparing what each side holds");
-        return TANDEM_REMOTE_CONNECTING;
-    }
-    trouble = td_sender_trouble(peer, &origin);
-    if (trouble == TANDEM_E_CLOCK) {
-        snprintf(reason, size, "the peer's clock is behind our operations in %.*s",
-                 (int)origin->collection->name.size, (const char *)origin->collection->name.bytes);
-        return TANDEM_REMOTE_WAITING_FOR_CLOCK;
-    }
-    if (tandem_mailbox_jobs(td_channel_outbox(peer->channel)) > 0) {
-        snprintf(reason, size, "%u jobs in flight",
-                 tandem_mailbox_jobs(td_channel_outbox(peer->channel)));
-        return TANDEM_REMOTE_PUSHING;
-    }
-    if (trouble != TANDEM_OK) {
-        bool waits = origin->range.blocked == TANDEM_OK;
-
-        snprintf(reason, size, "%s in %.*s: %s", tandem_err_name(trouble),
-                 (int)origin->collection->name.size, (const char *)origin->collection->name.bytes,
-                 tandem_err_text(trouble));
-        return waits ? TANDEM_REMOTE_BACKING_OFF : TANDEM_REMOTE_BLOCKED;
-    }
-    if (peer->coverage.lacking_count || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0) {
-        snprintf(reason, size, "it announced operations that are not held here yet");
-        return TANDEM_REMOTE_PULLING;
-    }
-    if (peer->coverage.lag > 0) {
-        snprintf(reason, size, "%llu operations are not held there yet",
-                 (unsigned long long)peer->coverage.lag);
-        return TANDEM_REMOTE_PUSHING;
-    }
-    return TANDEM_REMOTE_IN_STEP;
-}
-
-static tandem_remote_state closed_state(td_peer *peer, char *reason, size_t size)
-{
-    bool waiting = td_channel_state_of(peer->channel) == TD_CHANNEL_WAITING;
-
-    if (peer->last_err != TANDEM_OK)
-        snprintf(reason, size, "%.*s (%s)", TD_WIRE_TEXT_BYTES_MAX / 2,
-                 peer->last_text[0] ? peer->last_text : tandem_err_text(peer->last_err),
-                 tandem_err_name(peer->last_err));
-    if (peer->last_err < 0 && !tandem_err_is_transient(peer->last_err) &&
-        peer->last_err != TANDEM_E_CLOSED)
-        return TANDEM_REMOTE_BLOCKED;
-    if (waiting && td_channel_is_spent(peer->channel))
-        return TANDEM_REMOTE_RESTING;
-    if (waiting && peer->last_err != TANDEM_OK)
-        return TANDEM_REMOTE_BACKING_OFF;
-    return TANDEM_REMOTE_CONNECTING;
-}
-
-static tandem_remote_state state_of(td_peer *peer, char *reason, size_t size)
-{
-    reason[0] = 0;
-    if (peer->is_remote && peer->record.paused) {
-        snprintf(reason, size, "paused by command, until resumed");
-        return TANDEM_REMOTE_PAUSED;
-    }
-    if (peer->sync->options.offline) {
-        snprintf(reason, size, "the node does not run");
-        return TANDEM_REMOTE_RESTING;
-    }
-    if (peer->served_by)
-        return open_state(peer->served_by, reason, size);
-    if (td_peer_is_open(peer))
-        return open_state(peer, reason, size);
-    return closed_state(peer, reason, size);
-}
-
-void td_peer_refresh(td_peer *peer)
-{
-    char reason[TD_WIRE_TEXT_BYTES_MAX];
-    tandem_remote_state state = state_of(peer, reason, sizeof(reason));
-
-    memcpy(peer->reason, reason, sizeof(reason));
-    if (state == peer->state)
-        return;
-    peer->state = state;
-    peer->since_ms = td_env_wall_ms(peer->sync->env);
-}
-
-/* ---- Waiters: the barrier, and being in step ---- */
-
-struct requirement {
-    struct requirement *next;
-    uint8_t origin[TANDEM_ORIGIN_BYTES];
-    uint64_t seq;
-    size_t size;
-    uint8_t name[];
-};
-
-struct td_waiter {
-    td_waiter *next;
-    char name[TANDEM_NAME_BYTES_MAX + 1]; /* "": every remote */
-    bool in_step; /* else the barrier */
-    bool noted;   /* the requirements are those of the call, as far as they were open then */
-    struct requirement *requirements;
-    td_reply *reply;
-};
-
-static td_peer *find_remote(tandem_sync *sync, const char *name)
-{
-    for (td_peer *peer = sync->peers; peer; peer = peer->next)
-        if (peer->is_remote && !peer->removed && !strcmp(peer->record.name, name))
-            return peer;
-    return NULL;
-}
-
-static td_peer *serving(td_peer *peer)
-{
-    return peer->served_by ? peer->served_by : peer;
-}
-
-static void requirements_free(td_waiter *waiter)
-{
-    while (waiter->requirements) {
-        struct requirement *next = waiter->requirements->next;
-
-        free(waiter->requirements);
-        waiter->requirements = next;
-    }
-}
-
-/* What the peer is not known to hold of all that we hold now. */
-static tandem_err note_requirements(td_waiter *waiter, td_peer *peer)
-{
-    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
-        for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
-            struct requirement *requirement;
-
-            if (o->lag == 0)
-                continue;
-            if (!(requirement = calloc(1, sizeof(*requirement) + c->name.size)))
-                return TANDEM_E_NOMEM;
-            memcpy(requirement->origin, o->origin, sizeof(requirement->origin));
-            requirement->seq = o->our_seq;
-            requirement->size = c->name.size;
-            memcpy(requirement->name, c->name.bytes, c->name.size);
-            LL_PREPEND(waiter->requirements, requirement);
-        }
-    }
-    waiter->noted = true;
-    return TANDEM_OK;
-}
-
-static bool is_met(td_peer *peer, const struct requirement *requirement)
-{
-    td_collection_cover *collection =
-        td_coverage_find(&peer->coverage, tandem_slice_of(requirement->name, requirement->size));
-    td_origin_cover *origin;
-
-    if (!collection)
-        return peer->peer_all_known;
-    if ((origin = td_coverage_find_origin(collection, requirement->origin)))
-        return origin->peer_seq >= requirement->seq;
-    return collection->base_ordinal > 0;
-}
-
-/* TANDEM_END: not yet. */
-static tandem_err barrier_outcome(td_waiter *waiter, td_peer *peer)
-{
-    const td_origin_cover *origin;
-    tandem_err err;
-
-    if (!td_peer_is_open(peer) || !is_compared(peer))
-        return TANDEM_END;
-    if (!waiter->noted && (err = note_requirements(waiter, peer)) != TANDEM_OK)
-        return err;
-    while (waiter->requirements && is_met(peer, waiter->requirements)) {
-        struct requirement *met = waiter->requirements;
-
-        waiter->requirements = met->next;
-        free(met);
-    }
-    if (!waiter->requirements)
-        return TANDEM_OK;
-    err = td_sender_trouble(peer, &origin);
-    return err != TANDEM_OK && origin->range.blocked != TANDEM_OK ? TANDEM_E_REFUSED : TANDEM_END;
-}
-
-static tandem_err outcome(tandem_sync *sync, td_waiter *waiter)
-{
-    td_peer *peer;
-
-    if (waiter->name[0]) {
-        if (!(peer = find_remote(sync, waiter->name)))
-            return TANDEM_E_NOT_FOUND;
-        if (!waiter->in_step)
-            return barrier_outcome(waiter, serving(peer));
-        td_peer_refresh(peer);
-        return peer->state == TANDEM_REMOTE_IN_STEP ? TANDEM_OK : TANDEM_END;
-    }
-    for (peer = sync->peers; peer; peer = peer->next) {
-        if (!peer->is_remote || peer->removed || peer->record.paused)
-            continue;
-        td_peer_refresh(peer);
-        if (peer->state != TANDEM_REMOTE_IN_STEP)
-            return TANDEM_END;
-    }
-    return TANDEM_OK;
-}
-
-static void waiter_end(tandem_sync *sync, td_waiter *waiter, tandem_err err)
-{
-    LL_DELETE(sync->waiters, waiter);
-    requirements_free(waiter);
-    td_reply_set(waiter->reply, err);
-    td_reply_free(waiter->reply);
-    free(waiter);
-}
-
-void td_sync_check_waiters(tandem_sync *sync)
-{
-    td_waiter *waiter, *next;
-
-    LL_FOREACH_SAFE(sync->waiters, waiter, next)
-    {
-        tandem_err err = sync->closing ? TANDEM_E_CLOSED : outcome(sync, waiter);
-
-        if (err != TANDEM_END)
-            waiter_end(sync, waiter, err);
-    }
-}
-
 /* ---- Peers ---- */
 
 static tandem_err peer_open(tandem_sync *sync, td_peer **out)
@@ -353,7 +96,7 @@ static void peer_free(td_peer *peer)
     free(peer);
 }
 
-static tandem_err carrier_of(tandem_sync *sync, const char *url, td_carrier **out)
+tandem_err td_sync_carrier(tandem_sync *sync, const char *url, td_carrier **out)
 {
     tandem_err err;
 
@@ -374,21 +117,21 @@ static tandem_err carrier_of(tandem_sync *sync, const char *url, td_carrier **ou
     return TANDEM_OK;
 }
 
-static tandem_err start(td_peer *peer)
+tandem_err td_peer_start(td_peer *peer)
 {
     td_carrier *carrier;
     tandem_err err;
 
     if (peer->sync->options.offline || peer->record.paused || peer->removed)
         return TANDEM_OK;
-    if ((err = carrier_of(peer->sync, peer->record.url, &carrier)) != TANDEM_OK ||
+    if ((err = td_sync_carrier(peer->sync, peer->record.url, &carrier)) != TANDEM_OK ||
         (err = td_channel_start(peer->channel, carrier, peer->record.url)) != TANDEM_OK)
         return err;
     td_sync_tick_at(peer->sync, 0);
     return TANDEM_OK;
 }
 
-static tandem_err remote_open(tandem_sync *sync, const td_remote_record *record)
+tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
 {
     td_peer *peer;
     tandem_err err;
@@ -397,7 +140,7 @@ static tandem_err remote_open(tandem_sync *sync, const td_remote_record *record)
         return err;
     peer->is_remote = true;
     peer->record = *record;
-    if ((err = start(peer)) != TANDEM_OK) {
+    if ((err = td_peer_start(peer)) != TANDEM_OK) {
         peer->last_err = err;
         snprintf(peer->last_text, sizeof(peer->last_text), "%s", tandem_err_text(err));
     }
@@ -430,7 +173,7 @@ static void look_at_duplicates(tandem_sync *sync)
             if (td_peer_is_open(peer->served_by))
                 continue;
             peer->served_by = NULL;
-            start(peer);
+            td_peer_start(peer);
             continue;
         }
         if (td_channel_is_linked(peer->channel) || peer->last_err != TANDEM_E_DUPLICATE_SESSION)
@@ -477,7 +220,7 @@ static void collection_grew(tandem_sync *sync, tandem_slice name)
             td_peer_own_grew(peer, name, heads[count - 1].seq);
 }
 
-static void look_at_commits(tandem_sync *sync)
+void td_sync_look_at_commits(tandem_sync *sync)
 {
     uint64_t position = td_executor_position(sync->executor);
     struct grown grown = {.seen = sync->seen_position};
@@ -508,7 +251,7 @@ static void committed(void *context, uint64_t position)
 
     (void)position;
     if (!sync->closing)
-        look_at_commits(sync);
+        td_sync_look_at_commits(sync);
 }
 
 /* ---- Time ---- */
@@ -582,7 +325,7 @@ static void tick(tandem_sync *sync)
     }
     look_at_duplicates(sync);
     sweep(sync);
-    look_at_commits(sync);
+    td_sync_look_at_commits(sync);
     for (td_peer *peer = sync->peers; peer; peer = peer->next) {
         uint64_t peer_ms = tick_peer(peer, now_ms);
 
@@ -602,18 +345,6 @@ static void tick(tandem_sync *sync)
 
 /* ---- The actor ---- */
 
-typedef struct sync_call sync_call;
-struct sync_call {
-    td_message message;
-    tandem_err (*run)(tandem_sync *sync, sync_call *call);
-    tandem_sync *sync;
-    td_reply *reply; /* NULL: run in place */
-    const char *name, *url;
-    void *argument, *context;
-    uint64_t number;
-    bool flag;
-};
-
 static void drop_nothing(td_message *message)
 {
     (void)message;
@@ -621,7 +352,7 @@ static void drop_nothing(td_message *message)
 
 static void drop_call(td_message *message)
 {
-    td_reply_set(((sync_call *)message)->reply, TANDEM_E_CLOSED);
+    td_reply_set(((td_sync_call *)message)->reply, TANDEM_E_CLOSED);
 }
 
 static void handle(void *self, td_message *message)
@@ -642,7 +373,7 @@ static void handle(void *self, td_message *message)
         break;
     }
     case TD_SYNC_CALL: {
-        sync_call *call = (sync_call *)message;
+        td_sync_call *call = (td_sync_call *)message;
         td_reply *reply = call->reply;
 
         td_reply_set(reply, call->run(sync, call));
@@ -656,7 +387,7 @@ static void handle(void *self, td_message *message)
 static const td_actor_ops sync_ops = {.name = "sync", .handle = handle};
 
 /* Run on the loop and wait. A driven loop is run from here. */
-static tandem_err call_loop(tandem_sync *sync, sync_call *call)
+tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call)
 {
     td_reply *reply;
     tandem_err err;
@@ -681,10 +412,10 @@ static tandem_err call_loop(tandem_sync *sync, sync_call *call)
 
 static tandem_err open_remote(void *context, const td_remote_record *record)
 {
-    return remote_open(context, record);
+    return td_remote_open(context, record);
 }
 
-static tandem_err begin(tandem_sync *sync, sync_call *call)
+static tandem_err begin(tandem_sync *sync, td_sync_call *call)
 {
     tandem_err err;
 
@@ -712,11 +443,8 @@ static void fill_options(tandem_sync *sync, const tandem_sync_options *options)
 /* Free what the actor stood on; nothing of it runs any more. */
 static void sync_free(tandem_sync *sync)
 {
-    td_waiter *waiter, *next;
-
     td_actor_free(sync->actor);
-    LL_FOREACH_SAFE(sync->waiters, waiter, next)
-        waiter_end(sync, waiter, TANDEM_E_CLOSED);
+    td_sync_end_waiters(sync);
     while (sync->peers)
         peer_free(sync->peers);
     td_sync_forget_digests(sync);
@@ -730,7 +458,7 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
                            td_carrier *memory, tandem_sync **out)
 {
     tandem_sync *sync;
-    sync_call call = {.run = begin};
+    td_sync_call call = {.run = begin};
     td_store *store;
     tandem_err err;
 
@@ -757,7 +485,7 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
         (err = td_sync_store_open(sync->env, store, &sync->store)) != TANDEM_OK ||
         (err = td_actor_open(sync->loop, &sync_ops, sync, &sync->actor)) != TANDEM_OK)
         goto fail;
-    if ((err = call_loop(sync, &call)) != TANDEM_OK ||
+    if ((err = td_sync_call_loop(sync, &call)) != TANDEM_OK ||
         (err = td_event_bus_subscribe(td_reactor_bus(reactor), committed, sync,
                                       &sync->subscription)) != TANDEM_OK) {
         sync->memory = NULL;
@@ -780,7 +508,7 @@ tandem_err tandem_sync_open(tandem_reactor *reactor, const tandem_sync_options *
 }
 
 /* End every session; look_at_closing() does the rest. */
-static tandem_err end(tandem_sync *sync, sync_call *call)
+static tandem_err end(tandem_sync *sync, td_sync_call *call)
 {
     sync->closing = true;
     sync->closed = call->argument;
@@ -820,7 +548,7 @@ static void wait_for(td_host *loop, td_reply *reply)
 void tandem_sync_close(tandem_sync *sync)
 {
     struct closing closing = {.sync = sync};
-    sync_call call = {.run = end};
+    td_sync_call call = {.run = end};
     td_reply *ended, *freed;
     td_host *loop;
 
@@ -831,7 +559,7 @@ void tandem_sync_close(tandem_sync *sync)
     if (td_reply_open(sync->runtime, &ended) != TANDEM_OK)
         return; /* out of memory: leak rather than pull it from under the executor */
     call.argument = ended;
-    call_loop(sync, &call);
+    td_sync_call_loop(sync, &call);
     wait_for(loop, ended);
     if (td_reply_open(sync->runtime, &freed) != TANDEM_OK)
         return;
@@ -851,153 +579,6 @@ void td_sync_crash(tandem_sync *sync)
     sync_free(sync);
 }
 
-/* ---- Remotes ---- */
-
-static tandem_err run_add(tandem_sync *sync, sync_call *call)
-{
-    td_remote_record record = {.paused = false};
-    td_carrier *carrier;
-    tandem_err err;
-
-    if (find_remote(sync, call->name))
-        return TANDEM_E_EXISTS;
-    if (strlen(call->name) > TANDEM_NAME_BYTES_MAX || strlen(call->url) >= sizeof(record.url))
-        return TANDEM_E_INVALID;
-    if (!td_name_valid(tandem_slice_text(call->name)))
-        return TANDEM_E_INVALID;
-    if ((err = sync->options.offline && strncmp(call->url, "mem:", 4)
-                   ? td_url_check(call->url)
-                   : carrier_of(sync, call->url, &carrier)) != TANDEM_OK)
-        return err;
-    strcpy(record.name, call->name);
-    strcpy(record.url, call->url);
-    if ((err = td_sync_store_put_remote(sync->store, &record)) != TANDEM_OK)
-        return err;
-    return remote_open(sync, &record);
-}
-
-tandem_err tandem_remote_add(tandem_sync *sync, const char *name, const char *url)
-{
-    sync_call call = {.run = run_add, .name = name, .url = url};
-
-    if (!sync || !name || !url)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-static tandem_err change(tandem_sync *sync, td_peer *peer, const td_remote_record *record)
-{
-    tandem_err err;
-
-    if ((err = td_sync_store_put_remote(sync->store, record)) != TANDEM_OK)
-        return err;
-    peer->record = *record;
-    peer->served_by = NULL;
-    peer->last_err = TANDEM_OK;
-    td_channel_stop(peer->channel, TANDEM_OK, "the remote was changed");
-    err = start(peer);
-    td_peer_refresh(peer);
-    return err;
-}
-
-static tandem_err run_set(tandem_sync *sync, sync_call *call)
-{
-    td_peer *peer = find_remote(sync, call->name);
-    td_remote_record record;
-    tandem_err err;
-
-    if (!peer)
-        return TANDEM_E_NOT_FOUND;
-    record = peer->record;
-    if (call->url) {
-        td_carrier *carrier;
-
-        if (strlen(call->url) >= sizeof(record.url))
-            return TANDEM_E_INVALID;
-        if ((err = sync->options.offline && strncmp(call->url, "mem:", 4)
-                       ? td_url_check(call->url)
-                       : carrier_of(sync, call->url, &carrier)) != TANDEM_OK)
-            return err;
-        strcpy(record.url, call->url);
-    } else {
-        record.paused = call->flag;
-        if (record.paused == peer->record.paused)
-            return TANDEM_OK;
-    }
-    return change(sync, peer, &record);
-}
-
-tandem_err tandem_remote_set(tandem_sync *sync, const char *name, const char *url)
-{
-    sync_call call = {.run = run_set, .name = name, .url = url};
-
-    if (!sync || !name || !url)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-tandem_err tandem_remote_pause(tandem_sync *sync, const char *name)
-{
-    sync_call call = {.run = run_set, .name = name, .flag = true};
-
-    if (!sync || !name)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-tandem_err tandem_remote_resume(tandem_sync *sync, const char *name)
-{
-    sync_call call = {.run = run_set, .name = name, .flag = false};
-
-    if (!sync || !name)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-static tandem_err run_remove(tandem_sync *sync, sync_call *call)
-{
-    td_peer *peer = find_remote(sync, call->name);
-    tandem_err err;
-
-    if (!peer)
-        return TANDEM_E_NOT_FOUND;
-    if ((err = td_sync_store_delete_remote(sync->store, call->name)) != TANDEM_OK)
-        return err;
-    peer->removed = true;
-    td_channel_stop(peer->channel, TANDEM_OK, "the remote was removed");
-    td_sync_tick_at(sync, 0);
-    return TANDEM_OK;
-}
-
-tandem_err tandem_remote_remove(tandem_sync *sync, const char *name)
-{
-    sync_call call = {.run = run_remove, .name = name};
-
-    if (!sync || !name)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-static tandem_err run_poke(tandem_sync *sync, sync_call *call)
-{
-    if (call->name && !find_remote(sync, call->name))
-        return TANDEM_E_NOT_FOUND;
-    for (td_peer *peer = sync->peers; peer; peer = peer->next)
-        if (peer->is_remote && (!call->name || !strcmp(peer->record.name, call->name)))
-            td_channel_poke(peer->channel);
-    td_sync_tick_at(sync, 0);
-    return TANDEM_OK;
-}
-
-tandem_err tandem_remote_poke(tandem_sync *sync, const char *name)
-{
-    sync_call call = {.run = run_poke, .name = name};
-
-    if (!sync)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
 /* ---- Listening ---- */
 
 static bool is_loopback(const char *address)
@@ -1005,7 +586,7 @@ static bool is_loopback(const char *address)
     return !strncmp(address, "127.", 4) || !strcmp(address, "::1");
 }
 
-static tandem_err run_listen(tandem_sync *sync, sync_call *call)
+static tandem_err run_listen(tandem_sync *sync, td_sync_call *call)
 {
     td_carrier *carrier = sync->memory;
     tandem_err err;
@@ -1032,282 +613,10 @@ static tandem_err run_listen(tandem_sync *sync, sync_call *call)
 tandem_err tandem_listen(tandem_sync *sync, const char *address, uint16_t port, bool insecure,
                          char url_out[128])
 {
-    sync_call call = {
+    td_sync_call call = {
         .run = run_listen, .name = address, .number = port, .flag = insecure, .argument = url_out};
 
     if (!sync || !address || !url_out)
         return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-/* ---- Looking ---- */
-
-typedef tandem_err (*visit_remote_fn)(void *context, const tandem_remote_status *status);
-
-static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context)
-{
-    td_peer *works = serving(peer);
-    uint64_t retry_ms = peer->served_by ? 0 : td_channel_retry_at_ms(peer->channel);
-    tandem_remote_status status = {
-        .name = peer->is_remote ? peer->record.name : NULL,
-        .url = peer->is_remote ? peer->record.url : NULL,
-    };
-
-    td_peer_refresh(peer);
-    memcpy(status.reactor, works->reactor, sizeof(status.reactor));
-    if (td_peer_is_open(works)) {
-        const td_origin_cover *origin;
-
-        retry_ms = td_sender_trouble(works, &origin) != TANDEM_OK ? origin->range.retry_at_ms : 0;
-    }
-    status.state = peer->state;
-    status.reason = peer->reason;
-    status.since_ms = peer->since_ms;
-    if (retry_ms) {
-        uint64_t now_ms = td_sync_now_ms(peer->sync);
-
-        status.retry_at_ms =
-            td_env_wall_ms(peer->sync->env) + (retry_ms > now_ms ? retry_ms - now_ms : 0);
-    }
-    status.lag_operations = works->coverage.lag;
-    status.outbox = tandem_mailbox_jobs(td_channel_outbox(works->channel));
-    status.inbox = tandem_mailbox_jobs(td_channel_inbox(works->channel));
-    status.sent_operations = peer->sent_operations;
-    status.received_operations = peer->received_operations;
-    status.duplicate_operations = peer->duplicate_operations;
-    status.echoed_operations = peer->echoed_operations;
-    if (works != peer) {
-        status.sent_operations += works->sent_operations;
-        status.received_operations += works->received_operations;
-        status.duplicate_operations += works->duplicate_operations;
-        status.echoed_operations += works->echoed_operations;
-    }
-    return visit(context, &status);
-}
-
-static bool stands_for_a_remote(const td_peer *peer)
-{
-    for (const td_peer *other = peer->sync->peers; other; other = other->next)
-        if (other->served_by == peer)
-            return true;
-    return false;
-}
-
-static tandem_err run_remotes(tandem_sync *sync, sync_call *call)
-{
-    visit_remote_fn visit = *(visit_remote_fn *)call->argument;
-    tandem_err err = TANDEM_OK;
-
-    for (td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next)
-        if (peer->is_remote && !peer->removed)
-            err = visit_peer(peer, visit, call->context);
-    for (td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next)
-        if (!peer->is_remote && td_peer_is_open(peer) && !stands_for_a_remote(peer))
-            err = visit_peer(peer, visit, call->context);
-    return err == TANDEM_END ? TANDEM_OK : err;
-}
-
-tandem_err tandem_remotes(tandem_sync *sync, visit_remote_fn visit, void *context)
-{
-    sync_call call = {.run = run_remotes, .argument = &visit, .context = context};
-
-    if (!sync || !visit)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-static tandem_err run_stat(tandem_sync *sync, sync_call *call)
-{
-    tandem_sync_stat *stat = call->argument;
-
-    memset(stat, 0, sizeof(*stat));
-    strcpy(stat->listener_url, sync->listener_url);
-    for (td_peer *peer = sync->peers; peer; peer = peer->next)
-        if (!td_channel_is_dialed(peer->channel) && td_peer_is_open(peer) && !peer->is_remote)
-            stat->sessions++;
-    stat->rejected = sync->rejected;
-    if (sync->websocket)
-        stat->rejected += sync->websocket->ops->rejected(sync->websocket);
-    stat->quarantined = sync->quarantined;
-    return TANDEM_OK;
-}
-
-tandem_err tandem_sync_stat_get(tandem_sync *sync, tandem_sync_stat *out)
-{
-    sync_call call = {.run = run_stat, .argument = out};
-
-    if (!sync || !out)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-typedef tandem_err (*visit_job_fn)(void *context, const tandem_job_status *status);
-
-static tandem_err visit_box(td_peer *peer, tandem_mailbox *box, const char *name,
-                            visit_job_fn visit, void *context)
-{
-    tandem_err err = TANDEM_OK;
-
-    for (tandem_job_handle *h = tandem_mailbox_first(box); h && err == TANDEM_OK; h = h->next) {
-        tandem_job_status status = {
-            .id = h->id,
-            .box = name,
-            .remote = peer->is_remote ? peer->record.name : NULL,
-            .status = tandem_job_state_name(h->status),
-            .collection = h->collection,
-            .document = h->document,
-            .branch = h->branch,
-            .origin = h->origin,
-            .first_seq = h->first_seq,
-            .last_seq = h->last_seq,
-            .operations = h->operations,
-            .bytes = h->bytes,
-            .err = h->error,
-        };
-
-        err = visit(context, &status);
-    }
-    return err;
-}
-
-static tandem_err run_jobs(tandem_sync *sync, sync_call *call)
-{
-    visit_job_fn visit = *(visit_job_fn *)call->argument;
-    tandem_err err = TANDEM_OK;
-
-    for (td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next) {
-        err = visit_box(peer, td_channel_outbox(peer->channel), "outbox", visit, call->context);
-        if (err == TANDEM_OK)
-            err = visit_box(peer, td_channel_inbox(peer->channel), "inbox", visit, call->context);
-    }
-    return err == TANDEM_END ? TANDEM_OK : err;
-}
-
-tandem_err tandem_job_handles(tandem_sync *sync, visit_job_fn visit, void *context)
-{
-    sync_call call = {.run = run_jobs, .argument = &visit, .context = context};
-
-    if (!sync || !visit)
-        return TANDEM_E_INVALID;
-    return call_loop(sync, &call);
-}
-
-/* ---- Waiting ---- */
-
-static tandem_err run_wait(tandem_sync *sync, sync_call *call)
-{
-    td_waiter *waiter = calloc(1, sizeof(*waiter));
-    tandem_err err;
-
-    if (!waiter)
-        return TANDEM_E_NOMEM;
-    if (call->name) {
-        if (!find_remote(sync, call->name)) {
-            free(waiter);
-            return TANDEM_E_NOT_FOUND;
-        }
-        strcpy(waiter->name, call->name);
-    }
-    waiter->in_step = call->flag;
-    waiter->reply = call->argument;
-    td_reply_keep(waiter->reply);
-    /* What was committed before the call must count, even if its event has not come yet. */
-    look_at_commits(sync);
-    LL_APPEND(sync->waiters, waiter);
-    if ((err = outcome(sync, waiter)) != TANDEM_END)
-        waiter_end(sync, waiter, err);
-    return TANDEM_OK;
-}
-
-static tandem_err run_unwait(tandem_sync *sync, sync_call *call)
-{
-    td_waiter *waiter, *next;
-
-    LL_FOREACH_SAFE(sync->waiters, waiter, next)
-        if (waiter->reply == call->argument)
-            waiter_end(sync, waiter, TANDEM_E_TIMEOUT);
-    return TANDEM_OK;
-}
-
-struct tandem_barrier {
-    tandem_sync *sync;
-    td_reply *reply;
-};
-
-static tandem_err waiting_open(tandem_sync *sync, const char *name, bool in_step,
-                               tandem_barrier **out)
-{
-    sync_call call = {.run = run_wait, .name = name, .flag = in_step};
-    tandem_barrier *barrier;
-    tandem_err err;
-
-    if (!(barrier = calloc(1, sizeof(*barrier))))
-        return TANDEM_E_NOMEM;
-    barrier->sync = sync;
-    if ((err = td_reply_open(sync->runtime, &barrier->reply)) != TANDEM_OK) {
-        free(barrier);
-        return err;
-    }
-    call.argument = barrier->reply;
-    if ((err = call_loop(sync, &call)) != TANDEM_OK) {
-        td_reply_free(barrier->reply);
-        free(barrier);
-        return err;
-    }
-    *out = barrier;
-    return TANDEM_OK;
-}
-
-tandem_err tandem_barrier_open(tandem_sync *sync, const char *name, tandem_barrier **out)
-{
-    if (!sync || !name || !out)
-        return TANDEM_E_INVALID;
-    return waiting_open(sync, name, false, out);
-}
-
-tandem_err tandem_barrier_wait(tandem_barrier *barrier, uint64_t timeout_ms)
-{
-    td_host *loop = barrier->sync->loop;
-
-    if (td_host_is_current(loop) || (td_host_fd(loop) >= 0 && timeout_ms > 0))
-        return TANDEM_E_STATE; /* the loop that would bring the news is the caller's */
-    return td_reply_wait(barrier->reply, timeout_ms);
-}
-
-void tandem_barrier_free(tandem_barrier *barrier)
-{
-    sync_call call = {.run = run_unwait};
-
-    if (!barrier)
-        return;
-    call.argument = barrier->reply;
-    call_loop(barrier->sync, &call);
-    td_reply_free(barrier->reply);
-    free(barrier);
-}
-
-static tandem_err wait_on(tandem_sync *sync, const char *name, bool in_step, uint64_t timeout_ms)
-{
-    tandem_barrier *barrier;
-    tandem_err err;
-
-    if ((err = waiting_open(sync, name, in_step, &barrier)) != TANDEM_OK)
-        return err;
-    err = tandem_barrier_wait(barrier, timeout_ms);
-    tandem_barrier_free(barrier);
-    return err;
-}
-
-tandem_err tandem_wait_covered(tandem_sync *sync, const char *name, uint64_t timeout_ms)
-{
-    if (!sync || !name)
-        return TANDEM_E_INVALID;
-    return wait_on(sync, name, false, timeout_ms);
-}
-
-tandem_err tandem_wait_in_step(tandem_sync *sync, const char *name, uint64_t timeout_ms)
-{
-    if (!sync)
-        return TANDEM_E_INVALID;
-    return wait_on(sync, name, true, timeout_ms);
+    return td_sync_call_loop(sync, &call);
 }

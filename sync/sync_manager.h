@@ -5,8 +5,12 @@
  * It is one actor on the reactor's loop host, and everything below it there (channels, sessions,
  * carriers) runs inside its calls or the loop's; so its parts call each other directly:
  *
- *   sync_manager.c  the actor, public calls, remotes and inbound peers, time
- *   peer.c          one peer's session: handshake, announcements, deliveries
+ *   sync_manager.c  the actor, opening and closing, peers coming and going, time
+ *   remote.c        remotes as users see them: public calls, states
+ *   waiter.c        the barrier, and being in step
+ *   peer.c          one peer's session: what it says, asks for and delivers
+ *   announcer.c     what it is told
+ *   digests.c       of our vectors, for the handshake
  *   sender.c        what goes out: ranges of the store into the outbox
  *   puller.c        what is asked for: lacking heads into PULL
  *   coverage.c      what a peer is known to hold
@@ -138,9 +142,28 @@ void td_sync_crash(tandem_sync *sync);
 /* Have time looked at no later than this (monotonic ms). */
 void td_sync_tick_at(tandem_sync *sync, uint64_t at_ms);
 uint64_t td_sync_now_ms(tandem_sync *sync);
-/* The state, reason and since of a peer may have changed. */
-void td_peer_refresh(td_peer *peer);
-void td_sync_check_waiters(tandem_sync *sync);
+/* Look at what was committed since the last look. */
+void td_sync_look_at_commits(tandem_sync *sync);
+/* The carrier for a URL. TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED. */
+tandem_err td_sync_carrier(tandem_sync *sync, const char *url, td_carrier **out);
+/* Make a peer of a remote, and connect it unless it is paused. */
+tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record);
+/* Let a remote connect from now on, unless it is paused or the sync offline. */
+tandem_err td_peer_start(td_peer *peer);
+
+/* A public call on its way to the loop: run() there, with whatever arguments it needs. */
+typedef struct td_sync_call td_sync_call;
+struct td_sync_call {
+    td_message message;
+    tandem_err (*run)(tandem_sync *sync, td_sync_call *call);
+    td_reply *reply;
+    const char *name, *url;
+    void *argument, *context;
+    uint64_t number;
+    bool flag;
+};
+/* Run it on the loop and wait; a driven loop is run from here. */
+tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call);
 /* A record that does not verify was met: count it once. */
 void td_sync_count_corrupt(tandem_sync *sync, tandem_slice collection, uint64_t ordinal);
 /* Visit peers that are open and known: for what must reach all. */
@@ -150,6 +173,24 @@ static inline bool td_peer_is_open(const td_peer *peer)
 
     return session && td_session_is_open(session) && peer->said_hello;
 }
+
+/* ---- remote.c ---- */
+
+/* NULL if there is none of this name. */
+td_peer *td_sync_find_remote(tandem_sync *sync, const char *name);
+/* The peer that carries its data: itself, or the inbound session that serves it. */
+td_peer *td_peer_serving(td_peer *peer);
+/* Is all that each side holds known to the other, as far as we can tell? */
+bool td_peer_is_compared(const td_peer *peer);
+/* The state, reason and since of a peer may have changed. */
+void td_peer_refresh(td_peer *peer);
+
+/* ---- waiter.c ---- */
+
+/* Something has changed: is what somebody waits for there? */
+void td_sync_check_waiters(tandem_sync *sync);
+/* All of them end with TANDEM_E_CLOSED. */
+void td_sync_end_waiters(tandem_sync *sync);
 
 /* ---- peer.c ---- */
 
@@ -165,9 +206,36 @@ void td_peer_committed(td_peer *peer, tandem_slice collection, const uint8_t *or
 /* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
  * not known yet. */
 tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);
+
+/* ---- announcer.c ---- */
+
+/* The session's announce and heartbeat; context is a td_peer. */
+tandem_err td_announcer_next(void *context, uint64_t number, tandem_writer *out);
+void td_announcer_heartbeat(void *context, uint64_t number, tandem_writer *out);
+/* Have our vector of a collection listed to the peer, once a session. */
+void td_announcer_list(td_peer *peer, td_collection_cover *collection);
+/* Have all our digests sent, once a session. */
+void td_announcer_want_digests(td_peer *peer);
+/* Something is dirty: announce it within TD_ANNOUNCE_MS. */
+void td_announcer_soon(td_peer *peer);
+
+/* ---- digests.c ---- */
+
+/* The digest of a collection's vector, and (may be NULL) an ordinal up to which it certainly holds. */
 tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
                           uint8_t out[TANDEM_HASH_BYTES]);
+/* The digest over all collections that hold an operation, and how many those are. */
+tandem_err td_sync_digest_all(tandem_sync *sync, uint64_t *count_out,
+                              uint8_t out[TANDEM_HASH_BYTES]);
 void td_sync_forget_digests(tandem_sync *sync);
+/* A page of the names of collections that hold an operation, each terminated by NUL. TANDEM_END: it
+ * is the last. */
+tandem_err td_sync_names_after(tandem_sync *sync, const char *after, uint32_t count_max,
+                               tandem_writer *out);
+/* Visit all of them, with no transaction open. */
+tandem_err td_sync_each_collection(tandem_sync *sync,
+                                   tandem_err (*visit)(void *context, tandem_slice name),
+                                   void *context);
 
 /* ---- sender.c ---- */
 

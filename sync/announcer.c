@@ -1,0 +1,240 @@
+/*
+ * What a peer is told: digests, listings, changes, and what it is asked for. Nothing is queued: each
+ * HAVE is made from the store when there is room to send it, so it is as new as can be.
+ */
+#include <utlist.h>
+
+#include "sync/sync_manager.h"
+
+static void begin_have(td_peer *peer, uint64_t number, td_have_level level, tandem_writer *out,
+                       size_t *count_at, size_t *more_at)
+{
+    uint64_t promise = 0;
+
+    /* Every operation made from now on is dated after what the last commit kept. */
+    if (td_op_store_clock(peer->sync->ops, &promise) != TANDEM_OK)
+        promise = 0;
+    *count_at = td_wire_begin_have(out, number, td_executor_clock(peer->sync->executor), promise,
+                                   level, more_at);
+}
+
+static tandem_err announce_all(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    uint8_t digest[TANDEM_HASH_BYTES];
+    uint64_t count, promise;
+    tandem_err err;
+
+    if ((err = td_sync_digest_all(peer->sync, &count, digest)) != TANDEM_OK ||
+        (err = td_op_store_clock(peer->sync->ops, &promise)) != TANDEM_OK)
+        return err;
+    td_wire_write_have_all(out, number, td_executor_clock(peer->sync->executor), promise, count,
+                           digest);
+    peer->all_sent = true;
+    return TANDEM_OK;
+}
+
+static tandem_err announce_digests(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t count_at, more_at;
+    uint32_t count = 0;
+    tandem_writer names;
+    tandem_err page, err = TANDEM_OK;
+
+    tandem_writer_init(&names);
+    page = td_sync_names_after(peer->sync, peer->digests_after, TD_HAVE_PAGE_ENTRIES_MAX / 4, &names);
+    if (page != TANDEM_OK && page != TANDEM_END) {
+        tandem_writer_release(&names);
+        return page;
+    }
+    begin_have(peer, number, TD_HAVE_DIGESTS, out, &count_at, &more_at);
+    for (size_t at = 0; err == TANDEM_OK && at < names.size; count++) {
+        tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
+        uint8_t digest[TANDEM_HASH_BYTES];
+
+        if ((err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK)
+            td_wire_write_digest(out, name, digest);
+        memcpy(peer->digests_after, name.bytes, name.size);
+        peer->digests_after[name.size] = 0;
+        at += name.size + 1;
+    }
+    tandem_writer_release(&names);
+    td_wire_patch_count(out, count_at, count);
+    td_wire_patch_bool(out, more_at, page == TANDEM_OK);
+    if (page == TANDEM_END) {
+        peer->digests_wanted = false;
+        peer->digests_sent = true;
+    }
+    return err;
+}
+
+/* Origins of one collection into a listing, as far as a page goes. */
+struct listing {
+    td_collection_cover *collection;
+    tandem_writer *out;
+    size_t size_max;
+    uint32_t count;
+};
+
+static tandem_err list_origin(void *context, const uint8_t *origin, const td_head *heads,
+                              unsigned count)
+{
+    struct listing *listing = context;
+    td_origin_cover *cover;
+
+    if (listing->out->size >= listing->size_max)
+        return TANDEM_END;
+    td_wire_write_origin(listing->out, origin, heads, count);
+    memcpy(listing->collection->listing_after, origin, TANDEM_ORIGIN_BYTES);
+    listing->count++;
+    cover = td_coverage_find_origin(listing->collection, origin);
+    if (cover && heads[count - 1].seq > cover->announced_seq)
+        cover->announced_seq = heads[count - 1].seq;
+    return TANDEM_OK;
+}
+
+static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t start = out->size, count_at, more_at;
+    uint32_t entries = 0;
+    tandem_err err = TANDEM_OK;
+
+    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    while (peer->listings && out->size - start < TD_HAVE_PAGE_BYTES_MAX &&
+           entries < TD_HAVE_PAGE_ENTRIES_MAX) {
+        td_collection_cover *collection = peer->listings;
+        struct listing listing = {.collection = collection,
+                                  .out = out,
+                                  .size_max = start + TD_HAVE_PAGE_BYTES_MAX};
+        size_t origins_at, end_at;
+
+        origins_at =
+            td_wire_begin_vector(out, collection->name, !collection->listing_begun, &end_at);
+        err = td_op_store_vector(peer->sync->ops, collection->name,
+                                 collection->listing_begun ? collection->listing_after : NULL,
+                                 list_origin, &listing);
+        if (err != TANDEM_OK && err != TANDEM_END)
+            return err;
+        collection->listing_begun = true;
+        td_wire_patch_count(out, origins_at, listing.count);
+        td_wire_patch_bool(out, end_at, err == TANDEM_OK);
+        td_wire_end_vector(out);
+        entries++;
+        if (err == TANDEM_OK) {
+            LL_DELETE2(peer->listings, collection, next_listing);
+            collection->listing_pending = false;
+        }
+    }
+    td_wire_patch_count(out, count_at, entries);
+    return TANDEM_OK;
+}
+
+/* What has changed since it was announced, except what the peer has from here. */
+static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t start = out->size, count_at, more_at;
+    uint32_t entries = 0;
+    bool full = false;
+
+    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    for (td_collection_cover *c = peer->coverage.collections; c && !full; c = c->hh.next) {
+        size_t mark = out->size, origins_at = 0, end_at;
+        uint32_t origins = 0;
+
+        if (!c->dirty || c->listing_pending)
+            continue;
+        origins_at = td_wire_begin_vector(out, c->name, false, &end_at);
+        while (c->dirty && !full) {
+            td_origin_cover *origin = c->dirty;
+            td_head heads[TANDEM_HEADS_MAX];
+            unsigned count = 0;
+            tandem_err err = td_op_store_heads(peer->sync->ops, c->name, origin->origin, heads,
+                                               &count);
+
+            if (err != TANDEM_OK)
+                return err;
+            c->dirty = origin->next_dirty;
+            origin->dirty = false;
+            if (!count || (count == 1 && (heads[0].seq <= origin->announced_seq ||
+                                          heads[0].seq <= origin->sent_seq)))
+                continue;
+            td_wire_write_origin(out, origin->origin, heads, count);
+            origin->announced_seq = heads[count - 1].seq;
+            origins++;
+            full = out->size - start >= TD_HAVE_PAGE_BYTES_MAX;
+        }
+        if (!origins) {
+            out->size = mark;
+            continue;
+        }
+        td_wire_patch_count(out, origins_at, origins);
+        td_wire_end_vector(out);
+        entries++;
+        full = full || entries >= TD_HAVE_PAGE_ENTRIES_MAX;
+    }
+    if (!full)
+        peer->announce_at_ms = 0;
+    if (!entries) {
+        out->size = start;
+        return TANDEM_END;
+    }
+    td_wire_patch_count(out, count_at, entries);
+    return TANDEM_OK;
+}
+
+tandem_err td_announcer_next(void *context, uint64_t number, tandem_writer *out)
+{
+    td_peer *peer = context;
+    tandem_err err;
+
+    if (!peer->said_hello)
+        return TANDEM_END;
+    if (!peer->all_sent)
+        return announce_all(peer, number, out);
+    if (peer->digests_wanted)
+        return announce_digests(peer, number, out);
+    if (peer->listings)
+        return announce_listings(peer, number, out);
+    if (peer->announce_at_ms && td_sync_now_ms(peer->sync) >= peer->announce_at_ms &&
+        (err = announce_changes(peer, number, out)) != TANDEM_END)
+        return err;
+    return td_puller_announce(peer, number, out);
+}
+
+void td_announcer_heartbeat(void *context, uint64_t number, tandem_writer *out)
+{
+    td_peer *peer = context;
+    size_t count_at, more_at;
+
+    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    td_wire_patch_count(out, count_at, 0);
+}
+
+static void wake(td_peer *peer)
+{
+    td_session_announce(td_channel_session(peer->channel));
+}
+
+void td_announcer_list(td_peer *peer, td_collection_cover *collection)
+{
+    if (collection->listing_sent)
+        return;
+    collection->listing_sent = collection->listing_pending = true;
+    LL_APPEND2(peer->listings, collection, next_listing);
+    wake(peer);
+}
+
+void td_announcer_want_digests(td_peer *peer)
+{
+    if (peer->digests_wanted || peer->digests_sent)
+        return;
+    peer->digests_wanted = true;
+    wake(peer);
+}
+
+void td_announcer_soon(td_peer *peer)
+{
+    if (peer->announce_at_ms)
+        return;
+    peer->announce_at_ms = td_sync_now_ms(peer->sync) + TD_ANNOUNCE_MS;
+    td_sync_tick_at(peer->sync, peer->announce_at_ms);
+}

@@ -1,0 +1,433 @@
+/*
+ * Remotes as users see them: the public calls that change them, and what state each is in.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sync/sync_manager.h"
+
+td_peer *td_sync_find_remote(tandem_sync *sync, const char *name)
+{
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        if (peer->is_remote && !peer->removed && !strcmp(peer->record.name, name))
+            return peer;
+    return NULL;
+}
+
+td_peer *td_peer_serving(td_peer *peer)
+{
+    return peer->served_by ? peer->served_by : peer;
+}
+
+/* ---- State ---- */
+
+const char *tandem_remote_state_name(tandem_remote_state state)
+{
+    static const char *const names[] = {
+        [TANDEM_REMOTE_CONNECTING] = "connecting",
+        [TANDEM_REMOTE_IN_STEP] = "in_step",
+        [TANDEM_REMOTE_PUSHING] = "pushing",
+        [TANDEM_REMOTE_PULLING] = "pulling",
+        [TANDEM_REMOTE_BACKING_OFF] = "backing_off",
+        [TANDEM_REMOTE_WAITING_FOR_CLOCK] = "waiting_for_clock",
+        [TANDEM_REMOTE_BLOCKED] = "blocked",
+        [TANDEM_REMOTE_PAUSED] = "paused",
+        [TANDEM_REMOTE_RESTING] = "resting",
+    };
+
+    return names[state];
+}
+
+/* Is all that each side holds known to the other, as far as we can tell? */
+bool td_peer_is_compared(const td_peer *peer)
+{
+    return peer->said_hello && peer->all_sent && (peer->peer_all_known || peer->peer_listed) &&
+           !peer->coverage.unknown && !peer->digests_wanted && !peer->listings;
+}
+
+static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
+{
+    const td_origin_cover *origin;
+    tandem_err trouble;
+
+    if (!td_peer_is_compared(peer)) {
+        snprintf(reason, size, "comparing what each side holds");
+        return TANDEM_REMOTE_CONNECTING;
+    }
+    trouble = td_sender_trouble(peer, &origin);
+    if (trouble == TANDEM_E_CLOCK) {
+        snprintf(reason, size, "the peer's clock is behind our operations in %.*s",
+                 (int)origin->collection->name.size, (const char *)origin->collection->name.bytes);
+        return TANDEM_REMOTE_WAITING_FOR_CLOCK;
+    }
+    if (tandem_mailbox_jobs(td_channel_outbox(peer->channel)) > 0) {
+        snprintf(reason, size, "%u jobs in flight",
+                 tandem_mailbox_jobs(td_channel_outbox(peer->channel)));
+        return TANDEM_REMOTE_PUSHING;
+    }
+    if (trouble != TANDEM_OK) {
+        bool waits = origin->range.blocked == TANDEM_OK;
+
+        snprintf(reason, size, "%s in %.*s: %s", tandem_err_name(trouble),
+                 (int)origin->collection->name.size, (const char *)origin->collection->name.bytes,
+                 tandem_err_text(trouble));
+        return waits ? TANDEM_REMOTE_BACKING_OFF : TANDEM_REMOTE_BLOCKED;
+    }
+    if (peer->coverage.lacking_count || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0) {
+        snprintf(reason, size, "it announced operations that are not held here yet");
+        return TANDEM_REMOTE_PULLING;
+    }
+    if (peer->coverage.lag > 0) {
+        snprintf(reason, size, "%llu operations are not held there yet",
+                 (unsigned long long)peer->coverage.lag);
+        return TANDEM_REMOTE_PUSHING;
+    }
+    return TANDEM_REMOTE_IN_STEP;
+}
+
+static tandem_remote_state closed_state(td_peer *peer, char *reason, size_t size)
+{
+    bool waiting = td_channel_state_of(peer->channel) == TD_CHANNEL_WAITING;
+
+    if (peer->last_err != TANDEM_OK)
+        snprintf(reason, size, "%.*s (%s)", TD_WIRE_TEXT_BYTES_MAX / 2,
+                 peer->last_text[0] ? peer->last_text : tandem_err_text(peer->last_err),
+                 tandem_err_name(peer->last_err));
+    if (peer->last_err < 0 && !tandem_err_is_transient(peer->last_err) &&
+        peer->last_err != TANDEM_E_CLOSED)
+        return TANDEM_REMOTE_BLOCKED;
+    if (waiting && td_channel_is_spent(peer->channel))
+        return TANDEM_REMOTE_RESTING;
+    if (waiting && peer->last_err != TANDEM_OK)
+        return TANDEM_REMOTE_BACKING_OFF;
+    return TANDEM_REMOTE_CONNECTING;
+}
+
+static tandem_remote_state state_of(td_peer *peer, char *reason, size_t size)
+{
+    reason[0] = 0;
+    if (peer->is_remote && peer->record.paused) {
+        snprintf(reason, size, "paused by command, until resumed");
+        return TANDEM_REMOTE_PAUSED;
+    }
+    if (peer->sync->options.offline) {
+        snprintf(reason, size, "the node does not run");
+        return TANDEM_REMOTE_RESTING;
+    }
+    if (peer->served_by)
+        return open_state(peer->served_by, reason, size);
+    if (td_peer_is_open(peer))
+        return open_state(peer, reason, size);
+    return closed_state(peer, reason, size);
+}
+
+void td_peer_refresh(td_peer *peer)
+{
+    char reason[TD_WIRE_TEXT_BYTES_MAX];
+    tandem_remote_state state = state_of(peer, reason, sizeof(reason));
+
+    memcpy(peer->reason, reason, sizeof(reason));
+    if (state == peer->state)
+        return;
+    peer->state = state;
+    peer->since_ms = td_env_wall_ms(peer->sync->env);
+}
+
+/* ---- Remotes ---- */
+
+static tandem_err run_add(tandem_sync *sync, td_sync_call *call)
+{
+    td_remote_record record = {.paused = false};
+    td_carrier *carrier;
+    tandem_err err;
+
+    if (td_sync_find_remote(sync, call->name))
+        return TANDEM_E_EXISTS;
+    if (strlen(call->name) > TANDEM_NAME_BYTES_MAX || strlen(call->url) >= sizeof(record.url))
+        return TANDEM_E_INVALID;
+    if (!td_name_valid(tandem_slice_text(call->name)))
+        return TANDEM_E_INVALID;
+    if ((err = sync->options.offline && strncmp(call->url, "mem:", 4)
+                   ? td_url_check(call->url)
+                   : td_sync_carrier(sync, call->url, &carrier)) != TANDEM_OK)
+        return err;
+    strcpy(record.name, call->name);
+    strcpy(record.url, call->url);
+    if ((err = td_sync_store_put_remote(sync->store, &record)) != TANDEM_OK)
+        return err;
+    return td_remote_open(sync, &record);
+}
+
+tandem_err tandem_remote_add(tandem_sync *sync, const char *name, const char *url)
+{
+    td_sync_call call = {.run = run_add, .name = name, .url = url};
+
+    if (!sync || !name || !url)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+static tandem_err change(tandem_sync *sync, td_peer *peer, const td_remote_record *record)
+{
+    tandem_err err;
+
+    if ((err = td_sync_store_put_remote(sync->store, record)) != TANDEM_OK)
+        return err;
+    peer->record = *record;
+    peer->served_by = NULL;
+    peer->last_err = TANDEM_OK;
+    td_channel_stop(peer->channel, TANDEM_OK, "the remote was changed");
+    err = td_peer_start(peer);
+    td_peer_refresh(peer);
+    return err;
+}
+
+static tandem_err run_set(tandem_sync *sync, td_sync_call *call)
+{
+    td_peer *peer = td_sync_find_remote(sync, call->name);
+    td_remote_record record;
+    tandem_err err;
+
+    if (!peer)
+        return TANDEM_E_NOT_FOUND;
+    record = peer->record;
+    if (call->url) {
+        td_carrier *carrier;
+
+        if (strlen(call->url) >= sizeof(record.url))
+            return TANDEM_E_INVALID;
+        if ((err = sync->options.offline && strncmp(call->url, "mem:", 4)
+                       ? td_url_check(call->url)
+                       : td_sync_carrier(sync, call->url, &carrier)) != TANDEM_OK)
+            return err;
+        strcpy(record.url, call->url);
+    } else {
+        record.paused = call->flag;
+        if (record.paused == peer->record.paused)
+            return TANDEM_OK;
+    }
+    return change(sync, peer, &record);
+}
+
+tandem_err tandem_remote_set(tandem_sync *sync, const char *name, const char *url)
+{
+    td_sync_call call = {.run = run_set, .name = name, .url = url};
+
+    if (!sync || !name || !url)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+tandem_err tandem_remote_pause(tandem_sync *sync, const char *name)
+{
+    td_sync_call call = {.run = run_set, .name = name, .flag = true};
+
+    if (!sync || !name)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+tandem_err tandem_remote_resume(tandem_sync *sync, const char *name)
+{
+    td_sync_call call = {.run = run_set, .name = name, .flag = false};
+
+    if (!sync || !name)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+static tandem_err run_remove(tandem_sync *sync, td_sync_call *call)
+{
+    td_peer *peer = td_sync_find_remote(sync, call->name);
+    tandem_err err;
+
+    if (!peer)
+        return TANDEM_E_NOT_FOUND;
+    if ((err = td_sync_store_delete_remote(sync->store, call->name)) != TANDEM_OK)
+        return err;
+    peer->removed = true;
+    td_channel_stop(peer->channel, TANDEM_OK, "the remote was removed");
+    td_sync_tick_at(sync, 0);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_remote_remove(tandem_sync *sync, const char *name)
+{
+    td_sync_call call = {.run = run_remove, .name = name};
+
+    if (!sync || !name)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+static tandem_err run_poke(tandem_sync *sync, td_sync_call *call)
+{
+    if (call->name && !td_sync_find_remote(sync, call->name))
+        return TANDEM_E_NOT_FOUND;
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        if (peer->is_remote && (!call->name || !strcmp(peer->record.name, call->name)))
+            td_channel_poke(peer->channel);
+    td_sync_tick_at(sync, 0);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_remote_poke(tandem_sync *sync, const char *name)
+{
+    td_sync_call call = {.run = run_poke, .name = name};
+
+    if (!sync)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+/* ---- Looking ---- */
+
+typedef tandem_err (*visit_remote_fn)(void *context, const tandem_remote_status *status);
+
+static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context)
+{
+    td_peer *works = td_peer_serving(peer);
+    uint64_t retry_ms = peer->served_by ? 0 : td_channel_retry_at_ms(peer->channel);
+    tandem_remote_status status = {
+        .name = peer->is_remote ? peer->record.name : NULL,
+        .url = peer->is_remote ? peer->record.url : NULL,
+    };
+
+    td_peer_refresh(peer);
+    memcpy(status.reactor, works->reactor, sizeof(status.reactor));
+    if (td_peer_is_open(works)) {
+        const td_origin_cover *origin;
+
+        retry_ms = td_sender_trouble(works, &origin) != TANDEM_OK ? origin->range.retry_at_ms : 0;
+    }
+    status.state = peer->state;
+    status.reason = peer->reason;
+    status.since_ms = peer->since_ms;
+    if (retry_ms) {
+        uint64_t now_ms = td_sync_now_ms(peer->sync);
+
+        status.retry_at_ms =
+            td_env_wall_ms(peer->sync->env) + (retry_ms > now_ms ? retry_ms - now_ms : 0);
+    }
+    status.lag_operations = works->coverage.lag;
+    status.outbox = tandem_mailbox_jobs(td_channel_outbox(works->channel));
+    status.inbox = tandem_mailbox_jobs(td_channel_inbox(works->channel));
+    status.sent_operations = peer->sent_operations;
+    status.received_operations = peer->received_operations;
+    status.duplicate_operations = peer->duplicate_operations;
+    status.echoed_operations = peer->echoed_operations;
+    if (works != peer) {
+        status.sent_operations += works->sent_operations;
+        status.received_operations += works->received_operations;
+        status.duplicate_operations += works->duplicate_operations;
+        status.echoed_operations += works->echoed_operations;
+    }
+    return visit(context, &status);
+}
+
+static bool stands_for_a_remote(const td_peer *peer)
+{
+    for (const td_peer *other = peer->sync->peers; other; other = other->next)
+        if (other->served_by == peer)
+            return true;
+    return false;
+}
+
+static tandem_err run_remotes(tandem_sync *sync, td_sync_call *call)
+{
+    visit_remote_fn visit = *(visit_remote_fn *)call->argument;
+    tandem_err err = TANDEM_OK;
+
+    for (td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next)
+        if (peer->is_remote && !peer->removed)
+            err = visit_peer(peer, visit, call->context);
+    for (td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next)
+        if (!peer->is_remote && td_peer_is_open(peer) && !stands_for_a_remote(peer))
+            err = visit_peer(peer, visit, call->context);
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+tandem_err tandem_remotes(tandem_sync *sync, visit_remote_fn visit, void *context)
+{
+    td_sync_call call = {.run = run_remotes, .argument = &visit, .context = context};
+
+    if (!sync || !visit)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+static tandem_err run_stat(tandem_sync *sync, td_sync_call *call)
+{
+    tandem_sync_stat *stat = call->argument;
+
+    memset(stat, 0, sizeof(*stat));
+    strcpy(stat->listener_url, sync->listener_url);
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        if (!td_channel_is_dialed(peer->channel) && td_peer_is_open(peer) && !peer->is_remote)
+            stat->sessions++;
+    stat->rejected = sync->rejected;
+    if (sync->websocket)
+        stat->rejected += sync->websocket->ops->rejected(sync->websocket);
+    stat->quarantined = sync->quarantined;
+    return TANDEM_OK;
+}
+
+tandem_err tandem_sync_stat_get(tandem_sync *sync, tandem_sync_stat *out)
+{
+    td_sync_call call = {.run = run_stat, .argument = out};
+
+    if (!sync || !out)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+typedef tandem_err (*visit_job_fn)(void *context, const tandem_job_status *status);
+
+static tandem_err visit_box(td_peer *peer, tandem_mailbox *box, const char *name,
+                            visit_job_fn visit, void *context)
+{
+    tandem_err err = TANDEM_OK;
+
+    for (tandem_job_handle *h = tandem_mailbox_first(box); h && err == TANDEM_OK; h = h->next) {
+        tandem_job_status status = {
+            .id = h->id,
+            .box = name,
+            .remote = peer->is_remote ? peer->record.name : NULL,
+            .status = tandem_job_state_name(h->status),
+            .collection = h->collection,
+            .document = h->document,
+            .branch = h->branch,
+            .origin = h->origin,
+            .first_seq = h->first_seq,
+            .last_seq = h->last_seq,
+            .operations = h->operations,
+            .bytes = h->bytes,
+            .err = h->error,
+        };
+
+        err = visit(context, &status);
+    }
+    return err;
+}
+
+static tandem_err run_jobs(tandem_sync *sync, td_sync_call *call)
+{
+    visit_job_fn visit = *(visit_job_fn *)call->argument;
+    tandem_err err = TANDEM_OK;
+
+    for (td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next) {
+        err = visit_box(peer, td_channel_outbox(peer->channel), "outbox", visit, call->context);
+        if (err == TANDEM_OK)
+            err = visit_box(peer, td_channel_inbox(peer->channel), "inbox", visit, call->context);
+    }
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+tandem_err tandem_job_handles(tandem_sync *sync, visit_job_fn visit, void *context)
+{
+    td_sync_call call = {.run = run_jobs, .argument = &visit, .context = context};
+
+    if (!sync || !visit)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
