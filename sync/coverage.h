@@ -30,7 +30,8 @@ typedef struct td_send_range {
     bool active;
     uint64_t first, last;  /* seqs; last UINT64_MAX: whatever comes */
     uint64_t sent_ordinal; /* everything of it up to here is on its way, or held there */
-    uint64_t next_seq;     /* the seq expected next; 0: not known yet */
+    uint64_t next_seq;     /* the seq expected next; 0: not known, or a fork has no next */
+    bool of_fork;          /* we hold several heads: seqs do not come in order */
     tandem_err blocked;    /* it cannot go on: TANDEM_E_CORRUPT, or what the peer said */
     uint64_t retry_at_ms;  /* not before; 0: at once */
     tandem_err retry_err;  /* why not */
@@ -51,6 +52,7 @@ struct td_origin_cover {
     bool dirty;             /* to be announced; in the collection's dirty list */
     td_origin_cover *next_dirty;
     bool lacking; /* in the peer's lacking list */
+    uint64_t lacking_seq; /* the highest of its heads that is not held here */
     td_origin_cover *next_lacking, *prev_lacking;
     uint64_t lacking_since_ms;
     uint64_t back; /* how far below the announced head to ask: a fork's search, 0: from ours on */

@@ -28,6 +28,9 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
     }
     if ((err = td_op_store_vector_digest(sync->ops, collection, out)) != TANDEM_OK)
         return err;
+    /* Names that only peers know are not kept: they could be any number. */
+    if (!cached && info.last_ordinal == 0)
+        return TANDEM_OK;
     if (!cached) {
         bool failed = false;
 

@@ -17,55 +17,58 @@ static const uint8_t *own_origin(const td_peer *peer)
 
 /* ---- Covers ---- */
 
-/* The seq before the first operation of an origin after an ordinal. */
-struct first_after {
-    const uint8_t *origin;
-    uint64_t seq;
-};
-
-static tandem_err find_first(void *context, tandem_err err, uint64_t ordinal,
-                             const td_operation *operation)
+/*
+ * How far an origin reached at an ordinal: the smallest seq that stands behind it, less one. Ordinals
+ * grow with seqs, so it is found by halving.
+ */
+static tandem_err seq_at(tandem_sync *sync, const td_collection_cover *collection,
+                         const uint8_t *origin, uint64_t ordinal, uint64_t *out)
 {
-    struct first_after *find = context;
+    td_head heads[TANDEM_HEADS_MAX];
+    uint64_t low = 1, high, found;
+    unsigned count = 0;
+    tandem_err err;
 
-    (void)ordinal;
-    if (err != TANDEM_OK || memcmp(operation->origin, find->origin, TANDEM_ORIGIN_BYTES) != 0)
+    if ((err = td_op_store_heads(sync->ops, collection->name, origin, heads, &count)) != TANDEM_OK)
+        return err;
+    *out = 0;
+    if (!count)
         return TANDEM_OK;
-    find->seq = operation->seq;
-    return TANDEM_END;
+    high = heads[count - 1].seq + 1;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if ((err = td_op_store_locate(sync->ops, collection->name, origin, middle, &found)) !=
+            TANDEM_OK)
+            return err;
+        if (found > ordinal)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    *out = low - 1;
+    return TANDEM_OK;
 }
 
 /* An entry of a collection that was equal up to its base: the peer holds what stood before it. */
 static tandem_err origin_of(td_peer *peer, td_collection_cover *collection, const uint8_t *origin,
                             td_origin_cover **out)
 {
-    struct first_after find = {.origin = origin};
     td_origin_cover *cover = td_coverage_find_origin(collection, origin);
+    uint64_t seq = 0;
     tandem_err err;
 
     if (cover) {
         *out = cover;
         return TANDEM_OK;
     }
+    if (collection->base_ordinal &&
+        (err = seq_at(peer->sync, collection, origin, collection->base_ordinal, &seq)) != TANDEM_OK)
+        return err;
     if ((err = td_coverage_origin(collection, origin, &cover)) != TANDEM_OK)
         return err;
+    td_coverage_acknowledge(&peer->coverage, cover, seq);
     *out = cover;
-    if (collection->base_ordinal == 0)
-        return TANDEM_OK;
-    err = td_op_store_scan(peer->sync->ops, collection->name, collection->base_ordinal, find_first,
-                           &find);
-    if (err == TANDEM_END) {
-        td_coverage_acknowledge(&peer->coverage, cover, find.seq - 1);
-    } else {
-        td_head heads[TANDEM_HEADS_MAX];
-        unsigned count = 0;
-
-        err = td_op_store_heads(peer->sync->ops, collection->name, origin, heads, &count);
-        if (err != TANDEM_OK)
-            return err;
-        if (count)
-            td_coverage_acknowledge(&peer->coverage, cover, heads[count - 1].seq);
-    }
     return TANDEM_OK;
 }
 
@@ -210,7 +213,8 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
 
     memcpy(peer->reactor, hello->reactor, TANDEM_ORIGIN_BYTES);
     memcpy(peer->origin, hello->origin, TANDEM_ORIGIN_BYTES);
-    peer->peer_clock = hello->clock;
+    peer->peer_clock_ms = td_hlc_ms(hello->clock);
+    peer->peer_clock_at_ms = td_sync_now_ms(peer->sync);
     if (!memcmp(hello->reactor, identity->reactor, TANDEM_ORIGIN_BYTES) ||
         !memcmp(hello->origin, identity->origin, TANDEM_ORIGIN_BYTES))
         return TANDEM_E_SELF;
@@ -376,7 +380,8 @@ static tandem_err take_have(void *context, const td_wire_have *have)
     tandem_reader entries = have->entries;
     tandem_err err = TANDEM_OK;
 
-    peer->peer_clock = have->clock;
+    peer->peer_clock_ms = td_hlc_ms(have->clock);
+    peer->peer_clock_at_ms = td_sync_now_ms(peer->sync);
     switch (have->level) {
     case TD_HAVE_ALL:
         err = take_all(peer, have);
@@ -427,13 +432,13 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
                 return err;
             if (!collection)
                 continue; /* not announced by it: nobody can ask for what he has not compared */
+            if (peer->asked_ranges >= TD_ASKED_RANGES_MAX)
+                return TANDEM_E_LIMIT;
             if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
                 return err;
             if (origin->range.active && origin->range.last == UINT64_MAX &&
                 origin->range.first <= range.first)
                 continue; /* on its way anyway */
-            if (!origin->range.active && ++peer->asked_ranges > TD_ASKED_RANGES_MAX)
-                return TANDEM_E_LIMIT;
             if ((err = td_sender_add(peer, origin, range.first, range.last, 0)) != TANDEM_OK)
                 return err;
         }
@@ -598,8 +603,10 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
         origin_of(peer, collection, origin_id, &origin) != TANDEM_OK)
         return;
     td_coverage_set_ours(&peer->coverage, origin, seq);
-    if (origin->lacking)
+    if (origin->lacking) {
+        origin->lacking_since_ms = td_sync_now_ms(peer->sync); /* it is coming */
         td_puller_look(peer, origin);
+    }
     /* What another one wrote under our origin is here now: ours follows it from here on. */
     if (collection->known && !origin->lacking && !origin->range.active &&
         !memcmp(origin_id, own_origin(peer), TANDEM_ORIGIN_BYTES))

@@ -67,7 +67,7 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
         return err;
     if (count)
         td_coverage_set_ours(&peer->coverage, origin, heads[count - 1].seq);
-    for (unsigned i = 0; i < origin->head_count && !lacking; i++) {
+    for (unsigned i = 0; i < origin->head_count; i++) {
         const td_head *theirs = &origin->heads[i];
         bool held = false;
 
@@ -78,7 +78,10 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
             (err = td_op_store_holds(sync->ops, name, origin->origin, theirs->seq, theirs->hash,
                                      &held)) != TANDEM_OK)
             return err;
-        lacking = !held;
+        if (!held) {
+            lacking = true;
+            origin->lacking_seq = theirs->seq;
+        }
     }
     td_coverage_set_lacking(&peer->coverage, origin, lacking, td_sync_now_ms(sync));
     return TANDEM_OK;
@@ -102,7 +105,7 @@ static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
 
     if (!ask)
         return false;
-    last = origin->heads[origin->head_count - 1].seq;
+    last = origin->lacking_seq;
     ask->peer = peer;
     ask->last = last;
     ask->first = origin->our_seq + 1;

@@ -26,10 +26,15 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
                          uint64_t sent_ordinal)
 {
     td_send_range *range = &origin->range;
+    td_head heads[TANDEM_HEADS_MAX];
     td_collection_info info;
+    unsigned head_count = 0;
     uint64_t ordinal;
     tandem_err err;
 
+    if ((err = td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads,
+                                 &head_count)) != TANDEM_OK)
+        return err;
     if (sent_ordinal == 0) {
         /* The end first: what is appended between the two looks must not be passed over. */
         if ((err = td_op_store_collection(peer->sync->ops, origin->collection->name, &info)) !=
@@ -46,7 +51,11 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     if (!range->active) {
         *range = (td_send_range){.active = true, .first = first, .last = last};
         range->sent_ordinal = sent_ordinal;
+        if (last != UINT64_MAX)
+            peer->asked_ranges++;
     } else {
+        if (range->last != UINT64_MAX && last == UINT64_MAX)
+            peer->asked_ranges--;
         if (first < range->first)
             range->first = first;
         if (last > range->last)
@@ -56,6 +65,7 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
         range->blocked = TANDEM_OK;
     }
     range->next_seq = 0;
+    range->of_fork = head_count > 1;
     list_sending(peer, origin->collection);
     return TANDEM_OK;
 }
@@ -125,7 +135,7 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     if (ordinal <= range->sent_ordinal || operation->seq < range->first ||
         operation->seq > range->last)
         return false;
-    if (range->next_seq && operation->seq > range->next_seq) {
+    if (range->next_seq && !range->of_fork && operation->seq > range->next_seq) {
         block(filling, origin, TANDEM_E_CORRUPT); /* one before it could not be read */
         return false;
     }
@@ -208,13 +218,12 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
             block(filling, o, TANDEM_E_CORRUPT);
         if (range->last != UINT64_MAX) {
             range->active = false;
-            if (peer->asked_ranges)
-                peer->asked_ranges--;
+            peer->asked_ranges--;
         }
     }
 }
 
-/* Fill from one collection. False if the outbox is full. */
+/* Fill from one collection. False if the outbox is full, or reading failed: try again later. */
 static bool fill_collection(td_peer *peer, td_collection_cover *collection)
 {
     struct filling filling = {.peer = peer, .collection = collection};
@@ -233,8 +242,8 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection)
     else
         td_log(peer->sync->env, TANDEM_LOG_ERROR, "sender", "reading for a peer failed: %s",
                tandem_err_name(err));
-    collection->sending = filling.full;
-    return !filling.full;
+    collection->sending = err != TANDEM_OK;
+    return err == TANDEM_OK;
 }
 
 void td_sender_fill(td_peer *peer)
@@ -331,10 +340,11 @@ static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_ha
         range->next_seq = handle->first_seq;
     }
     if (handle->error == TANDEM_E_CLOCK) {
-        uint64_t clock_ms = td_hlc_ms(td_executor_clock(peer->sync->executor));
+        uint64_t clock_ms = peer->peer_clock_ms + (now_ms - peer->peer_clock_at_ms);
 
         range->clock_hlc = detail;
-        delay_ms = td_hlc_ms(detail) > clock_ms ? td_hlc_ms(detail) - clock_ms : RETRY_MS;
+        delay_ms = td_hlc_ms(detail) > clock_ms + RETRY_MS ? td_hlc_ms(detail) - clock_ms
+                                                           : RETRY_MS;
         if (delay_ms > 60 * 60 * 1000)
             delay_ms = 60 * 60 * 1000;
     } else if (range->retry_at_ms == 0) {
@@ -427,6 +437,14 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
     }
 }
 
+static void clear_trouble(td_send_range *range)
+{
+    range->blocked = range->retry_err = TANDEM_OK;
+    range->retry_at_ms = range->clock_hlc = 0;
+    range->attempts = 0;
+    range->next_seq = 0;
+}
+
 uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
 {
     uint64_t due_ms = UINT64_MAX;
@@ -438,6 +456,8 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
         for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
             if (!o->range.active)
                 continue;
+            if (o->lag == 0 && o->range.last == UINT64_MAX)
+                clear_trouble(&o->range); /* somebody else delivered it */
             trouble = trouble || o->range.retry_err || o->range.blocked;
             if (o->range.retry_at_ms == 0)
                 continue;

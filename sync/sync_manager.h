@@ -72,7 +72,8 @@ struct td_peer {
     bool said_hello;
     uint8_t reactor[TANDEM_ORIGIN_BYTES];
     uint8_t origin[TANDEM_ORIGIN_BYTES];
-    uint64_t peer_clock;
+    uint64_t peer_clock_ms; /* its HLC's milliseconds … */
+    uint64_t peer_clock_at_ms; /* … when it was told, monotonic */
     td_coverage coverage;
     bool all_sent;        /* our digest over all */
     bool digests_wanted;  /* our list of digests is to be sent */
