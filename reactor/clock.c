@@ -6,24 +6,32 @@ void td_clock_init(td_clock *clock, tandem_env *env, uint64_t high_water)
     atomic_init(&clock->last, high_water);
 }
 
+/* Everything is relaxed: the number orders nothing but itself. */
+
 uint64_t td_clock_tick(td_clock *clock)
 {
-    uint64_t hlc = td_clock_read(clock) + 1;
+    uint64_t wall = td_hlc_of_ms(td_env_wall_ms(clock->env));
+    uint64_t last = atomic_load_explicit(&clock->last, memory_order_relaxed), hlc;
 
-    atomic_store_explicit(&clock->last, hlc, memory_order_relaxed);
+    do
+        hlc = (wall > last ? wall : last) + 1;
+    while (!atomic_compare_exchange_weak_explicit(&clock->last, &last, hlc, memory_order_relaxed,
+                                                  memory_order_relaxed));
     return hlc;
 }
 
 void td_clock_observe(td_clock *clock, uint64_t hlc)
 {
-    if (hlc > atomic_load_explicit(&clock->last, memory_order_relaxed))
-        atomic_store_explicit(&clock->last, hlc, memory_order_relaxed);
+    uint64_t last = atomic_load_explicit(&clock->last, memory_order_relaxed);
+
+    while (hlc > last &&
+           !atomic_compare_exchange_weak_explicit(&clock->last, &last, hlc, memory_order_relaxed,
+                                                  memory_order_relaxed))
+        ;
 }
 
 uint64_t td_clock_read(td_clock *clock)
 {
-    uint64_t last = atomic_load_explicit(&clock->last, memory_order_relaxed);
-    uint64_t wall = td_hlc_of_ms(td_env_wall_ms(clock->env));
-
-    return wall > last ? wall : last;
+    td_clock_observe(clock, td_hlc_of_ms(td_env_wall_ms(clock->env)));
+    return atomic_load_explicit(&clock->last, memory_order_relaxed);
 }

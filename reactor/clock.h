@@ -28,7 +28,7 @@ void td_clock_init(td_clock *clock, tandem_env *env, uint64_t high_water);
 uint64_t td_clock_tick(td_clock *clock);
 /* Move past a timestamp received. The caller has checked that it is not too far ahead. */
 void td_clock_observe(td_clock *clock, uint64_t hlc);
-/* The time now, without ticking. */
+/* The time now: no later tick is at or below it, even if the wall clock steps back meanwhile. */
 uint64_t td_clock_read(td_clock *clock);
 
 static inline uint64_t td_hlc_of_ms(uint64_t wall_ms)

@@ -248,6 +248,20 @@ static tandem_err list_operation(void *context, const td_entry *entry,
     return r->out.size >= PAGE_BYTES_MAX ? TANDEM_END : TANDEM_OK;
 }
 
+/* A page ends before a record that is corrupt; one that would begin with it is nothing but that. */
+static tandem_err pass_corrupt(td_view_request *r, uint64_t first, const td_entry *entries)
+{
+    if (r->next_index > first) {
+        r->why[0] = '\0';
+        return TANDEM_OK;
+    }
+    r->corrupt = entries[0].ordinal;
+    r->next_index++;
+    r->has_after_place = true;
+    r->after_place = entries[0].place;
+    return TANDEM_E_CORRUPT;
+}
+
 static tandem_err answer_stream(td_document_view *view, td_view_request *r)
 {
     static const td_place zero;
@@ -265,6 +279,8 @@ static tandem_err answer_stream(td_document_view *view, td_view_request *r)
     if (err == TANDEM_OK)
         err = td_entries_read(view->ops, view->index, r->collection, page.entries, count,
                               list_operation, r, r->why);
+    if (err == TANDEM_E_CORRUPT && !td_stream_index_failure(view->index) && count)
+        err = pass_corrupt(r, first, page.entries);
     r->more = r->next_index - first < page.count;
     free(page.entries);
     return err;
@@ -845,6 +861,7 @@ void td_document_view_post(td_document_view *view, td_view_request *request)
     request->why[0] = '\0';
     request->retried = false;
     request->more = false;
+    request->corrupt = 0;
     memset(&request->info, 0, sizeof(request->info));
     request->operations = 0;
     request->documents = 0;

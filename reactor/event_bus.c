@@ -20,6 +20,7 @@ struct td_event_bus {
     _Atomic uint64_t position;
     atomic_bool posted;
     td_message message;
+    uint64_t told; /* the loop's */
     /* Held during a dispatch, so that unsubscribing elsewhere waits for the callback's end. */
     pthread_mutex_t lock;
     bool dispatching;
@@ -47,6 +48,9 @@ static void dispatch(td_event_bus *bus)
     /* Before the load: a commit that comes now posts again, and is seen either way. */
     atomic_store(&bus->posted, false);
     position = atomic_load(&bus->position);
+    if (position == bus->told)
+        return;
+    bus->told = position;
     pthread_mutex_lock(&bus->lock);
     bus->dispatching = true;
     for (td_subscription *s = bus->subscriptions; s; s = s->next)

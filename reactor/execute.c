@@ -281,6 +281,7 @@ static void async_run(td_bus_call *call)
     if (group->err == TANDEM_OK)
         fill_receipt(e->reactor, &group->jobs[0], &receipt);
     e->done(e->done_context, group->err, &receipt, group->why);
+    td_reactor_executing(e->reactor, -1); /* only now: closing waits for the callback */
     execution_free(e);
 }
 
@@ -295,7 +296,6 @@ static void async_executed(td_local_request *request)
 
     e->call.run = async_run;
     e->call.message.drop = async_drop;
-    td_reactor_executing(e->reactor, -1);
     td_event_bus_run(td_reactor_bus(e->reactor), &e->call);
 }
 
@@ -323,26 +323,70 @@ tandem_err tandem_execute_async(tandem_reactor *reactor, const tandem_job *job,
 
 /* ---- Flushing ---- */
 
-static void flushed(td_local_request *request)
+/* Something that comes behind all that was posted before it: first in the executor, then on the
+ * loop. */
+struct flush {
+    td_local_request request;
+    td_bus_call call;
+    td_reply *reply;
+};
+
+static void flushed_request(td_local_request *request)
 {
-    td_reply_set(request->context, TANDEM_OK);
+    td_reply_set(((struct flush *)request->context)->reply, TANDEM_OK);
+}
+
+static struct flush *flush_of(td_message *message)
+{
+    return (struct flush *)((char *)message - offsetof(struct flush, call.message));
+}
+
+static void flushed_call(td_bus_call *call)
+{
+    td_reply_set(flush_of(&call->message)->reply, TANDEM_OK);
+}
+
+static void flush_dropped(td_message *message)
+{
+    td_reply_set(flush_of(message)->reply, TANDEM_E_CLOSED);
+}
+
+static tandem_err flush_executor(tandem_reactor *reactor)
+{
+    struct flush flush = {.request.done = flushed_request};
+    tandem_err err = td_reply_open(td_reactor_runtime(reactor), &flush.reply);
+
+    if (err != TANDEM_OK)
+        return err;
+    flush.request.context = &flush;
+    tandem_writer_init(&flush.request.group.payloads);
+    td_executor_local(td_reactor_executor(reactor), &flush.request);
+    err = td_reply_wait(flush.reply, UINT64_MAX);
+    td_reply_free(flush.reply);
+    tandem_writer_release(&flush.request.group.payloads);
+    return err;
+}
+
+static tandem_err flush_loop(tandem_reactor *reactor)
+{
+    struct flush flush = {.call = {.run = flushed_call, .message.drop = flush_dropped}};
+    tandem_err err = td_reply_open(td_reactor_runtime(reactor), &flush.reply);
+
+    if (err != TANDEM_OK)
+        return err;
+    td_event_bus_run(td_reactor_bus(reactor), &flush.call);
+    /* An embedder who drives the loop is inside tandem_close() now: nobody else would turn it. */
+    while (td_host_poll(td_reactor_loop(reactor)) == TANDEM_OK &&
+           td_reply_wait(flush.reply, 0) == TANDEM_E_TIMEOUT)
+        ;
+    err = td_reply_wait(flush.reply, UINT64_MAX);
+    td_reply_free(flush.reply);
+    return err;
 }
 
 void td_execute_flush(tandem_reactor *reactor)
 {
-    while (td_reactor_executing_count(reactor) > 0) {
-        td_local_request request;
-        td_reply *reply;
-
-        if (td_reply_open(td_reactor_runtime(reactor), &reply) != TANDEM_OK)
+    while (td_reactor_executing_count(reactor) > 0)
+        if (flush_executor(reactor) != TANDEM_OK || flush_loop(reactor) != TANDEM_OK)
             return;
-        memset(&request, 0, sizeof(request));
-        tandem_writer_init(&request.group.payloads);
-        request.done = flushed;
-        request.context = reply;
-        td_executor_local(td_reactor_executor(reactor), &request);
-        td_reply_wait(reply, UINT64_MAX);
-        td_reply_free(reply);
-        tandem_writer_release(&request.group.payloads);
-    }
 }

@@ -8,8 +8,14 @@
 
 #include "reactor/runtime.h"
 
-enum { LOCAL = 1, PREPARED, REMOTE, INDEXED, MEND };
-enum { MEND_MS = 1000, READER_CHECK_MS = 30000 };
+enum { LOCAL = 1, PREPARED, REMOTE, INDEXED, MEND, READER_CHECK };
+enum {
+    MEND_MS = 1000,
+    READER_CHECK_MS = 30000,
+    /* Indexed ordinals that are remembered all the same: a group that was prepared just before the
+     * view went on need not be prepared again. */
+    RECENT_KEPT = 4096,
+};
 
 /*
  * Which documents were touched by the operations after `base`: one entry an ordinal, a hash of the
@@ -51,6 +57,7 @@ struct td_executor {
     atomic_bool indexed_posted;
     td_message indexed_message;
     td_message mend_message;
+    bool mend_timed;
     td_message check_message;
     _Atomic uint64_t position;
     _Atomic int store_err;
@@ -119,8 +126,16 @@ static bool recent_touched(const struct recent *recent, uint64_t after, uint64_t
 
 static void recent_forget(struct recent *recent, uint64_t position)
 {
-    if (position > recent->base)
-        recent->base = position < recent->last ? position : recent->last;
+    uint64_t known = position < recent->last ? position : recent->last;
+
+    if (known > recent->base + RECENT_KEPT)
+        recent->base = known - RECENT_KEPT;
+}
+
+/* Begin anew behind an ordinal. */
+static void recent_reset(struct recent *recent, uint64_t ordinal)
+{
+    recent->base = recent->last = ordinal;
 }
 
 /* ---- Answers ---- */
@@ -157,10 +172,10 @@ static void answer_members(td_executor *executor, tandem_err err)
 
 /* ---- Appending ---- */
 
+/* Errors after which the open group must be aborted and the store recovered. */
 static bool is_fatal(tandem_err err)
 {
-    return err == TANDEM_E_STORE_FULL || err == TANDEM_E_IO || err == TANDEM_E_NOMEM ||
-           err == TANDEM_E_CORRUPT;
+    return err == TANDEM_E_STORE_FULL || err == TANDEM_E_IO || err == TANDEM_E_NOMEM;
 }
 
 static tandem_err group_begin(td_executor *executor)
@@ -169,10 +184,18 @@ static tandem_err group_begin(td_executor *executor)
 
     if (executor->open)
         return TANDEM_OK;
-    if ((err = td_op_store_begin(executor->ops)) != TANDEM_OK)
+    err = td_op_store_begin(executor->ops);
+    /* An earlier recovery failed: nothing works before one succeeds. */
+    if (err == TANDEM_E_STATE && (err = td_op_store_recover(executor->ops)) == TANDEM_OK)
+        err = td_op_store_begin(executor->ops);
+    if (err != TANDEM_OK)
         return err;
     executor->open = true;
     executor->group_base = td_op_store_group_ordinal(executor->ops);
+    /* A commit whose outcome could not be looked up has happened after all: what it touched is
+     * unknown by now. */
+    if (executor->group_base != executor->recent.last)
+        recent_reset(&executor->recent, executor->group_base);
     executor->group_operations = 0;
     executor->group_bytes = 0;
     return TANDEM_OK;
@@ -204,7 +227,9 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
     uint64_t newest = 0;
 
     job->detail = 0;
-    job->err = job->count <= TANDEM_JOB_OPERATIONS_MAX ? TANDEM_OK : TANDEM_E_LIMIT;
+    job->err = job->count == 0                          ? TANDEM_E_CHAIN
+               : job->count > TANDEM_JOB_OPERATIONS_MAX ? TANDEM_E_LIMIT
+                                                        : TANDEM_OK;
     memset(&job->result, 0, sizeof(job->result));
     for (uint32_t i = 0; job->err == TANDEM_OK && i < job->count; i++) {
         td_operation *operation = &executor->parsed[i];
@@ -358,10 +383,9 @@ static tandem_err append_local_job(td_executor *executor, const td_local_group *
 }
 
 /*
- * Append a local group: all its jobs or, on an error that is not fatal, none. Nothing but memory and
- * the disk can fail after the view's checks except sizes, which are known before the first append:
- * a group whose later job fails so is undone with the whole open group, and that is repeated without
- * it (see group_repeat).
+ * Append a local group. After the view's checks hardly anything but memory and the disk can fail. If
+ * something does, jobs before it stand in the transaction: the whole open group is undone, and
+ * repeated without this one (see group_add).
  */
 static tandem_err append_local(td_executor *executor, td_local_request *request)
 {
@@ -392,14 +416,11 @@ static tandem_err append_member(td_executor *executor, const struct member *memb
                          : append_remote(executor, member->remote);
 }
 
-/* The store failed under an open group: abort, mend, and append all members once more. */
+/* Append all members to a new group; the one before is aborted. */
 static tandem_err group_repeat(td_executor *executor)
 {
     tandem_err err;
 
-    group_abort(executor);
-    if ((err = td_op_store_recover(executor->ops)) != TANDEM_OK)
-        return err;
     if ((err = group_begin(executor)) != TANDEM_OK)
         return err;
     for (size_t i = 0; i < executor->member_count; i++)
@@ -410,11 +431,14 @@ static tandem_err group_repeat(td_executor *executor)
 
 static void store_failed(td_executor *executor, tandem_err err)
 {
-    if (atomic_exchange(&executor->store_err, (int)err) == TANDEM_OK) {
+    if (atomic_exchange(&executor->store_err, (int)err) == TANDEM_OK)
         td_log(executor->env, TANDEM_LOG_ERROR, "executor", "writing has stopped: %s (%s)",
                tandem_err_text(err), tandem_err_name(err));
-        td_actor_post_after(executor->actor, &executor->mend_message, MEND_MS);
-    }
+    /* It may still be timed from an earlier failure that a commit has healed since. */
+    if (executor->mend_timed)
+        return;
+    executor->mend_timed = true;
+    td_actor_post_after(executor->actor, &executor->mend_message, MEND_MS);
 }
 
 static void store_works(td_executor *executor)
@@ -439,38 +463,44 @@ static void group_fail(td_executor *executor, tandem_err err)
 }
 
 /*
- * Commit. A commit that fails may have happened: reopen the store, and let what it holds decide. The
- * group is there whole or not at all, so its last ordinal tells.
+ * A commit that failed with err may have happened: reopen the store, and let what it holds decide.
+ * The group is there whole or not at all, so its last ordinal tells. What is there is not
+ * necessarily on disk: only another commit proves that. TANDEM_OK: it happened.
+ */
+static tandem_err look_up_commit(td_executor *executor, uint64_t reached, tandem_err err)
+{
+    uint64_t held;
+
+    if (td_op_store_recover(executor->ops) != TANDEM_OK ||
+        td_op_store_last_ordinal(executor->ops, &held) != TANDEM_OK || held < reached ||
+        td_op_store_begin(executor->ops) != TANDEM_OK)
+        return err;
+    return td_op_store_commit(executor->ops) == TANDEM_OK ? TANDEM_OK : err;
+}
+
+/*
+ * Commit. A group that appended nothing confirms duplicates: what they repeat was committed before,
+ * and the store knows whether that is proven.
  */
 static void group_commit(td_executor *executor)
 {
-    uint64_t reached = td_op_store_group_ordinal(executor->ops), held = 0;
-    tandem_err err;
+    uint64_t reached = td_op_store_group_ordinal(executor->ops);
+    tandem_err err = TANDEM_OK;
 
-    if (reached == executor->group_base) {
-        /* Duplicates only: what they repeat was committed before. */
-        group_abort(executor);
-        answer_members(executor, TANDEM_OK);
-        return;
-    }
-    err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock));
-    if (err == TANDEM_OK) {
+    if (reached != executor->group_base)
+        err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock));
+    if (err == TANDEM_OK)
         err = td_op_store_commit(executor->ops);
-        executor->open = false;
-    } else {
-        group_abort(executor);
-    }
+    else
+        td_op_store_abort(executor->ops);
+    executor->open = false;
+    if (err != TANDEM_OK)
+        err = look_up_commit(executor, reached, err);
     if (err != TANDEM_OK) {
-        tandem_err mended = td_op_store_recover(executor->ops);
-
-        if (mended == TANDEM_OK)
-            mended = td_op_store_last_ordinal(executor->ops, &held);
-        if (mended != TANDEM_OK || held < reached) {
-            executor->recent.last = executor->group_base;
-            store_failed(executor, err);
-            answer_members(executor, err);
-            return;
-        }
+        executor->recent.last = executor->group_base;
+        store_failed(executor, err);
+        answer_members(executor, err);
+        return;
     }
     store_works(executor);
     if (reached > atomic_load(&executor->position)) {
@@ -495,6 +525,14 @@ static tandem_err members_reserve(td_executor *executor)
     return TANDEM_OK;
 }
 
+static void answer_member(const struct member *member, tandem_err err)
+{
+    if (member->local)
+        answer_local(member->local, err);
+    else
+        answer_remote(member->remote, err);
+}
+
 /*
  * Let a request take part in the open group. It is answered at the group's end; if it alone cannot
  * be appended, at once.
@@ -502,45 +540,32 @@ static tandem_err members_reserve(td_executor *executor)
 static void group_add(td_executor *executor, struct member member)
 {
     tandem_err err;
-    bool fresh = !executor->open;
 
-    if ((err = members_reserve(executor)) == TANDEM_OK)
-        err = group_begin(executor);
+    if ((err = members_reserve(executor)) == TANDEM_OK && (err = group_begin(executor)) != TANDEM_OK)
+        store_failed(executor, err);
     if (err != TANDEM_OK) {
-        if (is_fatal(err) && err != TANDEM_E_NOMEM) {
-            tandem_err mended = td_op_store_recover(executor->ops);
-
-            (void)mended;
-            store_failed(executor, err);
-        }
-        if (member.local)
-            answer_local(member.local, err);
-        else
-            answer_remote(member.remote, err);
+        answer_member(&member, err);
         return;
     }
     err = append_member(executor, &member);
-    if (err == TANDEM_OK) {
+    if (err == TANDEM_OK || is_fatal(err))
         executor->members[executor->member_count++] = member;
-    } else if (is_fatal(err)) {
-        executor->members[executor->member_count++] = member;
-        if ((err = group_repeat(executor)) != TANDEM_OK)
-            group_fail(executor, err);
-    } else {
-        /* Only a local group can end here, and a part of it may stand in the transaction: undo
-         * everything and append the others again. */
-        size_t count = executor->member_count;
-
+    if (err != TANDEM_OK) {
         group_abort(executor);
-        answer_local(member.local, err);
-        if (fresh && count == 0)
-            return;
-        if ((err = group_repeat(executor)) != TANDEM_OK)
-            group_fail(executor, err);
+        if (!is_fatal(err))
+            answer_member(&member, err);
+        else if ((err = td_op_store_recover(executor->ops)) != TANDEM_OK)
+            goto fail;
+        if (executor->member_count && (err = group_repeat(executor)) != TANDEM_OK)
+            goto fail;
     }
     if (executor->open && (executor->group_operations >= TD_GROUP_OPERATIONS_MAX ||
                            executor->group_bytes >= TD_GROUP_BYTES_MAX))
         group_commit(executor);
+    return;
+
+fail:
+    group_fail(executor, err);
 }
 
 /* ---- Local requests ---- */
@@ -557,7 +582,7 @@ static void prepare(td_executor *executor, td_local_request *request)
 {
     tandem_writer_clear(&request->group.payloads);
     memset(&request->prepare, 0, sizeof(request->prepare));
-    request->prepare.kind = TD_VIEW_PREPARE;
+    request->prepare.kind = request->group.count ? TD_VIEW_PREPARE : TD_VIEW_WAIT;
     request->prepare.group = &request->group;
     request->prepare.position = atomic_load(&executor->position);
     request->prepare.done = prepared;
@@ -592,11 +617,17 @@ static void take_prepared(td_executor *executor, td_local_request *request)
 
 /* ---- Remote requests ---- */
 
+static uint64_t index_lag(const td_executor *executor)
+{
+    uint64_t indexed = atomic_load(&executor->indexed);
+
+    /* The view can be ahead: of a commit whose outcome is not known here yet. */
+    return executor->recent.last > indexed ? executor->recent.last - indexed : 0;
+}
+
 static void take_remote(td_executor *executor, td_remote_request *request)
 {
-    uint64_t position = executor->recent.last;
-
-    if (executor->held || position - atomic_load(&executor->indexed) > TD_INDEX_LAG_MAX) {
+    if (executor->held || index_lag(executor) > TD_INDEX_LAG_MAX) {
         request->next = NULL;
         *executor->held_end = request;
         executor->held_end = &request->next;
@@ -611,7 +642,7 @@ static void take_indexed(td_executor *executor)
 
     atomic_store(&executor->indexed_posted, false);
     recent_forget(&executor->recent, atomic_load(&executor->indexed));
-    if (!held || executor->recent.last - executor->recent.base > TD_INDEX_LAG_MAX / 2)
+    if (!held || index_lag(executor) > TD_INDEX_LAG_MAX / 2)
         return;
     executor->held = NULL;
     executor->held_end = &executor->held;
@@ -625,30 +656,32 @@ static void take_indexed(td_executor *executor)
 
 /* ---- The actor ---- */
 
-/* Writing failed a while ago: a commit of nothing but the clock tells whether it works again. */
+/* Writing failed a while ago: a commit of nothing but what is held tells whether it works again. */
 static void mend(td_executor *executor)
 {
     tandem_err err;
 
+    executor->mend_timed = false;
     if (atomic_load(&executor->store_err) == TANDEM_OK)
         return;
-    if (executor->open)
+    if (executor->open) {
         group_commit(executor);
-    if (atomic_load(&executor->store_err) == TANDEM_OK)
         return;
-    err = td_op_store_recover(executor->ops);
-    if (err == TANDEM_OK && (err = group_begin(executor)) == TANDEM_OK) {
-        err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock));
-        if (err == TANDEM_OK)
-            err = td_op_store_commit(executor->ops);
-        else
-            td_op_store_abort(executor->ops);
-        executor->open = false;
     }
-    if (err == TANDEM_OK)
-        store_works(executor);
+    /* After a recovery a commit is never skipped for having nothing new. */
+    if ((err = td_op_store_recover(executor->ops)) != TANDEM_OK ||
+        (err = group_begin(executor)) != TANDEM_OK)
+        store_failed(executor, err);
     else
-        td_actor_post_after(executor->actor, &executor->mend_message, MEND_MS);
+        group_commit(executor);
+}
+
+static void reader_check(td_executor *executor)
+{
+    td_store *backend = td_op_store_backend(executor->ops);
+
+    backend->ops->reader_check(backend);
+    td_actor_post_after(executor->actor, &executor->check_message, READER_CHECK_MS);
 }
 
 static void handle(void *self, td_message *message)
@@ -669,14 +702,10 @@ static void handle(void *self, td_message *message)
         take_indexed(executor);
         break;
     case MEND:
-        if (message == &executor->mend_message) {
-            mend(executor);
-        } else {
-            td_store *backend = td_op_store_backend(executor->ops);
-
-            backend->ops->reader_check(backend);
-            td_actor_post_after(executor->actor, &executor->check_message, READER_CHECK_MS);
-        }
+        mend(executor);
+        break;
+    case READER_CHECK:
+        reader_check(executor);
         break;
     default:
         assert(!"a message of the executor's");
@@ -726,7 +755,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     tandem_writer_init(&executor->encoded);
     executor->indexed_message = (td_message){.kind = INDEXED, .drop = drop_nothing};
     executor->mend_message = (td_message){.kind = MEND, .drop = drop_nothing};
-    executor->check_message = (td_message){.kind = MEND, .drop = drop_nothing};
+    executor->check_message = (td_message){.kind = READER_CHECK, .drop = drop_nothing};
     err = TANDEM_E_NOMEM;
     if (!(executor->parsed = calloc(TANDEM_JOB_OPERATIONS_MAX, sizeof(*executor->parsed))))
         goto fail;
@@ -740,6 +769,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     atomic_init(&executor->indexed, position);
     if ((err = td_actor_open(host, &executor_ops, executor, &executor->actor)) != TANDEM_OK)
         goto fail;
+    td_actor_post(executor->actor, &executor->check_message);
     *out = executor;
     return TANDEM_OK;
 

@@ -10,7 +10,8 @@
  * state). Remote jobs carry canonical bytes and go straight in.
  *
  * A request is answered only after its commit is on disk. A commit that fails has an unknown
- * outcome: the store is closed and reopened, and what it then holds decides the answers.
+ * outcome: the store is closed and reopened, and what it then holds decides the answers. Where it
+ * cannot be reopened either, the answer is the commit's error, and what happened shows when it can.
  *
  * Threads: td_executor_local(), _remote(), _indexed() and the getters from any thread; done runs on
  * the executor's.
@@ -39,6 +40,8 @@ struct td_local_request {
     td_executor *executor;   /* the executor's */
     td_local_request *next;  /* the executor's */
     uint32_t attempts;       /* the executor's */
+    /* Without jobs it changes nothing: it is answered after what was posted before it and is not
+     * prepared again meanwhile. */
     td_local_group group;
     /* Exactly once; group.err tells. May free the request. */
     void (*done)(td_local_request *request);

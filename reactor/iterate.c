@@ -126,10 +126,10 @@ struct tandem_operations {
     char *collection;
     char *document; /* NULL: the whole collection */
     uint64_t after;
+    uint64_t corrupt; /* ordinal of a corrupt record to be reported; 0: none */
     /* Of a collection: copies of a page, as [ordinal, hash, canonical bytes]. */
     tandem_writer page;
     tandem_reader reader;
-    uint64_t corrupt; /* ordinal of a corrupt record behind the page; 0: none */
     td_operation parsed;
     /* Of a document: */
     struct stream *streams;
@@ -302,14 +302,16 @@ static tandem_err stream_fetch(tandem_operations *operations, struct stream *str
     request->after_place = stream->after_place;
     request->next_index = stream->next_index;
     request->limit = PAGE_ENTRIES;
-    if ((err = td_ask_wait(stream->page, UINT64_MAX)) != TANDEM_OK)
+    err = td_ask_wait(stream->page, UINT64_MAX);
+    if (err != TANDEM_OK && (err != TANDEM_E_CORRUPT || !request->corrupt))
         return err;
+    operations->corrupt = request->corrupt;
     stream->started = true;
     stream->more = request->more;
     stream->after_place = request->after_place;
     stream->next_index = request->next_index;
     stream->reader = tandem_reader_of(tandem_writer_slice(&request->out));
-    return TANDEM_OK;
+    return err;
 }
 
 static void place_of(const tandem_operation *operation, td_place *out)
@@ -378,8 +380,11 @@ static tandem_err next_of_document(tandem_operations *operations, tandem_operati
         for (uint32_t i = 0; i < operations->stream_count; i++) {
             struct stream *stream = &operations->streams[i];
 
-            if ((err = stream_ready(operations, stream)) != TANDEM_OK)
+            if ((err = stream_ready(operations, stream)) != TANDEM_OK) {
+                out->ordinal = operations->corrupt;
+                operations->corrupt = 0;
                 return err;
+            }
             if (stream->ready && (!first || memcmp(stream->place.bytes, first->place.bytes,
                                                    sizeof(first->place.bytes)) < 0))
                 first = stream;

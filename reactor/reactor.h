@@ -58,7 +58,8 @@ TANDEM_API tandem_err tandem_open(const tandem_options *options, tandem_reactor 
 
 /*
  * Close: what was accepted is committed or answered, then everything stops. After it returns no
- * callback runs. Its sync (sync/sync.h) and iterators must be closed before. NULL is fine. Not from
+ * callback runs; where the embedder drives, callbacks that are still due run inside it. Subscriptions
+ * end with it. Its sync (sync/sync.h) and iterators must be closed before. NULL is fine. Not from
  * inside a callback.
  */
 TANDEM_API void tandem_close(tandem_reactor *reactor);
@@ -113,7 +114,8 @@ enum { TANDEM_WHY_BYTES = 128 };
  * why      room for a sentence of TANDEM_WHY_BYTES that says what is wrong; may be NULL
  * Errors:  TANDEM_E_CONFLICT (expect), TANDEM_E_INPUT, TANDEM_E_PAYLOAD, TANDEM_E_LIMIT,
  *          TANDEM_E_MODEL_UNKNOWN, TANDEM_E_MODEL_MISMATCH, TANDEM_E_UNSUPPORTED (a reserved name),
- *          TANDEM_E_STORE_FULL, TANDEM_E_IO (nothing was written), TANDEM_E_CLOSED, TANDEM_E_NOMEM.
+ *          TANDEM_E_STORE_FULL, TANDEM_E_IO (nothing was written, unless the disk fails so that
+ *          not even that can be read), TANDEM_E_CLOSED, TANDEM_E_NOMEM.
  */
 TANDEM_API tandem_err tandem_execute(tandem_reactor *reactor, const tandem_job *job,
                                      tandem_receipt *receipt, char why[TANDEM_WHY_BYTES]);

@@ -240,23 +240,30 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
     if (!reactor || !out)
         return TANDEM_E_INVALID;
     memset(out, 0, sizeof(*out));
-    if ((err = td_op_store_collections(td_reactor_ops(reactor), tandem_slice_of(NULL, 0),
-                                       count_operations, &out->operations)) != TANDEM_OK)
-        return err;
+    /* Whoever asks may do so because of a disk that fails: what can be told is told. */
+    err = td_op_store_collections(td_reactor_ops(reactor), tandem_slice_of(NULL, 0),
+                                  count_operations, &out->operations);
     backend = td_op_store_backend(td_reactor_ops(reactor));
     out->bytes = backend->ops->bytes(backend);
     out->position = td_executor_position(td_reactor_executor(reactor));
     out->store_err = td_executor_store_err(td_reactor_executor(reactor));
+    if (out->store_err == TANDEM_OK)
+        out->store_err = err;
     if ((err = td_ask_open(reactor, TD_VIEW_STAT, NULL, NULL, NULL, NULL, &asked)) != TANDEM_OK)
         return err;
     td_ask_request(asked)->position = 0;
-    if ((err = td_ask_wait(asked, UINT64_MAX)) == TANDEM_OK) {
+    err = td_ask_wait(asked, UINT64_MAX);
+    if (err == TANDEM_OK) {
         const td_stream_index_stat *stat = &td_ask_request(asked)->stat;
 
         out->index_bytes = stat->bytes;
         out->index_lag = out->position > stat->position ? out->position - stat->position : 0;
-        out->quarantined = stat->corrupt + td_reactor_corrupt(reactor);
+        out->quarantined = stat->corrupt;
+    } else if (err != TANDEM_E_CLOSED && err != TANDEM_E_NOMEM) {
+        out->index_lag = out->position; /* there is no index at present */
+        err = TANDEM_OK;
     }
+    out->quarantined += td_reactor_corrupt(reactor);
     td_ask_free(asked);
     return err;
 }
