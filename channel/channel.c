@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { CLOSE_GRACE_MS = 1000, BLOCKED_RETRY_MS = 60000 };
+enum { CLOSE_GRACE_MS = 1000, DIAL_MS = 15000, BLOCKED_RETRY_MS = 60000 };
 
 struct tandem_channel {
     td_channel_config config;
@@ -19,7 +19,10 @@ struct tandem_channel {
     td_retry retry;
     uint64_t retry_at_ms;
     uint64_t retry_floor_ms;
-    bool settled;           /* HELLO was exchanged on this link */
+    uint64_t dialed_ms;
+    bool settled;           /* HELLO was exchanged on this link … */
+    uint64_t settled_ms;    /* … then, … */
+    uint32_t attempts;      /* … after so many failures */
     uint64_t over_since_ms; /* the session has failed, its ERROR may still have to go out */
 };
 
@@ -159,6 +162,8 @@ static void link_message(void *context, tandem_slice bytes)
         close_link(channel, err, text);
     } else if (!channel->settled && td_session_is_open(channel->session)) {
         channel->settled = true;
+        channel->settled_ms = td_env_monotonic_ms(channel->config.env);
+        channel->attempts = channel->retry.attempts;
         td_retry_succeeded(&channel->retry);
     }
 }
@@ -188,11 +193,29 @@ static bool is_final(tandem_err err)
            err != TANDEM_E_CLOSED;
 }
 
+/* Is it the network that failed, and not what is on the other side of it? */
+static bool is_network(tandem_err err)
+{
+    return err == TANDEM_E_UNREACHABLE || err == TANDEM_E_TIMEOUT ||
+           err == TANDEM_E_CHANNEL_NETWORK;
+}
+
+/* Was this session no success? A peer that ends each one as soon as it has begun would else be
+ * dialed again and again without backoff. */
+static bool was_refused(const tandem_channel *channel, tandem_err err, uint64_t now_ms)
+{
+    return channel->settled && err < 0 && !is_network(err) && err != TANDEM_E_DUPLICATE_SESSION &&
+           now_ms < channel->settled_ms + TD_SESSION_HEARTBEAT_MS;
+}
+
 static void schedule_retry(tandem_channel *channel, tandem_err err)
 {
     uint64_t now_ms = td_env_monotonic_ms(channel->config.env);
     uint64_t floor_ms = channel->retry_floor_ms;
 
+    if (was_refused(channel, err, now_ms))
+        channel->retry.attempts = channel->attempts;
+    channel->settled = false;
     if (is_final(err) && floor_ms < BLOCKED_RETRY_MS)
         floor_ms = BLOCKED_RETRY_MS;
     channel->retry_floor_ms = 0;
@@ -200,6 +223,14 @@ static void schedule_retry(tandem_channel *channel, tandem_err err)
         now_ms + td_retry_failed(&channel->retry, channel->config.env, floor_ms);
     if (channel->retry_at_ms == 0)
         channel->retry_at_ms = 1;
+}
+
+/* Tell the user why there is no link. What the network did wrong is news once the policy is spent. */
+static void tell_closed(tandem_channel *channel, tandem_err err, const char *text)
+{
+    if (channel->wanted && is_network(err) && td_retry_spent(&channel->retry))
+        err = TANDEM_E_CHANNEL_NETWORK;
+    channel->config.closed(channel->config.context, err, text);
 }
 
 static void link_closed(void *context, tandem_err err, const char *text)
@@ -227,7 +258,7 @@ static void link_closed(void *context, tandem_err err, const char *text)
     }
     if (channel->wanted)
         schedule_retry(channel, err);
-    channel->config.closed(channel->config.context, err, why);
+    tell_closed(channel, err, why);
 }
 
 static const td_connection_events link_events = {
@@ -275,11 +306,13 @@ static void dial(tandem_channel *channel)
     tandem_err err;
 
     channel->retry_at_ms = 0;
+    channel->dialed_ms = td_env_monotonic_ms(channel->config.env);
     err = channel->carrier->ops->dial(channel->carrier, channel->url, &link_events, channel,
                                       &channel->link);
     if (err != TANDEM_OK) {
         channel->link = NULL;
         schedule_retry(channel, err);
+        tell_closed(channel, err, tandem_err_text(err));
     }
 }
 
@@ -461,9 +494,18 @@ static uint64_t tick_session(tandem_channel *channel, uint64_t now_ms)
 
 uint64_t td_channel_tick(tandem_channel *channel, uint64_t now_ms)
 {
+    if (channel->link_closing)
+        return UINT64_MAX;
+    if (channel->session)
+        return tick_session(channel, now_ms);
+    if (channel->link && channel->carrier) {
+        /* Carriers have deadlines of their own; an answer that got lost has none. */
+        if (now_ms >= channel->dialed_ms + DIAL_MS)
+            close_link(channel, TANDEM_E_TIMEOUT, "there was no answer");
+        return channel->dialed_ms + DIAL_MS;
+    }
     if (channel->link)
-        return channel->session && !channel->link_closing ? tick_session(channel, now_ms)
-                                                          : UINT64_MAX;
+        return UINT64_MAX;
     if (!channel->wanted || !channel->retry_at_ms)
         return UINT64_MAX;
     if (now_ms < channel->retry_at_ms)
@@ -472,5 +514,5 @@ uint64_t td_channel_tick(tandem_channel *channel, uint64_t now_ms)
     if (tandem_mailbox_jobs(channel->inbox) > 0)
         return now_ms + 10;
     dial(channel);
-    return channel->link ? UINT64_MAX : channel->retry_at_ms;
+    return channel->link ? now_ms + DIAL_MS : channel->retry_at_ms;
 }

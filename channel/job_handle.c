@@ -95,6 +95,7 @@ tandem_err td_job_handle_add(tandem_job_handle *handle, const td_operation *next
 {
     if (next->seq != handle->last_seq + 1 ||
         memcmp(next->origin, handle->origin, sizeof(handle->origin)) != 0 ||
+        !tandem_slice_equal(next->collection, handle->collection) ||
         !tandem_slice_equal(next->document, handle->document) ||
         !tandem_slice_equal(next->branch, handle->branch))
         return TANDEM_E_CHAIN;

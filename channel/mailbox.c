@@ -71,18 +71,20 @@ bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes)
 tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
 {
     bool failed = false;
+    uint64_t id;
 
     assert(tandem_mailbox_fits(mailbox, handle->bytes));
     assert(!handle->prev);
-    handle->id = ++mailbox->last_id;
+    handle->id = id = ++mailbox->last_id;
     HASH_ADD(hh, mailbox->by_id, id, sizeof(handle->id), handle);
     if (failed)
         return TANDEM_E_NOMEM;
     DL_APPEND(mailbox->list, handle);
     mailbox->jobs++;
     mailbox->bytes += handle->bytes;
+    /* One of those that are told may have taken it out again: the others need not know. */
     for (unsigned i = 0; i < mailbox->observer_count; i++)
-        if (mailbox->observers[i].added)
+        if (mailbox->observers[i].added && (i == 0 || tandem_mailbox_get(mailbox, id)))
             mailbox->observers[i].added(mailbox->observers[i].context, handle);
     return TANDEM_OK;
 }

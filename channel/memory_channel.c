@@ -3,11 +3,15 @@
  * and the simulator, so it has faults to offer.
  *
  * A link is two halves, each on its own carrier's host. Halves know each other by carrier name and
- * number, never by address: a packet for a half that is gone is dropped, as on a real network.
+ * number, never by address: a packet for a half that is gone is dropped, as on a real network. The
+ * numbers of a carrier begin at random, so that those of an earlier one of its name mean nothing.
  *
  * At most TRANSIT_BYTES_MAX are on their way to one half; what it is not ready to take (hold) stays
  * in its queue unacknowledged, so a slow receiver slows the sender.
  */
+/* Before uthash: a failed insertion leaves the element out of the table. */
+#define uthash_nonfatal_oom(element) (failed = true)
+
 #include "channel/carrier.h"
 
 #include <assert.h>
@@ -246,6 +250,7 @@ static struct half *half_find(struct memory_carrier *carrier, uint64_t number)
 static tandem_err half_open(struct memory_carrier *carrier, const char *peer, struct half **out)
 {
     struct half *half = calloc(1, sizeof(*half));
+    bool failed = false;
 
     if (!half)
         return TANDEM_E_NOMEM;
@@ -259,6 +264,11 @@ static tandem_err half_open(struct memory_carrier *carrier, const char *peer, st
     }
     half->turn->to_half = half->number;
     HASH_ADD(hh, carrier->halves, number, sizeof(half->number), half);
+    if (failed) {
+        free(half->turn);
+        free(half);
+        return TANDEM_E_NOMEM;
+    }
     *out = half;
     return TANDEM_OK;
 }
@@ -331,6 +341,11 @@ static void half_take_arrived(struct half *half)
         struct packet *packet = half->arrived;
 
         DL_DELETE(half->arrived, packet);
+        if (packet->message.kind == CLOSE) {
+            free(packet);
+            half_free(half, TANDEM_OK, "closed by the other side");
+            return;
+        }
         half_take(half, packet);
     }
 }
@@ -368,7 +383,7 @@ static void take(struct memory_carrier *carrier, struct packet *packet)
         free(packet);
         return;
     }
-    if (!half) {
+    if (!half || (half->peer_half && packet->from_half != half->peer_half)) {
         free(packet);
         return;
     }
@@ -394,6 +409,10 @@ static void take(struct memory_carrier *carrier, struct packet *packet)
         half_turn(half);
         break;
     case CLOSE:
+        if (half->arrived && !half->closing) {
+            DL_APPEND(half->arrived, packet); /* what was said before is heard before */
+            return;
+        }
         half_free(half, TANDEM_OK, "closed by the other side");
         break;
     case DATA:
@@ -451,7 +470,15 @@ static bool delay(struct memory_carrier *carrier, struct packet *packet)
         due_us += 1000 * (faults.latency_ms_min +
                           td_env_random_below(carrier->env, 1 + faults.latency_ms_max -
                                                                 faults.latency_ms_min));
+    if (half && !chance(carrier->env, faults.reorder_permille)) {
+        if (due_us < half->due_us)
+            due_us = half->due_us;
+        /* When it really comes: a timer knows milliseconds only. */
+        due_us = now_us + (due_us - now_us + 999) / 1000 * 1000;
+        half->due_us = due_us;
+    }
     if (half && packet->message.kind == DATA && chance(carrier->env, faults.duplicate_permille)) {
+        /* Later than the original: it is no reordering. */
         struct packet *twin = malloc(sizeof(*twin) + packet->size);
 
         if (twin) {
@@ -463,14 +490,9 @@ static bool delay(struct memory_carrier *carrier, struct packet *packet)
             td_actor_post_after(carrier->actor, &twin->message, (due_us - now_us) / 1000 + 1);
         }
     }
-    if (half && !chance(carrier->env, faults.reorder_permille)) {
-        if (due_us < half->due_us)
-            due_us = half->due_us;
-        half->due_us = due_us;
-    }
     if (due_us <= now_us)
         return false;
-    td_actor_post_after(carrier->actor, &packet->message, (due_us - now_us + 999) / 1000);
+    td_actor_post_after(carrier->actor, &packet->message, (due_us - now_us) / 1000);
     return true;
 }
 
@@ -584,8 +606,13 @@ static void memory_free(td_carrier *base)
     pthread_mutex_lock(&carrier->network->lock);
     HASH_DEL(carrier->network->carriers, carrier);
     pthread_mutex_unlock(&carrier->network->lock);
+    /* The peers learn of it, as from an operating system whose process has died. */
     HASH_ITER(hh, carrier->halves, half, next)
+    {
+        if (half->peer_half)
+            send_small(half, CLOSE, TANDEM_OK, 0);
         half_free(half, TANDEM_OK, "the carrier is closed");
+    }
     td_actor_free(carrier->actor);
     tandem_writer_release(&carrier->writer);
     free(carrier);
@@ -608,6 +635,7 @@ tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, con
 {
     struct memory_carrier *carrier, *taken;
     tandem_err err = TANDEM_OK;
+    bool failed = false;
 
     if (strlen(name) == 0 || strlen(name) >= NAME_BYTES_MAX)
         return TANDEM_E_INVALID;
@@ -617,6 +645,8 @@ tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, con
     carrier->network = network;
     carrier->host = host;
     carrier->env = host->runtime->env;
+    td_env_random_bytes(carrier->env, &carrier->last_number, sizeof(carrier->last_number));
+    carrier->last_number >>= 1; /* it never comes around to 0 */
     tandem_writer_init(&carrier->writer);
     strcpy(carrier->name, name);
     if ((err = td_actor_open(host, &carrier_actor, carrier, &carrier->actor)) != TANDEM_OK) {
@@ -629,6 +659,8 @@ tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, con
         HASH_ADD_STR(network->carriers, name, carrier);
     else
         err = TANDEM_E_EXISTS;
+    if (failed)
+        err = TANDEM_E_NOMEM;
     pthread_mutex_unlock(&network->lock);
     if (err != TANDEM_OK) {
         td_actor_free(carrier->actor);

@@ -20,8 +20,10 @@ static uint64_t ceiling_ms(const td_retry_policy *policy, uint32_t attempts)
 {
     uint64_t ms = policy->base_ms;
 
-    for (uint32_t i = 1; i < attempts && ms < policy->cap_ms; i++)
-        ms *= policy->factor;
+    if (policy->factor <= 1)
+        return ms < policy->cap_ms ? ms : policy->cap_ms;
+    for (uint32_t i = 1; i < attempts && ms && ms < policy->cap_ms; i++)
+        ms = ms > policy->cap_ms / policy->factor ? policy->cap_ms : ms * policy->factor;
     return ms < policy->cap_ms ? ms : policy->cap_ms;
 }
 

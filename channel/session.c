@@ -4,6 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { ACK_EXCEPTIONS_MAX = 4096 };
+
+/* A job that was sent. What it takes of the peer's window it takes until the peer says that it is
+ * finished, even if its owner has taken the handle out of the outbox before. */
+struct sent_job {
+    tandem_job_handle *handle; /* NULL: taken out */
+    uint64_t bytes;
+};
+
 struct td_session {
     tandem_env *env;
     tandem_mailbox *inbox, *outbox;
@@ -19,7 +28,7 @@ struct td_session {
 
     /* Sending jobs: the window is sent[first .. next), by number modulo its capacity. */
     uint64_t peer_window_bytes, peer_window_jobs, peer_message_bytes;
-    tandem_job_handle **sent;
+    struct sent_job *sent;
     uint32_t sent_capacity;
     uint64_t sent_first, sent_next;
     uint64_t inflight_bytes;
@@ -28,6 +37,7 @@ struct td_session {
     /* Receiving jobs. */
     uint64_t next_job; /* the number that the next job must have */
     td_delivery *deliveries, **deliveries_end;
+    uint64_t deliveries_bytes; /* of operations */
     uint64_t done;
     bool ack_pending;
     td_wire_exception *exceptions;
@@ -53,6 +63,7 @@ static void outbox_added(void *context, tandem_job_handle *handle)
 {
     td_session *session = context;
 
+    handle->number = 0;
     if (!session->unsent)
         session->unsent = handle;
     session->user->wake(session->context);
@@ -62,6 +73,8 @@ static void outbox_removed(void *context, tandem_job_handle *handle)
 {
     td_session *session = context;
 
+    if (handle->number >= session->sent_first)
+        session->sent[handle->number % session->sent_capacity].handle = NULL;
     if (session->unsent == handle)
         session->unsent = first_unsent(tandem_mailbox_first(session->outbox));
 }
@@ -219,13 +232,14 @@ static tandem_err write_job(td_session *session, const tandem_job_handle *handle
     return err;
 }
 
-/* Take a handle to its end: Applied if err is TANDEM_OK, else Error. */
+/* Take a handle to its end: Applied if err is TANDEM_OK, else Error; or Error, if its owner said so
+ * first. */
 static void finish(td_session *session, tandem_job_handle *handle, tandem_err err, uint64_t detail)
 {
     tandem_err moved = err == TANDEM_OK ? tandem_job_handle_executed(handle)
                                         : tandem_job_handle_failed(handle, err);
 
-    assert(moved == TANDEM_OK);
+    assert(moved == TANDEM_OK || handle->status == TANDEM_JOB_ERROR);
     (void)moved;
     tandem_mailbox_remove(session->outbox, handle);
     session->user->finished(session->context, handle, detail);
@@ -239,7 +253,8 @@ static void mark_sent(td_session *session, tandem_job_handle *handle)
     assert(err == TANDEM_OK);
     (void)err;
     handle->number = session->sent_next++;
-    session->sent[handle->number % session->sent_capacity] = handle;
+    session->sent[handle->number % session->sent_capacity] =
+        (struct sent_job){handle, handle->bytes};
     session->inflight_bytes += handle->bytes;
     session->stat.sent_operations += handle->operations;
 }
@@ -261,6 +276,10 @@ static tandem_err next_jobs(td_session *session, tandem_writer *out)
         next = handle->next;
         if (handle->number || handle->waiting)
             continue;
+        if (handle->status == TANDEM_JOB_ERROR) {
+            finish(session, handle, handle->error, 0);
+            continue;
+        }
         if (!td_session_has_credit(session, handle->bytes))
             break;
         if (jobs && (used >= TD_SESSION_FRAME_BYTES ||
@@ -301,12 +320,19 @@ static void next_hello(td_session *session, tandem_writer *out)
     session->hello_sent = true;
 }
 
+/* What does not fit under the limits of a message is said in the next one. */
 static void next_ack(td_session *session, tandem_writer *out)
 {
-    td_wire_write_ack(out, ++session->sent_number, session->done, session->exceptions,
-                      session->exception_count);
-    session->exception_count = 0;
-    session->ack_pending = false;
+    bool all = session->exception_count <= ACK_EXCEPTIONS_MAX;
+    uint32_t count = all ? session->exception_count : ACK_EXCEPTIONS_MAX;
+    uint64_t done = all ? session->done : session->exceptions[count].job - 1;
+
+    td_wire_write_ack(out, ++session->sent_number, done, session->exceptions, count);
+    session->exception_count -= count;
+    if (session->exception_count)
+        memmove(session->exceptions, session->exceptions + count,
+                session->exception_count * sizeof(*session->exceptions));
+    session->ack_pending = !all;
 }
 
 static tandem_err next_message(td_session *session, tandem_writer *out)
@@ -354,6 +380,8 @@ tandem_err td_session_next(td_session *session, tandem_writer *out)
 
     if (err == TANDEM_OK)
         err = tandem_writer_err(out);
+    if (err != TANDEM_OK)
+        out->size = start;
     if (err == TANDEM_END)
         return TANDEM_END;
     if (err != TANDEM_OK) {
@@ -431,8 +459,8 @@ static tandem_err receive_ack(td_session *session, const td_wire_ack *ack)
     if (!exceptions_are_sound(session, ack))
         return protocol(session, "an ACK whose exceptions are out of order");
     while (session->sent_first <= ack->done) {
-        uint64_t number = session->sent_first++;
-        tandem_job_handle *handle = session->sent[number % session->sent_capacity];
+        uint64_t number = session->sent_first;
+        struct sent_job job = session->sent[number % session->sent_capacity];
         tandem_err err = TANDEM_OK;
         uint64_t detail = 0;
 
@@ -448,8 +476,10 @@ static tandem_err receive_ack(td_session *session, const td_wire_ack *ack)
                                                              : TANDEM_E_REFUSED;
             detail = exception.detail;
         }
-        session->inflight_bytes -= handle->bytes;
-        finish(session, handle, err, detail);
+        session->sent_first++;
+        session->inflight_bytes -= job.bytes;
+        if (job.handle)
+            finish(session, job.handle, err, detail);
     }
     if (session->unsent)
         session->user->wake(session->context);
@@ -506,6 +536,19 @@ static tandem_err open_inbox_handle(td_session *session, td_delivery *delivery, 
     return tandem_job_handle_transported(handle);
 }
 
+/*
+ * Does the delivery so far respect the window? By what came, not by the inbox: what is no operation
+ * has no handle there, and takes memory all the same.
+ */
+static bool fits_window(const td_session *session, const td_delivery *delivery)
+{
+    uint64_t jobs = session->next_job - 1 - session->done + delivery->count;
+
+    return jobs <= 1 || (jobs <= tandem_mailbox_window_jobs(session->inbox) &&
+                         session->deliveries_bytes + delivery->operation_bytes <=
+                             tandem_mailbox_window_bytes(session->inbox));
+}
+
 static tandem_err open_delivery(td_session *session, tandem_slice bytes, const td_wire_jobs *jobs,
                                 td_delivery **out)
 {
@@ -537,11 +580,16 @@ static tandem_err open_delivery(td_session *session, tandem_slice bytes, const t
         err = td_wire_read_job(&reader, &job->count);
         start = reader.at;
         for (uint32_t k = 0; err == TANDEM_OK && k < job->count; k++)
-            err = td_wire_read_operation(&reader, &canonical);
+            if ((err = td_wire_read_operation(&reader, &canonical)) == TANDEM_OK)
+                delivery->operation_bytes += canonical.size;
         if (err != TANDEM_OK)
             goto fail;
         job->operations = tandem_slice_of(start, (size_t)(reader.at - start));
         delivery->count = i + 1;
+        if (!fits_window(session, delivery)) {
+            err = TANDEM_E_PROTOCOL;
+            goto fail;
+        }
         if ((err = open_inbox_handle(session, delivery, i)) != TANDEM_OK)
             goto fail;
     }
@@ -572,6 +620,7 @@ static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td
         return err;
     }
     session->next_job += jobs->job_count;
+    session->deliveries_bytes += delivery->operation_bytes;
     *session->deliveries_end = delivery;
     session->deliveries_end = &delivery->next;
     if (!session->held && session->pool->used_bytes > session->pool->limit_bytes) {
@@ -619,6 +668,8 @@ static tandem_err receive(td_session *session, tandem_slice bytes, const td_wire
     }
     if (err != TANDEM_OK)
         td_session_fail(session, err, tandem_err_text(err));
+    else if (session->unsent)
+        session->user->wake(session->context); /* what waited may have learned that it can go */
     return err;
 }
 
@@ -639,7 +690,7 @@ tandem_err td_session_receive(td_session *session, tandem_slice bytes)
         td_session_fail(session, TANDEM_E_CHANNEL_NETWORK, "a message was lost on the way");
         return TANDEM_E_CHANNEL_NETWORK;
     }
-    if (!session->hello_received && message.type != TD_WIRE_HELLO && message.type != TD_WIRE_ERROR)
+    if (!session->hello_received && message.type != TD_WIRE_HELLO)
         return protocol(session, "a message before HELLO");
     session->received_number = message.number;
     return receive(session, bytes, &message);
@@ -691,6 +742,7 @@ static void advance_done(td_session *session)
                 td_session_fail(session, TANDEM_E_NOMEM, "no memory for an acknowledgement");
         session->done = delivery->first_job + delivery->count - 1;
         session->ack_pending = true;
+        session->deliveries_bytes -= delivery->operation_bytes;
         session->deliveries = delivery->next;
         if (!session->deliveries)
             session->deliveries_end = &session->deliveries;
@@ -712,6 +764,7 @@ void td_session_delivered(td_delivery *delivery)
     advance_done(session);
     if (session->held && !session->deliveries) {
         session->held = false;
+        session->heard_ms = td_env_monotonic_ms(session->env); /* it was we who did not listen */
         session->user->hold(session->context, false);
     }
     if (session->ack_pending)

@@ -51,6 +51,7 @@ struct td_delivery {
     td_message returned; /* the user's, to bring it back to the channel's thread */
     uint8_t *bytes;      /* the message */
     size_t size;
+    uint64_t operation_bytes; /* of its operations */
     uint32_t count;
     td_remote_job *jobs;
     tandem_job_handle **handles;
