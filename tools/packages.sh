@@ -6,7 +6,7 @@ packages_build='meson ninja-build gcc libc6-dev pkg-config liblmdb-dev libsodium
     libmsgpack-dev uthash-dev libuv1-dev libwebsockets-dev libwebsockets-evlib-uv libjansson-dev
     libsmartcols-dev libcmocka-dev'
 packages_test="$packages_build g++ python3 strace"
-packages_ci="$packages_test clang binutils"
+packages_ci="$packages_test clang libclang-rt-14-dev"
 
 # install_missing PACKAGE…: names what is missing and installs it, as root or through sudo; never
 # asks. False, having said why, if that is not possible.
