@@ -657,6 +657,9 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     peer->last_err = err;
     snprintf(peer->last_text, sizeof(peer->last_text), "%s", text);
     assert(!peer->asks && !peer->ask_queue);
+    /* One that broke the rules; trouble of the network and duplicate sessions are nobody's fault. */
+    if (!peer->is_remote && err < 0 && !tandem_err_is_transient(err) && err != TANDEM_E_CLOSED)
+        peer->sync->rejected++;
     if (err != TANDEM_OK && err != TANDEM_E_DUPLICATE_SESSION)
         td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "session with %s over: %s (%s)",
                peer->is_remote ? peer->record.name : "an inbound peer", text,
