@@ -281,9 +281,47 @@ static int dump_append(const char *bytes, size_t size, void *data)
     return tandem_writer_err(out) == TANDEM_OK ? 0 : -1;
 }
 
+static size_t digits_of(double real)
+{
+    char text[32];
+    size_t digits = 15;
+
+    for (; digits < 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", (int)digits, real);
+        if (strtod(text, NULL) == real)
+            break;
+    }
+    return digits;
+}
+
+/* Depth is bounded by what was read: TANDEM_PAYLOAD_DEPTH_MAX and what a state adds. */
+size_t tandem_json_digits(const json_t *json)
+{
+    size_t most = 15, i;
+    const char *key;
+    json_t *value;
+
+    if (json_is_real(json))
+        return digits_of(json_real_value(json));
+    json_array_foreach((json_t *)json, i, value)
+    {
+        size_t digits = tandem_json_digits(value);
+
+        most = digits > most ? digits : most;
+    }
+    json_object_foreach((json_t *)json, key, value)
+    {
+        size_t digits = tandem_json_digits(value);
+
+        most = digits > most ? digits : most;
+    }
+    return most;
+}
+
 static tandem_err append_text(tandem_writer *out, const json_t *json)
 {
-    const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17);
+    const size_t flags =
+        JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(tandem_json_digits(json));
 
     /* We made the tree: it is UTF-8, finite and without circles, so only memory can fail. */
     return json_dump_callback(json, dump_append, out, flags) == 0 ? TANDEM_OK : TANDEM_E_NOMEM;

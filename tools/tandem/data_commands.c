@@ -243,7 +243,7 @@ static tandem_err print_document(void *context, const json_t *result)
            cli_text_of(result, "document"), cli_text_of(result, "model"),
            cli_text_of(result, "branch"), cli_text_of(result, "scope"),
            (unsigned long long)cli_number_of(result, "operations", 0));
-    json_dumpf(state, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    cli_json_write(state, stdout, JSON_INDENT(2));
     putchar('\n');
     return TANDEM_OK;
 }

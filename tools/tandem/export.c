@@ -20,7 +20,7 @@ static tandem_err write_line(void *context, const json_t *result)
 {
     struct export *export = context;
 
-    if (json_dumpf(result, export->out, JSON_COMPACT) || putc('\n', export->out) == EOF)
+    if (cli_json_write(result, export->out, JSON_COMPACT) || putc('\n', export->out) == EOF)
         return TANDEM_E_IO;
     export->lines++;
     return TANDEM_OK;

@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "reactor/json.h"
+
 enum { READ_BYTES = 64 * 1024, LISTEN_BACKLOG = 64 };
 
 void cli_line_socket_init(cli_line_socket *s, int fd, size_t line_bytes_max, uint64_t timeout_ms)
@@ -168,7 +170,8 @@ tandem_err cli_line_socket_write_raw(cli_line_socket *s, const char *bytes, size
 
 tandem_err cli_line_socket_write(cli_line_socket *s, const json_t *value)
 {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY |
+                                       JSON_REAL_PRECISION(tandem_json_digits(value)));
     size_t size;
     tandem_err err;
 

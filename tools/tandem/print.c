@@ -6,11 +6,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "reactor/json.h"
+
 enum { BATCH_ROWS = 500 };
+
+int cli_json_write(const json_t *value, FILE *out, size_t flags)
+{
+    return json_dumpf(value, out,
+                      flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(tandem_json_digits(value)));
+}
 
 tandem_err cli_print_json(void *context, const json_t *result)
 {
-    if (json_dumpf(result, stdout, JSON_COMPACT) || putchar('\n') == EOF)
+    if (cli_json_write(result, stdout, JSON_COMPACT) || putchar('\n') == EOF)
         return TANDEM_E_IO;
     return TANDEM_OK;
 }
@@ -123,7 +131,8 @@ char *cli_cell(const json_t *value)
         return strdup(json_string_value(value));
     if (!value || json_is_null(value))
         return strdup("-");
-    return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY |
+                             JSON_REAL_PRECISION(tandem_json_digits(value)));
 }
 
 const char *cli_state_color(const char *state)

@@ -10,6 +10,8 @@
 #include "tools/tandem/command.h"
 
 /* One line of JSON on stdout. An emit function of request.h that does only this. */
+/* Write a value with as few digits as read back the same; 0, or -1 as jansson does. */
+int cli_json_write(const json_t *value, FILE *out, size_t flags);
 tandem_err cli_print_json(void *context, const json_t *result);
 tandem_err cli_print_nothing(void *context, const json_t *result);
 
