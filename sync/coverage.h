@@ -30,8 +30,7 @@ typedef struct td_send_range {
     bool active;
     uint64_t first, last;  /* seqs; last UINT64_MAX: whatever comes */
     uint64_t sent_ordinal; /* everything of it up to here is on its way, or held there */
-    uint64_t next_seq;     /* the seq expected next; 0: not known, or a fork has no next */
-    bool of_fork;          /* we hold several heads: seqs do not come in order */
+    uint64_t next_seq;     /* above all that was sent; 0: not known yet */
     tandem_err blocked;    /* it cannot go on: TANDEM_E_CORRUPT, or what the peer said */
     uint64_t retry_at_ms;  /* not before; 0: at once */
     tandem_err retry_err;  /* why not */

@@ -310,14 +310,16 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
             (err = td_sync_digest(peer->sync, entry.name, &last_ordinal, digest)) != TANDEM_OK)
             return err;
         collection->listed = true;
-        if (collection->known)
-            continue;
-        if (entry.has_digest && !memcmp(digest, entry.digest, sizeof(digest))) {
+        if (!entry.has_digest || memcmp(digest, entry.digest, sizeof(digest)) != 0) {
+            td_announcer_list(peer, collection);
+        } else if (collection->known) {
+            /* Looked at before, and told again: what we held of it then is in the digest. */
+            for (td_origin_cover *o = collection->origins; o; o = o->hh.next)
+                td_coverage_acknowledge(&peer->coverage, o, o->our_seq);
+        } else {
             collection->base_ordinal = last_ordinal;
             if ((err = collection_is_known(peer, collection)) != TANDEM_OK)
                 return err;
-        } else {
-            td_announcer_list(peer, collection);
         }
     }
     td_announcer_want_digests(peer);

@@ -26,15 +26,10 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
                          uint64_t sent_ordinal)
 {
     td_send_range *range = &origin->range;
-    td_head heads[TANDEM_HEADS_MAX];
     td_collection_info info;
-    unsigned head_count = 0;
     uint64_t ordinal;
     tandem_err err;
 
-    if ((err = td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads,
-                                 &head_count)) != TANDEM_OK)
-        return err;
     if (sent_ordinal == 0) {
         /* The end first: what is appended between the two looks must not be passed over. */
         if ((err = td_op_store_collection(peer->sync->ops, origin->collection->name, &info)) !=
@@ -65,7 +60,6 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
         range->blocked = TANDEM_OK;
     }
     range->next_seq = 0;
-    range->of_fork = head_count > 1;
     list_sending(peer, origin->collection);
     return TANDEM_OK;
 }
@@ -111,7 +105,9 @@ static tandem_err job_is_whole(struct filling *filling)
     }
     /* Before the push, which may already have it sent. */
     origin->range.sent_ordinal = handle->first_ordinal + handle->operations - 1;
-    origin->range.next_seq = handle->last_seq + 1;
+    /* Never down: the branches of a fork stand one behind the other. */
+    if (handle->last_seq >= origin->range.next_seq)
+        origin->range.next_seq = handle->last_seq + 1;
     if (handle->last_seq > origin->sent_seq)
         origin->sent_seq = handle->last_seq;
     if ((err = td_channel_push(filling->peer->channel, handle)) != TANDEM_OK) {
@@ -135,14 +131,15 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     if (ordinal <= range->sent_ordinal || operation->seq < range->first ||
         operation->seq > range->last)
         return false;
-    if (range->next_seq && !range->of_fork && operation->seq > range->next_seq) {
+    if (range->next_seq && operation->seq > range->next_seq) {
         block(filling, origin, TANDEM_E_CORRUPT); /* one before it could not be read */
         return false;
     }
     /* Somebody else delivered it meanwhile. Of a fork the seq says nothing. */
     if (origin->head_count <= 1 && operation->seq <= origin->peer_seq && range->last == UINT64_MAX) {
         range->sent_ordinal = ordinal;
-        range->next_seq = operation->seq + 1;
+        if (operation->seq >= range->next_seq)
+            range->next_seq = operation->seq + 1;
         return false;
     }
     *origin_out = origin;
