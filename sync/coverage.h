@@ -36,6 +36,7 @@ typedef struct td_send_range {
     tandem_err retry_err;  /* why not */
     uint64_t clock_hlc;    /* retry_at_ms is for the peer's clock to reach this; 0: it is not */
     uint32_t attempts;
+    bool repeat; /* asked for below what the peer was taken to hold: of a fork the seq says nothing */
 } td_send_range;
 
 struct td_origin_cover {

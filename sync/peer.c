@@ -231,6 +231,13 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
 
 /* ---- What the peer announces ---- */
 
+/* A digest was equal: what we held of the collection when it was computed is held there, too. */
+static void acknowledge_ours(td_peer *peer, td_collection_cover *collection)
+{
+    for (td_origin_cover *o = collection->origins; o; o = o->hh.next)
+        td_coverage_acknowledge(&peer->coverage, o, o->our_seq);
+}
+
 static tandem_err take_all(td_peer *peer, const td_wire_have *have)
 {
     uint8_t digest[TANDEM_HASH_BYTES];
@@ -256,6 +263,14 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
         }
         tandem_mailbox_remove(td_channel_outbox(peer->channel), handle);
         tandem_job_handle_free(handle);
+    }
+    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
+        if (c->known)
+            continue;
+        acknowledge_ours(peer, c);
+        c->base_ordinal = position;
+        if ((err = collection_is_known(peer, c)) != TANDEM_OK)
+            return err;
     }
     /* What was committed since the position was read is not covered: have it looked at. */
     peer->sync->seen_position = 0;
@@ -312,15 +327,14 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
         collection->listed = true;
         if (!entry.has_digest || memcmp(digest, entry.digest, sizeof(digest)) != 0) {
             td_announcer_list(peer, collection);
-        } else if (collection->known) {
-            /* Looked at before, and told again: what we held of it then is in the digest. */
-            for (td_origin_cover *o = collection->origins; o; o = o->hh.next)
-                td_coverage_acknowledge(&peer->coverage, o, o->our_seq);
-        } else {
-            collection->base_ordinal = last_ordinal;
-            if ((err = collection_is_known(peer, collection)) != TANDEM_OK)
-                return err;
+            continue;
         }
+        acknowledge_ours(peer, collection);
+        if (collection->known)
+            continue;
+        collection->base_ordinal = last_ordinal;
+        if ((err = collection_is_known(peer, collection)) != TANDEM_OK)
+            return err;
     }
     td_announcer_want_digests(peer);
     if (have->more)
@@ -439,10 +453,11 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
             if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
                 return err;
             if (origin->range.active && origin->range.last == UINT64_MAX &&
-                origin->range.first <= range.first)
+                origin->range.first <= range.first && range.first > origin->peer_seq)
                 continue; /* on its way anyway */
             if ((err = td_sender_add(peer, origin, range.first, range.last, 0)) != TANDEM_OK)
                 return err;
+            origin->range.repeat = origin->range.last == UINT64_MAX;
         }
     }
     td_sender_fill(peer);
@@ -596,13 +611,29 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
     td_sync_check_waiters(peer->sync);
 }
 
+/* Of several heads the highest seq says nothing of the others. */
+static bool is_forked(td_peer *peer, const td_origin_cover *origin)
+{
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+
+    return td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads,
+                             &count) == TANDEM_OK &&
+           count > 1;
+}
+
 void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_id, uint64_t seq)
 {
     td_collection_cover *collection;
     td_origin_cover *origin;
 
-    if (td_peer_collection(peer, name, &collection) != TANDEM_OK || !collection ||
-        origin_of(peer, collection, origin_id, &origin) != TANDEM_OK)
+    if (td_peer_collection(peer, name, &collection) != TANDEM_OK)
+        return;
+    /* Our lists may have gone without it: it is announced when it is known who lacks it. */
+    if (!collection && (!peer->all_sent || td_coverage_collection(&peer->coverage, name,
+                                                                  &collection) != TANDEM_OK))
+        return;
+    if (origin_of(peer, collection, origin_id, &origin) != TANDEM_OK)
         return;
     td_coverage_set_ours(&peer->coverage, origin, seq);
     if (origin->lacking) {
@@ -613,7 +644,7 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     if (collection->known && !origin->lacking && !origin->range.active &&
         !memcmp(origin_id, own_origin(peer), TANDEM_ORIGIN_BYTES))
         td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
-    if (seq <= origin->announced_seq)
+    if (seq <= origin->announced_seq && !is_forked(peer, origin))
         return;
     td_coverage_mark_dirty(origin);
     td_announcer_soon(peer);
@@ -628,6 +659,8 @@ void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
         !collection->known || origin_of(peer, collection, own_origin(peer), &origin) != TANDEM_OK)
         return;
     td_coverage_set_ours(&peer->coverage, origin, seq);
+    if (!origin->range.active && !origin->lacking)
+        td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
     if (origin->range.active && !collection->sending) {
         collection->sending = true;
         LL_APPEND2(peer->sending, collection, next_sending);

@@ -136,7 +136,8 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
         return false;
     }
     /* Somebody else delivered it meanwhile. Of a fork the seq says nothing. */
-    if (origin->head_count <= 1 && operation->seq <= origin->peer_seq && range->last == UINT64_MAX) {
+    if (!range->repeat && origin->head_count <= 1 && operation->seq <= origin->peer_seq &&
+        range->last == UINT64_MAX) {
         range->sent_ordinal = ordinal;
         if (operation->seq >= range->next_seq)
             range->next_seq = operation->seq + 1;
@@ -209,6 +210,7 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
             range->sent_ordinal = filling->done_ordinal;
         if (!at_end)
             continue;
+        range->repeat = false;
         /* Something that we hold was not met: its record could not be read. */
         if (range->last == UINT64_MAX && range->next_seq && range->next_seq <= o->our_seq &&
             peer->sync->quarantined)
