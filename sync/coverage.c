@@ -83,8 +83,8 @@ td_origin_cover *td_coverage_find_origin(td_collection_cover *collection, const 
     return cover;
 }
 
-tandem_err td_coverage_origin(td_collection_cover *collection, const uint8_t *origin,
-                              td_origin_cover **out)
+tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collection,
+                              const uint8_t *origin, td_origin_cover **out)
 {
     td_origin_cover *cover = td_coverage_find_origin(collection, origin);
     bool failed = false;
@@ -93,7 +93,8 @@ tandem_err td_coverage_origin(td_collection_cover *collection, const uint8_t *or
         *out = cover;
         return TANDEM_OK;
     }
-    if (HASH_COUNT(collection->origins) >= TD_ORIGINS_MAX)
+    if (HASH_COUNT(collection->origins) >= TD_ORIGINS_MAX ||
+        coverage->origin_count >= TD_COVERS_MAX)
         return TANDEM_E_LIMIT;
     if (!(cover = calloc(1, sizeof(*cover))))
         return TANDEM_E_NOMEM;
@@ -104,6 +105,7 @@ tandem_err td_coverage_origin(td_collection_cover *collection, const uint8_t *or
         free(cover);
         return TANDEM_E_NOMEM;
     }
+    coverage->origin_count++;
     *out = cover;
     return TANDEM_OK;
 }

@@ -20,6 +20,7 @@
 enum {
     TD_COLLECTIONS_MAX = 100000, /* that one peer may announce */
     TD_ORIGINS_MAX = 10000,      /* in one of them */
+    TD_COVERS_MAX = 500000,      /* origins in all of them together */
 };
 
 typedef struct td_origin_cover td_origin_cover;
@@ -85,6 +86,7 @@ typedef struct td_coverage {
     td_origin_cover *lacking; /* utlist */
     uint64_t lag;
     uint32_t lacking_count;
+    uint32_t origin_count;
     uint32_t unknown; /* collections that are not known */
 } td_coverage;
 
@@ -97,8 +99,9 @@ tandem_err td_coverage_collection(td_coverage *coverage, tandem_slice name,
 void td_coverage_set_known(td_coverage *coverage, td_collection_cover *collection, bool known);
 
 td_origin_cover *td_coverage_find_origin(td_collection_cover *collection, const uint8_t *origin);
-tandem_err td_coverage_origin(td_collection_cover *collection, const uint8_t *origin,
-                              td_origin_cover **out);
+/* Find or make. TANDEM_E_LIMIT, TANDEM_E_NOMEM. */
+tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collection,
+                              const uint8_t *origin, td_origin_cover **out);
 
 /* The peer holds these heads (count may be 0). Does not look at lacking. */
 tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,

@@ -65,7 +65,7 @@ static tandem_err origin_of(td_peer *peer, td_collection_cover *collection, cons
     if (collection->base_ordinal &&
         (err = seq_at(peer->sync, collection, origin, collection->base_ordinal, &seq)) != TANDEM_OK)
         return err;
-    if ((err = td_coverage_origin(collection, origin, &cover)) != TANDEM_OK)
+    if ((err = td_coverage_origin(&peer->coverage, collection, origin, &cover)) != TANDEM_OK)
         return err;
     td_coverage_acknowledge(&peer->coverage, cover, seq);
     *out = cover;
@@ -132,7 +132,8 @@ static tandem_err add_our_origins(td_peer *peer, td_collection_cover *collection
         td_origin_cover *cover;
         unsigned count = 0;
 
-        if ((err = td_coverage_origin(collection, comparing.origins[i], &cover)) != TANDEM_OK ||
+        if ((err = td_coverage_origin(&peer->coverage, collection, comparing.origins[i],
+                                      &cover)) != TANDEM_OK ||
             (err = td_op_store_heads(peer->sync->ops, collection->name, comparing.origins[i],
                                      heads, &count)) != TANDEM_OK)
             break;
@@ -205,6 +206,16 @@ static tandem_err resolve_duplicate(td_peer *peer)
     return TANDEM_OK;
 }
 
+/* Is it a reactor that a paused remote of ours stands for? */
+static bool is_paused(const td_peer *peer)
+{
+    for (const td_peer *other = peer->sync->peers; other; other = other->next)
+        if (other->is_remote && !other->removed && other->record.paused &&
+            !memcmp(other->reactor, peer->reactor, TANDEM_ORIGIN_BYTES))
+            return true;
+    return false;
+}
+
 static tandem_err take_hello(void *context, const td_wire_hello *hello)
 {
     td_peer *peer = context;
@@ -218,6 +229,11 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
     if (!memcmp(hello->reactor, identity->reactor, TANDEM_ORIGIN_BYTES) ||
         !memcmp(hello->origin, identity->origin, TANDEM_ORIGIN_BYTES))
         return TANDEM_E_SELF;
+    if (is_paused(peer)) {
+        td_session_fail(td_channel_session(peer->channel), TANDEM_E_UNREACHABLE,
+                        "paused by command there");
+        return TANDEM_E_UNREACHABLE;
+    }
     if ((err = resolve_duplicate(peer)) != TANDEM_OK)
         return err;
     peer->said_hello = true;
@@ -272,9 +288,6 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
         if ((err = collection_is_known(peer, c)) != TANDEM_OK)
             return err;
     }
-    /* What was committed since the position was read is not covered: have it looked at. */
-    peer->sync->seen_position = 0;
-    td_sync_tick_at(peer->sync, 0);
     return TANDEM_OK;
 }
 
@@ -350,7 +363,8 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
     tandem_err err;
 
     if ((err = is_change ? origin_of(peer, collection, entry->origin, &origin)
-                         : td_coverage_origin(collection, entry->origin, &origin)) != TANDEM_OK)
+                         : td_coverage_origin(&peer->coverage, collection, entry->origin,
+                                              &origin)) != TANDEM_OK)
         return err;
     if (entry->heads[entry->head_count - 1].seq < origin->peer_seq)
         return is_change ? TANDEM_E_PROTOCOL : TANDEM_OK;

@@ -147,6 +147,8 @@ static tandem_err run_add(tandem_sync *sync, td_sync_call *call)
         return TANDEM_E_INVALID;
     if (!td_name_valid(tandem_slice_text(call->name)))
         return TANDEM_E_INVALID;
+    if (sync->peer_count >= TD_SYNC_PEERS_MAX)
+        return TANDEM_E_LIMIT;
     if ((err = sync->options.offline && strncmp(call->url, "mem:", 4)
                    ? td_url_check(call->url)
                    : td_sync_carrier(sync, call->url, &carrier)) != TANDEM_OK)
@@ -174,6 +176,10 @@ static tandem_err change(tandem_sync *sync, td_peer *peer, const td_remote_recor
     if ((err = td_sync_store_put_remote(sync->store, record)) != TANDEM_OK)
         return err;
     peer->record = *record;
+    /* An inbound session of the same reactor would go on exchanging what is to rest. */
+    if (record->paused && peer->served_by && td_peer_is_open(peer->served_by))
+        td_session_fail(td_channel_session(peer->served_by->channel), TANDEM_E_UNREACHABLE,
+                        "paused by command there");
     peer->served_by = NULL;
     peer->last_err = TANDEM_OK;
     td_channel_stop(peer->channel, TANDEM_OK, "the remote was changed");

@@ -60,6 +60,8 @@ TANDEM_API tandem_err tandem_remote_add(tandem_sync *sync, const char *name, con
 /* Change its URL. TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_set(tandem_sync *sync, const char *name, const char *url);
 TANDEM_API tandem_err tandem_remote_remove(tandem_sync *sync, const char *name);
+/* Exchange nothing with it until resumed, nor by a session that it dials itself (as far as it is
+ * known to be the same reactor: since it was last met in this process). */
 TANDEM_API tandem_err tandem_remote_pause(tandem_sync *sync, const char *name);
 TANDEM_API tandem_err tandem_remote_resume(tandem_sync *sync, const char *name);
 /* The network may be back: retry now. name NULL: every remote. */

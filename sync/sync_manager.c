@@ -157,6 +157,8 @@ static tandem_err accept_link(void *context, td_link *link,
 
     if (sync->closing)
         return TANDEM_E_CLOSED;
+    if (sync->peer_count >= TD_SYNC_PEERS_MAX - TD_SYNC_REMOTES_KEPT)
+        return TANDEM_E_LIMIT;
     if ((err = peer_open(sync, &peer)) != TANDEM_OK)
         return err;
     return td_channel_accept(peer->channel, link, events_out, context_out);

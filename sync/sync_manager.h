@@ -32,6 +32,7 @@
 
 enum {
     TD_SYNC_PEERS_MAX = 1024,
+    TD_SYNC_REMOTES_KEPT = 64, /* places that inbound sessions leave to remotes */
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
     TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
     TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
