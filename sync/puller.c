@@ -207,6 +207,12 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     forget(peer->sync, ask);
 }
 
+/* Is it delivering, or being asked for more than this? */
+static bool peer_is_busy(td_peer *peer)
+{
+    return peer->asks > 1 || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0;
+}
+
 /* An ask is over when what it was for is held; it is dropped when nothing comes. */
 static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
 {
@@ -214,15 +220,19 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
     td_collection_cover *collection = td_coverage_find(&ask->peer->coverage, name);
     td_origin_cover *origin =
         collection ? td_coverage_find_origin(collection, ask->key) : NULL;
+    uint64_t heard_ms;
 
     if (!origin || td_puller_look(ask->peer, origin) != TANDEM_OK || !origin->lacking ||
         (!ask->of_fork && origin->our_seq >= ask->last)) {
         forget(sync, ask);
         return;
     }
+    heard_ms = td_session_heard_ms(td_channel_session(ask->peer->channel));
     if (origin->our_seq > ask->progress_seq) {
         ask->progress_seq = origin->our_seq;
         ask->progress_ms = now_ms;
+    } else if (heard_ms > ask->progress_ms && peer_is_busy(ask->peer)) {
+        ask->progress_ms = heard_ms; /* other things of it come first */
     } else if (!ask->queued && now_ms >= ask->progress_ms + TD_ASK_PATIENCE_MS &&
                tandem_mailbox_jobs(td_channel_inbox(ask->peer->channel)) == 0) {
         td_peer *peer = ask->peer;

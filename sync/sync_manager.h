@@ -36,7 +36,7 @@ enum {
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
     TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
     TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
-    TD_ASK_PATIENCE_MS = 5000,  /* no progress for so long: ask somebody else */
+    TD_ASK_PATIENCE_MS = 10000, /* no progress for so long: ask somebody else */
     TD_DIRECT_PATIENCE_MS = 3000, /* leave an origin's own reactor so long to push it */
     TD_WATCH_MS = 500,
     TD_GOODBYE_MS = 1000, /* links have so long to close */
