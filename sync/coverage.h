@@ -56,6 +56,7 @@ struct td_origin_cover {
     uint64_t lacking_seq; /* the highest of its heads that is not held here */
     td_origin_cover *next_lacking, *prev_lacking;
     uint64_t lacking_since_ms;
+    bool refused;  /* the peer will not have some of it */
     uint64_t back; /* how far below the announced head to ask: a fork's search, 0: from ours on */
     td_send_range range;
     UT_hash_handle hh;
@@ -66,6 +67,7 @@ struct td_collection_cover {
     bool known;        /* what the peer holds here is known */
     bool listed;       /* named in the peer's list of digests */
     bool receiving;    /* a listing of it has begun and not ended */
+    bool received;     /* a listing of it has begun */
     uint64_t base_ordinal;
     td_origin_cover *origins;
     td_origin_cover *dirty;

@@ -175,7 +175,7 @@ static void say_hello(void *context, td_wire_hello *out)
     memcpy(out->reactor, identity->reactor, TANDEM_ORIGIN_BYTES);
     memcpy(out->origin, identity->origin, TANDEM_ORIGIN_BYTES);
     out->clock = td_executor_clock(peer->sync->executor);
-    out->agent = tandem_slice_text("tandem/0.1");
+    out->agent = tandem_slice_text(peer->sync->agent);
 }
 
 /* Which reactor dialed the peer's session: ours or the peer's. */
@@ -332,8 +332,11 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
         td_wire_digest entry;
         uint64_t last_ordinal;
 
-        if ((err = td_wire_read_digest(&entries, &entry)) != TANDEM_OK ||
-            (err = td_coverage_collection(&peer->coverage, entry.name, &collection)) !=
+        if ((err = td_wire_read_digest(&entries, &entry)) != TANDEM_OK)
+            return err;
+        if (!td_collection_name_valid(entry.name))
+            continue; /* reserved */
+        if ((err = td_coverage_collection(&peer->coverage, entry.name, &collection)) !=
                 TANDEM_OK ||
             (err = td_sync_digest(peer->sync, entry.name, &last_ordinal, digest)) != TANDEM_OK)
             return err;
@@ -367,11 +370,37 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
                                               &origin)) != TANDEM_OK)
         return err;
     if (entry->heads[entry->head_count - 1].seq < origin->peer_seq)
-        return is_change ? TANDEM_E_PROTOCOL : TANDEM_OK;
+        return is_change ? TANDEM_E_PROTOCOL : TANDEM_OK; /* a listing may have been begun before */
     if ((err = td_coverage_set_heads(&peer->coverage, origin, entry->heads, entry->head_count)) !=
         TANDEM_OK)
         return err;
     return td_puller_look(peer, origin);
+}
+
+/* What it refuses for good. Of our own origin nothing goes on then: what follows hangs on it. */
+static tandem_err take_refused(td_peer *peer, td_collection_cover *collection,
+                               const td_wire_vector *entry)
+{
+    tandem_reader reader = entry->refused;
+    tandem_err err;
+
+    for (uint32_t i = 0; i < entry->refused_count; i++) {
+        td_origin_cover *origin;
+        td_wire_refused refused;
+
+        if ((err = td_wire_read_refused(&reader, &refused)) != TANDEM_OK)
+            return err;
+        if (++peer->refused_ranges > TD_REFUSED_RANGES_MAX)
+            return TANDEM_E_LIMIT;
+        if (memcmp(refused.origin, own_origin(peer), TANDEM_ORIGIN_BYTES) != 0)
+            continue;
+        if ((err = origin_of(peer, collection, refused.origin, &origin)) != TANDEM_OK)
+            return err;
+        origin->refused = true;
+        origin->range.blocked = TANDEM_E_REFUSED;
+        peer->troubled = true;
+    }
+    return TANDEM_OK;
 }
 
 static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
@@ -381,12 +410,17 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
     bool is_change = !entry->begin && !entry->end;
     tandem_err err;
 
+    if (!td_collection_name_valid(entry->name))
+        return TANDEM_OK; /* reserved */
     if ((err = td_peer_collection(peer, entry->name, &collection)) != TANDEM_OK ||
         (!collection && (err = td_coverage_collection(&peer->coverage, entry->name,
                                                       &collection)) != TANDEM_OK))
         return err;
-    if (entry->begin)
-        collection->receiving = true;
+    if (entry->begin) {
+        if (collection->received)
+            return TANDEM_E_PROTOCOL; /* once a session */
+        collection->receiving = collection->received = true;
+    }
     is_change = is_change && !collection->receiving;
     for (uint32_t i = 0; i < entry->origin_count; i++) {
         td_wire_origin origin;
@@ -395,6 +429,8 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
             (err = take_origin(peer, collection, is_change, &origin)) != TANDEM_OK)
             return err;
     }
+    if ((err = take_refused(peer, collection, entry)) != TANDEM_OK)
+        return err;
     if (entry->end) {
         collection->receiving = false;
         if (!collection->known && (err = collection_is_known(peer, collection)) != TANDEM_OK)
@@ -451,7 +487,10 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
         tandem_reader ranges;
 
         if ((err = td_wire_read_pull_collection(&reader, &entry)) != TANDEM_OK ||
-            (err = td_peer_collection(peer, entry.name, &collection)) != TANDEM_OK)
+            (err = td_peer_collection(peer, entry.name, &collection)) != TANDEM_OK ||
+            /* Asked for before it is known what it holds: sent when that is known. */
+            (!collection && (err = td_coverage_collection(&peer->coverage, entry.name,
+                                                          &collection)) != TANDEM_OK))
             return err;
         ranges = entry.ranges;
         for (uint32_t k = 0; k < entry.range_count; k++) {
@@ -460,8 +499,6 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
 
             if ((err = td_wire_read_range(&ranges, &range)) != TANDEM_OK)
                 return err;
-            if (!collection)
-                continue; /* not announced by it: nobody can ask for what he has not compared */
             if (peer->asked_ranges >= TD_ASKED_RANGES_MAX)
                 return TANDEM_E_LIMIT;
             if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
@@ -701,7 +738,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     peer->all_ordinal = 0;
     peer->listings = peer->sending = NULL;
     peer->announce_at_ms = 0;
-    peer->asked_ranges = 0;
+    peer->asked_ranges = peer->refused_ranges = 0;
     peer->troubled = false;
     peer->last_err = err;
     snprintf(peer->last_text, sizeof(peer->last_text), "%s", text);

@@ -45,6 +45,7 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     }
     if (!range->active) {
         *range = (td_send_range){.active = true, .first = first, .last = last};
+        range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
         range->sent_ordinal = sent_ordinal;
         if (last != UINT64_MAX)
             peer->asked_ranges++;
@@ -57,7 +58,7 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
             range->last = last;
         if (sent_ordinal < range->sent_ordinal)
             range->sent_ordinal = sent_ordinal;
-        range->blocked = TANDEM_OK;
+        range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
     }
     range->next_seq = 0;
     list_sending(peer, origin->collection);

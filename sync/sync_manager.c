@@ -289,13 +289,18 @@ static void sweep(tandem_sync *sync)
     }
 }
 
+/* Freeing a carrier turns the loop, and with it this very actor: it must not find itself here again. */
 static void free_carriers(tandem_sync *sync)
 {
-    if (sync->websocket)
-        sync->websocket->ops->free(sync->websocket);
-    if (sync->memory)
-        sync->memory->ops->free(sync->memory);
+    td_carrier *websocket = sync->websocket, *memory = sync->memory;
+
     sync->websocket = sync->memory = NULL;
+    sync->freeing = true;
+    if (websocket)
+        websocket->ops->free(websocket);
+    if (memory)
+        memory->ops->free(memory);
+    sync->freeing = false;
 }
 
 /* Links are given some time to say goodbye; then what is left of them is cut. The peers stay until
@@ -304,6 +309,8 @@ static void look_at_closing(tandem_sync *sync, uint64_t now_ms)
 {
     bool linked = false;
 
+    if (sync->freeing)
+        return;
     for (td_peer *peer = sync->peers; peer; peer = peer->next)
         linked = linked || td_channel_is_linked(peer->channel);
     if (linked && now_ms < sync->watch_at_ms) {
@@ -481,6 +488,7 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
     sync->memory = memory;
     sync->source = (td_job_source){.read = td_sender_read, .context = sync};
     sync->tick = (td_message){.kind = TD_SYNC_TICK, .drop = drop_nothing};
+    snprintf(sync->agent, sizeof(sync->agent), "tandem %s", tandem_version());
     fill_options(sync, options);
     if ((err = td_reactor_open_sync_store(reactor, td_sync_store_tables,
                                           td_sync_store_table_count, &store)) != TANDEM_OK ||

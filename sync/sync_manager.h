@@ -36,6 +36,7 @@ enum {
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
     TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
     TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
+    TD_REFUSED_RANGES_MAX = 1024, /* ranges that one peer may announce as refused in a session */
     TD_ASK_PATIENCE_MS = 10000, /* no progress for so long: ask somebody else */
     TD_DIRECT_PATIENCE_MS = 3000, /* leave an origin's own reactor so long to push it */
     TD_WATCH_MS = 500,
@@ -89,6 +90,7 @@ struct td_peer {
     bool troubled; /* some range is blocked, or waits for its time */
     uint32_t asks;         /* ranges asked of it */
     uint32_t asked_ranges; /* ranges it asked for */
+    uint32_t refused_ranges; /* that it announced */
     td_ask_range *ask_queue; /* to be put into the next PULL */
 
     /* What it looks like: */
@@ -130,7 +132,9 @@ struct tandem_sync {
     uint64_t tick_at_ms;
     uint32_t deliveries; /* on their way through the executor */
     uint64_t watch_at_ms;
+    char agent[64]; /* what HELLO says for people */
     bool closing;
+    bool freeing; /* the carriers are being freed */
     td_reply *closed; /* set when the links are closed and the last delivery is back */
 };
 

@@ -92,6 +92,7 @@ class Node:
         self.log_path = self.data + ".log"
         self.process = self.url = self.memory = None
         self.port = 0
+        self.frozen = False
         self.peak = 0  # of RssAnon, over all its processes
 
     # ---- Its process ----
@@ -126,12 +127,14 @@ class Node:
 
     def freeze(self):
         """SIGSTOP, and wait until every thread has stopped."""
+        self.frozen = True
         self.send(signal.SIGSTOP)
         path = "/proc/%d/task" % self.process.pid
         self.field.until("%s is stopped" % self.name, lambda: all(
             stat_of(os.path.join(path, task)) == "T" for task in os.listdir(path)))
 
     def thaw(self):
+        self.frozen = False
         self.send(signal.SIGCONT)
 
     def end(self, number=signal.SIGTERM, expected=None):
@@ -139,9 +142,11 @@ class Node:
         if self.process is None:
             return None
         if self.process.poll() is None:
+            # In this order, and only if needed: LeakSanitizer, which stops the process with ptrace
+            # at its end, hangs for ever when a SIGCONT comes in between.
+            if self.frozen:
+                self.thaw()
             self.process.send_signal(number)
-            if number != signal.SIGKILL:
-                self.process.send_signal(signal.SIGCONT)
         try:
             code = self.process.wait(DEADLINE_S * self.field.slower)
         except subprocess.TimeoutExpired:
@@ -160,6 +165,7 @@ class Node:
         return self.end(signal.SIGKILL)
 
     def let_go(self):
+        self.frozen = False
         if self.memory:
             self.memory.stop()
             self.peak = max(self.peak, self.memory.peak)
