@@ -225,7 +225,7 @@ static void schedule_retry(tandem_channel *channel, tandem_err err)
         channel->retry_at_ms = 1;
 }
 
-/* Tell the user why there is no link. What the network did wrong is news once the policy is spent. */
+/* Tell the user why there is no link. What the network did is news once the policy is spent. */
 static void tell_closed(tandem_channel *channel, tandem_err err, const char *text)
 {
     if (channel->wanted && is_network(err) && td_retry_spent(&channel->retry))

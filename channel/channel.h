@@ -7,8 +7,8 @@
  *
  * Retries belong to the channel: a dialing one connects again by its retry policy, with backoff and
  * full jitter, and what is in the outbox keeps its handle and status. When the policy is spent
- * closed() says TANDEM_E_CHANNEL_NETWORK for what the network did wrong, its text tells what, and the
- * channel probes slowly: never forgotten. A channel that was accepted lives as long as its link.
+ * closed() says TANDEM_E_CHANNEL_NETWORK for what the network did wrong (its text tells what), and
+ * the channel probes slowly: never forgotten. A channel that was accepted lives as long as its link.
  *
  * Threads: the loop host's.
  */
@@ -38,10 +38,10 @@ typedef struct td_channel_config {
     /* wake and hold are the channel's own and are ignored here; the others are called with context.
      * Borrowed. */
     const td_session_user *user;
-    /* The link is gone, and with it the session, or dialing failed at once; the handles in the outbox
-     * are marked waiting: the user clears that, in peer_have or before td_session_announce(), when it
-     * knows that the peer lacks them. Of an accepted channel this is the end: free it later, not in
-     * here. */
+    /* The link is gone, and with it the session, or dialing failed at once; the handles in the
+     * outbox are marked waiting: the user clears that, in peer_have or before td_session_announce(),
+     * when it knows that the peer lacks them. Of an accepted channel this is the end: free it later,
+     * not in here. */
     void (*closed)(void *context, tandem_err err, const char *text);
     void *context;
 } td_channel_config;

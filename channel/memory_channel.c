@@ -424,7 +424,7 @@ static void take(struct memory_carrier *carrier, struct packet *packet)
             free(packet);
         return;
     default:
-        assert(!"a packet");
+        assert(false); /* there are no other packets */
     }
     free(packet);
 }

@@ -597,11 +597,52 @@ static void what_a_later_version_says_is_skipped_and_counted(void **state)
     assert_int_equal(1, side->haves);
 }
 
+static bool woken(struct side *side)
+{
+    bool was = side->wakes > 0;
+
+    side->wakes = 0;
+    return was;
+}
+
+/* A transport asks for messages only after it was woken. */
+static void whatever_is_to_be_said_wakes_the_transport(void **state)
+{
+    struct fixture *f = *state;
+
+    narrow(&f->b, 1, UINT64_MAX);
+    f->a.wakes = 0;
+    relay(f, &f->b, &f->a);
+    assert_true(woken(&f->a)); /* after the peer's HELLO: announcements */
+    shake_hands(f);
+    f->a.wakes = f->b.wakes = 0;
+    push(f, 1, 10);
+    assert_true(woken(&f->a));
+    push(f, 1, 10);
+    relay(f, &f->a, &f->b);
+    f->a.wakes = f->b.wakes = 0;
+    give_all_back(&f->b);
+    assert_true(woken(&f->b)); /* an ACK */
+    assert_false(woken(&f->a));
+    relay(f, &f->b, &f->a);
+    assert_true(woken(&f->a)); /* credit for the other job */
+    relay(f, &f->a, &f->b);
+    f->a.wakes = 0;
+    td_session_announce(f->a.session);
+    assert_true(woken(&f->a));
+    relay(f, &f->a, &f->b);
+    f->clock.now_ms += TD_SESSION_HEARTBEAT_MS;
+    td_session_tick(f->a.session, f->clock.now_ms);
+    assert_true(woken(&f->a));
+    td_session_fail(f->a.session, TANDEM_E_IO, "over");
+    assert_true(woken(&f->a));
+}
+
 /* ---- Jobs ---- */
 
 /*
- * "A handle leaves the outbox only when the remote has it *durably*": not when it was sent, nor when
- * it was received, but when what executes it there has given it back.
+ * "A handle leaves the outbox only when the remote has it *durably*": not when it was sent, nor
+ * when it was received, but when what executes it there has given it back.
  */
 static void a_handle_leaves_the_outbox_when_the_remote_has_it_durably(void **state)
 {
@@ -691,20 +732,41 @@ static void an_ack_covers_what_is_finished_from_the_front(void **state)
     assert_int_equal(0, tandem_mailbox_jobs(f->b.inbox));
 }
 
+struct tally {
+    unsigned applied, failed;
+    tandem_err last_error;
+};
+
+static void on_removed(void *context, tandem_job_handle *handle)
+{
+    struct tally *tally = context;
+
+    tally->applied += handle->status == TANDEM_JOB_APPLIED;
+    tally->failed += handle->status == TANDEM_JOB_ERROR;
+    if (handle->error != TANDEM_OK)
+        tally->last_error = handle->error;
+}
+
 /* "what is put back leaves the window with its origin, the rest flows" */
 static void what_was_not_stored_fails_and_the_rest_is_applied(void **state)
 {
     static const tandem_err errs[] = {TANDEM_OK,         TANDEM_E_PREDECESSOR, TANDEM_OK,
                                       (tandem_err)-9999, TANDEM_E_CLOCK,       TANDEM_OK};
     struct fixture *f = *state;
+    struct tally inbox = {.applied = 0};
 
     shake_hands(f);
+    assert_int_equal(TANDEM_OK,
+                     tandem_mailbox_subscribe(f->b.inbox, NULL, on_removed, &inbox));
     for (int i = 0; i < 6; i++)
         push(f, 1, 10);
     pump(f);
     assert_int_equal(1, f->b.delivery_count);
     f->b.deliveries[0]->jobs[4].detail = UINT64_C(12345) << 16;
     give_back(&f->b, 0, errs);
+    assert_int_equal(3, inbox.applied);
+    assert_int_equal(3, inbox.failed);
+    assert_int_equal(TANDEM_E_CLOCK, inbox.last_error);
     pump(f);
     assert_int_equal(6, f->a.end_count);
     assert_int_equal(0, tandem_mailbox_jobs(f->a.outbox));
@@ -1663,6 +1725,7 @@ int main(void)
         TEST(a_gap_in_the_numbers_ends_the_session),
         TEST(a_message_that_comes_again_is_ignored),
         TEST(what_a_later_version_says_is_skipped_and_counted),
+        TEST(whatever_is_to_be_said_wakes_the_transport),
         TEST(a_handle_leaves_the_outbox_when_the_remote_has_it_durably),
         TEST(a_delivery_may_come_back_from_within_deliver),
         TEST(operations_arrive_byte_for_byte),
