@@ -115,8 +115,8 @@ struct td_view_request {
      * To be released by whoever made the request. */
     tandem_writer out;
     bool more; /* DOCUMENTS, STREAM: another page may follow; after or after_place is set for it */
-    uint64_t corrupt; /* STREAM, TANDEM_E_CORRUPT: the page's first record, of this ordinal; the next
-                       * page goes on behind it. 0: something else is */
+    uint64_t corrupt; /* STREAM, TANDEM_E_CORRUPT: the ordinal of the page's first record, which is;
+                       * the next page goes on behind it. 0: something else is */
     char after_name[TANDEM_NAME_BYTES_MAX + 1]; /* DOCUMENTS: the last name of the page */
 };
 

@@ -6,7 +6,7 @@
 
 #include "reactor/reactor.h"
 
-/* Wait until every job that was accepted is answered, callbacks included; no new one may come in. */
+/* Wait until every job that was accepted is answered, callbacks included; no new one may come. */
 void td_execute_flush(tandem_reactor *reactor);
 
 #endif

@@ -541,9 +541,12 @@ static void group_add(td_executor *executor, struct member member)
 {
     tandem_err err;
 
-    if ((err = members_reserve(executor)) == TANDEM_OK && (err = group_begin(executor)) != TANDEM_OK)
+    if ((err = members_reserve(executor)) != TANDEM_OK) {
+        answer_member(&member, err);
+        return;
+    }
+    if ((err = group_begin(executor)) != TANDEM_OK) {
         store_failed(executor, err);
-    if (err != TANDEM_OK) {
         answer_member(&member, err);
         return;
     }
@@ -708,7 +711,7 @@ static void handle(void *self, td_message *message)
         reader_check(executor);
         break;
     default:
-        assert(!"a message of the executor's");
+        assert(false && "a message of the executor's");
     }
 }
 

@@ -110,6 +110,9 @@ static void newer_positions_replace_older_ones(void **state)
     settle(bed);
     assert_int_equal(2, a.told);
     assert_int_equal(1001, b.position);
+    commit(bed, 1001); /* no news */
+    settle(bed);
+    assert_int_equal(2, a.told);
     td_event_bus_unsubscribe(a.own);
     commit(bed, 1002);
     settle(bed);

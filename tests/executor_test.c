@@ -395,11 +395,15 @@ static void remote_release(struct remote *remote)
 
 /* ---- Groups ---- */
 
-/* A commit that takes long: until the test says so, and until the view has answered all. */
-struct long_commit {
+/*
+ * On threads: the first commit takes as long as the test says, so that everything posted meanwhile
+ * is queued when it ends; later ones take until the view has answered all that it was asked.
+ */
+struct gate {
     struct bed *bed;
-    td_reply *begun, *go_on;
-    bool waited;
+    td_reply *reached, *open;
+    bool passed;
+    struct local local; /* whose commit it is */
 };
 
 static void view_answered(td_view_request *request)
@@ -407,79 +411,100 @@ static void view_answered(td_view_request *request)
     td_reply_set(request->context, TANDEM_OK);
 }
 
-static void commit_takes_long(void *context)
+static void gate_commit(void *context)
 {
-    struct long_commit *commit = context;
+    struct gate *gate = context;
     td_view_request request = {.kind = TD_VIEW_WAIT, .done = view_answered};
     td_reply *reply;
 
-    if (!commit->waited) {
-        commit->waited = true;
-        td_reply_set(commit->begun, TANDEM_OK);
-        td_reply_wait(commit->go_on, UINT64_MAX);
+    if (!gate->passed) {
+        gate->passed = true;
+        td_reply_set(gate->reached, TANDEM_OK);
+        td_reply_wait(gate->open, UINT64_MAX);
         return;
     }
-    assert_int_equal(TANDEM_OK, td_reply_open(commit->bed->runtime, &reply));
+    assert_int_equal(TANDEM_OK, td_reply_open(gate->bed->runtime, &reply));
     request.context = reply;
-    td_document_view_post(td_reactor_view(commit->bed->reactor), &request);
+    td_document_view_post(td_reactor_view(gate->bed->reactor), &request);
     td_reply_wait(reply, UINT64_MAX);
     td_reply_free(reply);
 }
 
-/* On threads: what is queued when a commit ends goes into the next. */
+static void gate_close(struct gate *gate, struct bed *bed)
+{
+    memset(bed, 0, sizeof(*bed));
+    assert_int_equal(TANDEM_OK,
+                     td_threads_open(false, NULL, NULL, TANDEM_LOG_ERROR, &bed->runtime));
+    bed_init_on_runtime(bed);
+    memset(gate, 0, sizeof(*gate));
+    gate->bed = bed;
+    assert_int_equal(TANDEM_OK, td_reply_open(bed->runtime, &gate->reached));
+    assert_int_equal(TANDEM_OK, td_reply_open(bed->runtime, &gate->open));
+    watch.on_commit = gate_commit;
+    watch.context = gate;
+    local_init(&gate->local, bed);
+    local_add(&gate->local, "gate", "counter.ADD", "1"); /* two operations */
+    local_post(&gate->local);
+    td_reply_wait(gate->reached, UINT64_MAX);
+}
+
+/* Until a position is committed, and answered: that comes after it. */
+static void gate_open(struct gate *gate, uint64_t position)
+{
+    struct bed *bed = gate->bed;
+    uint64_t reached;
+
+    td_reply_set(gate->open, TANDEM_OK);
+    assert_int_equal(TANDEM_OK, tandem_wait(bed->reactor, position, UINT64_MAX));
+    assert_int_equal(TANDEM_OK, tandem_position(bed->reactor, &reached));
+    assert_int_equal(position, reached);
+    tandem_close(bed->reactor);
+    bed->reactor = NULL;
+}
+
+static void gate_release(struct gate *gate)
+{
+    assert_int_equal(TANDEM_OK, gate->local.err);
+    local_release(&gate->local);
+    td_reply_free(gate->reached);
+    td_reply_free(gate->open);
+    bed_release(gate->bed);
+}
+
+/* What is queued when a commit ends goes into the next. */
 static void queued_jobs_share_commits(void **state)
 {
     enum { QUEUED = 64 };
-    static struct local locals[QUEUED + 1];
+    static struct local locals[QUEUED];
     static struct remote remotes[QUEUED];
-    struct bed bed = {0};
-    struct long_commit commit = {.bed = &bed};
     struct maker maker;
-    uint64_t position;
+    struct gate gate;
+    struct bed bed;
 
-    assert_int_equal(TANDEM_OK,
-                     td_threads_open(false, NULL, NULL, TANDEM_LOG_ERROR, &bed.runtime));
-    bed_init_on_runtime(&bed);
-    assert_int_equal(TANDEM_OK, td_reply_open(bed.runtime, &commit.begun));
-    assert_int_equal(TANDEM_OK, td_reply_open(bed.runtime, &commit.go_on));
-    watch.on_commit = commit_takes_long;
-    watch.context = &commit;
+    gate_close(&gate, &bed);
     maker_init(&maker, "c", 1);
-    for (unsigned i = 0; i <= QUEUED; i++) {
+    for (unsigned i = 0; i < QUEUED; i++) {
         char document[16];
 
         snprintf(document, sizeof(document), "d%u", i);
         local_init(&locals[i], &bed);
         local_add(&locals[i], document, "counter.ADD", "1");
         local_post(&locals[i]);
-        if (i == 0)
-            td_reply_wait(commit.begun, UINT64_MAX);
-    }
-    for (unsigned i = 0; i < QUEUED; i++) {
         remote_init(&remotes[i], &bed);
         remote_add(&remotes[i], &maker, wall_hlc(&bed), "r", "counter.ADD", 1, 0);
         remote_post(&remotes[i]);
     }
-    td_reply_set(commit.go_on, TANDEM_OK);
-    assert_int_equal(TANDEM_OK, tandem_wait(bed.reactor, 2 + 3 * QUEUED, UINT64_MAX));
-    assert_int_equal(TANDEM_OK, tandem_position(bed.reactor, &position));
-    assert_int_equal(2 + 3 * QUEUED, position);
-    /* The remote jobs at once; of the local ones what the view had looked at until then goes with
-     * them, or makes a group of its own; the rest makes one. */
-    tandem_close(bed.reactor);
-    bed.reactor = NULL;
+    gate_open(&gate, 2 + 3 * QUEUED);
+    /* The gate's own; the remote jobs at once; then what the view had answered until their commit
+     * began, and what it answered during it. */
     assert_true(watch.commits <= 4);
-    for (unsigned i = 0; i <= QUEUED; i++) {
-        assert_int_equal(TANDEM_OK, locals[i].err);
-        local_release(&locals[i]);
-    }
     for (unsigned i = 0; i < QUEUED; i++) {
+        assert_int_equal(TANDEM_OK, locals[i].err);
         assert_int_equal(TANDEM_OK, remotes[i].jobs[0].err);
+        local_release(&locals[i]);
         remote_release(&remotes[i]);
     }
-    td_reply_free(commit.begun);
-    td_reply_free(commit.go_on);
-    bed_release(&bed);
+    gate_release(&gate);
 }
 
 static void jobs_one_after_the_other_are_committed_each(void **state)
@@ -493,43 +518,43 @@ static void jobs_one_after_the_other_are_committed_each(void **state)
     expect_state(bed, "d", "100");
 }
 
-static void a_group_has_limits(void **state)
+/* 30 jobs at once, of so many operations each: at most `most` operations in a commit, and not
+ * much less. */
+static void group_has_limit(uint32_t operations, size_t bytes, uint64_t most)
 {
-    static struct remote remotes[30];
-    struct bed *bed = *state;
+    enum { QUEUED = 30 };
+    static struct remote remotes[QUEUED];
     struct maker maker;
+    struct gate gate;
+    struct bed bed;
 
-    /* In operations … */
-    maker_init(&maker, "many", 1);
-    for (unsigned i = 0; i < 30; i++) {
-        remote_init(&remotes[i], bed);
-        remote_add(&remotes[i], &maker, wall_hlc(bed), "d", "counter.ADD", 1000, 0);
+    gate_close(&gate, &bed);
+    maker_init(&maker, "other", 1);
+    for (unsigned i = 0; i < QUEUED; i++) {
+        remote_init(&remotes[i], &bed);
+        remote_add(&remotes[i], &maker, wall_hlc(&bed), "d", "blob.PUT", operations, bytes);
         remote_post(&remotes[i]);
     }
-    settle(bed);
-    for (unsigned i = 0; i < 30; i++) {
+    gate_open(&gate, 2 + QUEUED * operations);
+    assert_int_equal(most, watch.group_max);
+    assert_int_equal(1 + (QUEUED * operations + most - 1) / most, watch.commits);
+    for (unsigned i = 0; i < QUEUED; i++) {
         assert_int_equal(TANDEM_OK, remotes[i].jobs[0].err);
         remote_release(&remotes[i]);
     }
-    assert_true(watch.group_max < TD_GROUP_OPERATIONS_MAX + 1000);
-    assert_true(watch.commits >= 4);
+    gate_release(&gate);
+}
 
-    /* … and in bytes: two operations of 200 KiB a job. */
-    watch.commits = 0;
-    watch.group_max = 0;
-    maker_init(&maker, "large", 2);
-    for (unsigned i = 0; i < 30; i++) {
-        remote_init(&remotes[i], bed);
-        remote_add(&remotes[i], &maker, wall_hlc(bed), "d", "blob.PUT", 2, 200 * 1024);
-        remote_post(&remotes[i]);
-    }
-    settle(bed);
-    for (unsigned i = 0; i < 30; i++) {
-        assert_int_equal(TANDEM_OK, remotes[i].jobs[0].err);
-        remote_release(&remotes[i]);
-    }
-    assert_true(watch.group_max <= TD_GROUP_BYTES_MAX / (200 * 1024) + 2);
-    assert_true(watch.commits >= 3);
+static void a_group_is_limited_in_operations(void **state)
+{
+    group_has_limit(1000, 0, (TD_GROUP_OPERATIONS_MAX + 999) / 1000 * 1000);
+}
+
+static void a_group_is_limited_in_bytes(void **state)
+{
+    const size_t bytes = 200 * 1024;
+
+    group_has_limit(2, bytes, (TD_GROUP_BYTES_MAX / 2 / bytes + 1) * 2);
 }
 
 static void duplicates_are_answered_after_the_commit_of_what_they_repeat(void **state)
@@ -674,30 +699,35 @@ static unsigned count_verb(struct bed *bed, const char *document, const char *ve
     return count;
 }
 
-static void of_many_creators_one_creates(void **state)
+static void race_to_create(struct bed *bed, const char *document)
 {
     enum { CREATORS = 40 };
     static struct local locals[CREATORS];
 
+    for (unsigned i = 0; i < CREATORS; i++) {
+        local_init(&locals[i], bed);
+        local_add(&locals[i], document, "counter.ADD", "1");
+        local_post(&locals[i]);
+        if (i % 8 == 0)
+            td_simulation_step(bed->simulation, UINT64_MAX);
+    }
+    settle(bed);
+    for (unsigned i = 0; i < CREATORS; i++) {
+        assert_int_equal(TANDEM_OK, locals[i].err);
+        local_release(&locals[i]);
+    }
+    assert_int_equal(1, count_verb(bed, document, "CREATE"));
+    assert_int_equal(CREATORS, count_verb(bed, document, "ADD"));
+    expect_state(bed, document, "40");
+}
+
+static void of_many_creators_one_creates(void **state)
+{
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         struct bed bed;
 
         bed_init(&bed, seed);
-        for (unsigned i = 0; i < CREATORS; i++) {
-            local_init(&locals[i], &bed);
-            local_add(&locals[i], "d", "counter.ADD", "1");
-            local_post(&locals[i]);
-            if (i % 8 == 0)
-                td_simulation_step(bed.simulation, UINT64_MAX);
-        }
-        settle(&bed);
-        for (unsigned i = 0; i < CREATORS; i++) {
-            assert_int_equal(TANDEM_OK, locals[i].err);
-            local_release(&locals[i]);
-        }
-        assert_int_equal(1, count_verb(&bed, "d", "CREATE"));
-        assert_int_equal(CREATORS, count_verb(&bed, "d", "ADD"));
-        expect_state(&bed, "d", "40");
+        race_to_create(&bed, "d");
         bed_release(&bed);
     }
 }
@@ -1143,10 +1173,26 @@ static void a_commit_whose_outcome_shows_late(void **state)
         assert_int_equal(13, receipt.ordinal);
         expect_state(&bed, "d", "2");
         expect_works(&bed, 13);
+        race_to_create(&bed, "new"); /* it knows again what was touched */
         remote_release(&remote);
         remote_release(&again);
         bed_release(&bed);
     }
+}
+
+static void while_the_store_cannot_be_reopened_the_answer_says_why(void **state)
+{
+    struct bed *bed = *state;
+
+    store_fails(TANDEM_E_STORE_FULL, true);
+    watch.recover_fails = true;
+    assert_int_equal(TANDEM_E_STORE_FULL, add_one(bed, "d", NULL));
+    assert_int_equal(TANDEM_E_IO, add_one(bed, "d", NULL));
+    store_fails(TANDEM_OK, false);
+    assert_int_equal(TANDEM_E_IO, add_one(bed, "d", NULL));
+    watch.recover_fails = false;
+    assert_int_equal(TANDEM_OK, add_one(bed, "d", NULL)); /* before the timer */
+    expect_works(bed, 2);
 }
 
 /* Held, but only as a recovery found it: that may not be on disk. */
@@ -1306,7 +1352,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(queued_jobs_share_commits),
         ON_BED(jobs_one_after_the_other_are_committed_each),
-        ON_BED(a_group_has_limits),
+        cmocka_unit_test(a_group_is_limited_in_operations),
+        cmocka_unit_test(a_group_is_limited_in_bytes),
         cmocka_unit_test(duplicates_are_answered_after_the_commit_of_what_they_repeat),
         ON_BED(a_local_group_is_written_whole_or_not_at_all),
         cmocka_unit_test(a_group_that_fails_in_the_transaction_leaves_the_others_in_it_unharmed),
@@ -1323,6 +1370,7 @@ int main(void)
         ON_BED(it_fails_again_while_the_timer_still_runs),
         ON_BED(a_commit_that_failed_and_happened_is_a_success),
         cmocka_unit_test(a_commit_whose_outcome_shows_late),
+        ON_BED(while_the_store_cannot_be_reopened_the_answer_says_why),
         ON_BED(a_duplicate_of_what_is_unproven_is_answered_after_a_commit),
         ON_BED(remote_jobs_wait_for_an_index_that_lags),
         cmocka_unit_test(closing_finishes_what_was_accepted),

@@ -642,6 +642,30 @@ static void branches_and_scopes_have_states_of_their_own(void **state)
     tandem_document_free(NULL);
 }
 
+/* More than the view indexes in one go. */
+static void a_read_sees_everything_committed_before_it(void **state)
+{
+    enum { JOBS = 5, OPERATIONS = TANDEM_JOB_OPERATIONS_MAX - 1 };
+    struct bed *bed = *state;
+    static tandem_input inputs[OPERATIONS];
+    tandem_job jobs[JOBS];
+    uint64_t ordinal;
+    char json[16];
+
+    for (unsigned i = 0; i < OPERATIONS; i++)
+        inputs[i] = (tandem_input){.type = "counter.ADD", .json = "1"};
+    for (unsigned i = 0; i < JOBS; i++)
+        jobs[i] = (tandem_job){.collection = "c", .document = "d", .operations = inputs,
+                               .count = OPERATIONS};
+    assert_int_equal(TANDEM_OK, tandem_execute_group(bed->reactor, jobs, JOBS, NULL, NULL, NULL));
+    snprintf(json, sizeof(json), "%u", JOBS * OPERATIONS);
+    expect_read(bed, "d", NULL, NULL, json);
+    assert_int_equal(TANDEM_OK, tandem_execute_group(bed->reactor, jobs, JOBS, NULL, NULL, NULL));
+    assert_int_equal(TANDEM_OK, tandem_document_head(bed->reactor, "c", "d", UINT64_MAX, &ordinal,
+                                                     NULL, NULL));
+    assert_int_equal(1 + 2 * JOBS * OPERATIONS, ordinal);
+}
+
 static void the_head_of_a_document(void **state)
 {
     struct bed *bed = *state;
@@ -1341,7 +1365,8 @@ static void *read_everything(void *context)
         struct visit visit = {0};
 
         worker->err = run(worker->bed, i % 2 ? "a" : "b", "counter.ADD", "1", NULL);
-        if (tandem_stat_get(reactor, &stat) || tandem_collections(reactor, visit_collection, &visit) ||
+        if (tandem_stat_get(reactor, &stat) ||
+            tandem_collections(reactor, visit_collection, &visit) ||
             tandem_digest_collection(reactor, "c", UINT64_MAX, &digest, NULL) ||
             tandem_operations_open(reactor, "c", i % 3 ? "a" : NULL, 0, &operations))
             worker->err = TANDEM_E_INTERNAL;
@@ -1389,6 +1414,7 @@ int main(int argc, char **argv)
         ON_BED(closing_calls_back_what_was_accepted),
         ON_BED(a_document_is_deleted_and_made_again),
         ON_BED(branches_and_scopes_have_states_of_their_own),
+        ON_BED(a_read_sees_everything_committed_before_it),
         ON_BED(the_head_of_a_document),
         ON_BED(documents_come_in_pages),
         ON_BED(operations_of_a_collection_come_in_order_of_arrival),
