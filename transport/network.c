@@ -7,6 +7,8 @@
  *   - It has no limit on messages: the limit is checked against what a frame claims, and memory
  *     grows only with bytes that came.
  *   - It does not end a frame header, a message or a handshake that dribbles: our timers do.
+ *   - It shuts the socket before it says that it closes: a peer that is quick to hang up in turn then
+ *     looks like one that went away by itself. It says so in time only to who keeps user data.
  *   - Its own liveness check hangs up on a peer whose pongs we do not read: while a connection is
  *     held, we vouch for it.
  */
@@ -454,8 +456,8 @@ static bool is_peer_there(struct lws *wsi)
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
 }
 
-/* An open connection is gone, and nobody said why. */
-static void on_gone(td_connection *connection)
+/* An open connection goes, and nobody said why. */
+static void on_going(td_connection *connection)
 {
     uint64_t silent_ms = uv_now(connection->network->loop) - connection->heard_ms;
 
@@ -468,6 +470,7 @@ static void on_gone(td_connection *connection)
         td_connection_set_reason(connection, TANDEM_E_PROTOCOL, 0,
                                  "the peer sent what is no WebSocket frame");
     connection->state = TD_CONNECTION_CLOSING;
+    set_deadline(connection);
 }
 
 static void on_dial_failed(td_connection *connection, struct lws *wsi, const char *why)
@@ -575,10 +578,10 @@ static int dispatch(td_network *network, td_connection *connection, struct lws *
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
         on_peer_close(connection, in, size);
         return 0;
-    case LWS_CALLBACK_CLOSED:
-    case LWS_CALLBACK_CLIENT_CLOSED:
+    case LWS_CALLBACK_WS_SERVER_DROP_PROTOCOL: /* before the socket is shut */
+    case LWS_CALLBACK_WS_CLIENT_DROP_PROTOCOL:
         if (connection->state == TD_CONNECTION_OPEN)
-            on_gone(connection);
+            on_going(connection);
         return 0;
     default:
         return 0;
@@ -632,6 +635,7 @@ static struct lws_context *open_context(td_network *network)
     static const struct lws_protocols protocols[] = {
         {.name = TD_NETWORK_PROTOCOL,
          .callback = on_event,
+         .per_session_data_size = 1, /* unused: only with one is DROP_PROTOCOL said */
          .rx_buffer_size = TD_NETWORK_FRAME_BYTES,
          .tx_packet_size = TD_NETWORK_FRAME_BYTES},
         {0},
