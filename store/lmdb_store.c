@@ -77,6 +77,7 @@ struct lmdb_store {
     tandem_err down; /* why mdb is NULL */
     MDB_dbi tables[TD_STORE_TABLES_MAX];
 
+    _Atomic uint64_t bytes;    /* in use after the last commit: told without asking LMDB */
     _Atomic size_t committing; /* LMDB's number of the last transaction that went to commit */
 
     pthread_mutex_t pool_lock;
@@ -295,6 +296,7 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
     }
     if ((rc = tables_open(s)) != 0 || (rc = folder_sync(s->folder)) != 0)
         return rc;
+    atomic_store(&s->bytes, used_bytes(s->mdb));
     mdb_reader_check(s->mdb, &dead);
     return 0;
 }
@@ -514,6 +516,7 @@ static tandem_err lmdb_commit(td_txn *base)
         return txn_result(txn, rc);
     }
     s->last_txn_bytes = txn->bytes;
+    atomic_store(&s->bytes, used_bytes(s->mdb));
     return TANDEM_OK;
 }
 
@@ -701,13 +704,7 @@ static tandem_err lmdb_recover(td_store *store)
 
 static uint64_t lmdb_bytes(td_store *store)
 {
-    struct lmdb_store *s = store_of(store);
-    uint64_t bytes;
-
-    pthread_rwlock_rdlock(&s->gate);
-    bytes = s->mdb ? used_bytes(s->mdb) : 0;
-    pthread_rwlock_unlock(&s->gate);
-    return bytes;
+    return atomic_load(&store_of(store)->bytes);
 }
 
 static void lmdb_reader_check(td_store *store)
