@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "reactor/thread_host.h"
+#include "store/hash_table.h"
 
 struct threads_runtime {
     td_runtime base;
@@ -316,9 +317,12 @@ tandem_err td_threads_open(bool drive, tandem_log_fn log, void *log_context,
                            tandem_log_level level, td_runtime **out)
 {
     struct threads_runtime *runtime;
+    uint64_t key;
 
     if (sodium_init() < 0)
         return TANDEM_E_IO;
+    randombytes_buf(&key, sizeof(key));
+    td_hash_propose_key(key);
     runtime = calloc(1, sizeof(*runtime));
     if (!runtime)
         return TANDEM_E_NOMEM;
