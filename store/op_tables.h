@@ -1,7 +1,7 @@
 /*
  * The bytes of the operations store's tables, and the search for one operation in them. Private to
- * op_store.c (the rules) and op_verify.c (the proof that they were kept), so that the layout that
- * store/FORMAT.md describes is written down in C once.
+ * op_store.c (the rules), op_read.c (reading) and op_verify.c (the proof that the rules were kept), so
+ * that the layout that store/FORMAT.md describes is written down in C once.
  *
  * Every value begins with a checksum over what follows, seeded with the record's table and key: a
  * record that was moved or copied to another key does not pass for the one that belongs there. What

@@ -1,0 +1,299 @@
+#include "store/op_read.h"
+
+#include <sodium.h>
+
+static tandem_err position_read(td_op_store *ops, td_position *out)
+{
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = td_store_begin_read(td_op_store_backend(ops), &txn)) != TANDEM_OK)
+        return err;
+    err = td_position_get(txn, out);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_last_ordinal(td_op_store *ops, uint64_t *out)
+{
+    td_position position;
+    tandem_err err = position_read(ops, &position);
+
+    if (err == TANDEM_OK)
+        *out = position.ordinal;
+    return err;
+}
+
+tandem_err td_op_store_clock(td_op_store *ops, uint64_t *hlc_out)
+{
+    td_position position;
+    tandem_err err = position_read(ops, &position);
+
+    if (err == TANDEM_OK)
+        *hlc_out = position.hlc;
+    return err;
+}
+
+/* What a loop of visits ended with, as the call's answer: running out of entries is no news. */
+static tandem_err visited(tandem_err err, bool stopped)
+{
+    return err == TANDEM_END && !stopped ? TANDEM_OK : err;
+}
+
+tandem_err td_op_store_collections(td_op_store *ops, tandem_slice after, td_visit_collection visit,
+                                   void *context)
+{
+    bool stopped = false;
+    td_cursor *cursor = NULL;
+    tandem_slice key, value;
+    td_txn *txn;
+    tandem_err err;
+
+    if (after.size > TD_STORE_KEY_BYTES_MAX)
+        return TANDEM_E_INVALID;
+    if ((err = td_store_begin_read(td_op_store_backend(ops), &txn)) != TANDEM_OK)
+        return err;
+    if ((err = td_txn_cursor(txn, TD_TABLE_COLLECTIONS, &cursor)) != TANDEM_OK)
+        goto out;
+    err = td_cursor_seek(cursor, after, &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        td_collection_info info = {.name = key};
+        td_collection_record record;
+
+        if (tandem_slice_equal(key, after))
+            continue;
+        if ((err = td_collection_decode(key, value, &record)) != TANDEM_OK)
+            break;
+        info.operations = record.operations;
+        info.last_ordinal = record.last_ordinal;
+        info.bytes = record.bytes;
+        if ((err = visit(context, &info)) != TANDEM_OK) {
+            stopped = true;
+            break;
+        }
+    }
+    err = visited(err, stopped);
+
+out:
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+/* Begin a transaction and find a collection in it. TANDEM_E_NOT_FOUND: there is none, and no
+ * transaction is left open. */
+static tandem_err collection_begin(td_op_store *ops, tandem_slice name, td_txn **txn_out,
+                                   td_collection_record *out)
+{
+    tandem_err err;
+
+    if ((err = td_store_begin_read(td_op_store_backend(ops), txn_out)) != TANDEM_OK)
+        return err;
+    if ((err = td_collection_get(*txn_out, name, out)) != TANDEM_OK)
+        td_txn_abort(*txn_out);
+    return err;
+}
+
+tandem_err td_op_store_collection(td_op_store *ops, tandem_slice collection,
+                                  td_collection_info *info)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    *info = (td_collection_info){.name = collection};
+    err = collection_begin(ops, collection, &txn, &record);
+    if (err == TANDEM_E_NOT_FOUND)
+        return TANDEM_OK;
+    if (err != TANDEM_OK)
+        return err;
+    td_txn_abort(txn);
+    info->operations = record.operations;
+    info->last_ordinal = record.last_ordinal;
+    info->bytes = record.bytes;
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_heads(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             td_head *heads, unsigned *count_out)
+{
+    td_collection_record record;
+    td_vector_record vector = {.count = 0};
+    td_txn *txn;
+    tandem_err err = collection_begin(ops, collection, &txn, &record);
+
+    if (err == TANDEM_OK) {
+        err = td_vector_get(txn, record.id, origin, &vector);
+        td_txn_abort(txn);
+    }
+    if (err != TANDEM_OK && err != TANDEM_E_NOT_FOUND)
+        return err;
+    memcpy(heads, vector.heads, vector.count * sizeof(heads[0]));
+    *count_out = vector.count;
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
+                              const uint8_t *after_origin, td_visit_vector visit, void *context)
+{
+    static const uint8_t lowest[TANDEM_ORIGIN_BYTES];
+    uint8_t start[TD_VECTOR_KEY_BYTES];
+    bool stopped = false;
+    td_collection_record record;
+    td_cursor *cursor = NULL;
+    tandem_slice key, value;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    if ((err = td_txn_cursor(txn, TD_TABLE_VECTORS, &cursor)) != TANDEM_OK)
+        goto out;
+    td_vector_key(start, record.id, after_origin ? after_origin : lowest);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        td_vector_record vector;
+        const uint8_t *origin = key.bytes + TD_ID_BYTES;
+
+        if (!td_key_has_id(key, record.id))
+            break;
+        if ((err = td_vector_decode(key, value, &vector)) != TANDEM_OK)
+            break;
+        if (after_origin && memcmp(origin, after_origin, TANDEM_ORIGIN_BYTES) == 0)
+            continue;
+        if ((err = visit(context, origin, vector.heads, vector.count)) != TANDEM_OK) {
+            stopped = true;
+            break;
+        }
+    }
+    err = visited(err, stopped);
+
+out:
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+static tandem_err digest_origin(void *context, const uint8_t *origin, const td_head *heads,
+                                unsigned count)
+{
+    crypto_generichash_state *state = context;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t seq[8];
+
+        td_put_u64(seq, heads[i].seq);
+        crypto_generichash_update(state, origin, TANDEM_ORIGIN_BYTES);
+        crypto_generichash_update(state, seq, sizeof(seq));
+        crypto_generichash_update(state, heads[i].hash, TANDEM_HASH_BYTES);
+    }
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
+                                     uint8_t out[TANDEM_HASH_BYTES])
+{
+    crypto_generichash_state state;
+    tandem_err err;
+
+    crypto_generichash_init(&state, NULL, 0, TANDEM_HASH_BYTES);
+    err = td_op_store_vector(ops, collection, NULL, digest_origin, &state);
+    if (err == TANDEM_OK)
+        crypto_generichash_final(&state, out, TANDEM_HASH_BYTES);
+    return err;
+}
+
+tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
+                            td_visit_operation visit, void *context)
+{
+    uint8_t start[TD_OPERATION_KEY_BYTES];
+    bool stopped = false;
+    td_collection_record record;
+    td_cursor *cursor = NULL;
+    tandem_slice key, value;
+    td_txn *txn;
+    tandem_err err;
+
+    if (after == UINT64_MAX)
+        return TANDEM_OK;
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    if ((err = td_txn_cursor(txn, TD_TABLE_OPERATIONS, &cursor)) != TANDEM_OK)
+        goto out;
+    td_operation_key(start, record.id, after + 1);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        td_operation operation;
+        uint64_t ordinal;
+
+        if (!td_key_has_id(key, record.id))
+            break;
+        ordinal = key.size == TD_OPERATION_KEY_BYTES ? td_get_u64(key.bytes + TD_ID_BYTES) : 0;
+        err = td_operation_decode(key, value, &operation);
+        if (err == TANDEM_OK && !tandem_slice_equal(operation.collection, collection))
+            err = TANDEM_E_CORRUPT;
+        err = visit(context, err, ordinal, err == TANDEM_OK ? &operation : NULL);
+        if (err != TANDEM_OK) {
+            stopped = true;
+            break;
+        }
+    }
+    err = visited(err, stopped);
+
+out:
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_find_held(td_txn *txn, uint32_t id, const uint8_t *origin,
+                           const td_vector_record *vector, uint64_t seq, const uint8_t *hash,
+                           const td_run *open, unsigned open_count, td_found *out)
+{
+    if (seq < 1 || vector->count == 0 || seq > vector->heads[vector->count - 1].seq)
+        return TANDEM_E_NOT_FOUND;
+    return td_op_find(txn, id, origin, seq, hash, vector->count > 1, open, open_count, out);
+}
+
+/* Look for an operation among what is committed; TANDEM_E_NOT_FOUND. */
+static tandem_err find_committed(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                                 uint64_t seq, const uint8_t *hash, td_found *out)
+{
+    td_collection_record record;
+    td_vector_record vector;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err;
+    err = td_vector_get(txn, record.id, origin, &vector);
+    if (err == TANDEM_OK)
+        err = td_op_find_held(txn, record.id, origin, &vector, seq, hash, NULL, 0, out);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                              uint64_t seq, uint64_t *ordinal_out)
+{
+    td_found found;
+    /* Chains have no gaps: the first with a seq >= seq is one that has it. */
+    tandem_err err = find_committed(ops, collection, origin, seq ? seq : 1, NULL, &found);
+
+    if (err == TANDEM_OK)
+        *ordinal_out = found.ordinal;
+    return err;
+}
+
+tandem_err td_op_store_holds(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out)
+{
+    td_found found;
+    tandem_err err = find_committed(ops, collection, origin, seq, hash, &found);
+
+    if (err == TANDEM_OK || err == TANDEM_E_NOT_FOUND) {
+        *out = err == TANDEM_OK;
+        return TANDEM_OK;
+    }
+    return err;
+}

@@ -1,0 +1,556 @@
+/*
+ * Indexing. A batch is gathered while the operations are scanned, in memory alone, then loaded,
+ * sorted and written: each document and stream once, entries in key order.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/stream_state.h"
+
+enum { TARGETS_MAX = 64 }; /* collections that one batch looks at */
+
+/* What a lifecycle operation does. */
+enum life { LIFE_NOTHING, LIFE_CREATE, LIFE_DELETE };
+
+struct document_node {
+    UT_hash_handle hh;
+    td_document_record record;
+    bool was_created;
+    td_place epoch_before;
+    const struct stream_node *refold; /* its lifecycle stream, if that is to be folded anew */
+    size_t size;
+    uint8_t key[];
+};
+
+struct stream_node {
+    UT_hash_handle hh;
+    struct document_node *document;
+    td_stream_record record;
+    bool lifecycle;
+    size_t size;
+    uint8_t key[];
+};
+
+struct entry {
+    struct stream_node *stream;
+    td_place place;
+    uint64_t ordinal;
+    enum life life;
+    uint32_t model_at;
+    uint8_t model_size;
+};
+
+/* A collection that lags. What the batch makes of it counts once the batch is written. */
+struct target {
+    td_index_collection *collection;
+    uint64_t last;
+    uint64_t progress; /* the last ordinal looked at */
+    uint64_t corrupt;
+    uint64_t corrupt_first;
+};
+
+struct batch {
+    td_stream_index *index;
+    struct target targets[TARGETS_MAX];
+    unsigned target_count;
+    uint64_t beyond; /* the least progress of those that found no room in targets */
+
+    struct target *target; /* that is being scanned */
+    struct entry *entries;
+    uint32_t count, passed, max;
+    tandem_writer models;
+    struct document_node *documents;
+    struct stream_node *streams;
+};
+
+/* ---- Gather ---- */
+
+/* Keep the collections that lag most, in order of their progress: nearly the order of ordinals. */
+static tandem_err survey(void *context, const td_collection_info *info)
+{
+    struct batch *batch = context;
+    td_index_collection *c = td_index_collection_find(batch->index, info->name);
+    tandem_err err;
+    unsigned at;
+
+    if (!c) {
+        err = td_index_collection_add(batch->index, info->name, batch->index->next_collection, &c);
+        if (err)
+            return err;
+        batch->index->next_collection++;
+    }
+    if (info->last_ordinal <= c->progress)
+        return TANDEM_OK;
+    for (at = batch->target_count; at > 0; at--)
+        if (batch->targets[at - 1].collection->progress <= c->progress)
+            break;
+    if (batch->target_count == TARGETS_MAX) {
+        const td_index_collection *out =
+            at == TARGETS_MAX ? c : batch->targets[TARGETS_MAX - 1].collection;
+
+        if (out->progress < batch->beyond)
+            batch->beyond = out->progress;
+        if (out == c)
+            return TANDEM_OK;
+        batch->target_count--;
+    }
+    memmove(&batch->targets[at + 1], &batch->targets[at],
+            (batch->target_count - at) * sizeof(batch->targets[0]));
+    batch->targets[at] = (struct target){.collection = c,
+                                         .last = info->last_ordinal,
+                                         .progress = c->progress,
+                                         .corrupt = c->corrupt,
+                                         .corrupt_first = c->corrupt_first};
+    batch->target_count++;
+    return TANDEM_OK;
+}
+
+static struct document_node *document_node(struct batch *batch, const td_operation *operation)
+{
+    struct document_node *node;
+    td_index_key key;
+
+    td_index_key_document(&key, batch->target->collection->id, operation->document);
+    HASH_FIND(hh, batch->documents, key.bytes, key.size, node);
+    if (node || !(node = calloc(1, sizeof(*node) + key.size)))
+        return node;
+    node->size = key.size;
+    memcpy(node->key, key.bytes, key.size);
+    HASH_ADD_KEYPTR(hh, batch->documents, node->key, node->size, node);
+    if (!node->hh.tbl) {
+        free(node);
+        return NULL;
+    }
+    return node;
+}
+
+static struct stream_node *stream_node(struct batch *batch, const td_operation *operation)
+{
+    struct document_node *document;
+    struct stream_node *node;
+    td_index_key key;
+
+    td_index_key_stream(&key, batch->target->collection->id, operation->document, operation->branch,
+                        operation->scope);
+    HASH_FIND(hh, batch->streams, key.bytes, key.size, node);
+    if (node || !(document = document_node(batch, operation)) ||
+        !(node = calloc(1, sizeof(*node) + key.size)))
+        return node;
+    node->document = document;
+    node->lifecycle = td_scope_is_lifecycle(operation->scope);
+    node->size = key.size;
+    memcpy(node->key, key.bytes, key.size);
+    HASH_ADD_KEYPTR(hh, batch->streams, node->key, node->size, node);
+    if (!node->hh.tbl) {
+        free(node);
+        return NULL;
+    }
+    return node;
+}
+
+static enum life life_of(const td_operation *operation)
+{
+    tandem_slice verb = td_type_verb(operation->type);
+
+    if (tandem_slice_equal(verb, tandem_slice_text("CREATE")))
+        return LIFE_CREATE;
+    if (tandem_slice_equal(verb, tandem_slice_text("DELETE")))
+        return LIFE_DELETE;
+    return LIFE_NOTHING;
+}
+
+static void pass_over(struct target *target, uint64_t ordinal)
+{
+    if (target->corrupt++ == 0)
+        target->corrupt_first = ordinal;
+}
+
+static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
+                         const td_operation *operation)
+{
+    struct batch *batch = context;
+    struct target *target = batch->target;
+    struct entry *entry = &batch->entries[batch->count];
+    tandem_slice model;
+
+    if (batch->count + batch->passed == batch->max)
+        return TANDEM_END;
+    if (err) {
+        pass_over(target, ordinal);
+        batch->passed++;
+        target->progress = ordinal;
+        return TANDEM_OK;
+    }
+    memset(entry, 0, sizeof(*entry));
+    if (!(entry->stream = stream_node(batch, operation)))
+        return TANDEM_E_NOMEM;
+    entry->place = td_place_of(operation);
+    entry->ordinal = ordinal;
+    entry->life = entry->stream->lifecycle ? life_of(operation) : LIFE_NOTHING;
+    model = td_type_model(operation->type);
+    entry->model_at = (uint32_t)batch->models.size;
+    entry->model_size = (uint8_t)model.size;
+    tandem_write_raw(&batch->models, model);
+    batch->count++;
+    target->progress = ordinal;
+    return tandem_writer_err(&batch->models);
+}
+
+/* Scan until the budget is spent. lowest_out: everything up to there is in the batch or indexed. */
+static tandem_err gather_all(struct batch *batch, uint64_t *lowest_out)
+{
+    uint64_t lowest = batch->beyond;
+
+    for (unsigned i = 0; i < batch->target_count; i++) {
+        struct target *target = &batch->targets[i];
+        const td_index_collection *c = target->collection;
+        tandem_err err;
+
+        batch->target = target;
+        err = td_op_store_scan(batch->index->ops, tandem_slice_of(c->name, c->size), c->progress,
+                               gather, batch);
+        if (err < TANDEM_OK)
+            return err;
+        if (err == TANDEM_OK && target->progress < target->last) {
+            /* Records are gone that the collection counts: verify tells which. */
+            pass_over(target, target->progress + 1);
+            target->progress = target->last;
+        }
+        if (err == TANDEM_END && target->progress < lowest)
+            lowest = target->progress;
+    }
+    *lowest_out = lowest;
+    return TANDEM_OK;
+}
+
+/* ---- Write ---- */
+
+static tandem_slice entry_model(const struct batch *batch, const struct entry *entry)
+{
+    return tandem_slice_of(batch->models.bytes + entry->model_at, entry->model_size);
+}
+
+static int entry_order(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+
+    if (x->stream->record.id != y->stream->record.id)
+        return x->stream->record.id < y->stream->record.id ? -1 : 1;
+    return td_place_compare(&x->place, &y->place);
+}
+
+static int document_order(const struct document_node *a, const struct document_node *b)
+{
+    return tandem_slice_compare(tandem_slice_of(a->key, a->size), tandem_slice_of(b->key, b->size));
+}
+
+static int stream_order(const struct stream_node *a, const struct stream_node *b)
+{
+    return tandem_slice_compare(tandem_slice_of(a->key, a->size), tandem_slice_of(b->key, b->size));
+}
+
+static tandem_err batch_load(struct batch *batch)
+{
+    td_stream_index *index = batch->index;
+    tandem_slice value;
+    tandem_err err;
+
+    HASH_SORT(batch->documents, document_order);
+    HASH_SORT(batch->streams, stream_order);
+    for (struct document_node *d = batch->documents; d; d = d->hh.next) {
+        err = td_txn_get(index->txn, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size), &value);
+        if (err == TANDEM_OK)
+            err = td_document_decode(value, &d->record);
+        if (err && err != TANDEM_E_NOT_FOUND)
+            return err;
+        d->was_created = d->record.info.created;
+        d->epoch_before = d->record.info.epoch;
+    }
+    for (struct stream_node *s = batch->streams; s; s = s->hh.next) {
+        err = td_txn_get(index->txn, TD_INDEX_STREAMS, tandem_slice_of(s->key, s->size), &value);
+        if (err == TANDEM_OK)
+            err = td_stream_decode(value, &s->record);
+        else if (err == TANDEM_E_NOT_FOUND) {
+            s->record.id = index->next_stream++;
+            err = TANDEM_OK;
+        }
+        if (err)
+            return err;
+    }
+    return TANDEM_OK;
+}
+
+/* Entries still stand in their order of arrival. */
+static void documents_note(struct batch *batch)
+{
+    for (uint32_t i = 0; i < batch->count; i++) {
+        const struct entry *entry = &batch->entries[i];
+        td_document_record *record = &entry->stream->document->record;
+        tandem_slice model = entry_model(batch, entry);
+
+        if (!record->info.known ||
+            tandem_slice_compare(model, td_model_name_slice(&record->least)) < 0)
+            td_model_name_set(&record->least, model);
+        if (!record->info.known ||
+            tandem_slice_compare(model, td_model_name_slice(&record->greatest)) > 0)
+            td_model_name_set(&record->greatest, model);
+        record->info.known = true;
+        record->info.operations++;
+        if (entry->ordinal <= record->info.last_ordinal)
+            continue;
+        record->info.last_ordinal = entry->ordinal;
+        memcpy(record->info.last_origin, entry->place.bytes + 8, TANDEM_ORIGIN_BYTES);
+        record->info.last_seq = td_get_u64(entry->place.bytes + 8 + TANDEM_ORIGIN_BYTES);
+    }
+}
+
+/* The lifecycle as a fold, one operation in total order. */
+static void lifecycle_step(td_document_info *info, enum life life, tandem_slice model,
+                           const td_place *place)
+{
+    if (life == LIFE_NOTHING)
+        return;
+    if (!info->created) {
+        if (life != LIFE_CREATE)
+            return;
+        info->created = true;
+        info->deleted = false;
+        info->epoch = *place;
+        memcpy(info->model, model.bytes, model.size);
+        info->model[model.size] = '\0';
+        return;
+    }
+    if (!tandem_slice_equal(model, tandem_slice_text(info->model)))
+        return;
+    if (life == LIFE_DELETE) {
+        info->deleted = true;
+    } else if (info->deleted) {
+        info->deleted = false;
+        info->epoch = *place;
+    }
+}
+
+static tandem_err lifecycle_refold(td_stream_index *index, struct document_node *document)
+{
+    td_document_info *info = &document->record.info;
+    tandem_slice key, value;
+    td_cursor *cursor;
+    td_index_key prefix;
+    tandem_err err = td_txn_cursor(index->txn, TD_INDEX_ENTRIES, &cursor);
+
+    if (err)
+        return err;
+    info->created = info->deleted = false;
+    info->model[0] = '\0';
+    info->epoch = td_place_zero;
+    td_index_key_number(&prefix, document->refold->record.id);
+    for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
+         !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
+         err = td_cursor_next(cursor, &key, &value)) {
+        td_place place;
+
+        if (key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 9 ||
+            value.bytes[8] > LIFE_DELETE || value.size - 9 > TANDEM_NAME_BYTES_MAX) {
+            err = TANDEM_E_CORRUPT;
+            break;
+        }
+        place = td_place_of_key(key);
+        lifecycle_step(info, (enum life)value.bytes[8],
+                       tandem_slice_of(value.bytes + 9, value.size - 9), &place);
+    }
+    td_cursor_free(cursor);
+    return err < TANDEM_OK ? err : TANDEM_OK;
+}
+
+static tandem_err entry_put(struct batch *batch, const struct entry *entry)
+{
+    struct stream_node *stream = entry->stream;
+    td_stream_record *record = &stream->record;
+    tandem_slice model = entry_model(batch, entry);
+    uint8_t value[8 + 1 + TANDEM_NAME_BYTES_MAX];
+    size_t size = 8;
+    td_index_key key;
+    tandem_err err;
+    bool late = record->marked && td_place_compare(&entry->place, &record->mark) <= 0;
+
+    td_put_u64(value, entry->ordinal);
+    record->count++;
+    if (stream->lifecycle) {
+        value[size++] = (uint8_t)entry->life;
+        memcpy(value + size, model.bytes, model.size);
+        size += model.size;
+        if (late) {
+            stream->document->refold = stream;
+        } else {
+            record->marked = true;
+            record->mark = entry->place;
+            lifecycle_step(&stream->document->record.info, entry->life, model, &entry->place);
+        }
+    } else if (late) {
+        err = td_index_snapshots_drop(batch->index, record, &entry->place);
+        if (err)
+            return err;
+    }
+    td_index_key_place(&key, record->id, &entry->place);
+    return td_index_put(batch->index, TD_INDEX_ENTRIES, td_index_key_slice(&key),
+                        tandem_slice_of(value, size));
+}
+
+/* A new epoch: all scopes start from empty elsewhere. The streams of the batch are written. */
+static tandem_err epoch_changed(td_stream_index *index, const struct document_node *document)
+{
+    td_stream_record record;
+    td_index_key prefix, at;
+    tandem_slice key, value;
+    td_cursor *cursor;
+    tandem_err err;
+
+    td_index_key_copy(&prefix, tandem_slice_of(document->key, document->size));
+    td_index_key_end_name(&prefix);
+    at = prefix;
+    for (;;) {
+        bool found = false;
+
+        if ((err = td_txn_cursor(index->txn, TD_INDEX_STREAMS, &cursor)) != TANDEM_OK)
+            return err;
+        for (err = td_cursor_seek(cursor, td_index_key_slice(&at), &key, &value);
+             !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
+             err = td_cursor_next(cursor, &key, &value)) {
+            err = td_stream_decode(value, &record);
+            found = !err && record.marked && key.bytes[prefix.size] != 0;
+            if (err || found)
+                break;
+        }
+        if (found)
+            td_index_key_copy(&at, key);
+        td_cursor_free(cursor);
+        if (err < TANDEM_OK || !found)
+            return err < TANDEM_OK ? err : TANDEM_OK;
+        if ((err = td_index_snapshots_drop(index, &record, &td_place_zero)) != TANDEM_OK ||
+            (err = td_index_stream_put(index, td_index_key_slice(&at), &record)) != TANDEM_OK)
+            return err;
+    }
+}
+
+static tandem_err documents_put(struct batch *batch)
+{
+    td_stream_index *index = batch->index;
+    uint8_t value[TD_DOCUMENT_RECORD_BYTES_MAX];
+    tandem_err err;
+
+    for (struct document_node *d = batch->documents; d; d = d->hh.next) {
+        size_t size;
+
+        if (d->refold && (err = lifecycle_refold(index, d)) != TANDEM_OK)
+            return err;
+        size = td_document_encode(&d->record, value);
+        err = td_index_put(index, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size),
+                           tandem_slice_of(value, size));
+        if (err)
+            return err;
+        /* What was never created was never folded. */
+        if (d->was_created && td_place_compare(&d->epoch_before, &d->record.info.epoch) != 0 &&
+            (err = epoch_changed(index, d)) != TANDEM_OK)
+            return err;
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err batch_write(struct batch *batch, uint64_t position)
+{
+    td_stream_index *index = batch->index;
+    tandem_err err;
+
+    if ((err = td_index_begin(index)) != TANDEM_OK || (err = batch_load(batch)) != TANDEM_OK)
+        return err;
+    documents_note(batch);
+    if (batch->count > 1)
+        qsort(batch->entries, batch->count, sizeof(batch->entries[0]), entry_order);
+    for (uint32_t i = 0; i < batch->count; i++)
+        if ((err = entry_put(batch, &batch->entries[i])) != TANDEM_OK)
+            return err;
+    for (struct stream_node *s = batch->streams; s; s = s->hh.next) {
+        err = td_index_stream_put(index, tandem_slice_of(s->key, s->size), &s->record);
+        if (err)
+            return err;
+    }
+    if ((err = documents_put(batch)) != TANDEM_OK)
+        return err;
+    for (unsigned i = 0; i < batch->target_count; i++) {
+        const struct target *target = &batch->targets[i];
+        td_index_collection *c = target->collection;
+
+        index->corrupt += target->corrupt - c->corrupt;
+        c->progress = target->progress;
+        c->corrupt = target->corrupt;
+        c->corrupt_first = target->corrupt_first;
+        if ((err = td_index_progress_put(index, c)) != TANDEM_OK)
+            return err;
+    }
+    index->position = position;
+    if ((err = td_index_meta_put(index)) != TANDEM_OK)
+        return err;
+    index->dirty += batch->count + batch->passed;
+    index->indexed += batch->count;
+    return TANDEM_OK;
+}
+
+static void batch_release(struct batch *batch)
+{
+    struct document_node *d, *next_document;
+    struct stream_node *s, *next_stream;
+
+    HASH_ITER(hh, batch->streams, s, next_stream) {
+        HASH_DEL(batch->streams, s);
+        free(s);
+    }
+    HASH_ITER(hh, batch->documents, d, next_document) {
+        HASH_DEL(batch->documents, d);
+        free(d);
+    }
+    tandem_writer_release(&batch->models);
+    free(batch->entries);
+}
+
+tandem_err td_stream_index_advance(td_stream_index *index, uint32_t operations_max,
+                                   uint64_t *position_out, bool *current_out)
+{
+    struct batch batch = {.index = index, .beyond = UINT64_MAX, .max = operations_max};
+    uint64_t last, position, lowest = UINT64_MAX;
+    tandem_err err;
+
+    assert(operations_max >= 1);
+    if (index->failed)
+        return index->failed;
+    tandem_writer_init(&batch.models);
+    /* First: what is committed from here on may or may not get into the batch. */
+    if ((err = td_op_store_last_ordinal(index->ops, &last)) != TANDEM_OK ||
+        (err = td_op_store_collections(index->ops, tandem_slice_of(NULL, 0), survey, &batch)) !=
+            TANDEM_OK)
+        goto out;
+    if (batch.target_count) {
+        /* One more than the budget: a visit looks at its entry before it sees that none is left. */
+        batch.entries = malloc(((size_t)operations_max + 1) * sizeof(batch.entries[0]));
+        if (!batch.entries) {
+            err = TANDEM_E_NOMEM;
+            goto out;
+        }
+        if ((err = gather_all(&batch, &lowest)) != TANDEM_OK)
+            goto out;
+    }
+    position = lowest < last ? lowest : last;
+    if (position < index->position)
+        position = index->position;
+    if (batch.target_count && (err = batch_write(&batch, position)) != TANDEM_OK) {
+        td_index_undo(index, err);
+        goto out;
+    }
+    index->position = position;
+    *position_out = position;
+    *current_out = lowest == UINT64_MAX;
+
+out:
+    batch_release(&batch);
+    return err;
+}

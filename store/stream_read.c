@@ -1,0 +1,172 @@
+/*
+ * Reading the index: documents, their streams, the entries of a stream.
+ */
+#include <string.h>
+
+#include "store/stream_state.h"
+
+tandem_err td_stream_index_corrupt(td_stream_index *index, tandem_slice collection,
+                                   uint64_t *count_out, uint64_t *first_out)
+{
+    const td_index_collection *c = td_index_collection_find(index, collection);
+
+    *count_out = c ? c->corrupt : 0;
+    *first_out = c ? c->corrupt_first : 0;
+    return index->failed;
+}
+
+tandem_err td_stream_index_document(td_stream_index *index, tandem_slice collection,
+                                    tandem_slice document, td_document_info *out)
+{
+    const td_index_collection *c = td_index_collection_find(index, collection);
+    td_document_record record;
+    tandem_slice value;
+    td_index_key key;
+    tandem_err err;
+
+    memset(out, 0, sizeof(*out));
+    if ((err = td_index_begin(index)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    if (!c || !td_index_name_fits(document) || document.size == 0)
+        return TANDEM_OK;
+    td_index_key_document(&key, c->id, document);
+    err = td_txn_get(index->txn, TD_INDEX_DOCUMENTS, td_index_key_slice(&key), &value);
+    if (err == TANDEM_E_NOT_FOUND)
+        return TANDEM_OK;
+    if (err || (err = td_document_decode(value, &record)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    *out = record.info;
+    return TANDEM_OK;
+}
+
+/* The end of a call that visits: err is the table's last word, said the visitor's. */
+static tandem_err visited(td_stream_index *index, td_cursor *cursor, tandem_err err,
+                          tandem_err said)
+{
+    td_cursor_free(cursor);
+    if (err < TANDEM_OK)
+        return td_index_outcome(index, err);
+    return said < TANDEM_OK ? said : TANDEM_OK;
+}
+
+tandem_err td_stream_index_documents(td_stream_index *index, tandem_slice collection,
+                                     tandem_slice after, td_visit_document visit, void *context)
+{
+    const td_index_collection *c = td_index_collection_find(index, collection);
+    td_document_record record;
+    tandem_slice key, value;
+    tandem_err err, said = TANDEM_OK;
+    td_cursor *cursor;
+    td_index_key from;
+
+    if ((err = td_index_begin(index)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    if (!c)
+        return TANDEM_OK;
+    if (!td_index_name_fits(after))
+        return TANDEM_E_INVALID;
+    if ((err = td_txn_cursor(index->txn, TD_INDEX_DOCUMENTS, &cursor)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    td_index_key_document(&from, c->id, after);
+    for (err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
+         !err && td_index_key_starts_with(key, tandem_slice_of(from.bytes, 4));
+         err = td_cursor_next(cursor, &key, &value)) {
+        if (tandem_slice_equal(key, td_index_key_slice(&from)))
+            continue;
+        if ((err = td_document_decode(value, &record)) != TANDEM_OK)
+            break;
+        said = visit(context, tandem_slice_of(key.bytes + 4, key.size - 4), &record.info);
+        if (said)
+            break;
+    }
+    return visited(index, cursor, err, said);
+}
+
+tandem_err td_stream_index_streams(td_stream_index *index, tandem_slice collection,
+                                   tandem_slice document, td_visit_stream visit, void *context)
+{
+    const td_index_collection *c = td_index_collection_find(index, collection);
+    td_stream_record record;
+    tandem_slice key, value;
+    tandem_err err, said = TANDEM_OK;
+    td_cursor *cursor;
+    td_index_key prefix;
+
+    if ((err = td_index_begin(index)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    if (!c || !td_index_name_fits(document))
+        return TANDEM_OK;
+    if ((err = td_txn_cursor(index->txn, TD_INDEX_STREAMS, &cursor)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    td_index_key_document(&prefix, c->id, document);
+    td_index_key_end_name(&prefix);
+    for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
+         !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
+         err = td_cursor_next(cursor, &key, &value)) {
+        const uint8_t *branch = key.bytes + prefix.size, *end = key.bytes + key.size;
+        const uint8_t *zero = branch < end ? memchr(branch, 0, (size_t)(end - branch)) : NULL;
+
+        if (!zero) {
+            err = TANDEM_E_CORRUPT;
+            break;
+        }
+        if (zero == branch)
+            continue;
+        if ((err = td_stream_decode(value, &record)) != TANDEM_OK)
+            break;
+        said = visit(context, tandem_slice_of(branch, (size_t)(zero - branch)),
+                     tandem_slice_of(zero + 1, (size_t)(end - zero - 1)), record.count);
+        if (said)
+            break;
+    }
+    return visited(index, cursor, err, said);
+}
+
+tandem_err td_stream_index_count(td_stream_index *index, tandem_slice collection,
+                                 tandem_slice document, tandem_slice branch, tandem_slice scope,
+                                 uint64_t *out)
+{
+    td_stream_record record;
+    td_index_key key;
+    tandem_err err = td_index_stream_get(index, collection, document, branch, scope, &key, &record);
+
+    if (err && err != TANDEM_E_NOT_FOUND)
+        return td_index_outcome(index, err);
+    *out = err ? 0 : record.count;
+    return TANDEM_OK;
+}
+
+tandem_err td_stream_index_entries(td_stream_index *index, tandem_slice collection,
+                                   tandem_slice document, tandem_slice branch, tandem_slice scope,
+                                   const td_place *after, td_visit_entry visit, void *context)
+{
+    tandem_err err, said = TANDEM_OK;
+    td_stream_record record;
+    tandem_slice key, value;
+    td_cursor *cursor;
+    td_index_key from;
+
+    err = td_index_stream_get(index, collection, document, branch, scope, &from, &record);
+    if (err == TANDEM_E_NOT_FOUND)
+        return TANDEM_OK;
+    if (err || (err = td_txn_cursor(index->txn, TD_INDEX_ENTRIES, &cursor)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    td_index_key_place(&from, record.id, after);
+    for (err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
+         !err && td_index_key_starts_with(key, tandem_slice_of(from.bytes, TD_INDEX_NUMBER_BYTES));
+         err = td_cursor_next(cursor, &key, &value)) {
+        td_place place;
+
+        if (tandem_slice_equal(key, td_index_key_slice(&from)))
+            continue;
+        if (key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 8) {
+            err = TANDEM_E_CORRUPT;
+            break;
+        }
+        place = td_place_of_key(key);
+        said = visit(context, &place, td_get_u64(value.bytes));
+        if (said)
+            break;
+    }
+    return visited(index, cursor, err, said);
+}

@@ -1,0 +1,215 @@
+#include "store/stream_records.h"
+
+#include <assert.h>
+#include <string.h>
+
+const char *const td_stream_index_tables[] = {"meta",    "progress", "documents",
+                                              "streams", "entries",  "snapshots"};
+const unsigned td_stream_index_table_count = TD_INDEX_TABLE_COUNT;
+
+_Static_assert(sizeof(td_stream_index_tables) / sizeof(td_stream_index_tables[0]) ==
+                   TD_INDEX_TABLE_COUNT,
+               "every table has a name");
+_Static_assert(4 + 3 * TANDEM_NAME_BYTES_MAX + 2 <= TD_STORE_KEY_BYTES_MAX, "names fit a key");
+
+/* ---- Keys ---- */
+
+bool td_index_name_fits(tandem_slice name)
+{
+    return name.size <= TANDEM_NAME_BYTES_MAX &&
+           (name.size == 0 || !memchr(name.bytes, 0, name.size));
+}
+
+bool td_scope_is_lifecycle(tandem_slice scope)
+{
+    return tandem_slice_equal(scope, tandem_slice_text(TD_SCOPE_DOCUMENT));
+}
+
+static void key_add(td_index_key *key, const void *bytes, size_t size)
+{
+    assert(key->size + size <= sizeof(key->bytes));
+    if (size)
+        memcpy(key->bytes + key->size, bytes, size);
+    key->size += size;
+}
+
+void td_index_key_copy(td_index_key *key, tandem_slice bytes)
+{
+    key->size = 0;
+    key_add(key, bytes.bytes, bytes.size);
+}
+
+void td_index_key_document(td_index_key *key, uint32_t collection, tandem_slice document)
+{
+    td_put_u32(key->bytes, collection);
+    key->size = 4;
+    key_add(key, document.bytes, document.size);
+}
+
+void td_index_key_end_name(td_index_key *key)
+{
+    key_add(key, "", 1);
+}
+
+void td_index_key_stream(td_index_key *key, uint32_t collection, tandem_slice document,
+                         tandem_slice branch, tandem_slice scope)
+{
+    td_index_key_document(key, collection, document);
+    td_index_key_end_name(key);
+    if (!td_scope_is_lifecycle(scope))
+        key_add(key, branch.bytes, branch.size);
+    td_index_key_end_name(key);
+    key_add(key, scope.bytes, scope.size);
+}
+
+void td_index_key_number(td_index_key *key, uint64_t stream)
+{
+    td_put_u64(key->bytes, stream);
+    key->size = TD_INDEX_NUMBER_BYTES;
+}
+
+void td_index_key_place(td_index_key *key, uint64_t stream, const td_place *place)
+{
+    td_index_key_number(key, stream);
+    key_add(key, place->bytes, sizeof(place->bytes));
+}
+
+bool td_index_key_starts_with(tandem_slice key, tandem_slice prefix)
+{
+    return key.size >= prefix.size && memcmp(key.bytes, prefix.bytes, prefix.size) == 0;
+}
+
+/* ---- Places ---- */
+
+const td_place td_place_zero;
+
+int td_place_compare(const td_place *a, const td_place *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof(a->bytes));
+}
+
+td_place td_place_of(const td_operation *operation)
+{
+    td_place place;
+
+    td_put_u64(place.bytes, operation->hlc);
+    memcpy(place.bytes + 8, operation->origin, TANDEM_ORIGIN_BYTES);
+    td_put_u64(place.bytes + 8 + TANDEM_ORIGIN_BYTES, operation->seq);
+    memcpy(place.bytes + 16 + TANDEM_ORIGIN_BYTES, operation->hash, 16);
+    return place;
+}
+
+td_place td_place_of_key(tandem_slice key)
+{
+    td_place place;
+
+    assert(key.size == TD_INDEX_PLACE_KEY_BYTES);
+    memcpy(place.bytes, key.bytes + TD_INDEX_NUMBER_BYTES, sizeof(place.bytes));
+    return place;
+}
+
+/* ---- Records ---- */
+
+void td_model_name_set(td_model_name *name, tandem_slice model)
+{
+    assert(model.size <= TANDEM_NAME_BYTES_MAX);
+    name->size = (uint8_t)model.size;
+    if (model.size)
+        memcpy(name->bytes, model.bytes, model.size);
+}
+
+static size_t model_encode(uint8_t *out, tandem_slice model)
+{
+    out[0] = (uint8_t)model.size;
+    if (model.size)
+        memcpy(out + 1, model.bytes, model.size);
+    return 1 + model.size;
+}
+
+static bool model_decode(tandem_slice *value, td_model_name *out)
+{
+    if (value->size < 1 || value->bytes[0] > TANDEM_NAME_BYTES_MAX ||
+        value->size < 1 + (size_t)value->bytes[0])
+        return false;
+    td_model_name_set(out, tandem_slice_of(value->bytes + 1, value->bytes[0]));
+    value->bytes += 1 + out->size;
+    value->size -= 1 + (size_t)out->size;
+    return true;
+}
+
+size_t td_document_encode(const td_document_record *record,
+                          uint8_t out[TD_DOCUMENT_RECORD_BYTES_MAX])
+{
+    const td_document_info *info = &record->info;
+    uint8_t *at = out;
+
+    *at++ = (uint8_t)(info->created | info->deleted << 1);
+    td_put_u64(at, info->operations);
+    td_put_u64(at + 8, info->last_ordinal);
+    td_put_u64(at + 16, info->last_seq);
+    memcpy(at + 24, info->last_origin, TANDEM_ORIGIN_BYTES);
+    at += 24 + TANDEM_ORIGIN_BYTES;
+    memcpy(at, info->epoch.bytes, sizeof(info->epoch.bytes));
+    at += sizeof(info->epoch.bytes);
+    at += model_encode(at, tandem_slice_text(info->model));
+    at += model_encode(at, td_model_name_slice(&record->least));
+    at += model_encode(at, td_model_name_slice(&record->greatest));
+    return (size_t)(at - out);
+}
+
+tandem_err td_document_decode(tandem_slice value, td_document_record *record)
+{
+    td_document_info *info = &record->info;
+    const uint8_t *at = value.bytes;
+    td_model_name model;
+    tandem_slice name;
+
+    memset(record, 0, sizeof(*record));
+    if (value.size < TD_DOCUMENT_RECORD_BYTES_FIXED || at[0] > 3)
+        return TANDEM_E_CORRUPT;
+    info->known = true;
+    info->created = at[0] & 1;
+    info->deleted = at[0] & 2;
+    info->operations = td_get_u64(at + 1);
+    info->last_ordinal = td_get_u64(at + 9);
+    info->last_seq = td_get_u64(at + 17);
+    memcpy(info->last_origin, at + 25, TANDEM_ORIGIN_BYTES);
+    memcpy(info->epoch.bytes, at + 25 + TANDEM_ORIGIN_BYTES, sizeof(info->epoch.bytes));
+    value.bytes += TD_DOCUMENT_RECORD_BYTES_FIXED;
+    value.size -= TD_DOCUMENT_RECORD_BYTES_FIXED;
+    if (!model_decode(&value, &model) || !model_decode(&value, &record->least) ||
+        !model_decode(&value, &record->greatest) || value.size)
+        return TANDEM_E_CORRUPT;
+    memcpy(info->model, model.bytes, model.size);
+    info->model[model.size] = '\0';
+    name = td_model_name_slice(&model);
+    info->conflict = info->created &&
+                     (!tandem_slice_equal(name, td_model_name_slice(&record->least)) ||
+                      !tandem_slice_equal(name, td_model_name_slice(&record->greatest)));
+    return TANDEM_OK;
+}
+
+size_t td_stream_encode(const td_stream_record *record, uint8_t out[TD_STREAM_RECORD_BYTES_MAX])
+{
+    td_put_u64(out, record->id);
+    td_put_u64(out + 8, record->count);
+    out[16] = record->marked;
+    if (!record->marked)
+        return 17;
+    memcpy(out + 17, record->mark.bytes, sizeof(record->mark.bytes));
+    return TD_STREAM_RECORD_BYTES_MAX;
+}
+
+tandem_err td_stream_decode(tandem_slice value, td_stream_record *record)
+{
+    memset(record, 0, sizeof(*record));
+    if (value.size < 17 || value.bytes[16] > 1 ||
+        value.size != (value.bytes[16] ? (size_t)TD_STREAM_RECORD_BYTES_MAX : 17))
+        return TANDEM_E_CORRUPT;
+    record->id = td_get_u64(value.bytes);
+    record->count = td_get_u64(value.bytes + 8);
+    record->marked = value.bytes[16];
+    if (record->marked)
+        memcpy(record->mark.bytes, value.bytes + 17, sizeof(record->mark.bytes));
+    return TANDEM_OK;
+}

@@ -1,0 +1,128 @@
+/*
+ * The keys and records of the stream index's tables, and the order of places in them: pure
+ * functions. Private to the files of the index.
+ *
+ * A collection gets a local number, a stream another one, so that no key is longer than LMDB takes
+ * and entries of one stream stand together in total order:
+ *
+ *   meta       name -> u64 (version, position, next_stream, next_collection), or the reactor's id
+ *   progress   collection -> number u32, last indexed ordinal u64, corrupt records u64, first u64
+ *   documents  number, document -> info
+ *   streams    number, document, 0, branch, 0, scope -> stream u64, count u64, mark
+ *   entries    stream u64, place -> ordinal u64 (lifecycle: and what it does to which model)
+ *   snapshots  stream u64, place -> folded u64, model version u32, XXH3 u64, bytes
+ *
+ * Names hold no zero byte, so key order is byte order of (document, branch, scope). The lifecycle
+ * stream has an empty branch, which no name is.
+ *
+ * The mark of a stream is a place after which none of its snapshots lies, and of the lifecycle
+ * stream its last place: what arrives late is told by one comparison, without a look at the tables.
+ *
+ * Documents and streams are encoded and decoded here. The rest stands where it is put: meta and
+ * progress in stream_index.c, entries in stream_batch.c, snapshots in stream_snapshots.c.
+ *
+ * Ownership: what is decoded is a copy; a slice of a key or of a name borrows it.
+ * Errors: TANDEM_E_CORRUPT for bytes that are no such record.
+ * Threads: any.
+ */
+#ifndef TANDEM_STORE_STREAM_RECORDS_H
+#define TANDEM_STORE_STREAM_RECORDS_H
+
+#include "store/stream_index.h"
+
+/* In the order of td_stream_index_tables. */
+enum {
+    TD_INDEX_META,
+    TD_INDEX_PROGRESS,
+    TD_INDEX_DOCUMENTS,
+    TD_INDEX_STREAMS,
+    TD_INDEX_ENTRIES,
+    TD_INDEX_SNAPSHOTS,
+    TD_INDEX_TABLE_COUNT,
+};
+
+enum {
+    TD_INDEX_NUMBER_BYTES = 8, /* the number of a stream, in front of its entries and snapshots */
+    TD_INDEX_PLACE_KEY_BYTES = TD_INDEX_NUMBER_BYTES + (int)sizeof(td_place),
+    TD_STREAM_RECORD_BYTES_MAX = 8 + 8 + 1 + (int)sizeof(td_place),
+    TD_DOCUMENT_RECORD_BYTES_FIXED = 1 + 8 + 8 + 8 + TANDEM_ORIGIN_BYTES + (int)sizeof(td_place),
+    TD_DOCUMENT_RECORD_BYTES_MAX =
+        TD_DOCUMENT_RECORD_BYTES_FIXED + 3 * (1 + TANDEM_NAME_BYTES_MAX),
+};
+
+/* ---- Keys ---- */
+
+typedef struct td_index_key {
+    size_t size;
+    uint8_t bytes[TD_STORE_KEY_BYTES_MAX];
+} td_index_key;
+
+static inline tandem_slice td_index_key_slice(const td_index_key *key)
+{
+    return tandem_slice_of(key->bytes, key->size);
+}
+
+/* Can it be in a key? The empty name can. Asked before a caller's names are made a key. */
+bool td_index_name_fits(tandem_slice name);
+/* The operations whose scope this is make the lifecycle stream. */
+bool td_scope_is_lifecycle(tandem_slice scope);
+
+/* Each sets key; names must fit. For the lifecycle's scope the branch is ignored. */
+void td_index_key_copy(td_index_key *key, tandem_slice bytes);
+void td_index_key_document(td_index_key *key, uint32_t collection, tandem_slice document);
+void td_index_key_stream(td_index_key *key, uint32_t collection, tandem_slice document,
+                         tandem_slice branch, tandem_slice scope);
+/* What the keys of a stream's entries and snapshots begin with. */
+void td_index_key_number(td_index_key *key, uint64_t stream);
+void td_index_key_place(td_index_key *key, uint64_t stream, const td_place *place);
+
+/* Make a document's key what the keys of its streams begin with. */
+void td_index_key_end_name(td_index_key *key);
+
+bool td_index_key_starts_with(tandem_slice key, tandem_slice prefix);
+
+/* ---- Places ---- */
+
+extern const td_place td_place_zero; /* before everything */
+
+/* Less than, equal to, greater than zero. */
+int td_place_compare(const td_place *a, const td_place *b);
+td_place td_place_of(const td_operation *operation);
+/* Of an entry or a snapshot, by its key of TD_INDEX_PLACE_KEY_BYTES. */
+td_place td_place_of_key(tandem_slice key);
+
+/* ---- Records ---- */
+
+typedef struct td_model_name {
+    uint8_t size;
+    uint8_t bytes[TANDEM_NAME_BYTES_MAX];
+} td_model_name;
+
+void td_model_name_set(td_model_name *name, tandem_slice model);
+static inline tandem_slice td_model_name_slice(const td_model_name *name)
+{
+    return tandem_slice_of(name->bytes, name->size);
+}
+
+typedef struct td_document_record {
+    td_document_info info;
+    /* The least and the greatest model name of its operations: they tell, whatever came first,
+     * whether any is another than the document's. */
+    td_model_name least, greatest;
+} td_document_record;
+
+typedef struct td_stream_record {
+    uint64_t id;
+    uint64_t count;
+    bool marked;
+    td_place mark;
+} td_stream_record;
+
+/* Return the size of what was written to out. info.known and info.conflict are derived. */
+size_t td_document_encode(const td_document_record *record,
+                          uint8_t out[TD_DOCUMENT_RECORD_BYTES_MAX]);
+tandem_err td_document_decode(tandem_slice value, td_document_record *record);
+size_t td_stream_encode(const td_stream_record *record, uint8_t out[TD_STREAM_RECORD_BYTES_MAX]);
+tandem_err td_stream_decode(tandem_slice value, td_stream_record *record);
+
+#endif

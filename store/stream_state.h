@@ -1,0 +1,84 @@
+/*
+ * What the files of the stream index share: the index itself, its one transaction, what happens
+ * when that fails, and the single records that more than one of them gets and puts. Private to
+ * stream_index.c (open, commit, failure), stream_batch.c (indexing), stream_read.c (reading) and
+ * stream_snapshots.c.
+ *
+ * A public call works like this: td_index_begin(), then gets and puts; a reading call answers
+ * through td_index_outcome(), a changing one that fails half way through td_index_undo().
+ *
+ * Ownership: the index owns everything here but env and ops; a collection lives until the index is
+ * freed or a change is undone, when all of them are read again.
+ * Errors: those of store/store.h, and TANDEM_E_CORRUPT for records that cannot be read.
+ * Threads: one thread at a time, as with the public calls.
+ */
+#ifndef TANDEM_STORE_STREAM_STATE_H
+#define TANDEM_STORE_STREAM_STATE_H
+
+#include "store/hash_table.h"
+#include "store/stream_records.h"
+
+/* A collection that the index knows; all of them are in memory. */
+typedef struct td_index_collection {
+    UT_hash_handle hh;
+    uint32_t id;
+    uint64_t progress; /* its last indexed ordinal */
+    uint64_t corrupt;  /* records passed over, and the ordinal of the first */
+    uint64_t corrupt_first;
+    size_t size;
+    char name[];
+} td_index_collection;
+
+struct td_stream_index {
+    tandem_env *env;
+    td_store *store;
+    td_op_store *ops;
+    td_txn *txn;
+    bool changed; /* something was put in txn */
+    uint32_t dirty;
+    tandem_err failed;
+    td_index_collection *collections;
+    uint32_t next_collection;
+    uint64_t next_stream;
+    uint64_t position;
+    uint64_t indexed;
+    uint64_t corrupt;
+};
+
+/* ---- The transaction ---- */
+
+/* Have one open, or the error that made the index unusable. */
+tandem_err td_index_begin(td_stream_index *index);
+/* Within it. */
+tandem_err td_index_put(td_stream_index *index, unsigned table, tandem_slice key,
+                        tandem_slice value);
+tandem_err td_index_del(td_stream_index *index, unsigned table, tandem_slice key);
+/* A change failed half way: go back to the last commit. Returns err. */
+tandem_err td_index_undo(td_stream_index *index, tandem_err err);
+/* The outcome of a reading call: what cannot be read makes the index unusable. Returns err. */
+tandem_err td_index_outcome(td_stream_index *index, tandem_err err);
+
+/* ---- Collections and positions ---- */
+
+/* NULL if the index does not know it; name may be anything. */
+td_index_collection *td_index_collection_find(const td_stream_index *index, tandem_slice name);
+/* In memory only: td_index_progress_put() writes it. TANDEM_E_NOMEM. */
+tandem_err td_index_collection_add(td_stream_index *index, tandem_slice name, uint32_t id,
+                                   td_index_collection **out);
+tandem_err td_index_progress_put(td_stream_index *index, const td_index_collection *c);
+/* Write position and the next free numbers. */
+tandem_err td_index_meta_put(td_stream_index *index);
+
+/* ---- Streams ---- */
+
+/* Begins. TANDEM_E_NOT_FOUND if there is no such stream. key_out receives its key. */
+tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
+                               tandem_slice document, tandem_slice branch, tandem_slice scope,
+                               td_index_key *key_out, td_stream_record *out);
+tandem_err td_index_stream_put(td_stream_index *index, tandem_slice key,
+                               const td_stream_record *record);
+/* Drop a stream's snapshots at place and after it, and set its mark anew, in record alone. */
+tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *record,
+                                   const td_place *place);
+
+#endif
