@@ -200,12 +200,11 @@ static bool is_network(tandem_err err)
            err == TANDEM_E_CHANNEL_NETWORK;
 }
 
-/* Was this session no success? A peer that ends each one as soon as it has begun would else be
- * dialed again and again without backoff. */
-static bool was_refused(const tandem_channel *channel, tandem_err err, uint64_t now_ms)
+/* Was this session no success, though HELLO was exchanged? A peer that ends each one as soon as it
+ * has begun, whatever it says of it, would else be dialed again and again without backoff. */
+static bool was_cut_short(const tandem_channel *channel, uint64_t now_ms)
 {
-    return channel->settled && err < 0 && !is_network(err) && err != TANDEM_E_DUPLICATE_SESSION &&
-           now_ms < channel->settled_ms + TD_SESSION_HEARTBEAT_MS;
+    return channel->settled && now_ms < channel->settled_ms + TD_SESSION_HEARTBEAT_MS;
 }
 
 static void schedule_retry(tandem_channel *channel, tandem_err err)
@@ -213,7 +212,7 @@ static void schedule_retry(tandem_channel *channel, tandem_err err)
     uint64_t now_ms = td_env_monotonic_ms(channel->config.env);
     uint64_t floor_ms = channel->retry_floor_ms;
 
-    if (was_refused(channel, err, now_ms))
+    if (was_cut_short(channel, now_ms))
         channel->retry.attempts = channel->attempts;
     channel->settled = false;
     if (is_final(err) && floor_ms < BLOCKED_RETRY_MS)

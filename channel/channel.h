@@ -62,7 +62,7 @@ tandem_err td_channel_accept(tandem_channel *channel, td_link *link,
                              const td_connection_events **events_out, void **context_out);
 /* The network may be back: retry now. */
 void td_channel_poke(tandem_channel *channel);
-/* Do not retry before this (monotonic ms): what the peer asked for. */
+/* Let the next retry wait at least so long: what the peer asked for. */
 void td_channel_retry_floor(tandem_channel *channel, uint64_t delay_ms);
 
 tandem_mailbox *td_channel_inbox(tandem_channel *channel);

@@ -38,7 +38,8 @@ struct td_session {
     uint64_t next_job; /* the number that the next job must have */
     td_delivery *deliveries, **deliveries_end;
     uint64_t deliveries_bytes; /* of operations */
-    uint64_t done;
+    uint64_t done;   /* finished up to here */
+    uint64_t acked;  /* and told so */
     bool ack_pending;
     td_wire_exception *exceptions;
     uint32_t exception_count, exception_capacity;
@@ -332,6 +333,7 @@ static void next_ack(td_session *session, tandem_writer *out)
     if (session->exception_count)
         memmove(session->exceptions, session->exceptions + count,
                 session->exception_count * sizeof(*session->exceptions));
+    session->acked = done;
     session->ack_pending = !all;
 }
 
@@ -538,11 +540,12 @@ static tandem_err open_inbox_handle(td_session *session, td_delivery *delivery, 
 
 /*
  * Does the delivery so far respect the window? By what came, not by the inbox: what is no operation
- * has no handle there, and takes memory all the same.
+ * has no handle there, and takes memory all the same. And until it was acknowledged, not until it was
+ * executed: what a peer that does not read has to be told would grow without end.
  */
 static bool fits_window(const td_session *session, const td_delivery *delivery)
 {
-    uint64_t jobs = session->next_job - 1 - session->done + delivery->count;
+    uint64_t jobs = session->next_job - 1 - session->acked + delivery->count;
 
     return jobs <= 1 || (jobs <= tandem_mailbox_window_jobs(session->inbox) &&
                          session->deliveries_bytes + delivery->operation_bytes <=

@@ -1147,6 +1147,7 @@ static void garbage_counts_against_the_window(void **state)
     for (uint64_t i = 1; i <= WINDOW_JOBS; i++)
         assert_int_equal(TANDEM_OK, say_jobs(f, side, i, 1, 0, tandem_slice_of(junk, 0)));
     give_back(side, 0, NULL);
+    assert_int_equal(TD_WIRE_ACK, next_of(f, side).type);
     assert_int_equal(TANDEM_OK,
                      say_jobs(f, side, WINDOW_JOBS + 1, 1, 0, tandem_slice_of(junk, 1)));
     assert_int_equal(TANDEM_E_PROTOCOL,
@@ -1711,6 +1712,30 @@ static void many_exceptions_are_said_in_more_than_one_ack(void **state)
     assert_true(td_session_is_open(f->a.session));
 }
 
+/* A peer that does not read could else have ever more refusals kept for it. */
+static void a_job_takes_of_the_window_until_its_ack_is_out(void **state)
+{
+    static const tandem_err errs[WINDOW_JOBS] = {[0] = TANDEM_E_PREDECESSOR};
+    struct fixture *f = *state;
+    struct side *side = alone(f);
+
+    assert_int_equal(TANDEM_OK, say_jobs(f, side, 1, WINDOW_JOBS, 10, no_garbage));
+    give_back(side, 0, errs);
+    assert_int_equal(0, tandem_mailbox_jobs(side->inbox));
+    assert_int_equal(TANDEM_E_PROTOCOL, say_jobs(f, side, WINDOW_JOBS + 1, 1, 10, no_garbage));
+    side_end(side);
+    give_all_back(side);
+    side_begin(side);
+    f->number = 1;
+
+    alone(f);
+    assert_int_equal(TANDEM_OK, say_jobs(f, side, 1, WINDOW_JOBS, 10, no_garbage));
+    give_back(side, side->delivered, errs);
+    assert_int_equal(TD_WIRE_ACK, next_of(f, side).type);
+    assert_int_equal(TANDEM_OK,
+                     say_jobs(f, side, WINDOW_JOBS + 1, WINDOW_JOBS, 10, no_garbage));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open, fixture_free)
 
 int main(void)
@@ -1767,6 +1792,7 @@ int main(void)
         TEST(a_handle_that_its_owner_failed_is_not_sent_and_no_ack_revives_it),
         TEST(a_handle_that_was_taken_out_in_flight_is_not_missed),
         TEST(many_exceptions_are_said_in_more_than_one_ack),
+        TEST(a_job_takes_of_the_window_until_its_ack_is_out),
     };
 
     return cmocka_run_group_tests_name("session", tests, NULL, NULL);
