@@ -80,7 +80,8 @@ TANDEM_API tandem_err tandem_harness_crash(tandem_harness *harness, const char *
 /* Open it again on the disk it left. */
 TANDEM_API tandem_err tandem_harness_restart(tandem_harness *harness, const char *name);
 
-/* Do one thing; false if there is nothing to do, not even to wait for. */
+/* Do the next thing: a message, a timer, or let time pass up to it. False if there is none, which
+ * only a harness without running reactors comes to: they have timers. */
 TANDEM_API bool tandem_harness_step(tandem_harness *harness);
 /* Let virtual time pass. */
 TANDEM_API void tandem_harness_run(tandem_harness *harness, uint64_t duration_ms);

@@ -412,6 +412,8 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
 
     if (!td_collection_name_valid(entry->name))
         return TANDEM_OK; /* reserved */
+    if (entry->has_filter)
+        return TANDEM_OK; /* of a partial replica: what it holds is not to be taken for the whole */
     if ((err = td_peer_collection(peer, entry->name, &collection)) != TANDEM_OK ||
         (!collection && (err = td_coverage_collection(&peer->coverage, entry->name,
                                                       &collection)) != TANDEM_OK))
