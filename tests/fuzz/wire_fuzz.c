@@ -35,7 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 #define ALLOCATOR_OF_SANITIZER 1
 #endif
 
-static unsigned long allocations;
+/* Of this thread: the fuzzer has one of its own that watches its memory. */
+static _Thread_local unsigned long allocations;
 
 #ifdef ALLOCATOR_OF_SANITIZER
 /* Declared here: not every compiler that has the sanitizer brings its header. */
