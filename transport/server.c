@@ -81,11 +81,12 @@ int td_server_judge(const td_listener *listener, struct lws *wsi)
 
 /* ---- Accepting ---- */
 
+/* libuv calls back for what was closed last first: the listener may be gone already. */
 static void on_peer_freed(uv_handle_t *handle)
 {
-    td_listener *listener = handle->data;
+    td_network *network = handle->data;
 
-    listener->network->handles--;
+    network->handles--;
     free(handle);
 }
 
@@ -125,7 +126,7 @@ static void on_incoming(uv_stream_t *stream, int status)
     if (status != 0 || !(peer = malloc(sizeof(*peer))))
         return;
     uv_tcp_init(listener->network->loop, peer);
-    peer->data = listener;
+    peer->data = listener->network;
     listener->network->handles++;
     /* libuv knows what to do when descriptors run out; then the socket moves on. */
     if (uv_accept(stream, (uv_stream_t *)peer) == 0 && uv_tcp_nodelay(peer, 1) == 0 &&
