@@ -30,6 +30,11 @@ void td_clock_observe(td_clock *clock, uint64_t hlc)
         ;
 }
 
+void td_clock_reset(td_clock *clock)
+{
+    atomic_store(&clock->last, td_hlc_of_ms(td_env_wall_ms(clock->env)));
+}
+
 uint64_t td_clock_read(td_clock *clock)
 {
     td_clock_observe(clock, td_hlc_of_ms(td_env_wall_ms(clock->env)));

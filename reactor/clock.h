@@ -28,6 +28,8 @@ void td_clock_init(td_clock *clock, tandem_env *env, uint64_t high_water);
 uint64_t td_clock_tick(td_clock *clock);
 /* Move past a timestamp received. The caller has checked that it is not too far ahead. */
 void td_clock_observe(td_clock *clock, uint64_t hlc);
+/* Begin again from the wall clock, lower though it may be: for a new origin only. */
+void td_clock_reset(td_clock *clock);
 /* The time now: no later tick is at or below it, even if the wall clock steps back meanwhile. */
 uint64_t td_clock_read(td_clock *clock);
 

@@ -10,7 +10,8 @@ enum { COMMITTED = 1, CALL };
 struct tandem_subscription {
     td_event_bus *bus;
     td_subscription *next;
-    void (*committed)(void *, uint64_t position);
+    void (*committed)(void *, uint64_t position); /* this, or … */
+    void (*happened)(void *, const tandem_event *event);
     void *context;
     bool gone; /* unsubscribed from within a dispatch: freed at its end */
 };
@@ -21,6 +22,9 @@ struct td_event_bus {
     atomic_bool posted;
     td_message message;
     uint64_t told; /* the loop's */
+    pthread_mutex_t event_lock; /* held for a copy only: tellers do not wait for callbacks */
+    tandem_event events[TANDEM_EVENT_KINDS + 1];
+    uint64_t events_told[TANDEM_EVENT_KINDS + 1]; /* the loop's */
     /* Held during a dispatch, so that unsubscribing elsewhere waits for the callback's end. */
     pthread_mutex_t lock;
     bool dispatching;
@@ -41,21 +45,42 @@ static void sweep(td_event_bus *bus)
     }
 }
 
-static void dispatch(td_event_bus *bus)
+static void dispatch_position(td_event_bus *bus)
 {
-    uint64_t position;
+    uint64_t position = atomic_load(&bus->position);
 
-    /* Before the load: a commit that comes now posts again, and is seen either way. */
-    atomic_store(&bus->posted, false);
-    position = atomic_load(&bus->position);
     if (position == bus->told)
         return;
     bus->told = position;
+    for (td_subscription *s = bus->subscriptions; s; s = s->next)
+        if (!s->gone && s->committed)
+            s->committed(s->context, position);
+}
+
+static void dispatch_event(td_event_bus *bus, unsigned kind)
+{
+    tandem_event event;
+
+    pthread_mutex_lock(&bus->event_lock);
+    event = bus->events[kind];
+    pthread_mutex_unlock(&bus->event_lock);
+    if (event.count == bus->events_told[kind])
+        return;
+    bus->events_told[kind] = event.count;
+    for (td_subscription *s = bus->subscriptions; s; s = s->next)
+        if (!s->gone && s->happened)
+            s->happened(s->context, &event);
+}
+
+static void dispatch(td_event_bus *bus)
+{
+    /* Before the looks: what comes now posts again, and is seen either way. */
+    atomic_store(&bus->posted, false);
     pthread_mutex_lock(&bus->lock);
     bus->dispatching = true;
-    for (td_subscription *s = bus->subscriptions; s; s = s->next)
-        if (!s->gone)
-            s->committed(s->context, position);
+    dispatch_position(bus);
+    for (unsigned kind = 1; kind <= TANDEM_EVENT_KINDS; kind++)
+        dispatch_event(bus, kind);
     bus->dispatching = false;
     sweep(bus);
     pthread_mutex_unlock(&bus->lock);
@@ -86,6 +111,7 @@ tandem_err td_event_bus_open(td_host *loop, td_event_bus **out)
     if (!bus)
         return TANDEM_E_NOMEM;
     pthread_mutex_init(&bus->lock, NULL);
+    pthread_mutex_init(&bus->event_lock, NULL);
     bus->message.kind = COMMITTED;
     bus->message.drop = drop_nothing;
     if ((err = td_actor_open(loop, &bus_ops, bus, &bus->actor)) != TANDEM_OK) {
@@ -108,27 +134,54 @@ void td_event_bus_free(td_event_bus *bus)
         bus->subscriptions = next;
     }
     pthread_mutex_destroy(&bus->lock);
+    pthread_mutex_destroy(&bus->event_lock);
     free(bus);
+}
+
+static void post(td_event_bus *bus)
+{
+    if (!atomic_exchange(&bus->posted, true))
+        td_actor_post(bus->actor, &bus->message);
 }
 
 void td_event_bus_committed(td_event_bus *bus, uint64_t position)
 {
     atomic_store(&bus->position, position);
-    if (!atomic_exchange(&bus->posted, true))
-        td_actor_post(bus->actor, &bus->message);
+    post(bus);
 }
 
-tandem_err td_event_bus_subscribe(td_event_bus *bus, void (*committed)(void *, uint64_t position),
-                                  void *context, td_subscription **out)
+void td_event_bus_tell(td_event_bus *bus, const tandem_event *event)
+{
+    tandem_event *slot = &bus->events[event->kind];
+    uint64_t count;
+
+    pthread_mutex_lock(&bus->event_lock);
+    count = slot->count + 1;
+    *slot = *event;
+    slot->count = count;
+    pthread_mutex_unlock(&bus->event_lock);
+    post(bus);
+}
+
+uint64_t td_event_bus_count(td_event_bus *bus, tandem_event_kind kind)
+{
+    uint64_t count;
+
+    pthread_mutex_lock(&bus->event_lock);
+    count = bus->events[kind].count;
+    pthread_mutex_unlock(&bus->event_lock);
+    return count;
+}
+
+static tandem_err subscribe(td_event_bus *bus, const td_subscription *wanted, td_subscription **out)
 {
     td_subscription *subscription = calloc(1, sizeof(*subscription));
     bool inside = td_host_is_current(td_actor_host(bus->actor)) && bus->dispatching;
 
     if (!subscription)
         return TANDEM_E_NOMEM;
+    *subscription = *wanted;
     subscription->bus = bus;
-    subscription->committed = committed;
-    subscription->context = context;
     if (!inside)
         pthread_mutex_lock(&bus->lock);
     subscription->next = bus->subscriptions;
@@ -137,6 +190,19 @@ tandem_err td_event_bus_subscribe(td_event_bus *bus, void (*committed)(void *, u
         pthread_mutex_unlock(&bus->lock);
     *out = subscription;
     return TANDEM_OK;
+}
+
+tandem_err td_event_bus_subscribe(td_event_bus *bus, void (*committed)(void *, uint64_t position),
+                                  void *context, td_subscription **out)
+{
+    return subscribe(bus, &(td_subscription){.committed = committed, .context = context}, out);
+}
+
+tandem_err td_event_bus_watch(td_event_bus *bus,
+                              void (*happened)(void *, const tandem_event *event), void *context,
+                              td_subscription **out)
+{
+    return subscribe(bus, &(td_subscription){.happened = happened, .context = context}, out);
 }
 
 void td_event_bus_unsubscribe(td_subscription *subscription)

@@ -1,9 +1,9 @@
 /*
- * The event bus: tells whoever subscribed how far the store is committed, and runs what other actors
- * want done on the loop.
+ * The event bus: tells whoever subscribed how far the store is committed and what else happened, and
+ * runs what other actors want done on the loop.
  *
- * An event is a position, the newer replacing the older: there is one pending event at most, however
- * fast the executor commits and however slow a subscriber is.
+ * A commit is a position, the newer replacing the older, and so are the events of each kind: one of
+ * each is pending at most, however fast the executor is and however slow a subscriber.
  *
  * Threads: callbacks run on the loop host; all calls from any thread. After td_event_bus_unsubscribe
  * returns the callback does not run.
@@ -12,6 +12,7 @@
 #define TANDEM_REACTOR_EVENT_BUS_H
 
 #include "reactor/actor.h"
+#include "reactor/event.h"
 
 typedef struct td_event_bus td_event_bus;
 typedef struct tandem_subscription td_subscription;
@@ -21,9 +22,16 @@ tandem_err td_event_bus_open(td_host *loop, td_event_bus **out);
 void td_event_bus_free(td_event_bus *bus);
 
 void td_event_bus_committed(td_event_bus *bus, uint64_t position);
+/* The bus counts it: event->count is not looked at. */
+void td_event_bus_tell(td_event_bus *bus, const tandem_event *event);
+/* How many of a kind there were. */
+uint64_t td_event_bus_count(td_event_bus *bus, tandem_event_kind kind);
 
 tandem_err td_event_bus_subscribe(td_event_bus *bus, void (*committed)(void *, uint64_t position),
                                   void *context, td_subscription **out);
+tandem_err td_event_bus_watch(td_event_bus *bus,
+                              void (*happened)(void *, const tandem_event *event), void *context,
+                              td_subscription **out);
 void td_event_bus_unsubscribe(td_subscription *subscription); /* NULL is fine */
 
 /* Have run(call) called on the loop; call->message.drop must be set. */

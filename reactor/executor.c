@@ -8,7 +8,7 @@
 
 #include "reactor/runtime.h"
 
-enum { LOCAL = 1, PREPARED, REMOTE, INDEXED, MEND, READER_CHECK };
+enum { LOCAL = 1, PREPARED, REMOTE, INDEXED, MEND, READER_CHECK, REINCARNATE };
 enum {
     MEND_MS = 1000,
     READER_CHECK_MS = 30000,
@@ -48,6 +48,9 @@ struct td_executor {
     uint64_t group_base; /* the last ordinal before it */
     uint32_t group_operations;
     uint64_t group_bytes;
+    uint64_t group_forks;     /* origins of which it makes a fork */
+    tandem_event group_event; /* its last fork; kind 0: none */
+    bool group_has_own;       /* it holds operations of our origin that others wrote */
     struct member *members;
     size_t member_count, member_capacity;
     td_remote_request *held, **held_end; /* wait for the index */
@@ -59,6 +62,12 @@ struct td_executor {
     td_message mend_message;
     bool mend_timed;
     td_message check_message;
+    /* The reason for which a new origin is to be taken, 0 for none; when the last one was. */
+    atomic_int reincarnation;
+    uint64_t reincarnated_ms;
+    atomic_bool reincarnate_posted;
+    td_message reincarnate_message;
+    _Atomic uint64_t forks;
     _Atomic uint64_t position;
     _Atomic int store_err;
 };
@@ -198,7 +207,25 @@ static tandem_err group_begin(td_executor *executor)
         recent_reset(&executor->recent, executor->group_base);
     executor->group_operations = 0;
     executor->group_bytes = 0;
+    executor->group_forks = 0;
+    executor->group_event.kind = 0;
+    executor->group_has_own = false;
     return TANDEM_OK;
+}
+
+static void event_fill(tandem_event *event, tandem_event_kind kind, const td_operation *operation)
+{
+    *event = (tandem_event){.kind = kind, .seq = operation->seq, .hlc = operation->hlc};
+    memcpy(event->origin, operation->origin, sizeof(event->origin));
+    memcpy(event->collection, operation->collection.bytes, operation->collection.size);
+}
+
+static void tell_of(td_executor *executor, tandem_event_kind kind, const td_operation *operation)
+{
+    tandem_event event;
+
+    event_fill(&event, kind, operation);
+    td_event_bus_tell(executor->bus, &event);
 }
 
 static tandem_err append(td_executor *executor, const td_operation *job, size_t count,
@@ -215,7 +242,17 @@ static tandem_err append(td_executor *executor, const td_operation *job, size_t 
         executor->group_bytes += job[i].canonical.size;
     }
     executor->group_operations += result->appended;
+    if (result->forked) {
+        executor->group_forks += result->heads == 2;
+        event_fill(&executor->group_event, TANDEM_EVENT_FORK, &job[count - 1]);
+    }
     return TANDEM_OK;
+}
+
+static bool is_own(const td_executor *executor, const td_operation *operation)
+{
+    return !memcmp(operation->origin, td_op_store_identity(executor->ops)->origin,
+                   TANDEM_ORIGIN_BYTES);
 }
 
 /* Parse and append one remote job; what is wrong with it is its answer. Fatal errors come back. */
@@ -245,11 +282,17 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
     if (job->err == TANDEM_OK && newest > ahead_max) {
         job->err = TANDEM_E_CLOCK;
         job->detail = newest - td_hlc_of_ms(executor->max_clock_skew_ms);
+        tell_of(executor, TANDEM_EVENT_CLOCK, &executor->parsed[job->count - 1]);
     }
     if (job->err == TANDEM_OK)
         job->err = append(executor, executor->parsed, job->count, &job->result);
-    if (job->err == TANDEM_OK)
+    if (job->err == TANDEM_E_QUARANTINED)
+        tell_of(executor, TANDEM_EVENT_QUARANTINE, &executor->parsed[job->count - 1]);
+    if (job->err == TANDEM_OK) {
         td_clock_observe(&executor->clock, newest);
+        if (job->result.appended && is_own(executor, executor->parsed))
+            executor->group_has_own = true;
+    }
     return is_fatal(job->err) ? job->err : TANDEM_OK;
 }
 
@@ -508,7 +551,14 @@ static void group_commit(td_executor *executor)
         td_document_view_committed(executor->view, reached);
         td_event_bus_committed(executor->bus, reached);
     }
+    atomic_fetch_add(&executor->forks, executor->group_forks);
+    if (executor->group_event.kind)
+        td_event_bus_tell(executor->bus, &executor->group_event);
     answer_members(executor, TANDEM_OK);
+    if (executor->group_has_own) {
+        executor->group_has_own = false;
+        td_executor_reincarnate(executor, TANDEM_INCARNATION_CONTINUED);
+    }
 }
 
 static tandem_err members_reserve(td_executor *executor)
@@ -563,8 +613,9 @@ static void group_add(td_executor *executor, struct member member)
             goto fail;
     }
     if (executor->open && (executor->group_operations >= TD_GROUP_OPERATIONS_MAX ||
-                           executor->group_bytes >= TD_GROUP_BYTES_MAX))
-        group_commit(executor);
+                           executor->group_bytes >= TD_GROUP_BYTES_MAX ||
+                           executor->group_has_own))
+        group_commit(executor); /* with operations of ours nothing more of ours: a new origin is due */
     return;
 
 fail:
@@ -679,6 +730,97 @@ static void mend(td_executor *executor)
         group_commit(executor);
 }
 
+/* ---- Incarnations ---- */
+
+static bool is_clock_ahead(td_executor *executor)
+{
+    return td_clock_read(&executor->clock) >
+           td_hlc_of_ms(td_env_wall_ms(executor->env) + executor->max_clock_skew_ms);
+}
+
+/* A group of its own, with nothing but the new identity. */
+static tandem_err identity_commit(td_executor *executor, tandem_incarnation_reason reason)
+{
+    uint64_t hlc = reason == TANDEM_INCARNATION_CLOCK
+                       ? td_hlc_of_ms(td_env_wall_ms(executor->env))
+                       : 0;
+    uint32_t before = td_op_store_identity(executor->ops)->incarnation;
+    tandem_err err;
+
+    if ((err = group_begin(executor)) != TANDEM_OK)
+        return err;
+    executor->open = false;
+    err = td_op_store_reincarnate(executor->ops, reason, reason == TANDEM_INCARNATION_COPIED, hlc);
+    if (err == TANDEM_OK)
+        err = td_op_store_commit(executor->ops);
+    if (err == TANDEM_OK)
+        return TANDEM_OK;
+    /* A commit that failed may have happened. */
+    if (td_op_store_recover(executor->ops) == TANDEM_OK &&
+        td_op_store_identity(executor->ops)->incarnation != before &&
+        td_op_store_begin(executor->ops) == TANDEM_OK)
+        err = td_op_store_commit(executor->ops);
+    return err;
+}
+
+static void reincarnate_after(td_executor *executor, uint64_t delay_ms)
+{
+    if (!atomic_exchange(&executor->reincarnate_posted, true))
+        td_actor_post_after(executor->actor, &executor->reincarnate_message, delay_ms);
+}
+
+static void reincarnate(td_executor *executor)
+{
+    int reason = atomic_load(&executor->reincarnation);
+    uint64_t now_ms = td_env_monotonic_ms(executor->env);
+    const td_identity *identity;
+    tandem_event event = {.kind = TANDEM_EVENT_INCARNATION};
+    tandem_err err;
+
+    atomic_store(&executor->reincarnate_posted, false);
+    if (!reason)
+        return;
+    if (executor->reincarnated_ms && now_ms < executor->reincarnated_ms + TD_INCARNATION_MS) {
+        reincarnate_after(executor, executor->reincarnated_ms + TD_INCARNATION_MS - now_ms);
+        return;
+    }
+    if (executor->open)
+        group_commit(executor);
+    if (reason == TANDEM_INCARNATION_CLOCK && !is_clock_ahead(executor)) {
+        atomic_compare_exchange_strong(&executor->reincarnation, &reason, 0);
+        return;
+    }
+    if ((err = identity_commit(executor, (tandem_incarnation_reason)reason)) != TANDEM_OK) {
+        store_failed(executor, err);
+        reincarnate_after(executor, MEND_MS);
+        return;
+    }
+    if (reason == TANDEM_INCARNATION_CLOCK)
+        td_clock_reset(&executor->clock);
+    executor->reincarnated_ms = now_ms;
+    atomic_store(&executor->reincarnation, 0);
+    identity = td_op_store_identity(executor->ops);
+    td_log(executor->env, TANDEM_LOG_WARNING, "executor",
+           "this reactor writes under a new origin, its %u: %s", identity->incarnation,
+           tandem_incarnation_reason_name(identity->reason));
+    memcpy(event.origin, identity->origin, sizeof(event.origin));
+    event.reason = identity->reason;
+    td_event_bus_tell(executor->bus, &event);
+}
+
+void td_executor_reincarnate(td_executor *executor, tandem_incarnation_reason reason)
+{
+    int none = 0;
+
+    /* A copy has to take a new reactor id, too, whatever else there is. */
+    if (reason == TANDEM_INCARNATION_COPIED)
+        atomic_store(&executor->reincarnation, reason);
+    else
+        atomic_compare_exchange_strong(&executor->reincarnation, &none, reason);
+    if (!atomic_exchange(&executor->reincarnate_posted, true))
+        td_actor_post(executor->actor, &executor->reincarnate_message);
+}
+
 static void reader_check(td_executor *executor)
 {
     td_store *backend = td_op_store_backend(executor->ops);
@@ -709,6 +851,9 @@ static void handle(void *self, td_message *message)
         break;
     case READER_CHECK:
         reader_check(executor);
+        break;
+    case REINCARNATE:
+        reincarnate(executor);
         break;
     default:
         assert(false && "a message of the executor's");
@@ -741,6 +886,22 @@ static void drop_remote(td_message *message)
     answer_remote((td_remote_request *)message, TANDEM_E_CLOSED);
 }
 
+static tandem_err count_fork(void *context, const uint8_t *origin, const td_head *heads,
+                             unsigned count)
+{
+    td_executor *executor = context;
+
+    (void)origin;
+    (void)heads;
+    atomic_fetch_add(&executor->forks, count > 1);
+    return TANDEM_OK;
+}
+
+static tandem_err count_forks_of(void *context, const td_collection_info *info)
+{
+    return td_op_store_vector(((td_executor *)context)->ops, info->name, NULL, count_fork, context);
+}
+
 tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
                             uint64_t max_clock_skew_ms, td_executor **out)
 {
@@ -759,11 +920,14 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     executor->indexed_message = (td_message){.kind = INDEXED, .drop = drop_nothing};
     executor->mend_message = (td_message){.kind = MEND, .drop = drop_nothing};
     executor->check_message = (td_message){.kind = READER_CHECK, .drop = drop_nothing};
+    executor->reincarnate_message = (td_message){.kind = REINCARNATE, .drop = drop_nothing};
     err = TANDEM_E_NOMEM;
     if (!(executor->parsed = calloc(TANDEM_JOB_OPERATIONS_MAX, sizeof(*executor->parsed))))
         goto fail;
     if ((err = td_op_store_last_ordinal(ops, &position)) != TANDEM_OK ||
-        (err = td_op_store_clock(ops, &high_water)) != TANDEM_OK)
+        (err = td_op_store_clock(ops, &high_water)) != TANDEM_OK ||
+        (err = td_op_store_collections(ops, tandem_slice_of(NULL, 0), count_forks_of, executor)) !=
+            TANDEM_OK)
         goto fail;
     td_clock_init(&executor->clock, executor->env, high_water);
     atomic_init(&executor->position, position);
@@ -839,6 +1003,11 @@ uint64_t td_executor_position(td_executor *executor)
 uint64_t td_executor_clock(td_executor *executor)
 {
     return td_clock_read(&executor->clock);
+}
+
+uint64_t td_executor_forks(td_executor *executor)
+{
+    return atomic_load(&executor->forks);
 }
 
 tandem_err td_executor_store_err(td_executor *executor)

@@ -28,6 +28,7 @@ enum {
     TD_GROUP_BYTES_MAX = 4 * 1024 * 1024,
     TD_INDEX_LAG_MAX = 100000, /* operations; past it remote jobs wait for the index */
     TD_PREPARE_ATTEMPTS_MAX = 100,
+    TD_INCARNATION_MS = 60000,
 };
 
 typedef struct td_executor td_executor;
@@ -83,6 +84,15 @@ void td_executor_free(td_executor *executor);
 void td_executor_local(td_executor *executor, td_local_request *request);
 void td_executor_remote(td_executor *executor, td_remote_request *request);
 
+/*
+ * Take a new origin: soon, but none sooner than TD_INCARNATION_MS after the one before, so that a
+ * hostile peer cannot have a reactor shed origins. Jobs go on meanwhile. COPIED brings a new reactor
+ * id, too; CLOCK sets the clock back to the wall clock, and is forgotten if it is not ahead any more.
+ *
+ * By itself the executor does so when operations come under its origin that it did not write.
+ */
+void td_executor_reincarnate(td_executor *executor, tandem_incarnation_reason reason);
+
 /* The view has indexed everything up to position. */
 void td_executor_indexed(td_executor *executor, uint64_t position);
 
@@ -90,6 +100,8 @@ void td_executor_indexed(td_executor *executor, uint64_t position);
 uint64_t td_executor_position(td_executor *executor);
 /* The HLC now, and the smallest HLC that a future operation of this reactor can have. */
 uint64_t td_executor_clock(td_executor *executor);
+/* Origins that have more than one head, counted in each collection. */
+uint64_t td_executor_forks(td_executor *executor);
 /* Why writing does not work at present; TANDEM_OK: it does. */
 tandem_err td_executor_store_err(td_executor *executor);
 

@@ -340,6 +340,15 @@ tandem_err tandem_subscribe(tandem_reactor *reactor,
     return td_event_bus_subscribe(reactor->bus, committed, context, out);
 }
 
+tandem_err tandem_watch(tandem_reactor *reactor,
+                        void (*happened)(void *context, const tandem_event *event), void *context,
+                        tandem_subscription **out)
+{
+    if (!reactor || !happened || !out)
+        return TANDEM_E_INVALID;
+    return td_event_bus_watch(reactor->bus, happened, context, out);
+}
+
 void tandem_unsubscribe(tandem_subscription *subscription)
 {
     td_event_bus_unsubscribe(subscription);

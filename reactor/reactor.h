@@ -19,6 +19,7 @@
 #include "../store/bytes.h"
 #include "../store/env.h"
 #include "../store/error.h"
+#include "event.h"
 #include "json.h"
 #include "model.h"
 
@@ -67,7 +68,8 @@ TANDEM_API void tandem_close(tandem_reactor *reactor);
 /* The version of the library, "0.1.0". Static. */
 TANDEM_API const char *tandem_version(void);
 
-/* 16 bytes each: who this reactor is, and under which origin it writes. Valid until close. */
+/* 16 bytes each: who this reactor is, and under which origin it writes, now: a reactor may take
+ * another one (store/incarnation.h). What is returned stays as it is until close. */
 TANDEM_API const uint8_t *tandem_reactor_id(const tandem_reactor *reactor);
 TANDEM_API const uint8_t *tandem_reactor_origin(const tandem_reactor *reactor);
 
@@ -263,7 +265,11 @@ typedef struct tandem_subscription tandem_subscription;
 TANDEM_API tandem_err tandem_subscribe(tandem_reactor *reactor,
                                        void (*committed)(void *context, uint64_t position),
                                        void *context, tandem_subscription **out);
-/* After it returns the callback does not run. NULL is fine. */
+/* Be told of what else happens (event.h). On the loop; event is borrowed for the call. */
+TANDEM_API tandem_err tandem_watch(tandem_reactor *reactor,
+                                   void (*happened)(void *context, const tandem_event *event),
+                                   void *context, tandem_subscription **out);
+/* Of either kind. After it returns the callback does not run. NULL is fine. */
 TANDEM_API void tandem_unsubscribe(tandem_subscription *subscription);
 
 /* ---- Care ---- */
@@ -293,6 +299,11 @@ typedef struct tandem_stat {
     uint64_t index_lag;   /* operations committed and not indexed yet */
     uint64_t quarantined; /* records found corrupt and never sent or folded, since open */
     tandem_err store_err; /* why writing does not work at present; TANDEM_OK: it does */
+    uint32_t incarnation; /* which origin this is since the store was created: 1, 2, … */
+    tandem_incarnation_reason incarnation_reason;
+    uint64_t incarnation_since_ms; /* wall clock, since 1970 */
+    uint64_t forks; /* origins that have more than one head, counted in each collection */
+    uint64_t events[TANDEM_EVENT_KINDS + 1]; /* by kind, since open */
 } tandem_stat;
 
 TANDEM_API tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out);

@@ -233,6 +233,7 @@ static tandem_err count_operations(void *context, const td_collection_info *info
 
 tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
 {
+    const td_identity *identity;
     td_store *backend;
     td_ask *asked;
     tandem_err err;
@@ -240,12 +241,19 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
     if (!reactor || !out)
         return TANDEM_E_INVALID;
     memset(out, 0, sizeof(*out));
+    identity = td_op_store_identity(td_reactor_ops(reactor));
     /* Whoever asks may do so because of a disk that fails: what can be told is told. */
     err = td_op_store_collections(td_reactor_ops(reactor), tandem_slice_of(NULL, 0),
                                   count_operations, &out->operations);
     backend = td_op_store_backend(td_reactor_ops(reactor));
     out->bytes = backend->ops->bytes(backend);
     out->position = td_executor_position(td_reactor_executor(reactor));
+    out->forks = td_executor_forks(td_reactor_executor(reactor));
+    out->incarnation = identity->incarnation;
+    out->incarnation_reason = identity->reason;
+    out->incarnation_since_ms = identity->since_ms;
+    for (unsigned kind = 1; kind <= TANDEM_EVENT_KINDS; kind++)
+        out->events[kind] = td_event_bus_count(td_reactor_bus(reactor), (tandem_event_kind)kind);
     out->store_err = td_executor_store_err(td_reactor_executor(reactor));
     if (out->store_err == TANDEM_OK)
         out->store_err = err;

@@ -6,6 +6,7 @@
  */
 #include <assert.h>
 #include <sodium.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "store/hash_table.h"
@@ -42,10 +43,17 @@ struct origin {
     UT_hash_handle hh;
 };
 
+/* Others may hold a pointer to an identity that was left behind: all stay until the end. */
+struct identity_node {
+    td_identity identity;
+    struct identity_node *before;
+};
+
 struct td_op_store {
     tandem_env *env;
     td_store *store;
-    td_identity identity;
+    struct identity_node *_Atomic identity;
+    struct identity_node *next_identity; /* of the open group */
 
     td_txn *txn; /* the open group */
     tandem_err group_err;
@@ -56,6 +64,34 @@ struct td_op_store {
     struct origin *origins;
     tandem_writer scratch;
 };
+
+/* ---- Identity ---- */
+
+static void identity_draw(td_op_store *ops, td_identity *identity)
+{
+    td_env_random_bytes(ops->env, identity->seed, sizeof(identity->seed));
+    td_origin_of_seed(identity->seed, identity->origin);
+    identity->since_ms = td_env_wall_ms(ops->env);
+}
+
+static void identity_free(struct identity_node *node)
+{
+    if (node)
+        sodium_memzero(node, sizeof(*node));
+    free(node);
+}
+
+static tandem_err identity_publish(td_op_store *ops, const td_identity *identity)
+{
+    struct identity_node *node = malloc(sizeof(*node));
+
+    if (!node)
+        return TANDEM_E_NOMEM;
+    node->identity = *identity;
+    node->before = atomic_load(&ops->identity);
+    atomic_store(&ops->identity, node);
+    return TANDEM_OK;
+}
 
 /* ---- Opening ---- */
 
@@ -80,17 +116,18 @@ static tandem_err expect_empty(td_txn *txn)
 static tandem_err create(td_op_store *ops)
 {
     td_position position = {.ordinal = 0};
-    td_identity *identity = &ops->identity;
+    td_identity identity = {.incarnation = 1, .reason = TANDEM_INCARNATION_CREATED};
     td_txn *txn;
     tandem_err err;
 
-    td_env_random_bytes(ops->env, identity->reactor, sizeof(identity->reactor));
-    td_env_random_bytes(ops->env, identity->seed, sizeof(identity->seed));
-    td_origin_of_seed(identity->seed, identity->origin);
-    if ((err = td_store_begin_write(ops->store, &txn)) != TANDEM_OK)
+    td_env_random_bytes(ops->env, identity.reactor, sizeof(identity.reactor));
+    identity_draw(ops, &identity);
+    err = identity_publish(ops, &identity);
+    sodium_memzero(identity.seed, sizeof(identity.seed));
+    if (err != TANDEM_OK || (err = td_store_begin_write(ops->store, &txn)) != TANDEM_OK)
         return err;
     if ((err = td_format_put(txn, TD_FORMAT_VERSION, &ops->scratch)) != TANDEM_OK ||
-        (err = td_identity_put(txn, identity, &ops->scratch)) != TANDEM_OK ||
+        (err = td_identity_put(txn, td_op_store_identity(ops), &ops->scratch)) != TANDEM_OK ||
         (err = td_position_put(txn, &position, &ops->scratch)) != TANDEM_OK) {
         td_txn_abort(txn);
         return err;
@@ -101,6 +138,7 @@ static tandem_err create(td_op_store *ops)
 static tandem_err load(td_op_store *ops)
 {
     bool fresh = false;
+    td_identity identity;
     td_position position;
     td_txn *txn;
     tandem_err err;
@@ -111,9 +149,11 @@ static tandem_err load(td_op_store *ops)
     if (err == TANDEM_E_NOT_FOUND) {
         fresh = true;
         err = expect_empty(txn);
-    } else if (err == TANDEM_OK && (err = td_identity_get(txn, &ops->identity)) == TANDEM_OK) {
-        err = td_position_get(txn, &position);
+    } else if (err == TANDEM_OK && (err = td_identity_get(txn, &identity)) == TANDEM_OK &&
+               (err = td_position_get(txn, &position)) == TANDEM_OK) {
+        err = identity_publish(ops, &identity);
     }
+    sodium_memzero(&identity, sizeof(identity));
     td_txn_abort(txn);
     return err == TANDEM_OK && fresh ? create(ops) : err;
 }
@@ -150,13 +190,16 @@ void td_op_store_free(td_op_store *ops)
     td_op_store_abort(ops);
     td_store_free(ops->store);
     tandem_writer_release(&ops->scratch);
-    sodium_memzero(&ops->identity, sizeof(ops->identity));
+    for (struct identity_node *node = atomic_load(&ops->identity), *before; node; node = before) {
+        before = node->before;
+        identity_free(node);
+    }
     free(ops);
 }
 
 const td_identity *td_op_store_identity(const td_op_store *ops)
 {
-    return &ops->identity;
+    return &atomic_load(&ops->identity)->identity;
 }
 
 td_store *td_op_store_backend(td_op_store *ops)
@@ -179,6 +222,8 @@ static void group_drop(td_op_store *ops)
         HASH_DEL(ops->collections, collection);
         free(collection);
     }
+    identity_free(ops->next_identity);
+    ops->next_identity = NULL;
     ops->txn = NULL;
     ops->dirty = false;
     ops->group_err = TANDEM_OK;
@@ -470,6 +515,8 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
     result->duplicates = (uint32_t)held;
     if (held == count)
         return TANDEM_OK;
+    result->forked = head < 0 && origin->vector.count > 0;
+    result->heads = origin->vector.count + (head < 0);
     return job_write(ops, origin, job + held, count - held, head, result);
 }
 
@@ -537,6 +584,30 @@ tandem_err td_op_store_put_clock(td_op_store *ops, uint64_t hlc)
     return ops->group_err;
 }
 
+tandem_err td_op_store_reincarnate(td_op_store *ops, tandem_incarnation_reason reason,
+                                   bool with_reactor, uint64_t hlc)
+{
+    struct identity_node *next;
+
+    assert(ops->txn && !ops->dirty && !ops->next_identity);
+    if (ops->group_err != TANDEM_OK)
+        return ops->group_err;
+    if (!(next = malloc(sizeof(*next))))
+        return TANDEM_E_NOMEM;
+    next->before = atomic_load(&ops->identity);
+    next->identity = next->before->identity;
+    next->identity.incarnation++;
+    next->identity.reason = reason;
+    identity_draw(ops, &next->identity);
+    if (with_reactor)
+        td_env_random_bytes(ops->env, next->identity.reactor, sizeof(next->identity.reactor));
+    ops->next_identity = next;
+    if (hlc)
+        ops->position.hlc = hlc;
+    ops->dirty = true;
+    return ops->group_err = td_identity_put(ops->txn, &next->identity, &ops->scratch);
+}
+
 uint64_t td_op_store_group_ordinal(const td_op_store *ops)
 {
     assert(ops->txn);
@@ -588,6 +659,10 @@ tandem_err td_op_store_commit(td_op_store *ops)
         err = td_txn_commit(ops->txn);
     else
         td_txn_abort(ops->txn);
+    if (err == TANDEM_OK && ops->next_identity) {
+        atomic_store(&ops->identity, ops->next_identity);
+        ops->next_identity = NULL;
+    }
     group_drop(ops);
     if (err == TANDEM_OK)
         ops->unproven = false;
@@ -604,6 +679,7 @@ void td_op_store_abort(td_op_store *ops)
 
 tandem_err td_op_store_recover(td_op_store *ops)
 {
+    td_identity identity;
     td_position position;
     td_txn *txn;
     tandem_err err;
@@ -613,7 +689,11 @@ tandem_err td_op_store_recover(td_op_store *ops)
     if ((err = td_store_recover(ops->store)) != TANDEM_OK ||
         (err = td_store_begin_read(ops->store, &txn)) != TANDEM_OK)
         return err;
-    err = td_position_get(txn, &position);
+    if ((err = td_position_get(txn, &position)) == TANDEM_OK &&
+        (err = td_identity_get(txn, &identity)) == TANDEM_OK &&
+        identity.incarnation != td_op_store_identity(ops)->incarnation)
+        err = identity_publish(ops, &identity); /* a commit that was taken for failed */
+    sodium_memzero(&identity, sizeof(identity));
     td_txn_abort(txn);
     return err;
 }

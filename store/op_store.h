@@ -18,6 +18,7 @@
 #ifndef TANDEM_STORE_OP_STORE_H
 #define TANDEM_STORE_OP_STORE_H
 
+#include "store/incarnation.h"
 #include "store/operation.h"
 #include "store/store.h"
 
@@ -30,6 +31,9 @@ typedef struct td_identity {
     uint8_t reactor[TANDEM_ORIGIN_BYTES];
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     uint8_t seed[32];
+    uint32_t incarnation; /* origins that this store has had, this one included */
+    tandem_incarnation_reason reason; /* why it was taken … */
+    uint64_t since_ms;                /* … and when, by the wall clock */
 } td_identity;
 
 typedef struct td_head {
@@ -50,7 +54,9 @@ extern const unsigned td_op_store_table_count;
 tandem_err td_op_store_open(tandem_env *env, td_store *store, td_op_store **out);
 void td_op_store_free(td_op_store *ops); /* NULL is fine */
 
-const td_identity *td_op_store_identity(const td_op_store *ops); /* fixed while it is open */
+/* As of the last commit. What is returned stays as it is until the store is freed, though another
+ * identity may follow it. Any thread. */
+const td_identity *td_op_store_identity(const td_op_store *ops);
 /* The backend, for its bytes and its reader check. */
 td_store *td_op_store_backend(td_op_store *ops);
 
@@ -61,6 +67,8 @@ typedef struct td_append_result {
     uint64_t last_ordinal;
     uint32_t appended;
     uint32_t duplicates; /* already held, by hash */
+    bool forked;         /* the origin has a head more than before … */
+    unsigned heads;      /* … and now so many */
 } td_append_result;
 
 /* Begin a group. Errors: those of the td_store. */
@@ -97,6 +105,15 @@ tandem_err td_op_store_tip(td_op_store *ops, tandem_slice collection, const uint
 
 /* Note the HLC's high water in the open group; a lower one than is known changes nothing. */
 tandem_err td_op_store_put_clock(td_op_store *ops, uint64_t hlc);
+
+/*
+ * Take a new origin in the open group, which has nothing else; the next group writes under it.
+ *
+ * with_reactor     and a new reactor id
+ * hlc              the high water from now on, even if that is lower; 0: as it was
+ */
+tandem_err td_op_store_reincarnate(td_op_store *ops, tandem_incarnation_reason reason,
+                                   bool with_reactor, uint64_t hlc);
 
 /* The last ordinal as of the open group. */
 uint64_t td_op_store_group_ordinal(const td_op_store *ops);

@@ -11,7 +11,8 @@ enum {
     VECTOR_BYTES_MAX = VECTOR_FIXED_BYTES + TANDEM_HEADS_MAX * HEAD_BYTES,
     COLLECTION_BYTES = TD_ID_BYTES + 8 + 8 + 8,
     POSITION_BYTES = 8 + 4 + 8,
-    IDENTITY_BYTES = 2 * TANDEM_ORIGIN_BYTES + 32,
+    INCARNATION_AT = 2 * TANDEM_ORIGIN_BYTES + 32,
+    IDENTITY_BYTES = INCARNATION_AT + 4 + 1 + 8,
     FORMAT_BYTES = 4,
 };
 
@@ -135,6 +136,9 @@ tandem_err td_identity_get(td_txn *txn, td_identity *out)
     memcpy(out->reactor, body.bytes, TANDEM_ORIGIN_BYTES);
     memcpy(out->origin, body.bytes + TANDEM_ORIGIN_BYTES, TANDEM_ORIGIN_BYTES);
     memcpy(out->seed, body.bytes + 2 * TANDEM_ORIGIN_BYTES, sizeof(out->seed));
+    out->incarnation = td_get_u32(body.bytes + INCARNATION_AT);
+    out->reason = (tandem_incarnation_reason)body.bytes[INCARNATION_AT + 4];
+    out->since_ms = td_get_u64(body.bytes + INCARNATION_AT + 5);
     td_origin_of_seed(out->seed, origin);
     return memcmp(origin, out->origin, sizeof(origin)) ? TANDEM_E_CORRUPT : TANDEM_OK;
 }
@@ -147,6 +151,9 @@ tandem_err td_identity_put(td_txn *txn, const td_identity *identity, tandem_writ
     memcpy(body, identity->reactor, TANDEM_ORIGIN_BYTES);
     memcpy(body + TANDEM_ORIGIN_BYTES, identity->origin, TANDEM_ORIGIN_BYTES);
     memcpy(body + 2 * TANDEM_ORIGIN_BYTES, identity->seed, sizeof(identity->seed));
+    td_put_u32(body + INCARNATION_AT, identity->incarnation);
+    body[INCARNATION_AT + 4] = (uint8_t)identity->reason;
+    td_put_u64(body + INCARNATION_AT + 5, identity->since_ms);
     err = td_record_put(txn, TD_TABLE_META, tandem_slice_text(td_meta_identity),
                         tandem_slice_of(body, sizeof(body)), scratch);
     sodium_memzero(body, sizeof(body));

@@ -8,8 +8,10 @@
 #include "store/bytes.h"
 #include "store/env.h"
 #include "store/error.h"
+#include "store/incarnation.h"
 #include "store/msgpack.h"
 
+#include "reactor/event.h"
 #include "reactor/json.h"
 #include "reactor/model.h"
 #include "reactor/reactor.h"

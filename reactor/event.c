@@ -1,0 +1,16 @@
+#include "reactor/event.h"
+
+const char *tandem_event_kind_name(tandem_event_kind kind)
+{
+    switch (kind) {
+    case TANDEM_EVENT_INCARNATION:
+        return "incarnation";
+    case TANDEM_EVENT_FORK:
+        return "fork";
+    case TANDEM_EVENT_QUARANTINE:
+        return "quarantine";
+    case TANDEM_EVENT_CLOCK:
+        return "clock";
+    }
+    return "unknown";
+}
