@@ -1424,6 +1424,28 @@ static void freeing_within_another_callback_of_the_loop_works(void **state)
         assert_int_equal(1, open[i].closed);
 }
 
+static void free_after_poll(uv_check_t *check)
+{
+    struct fixture *f = check->data;
+
+    uv_close((uv_handle_t *)check, NULL); /* first: freeing turns the loop */
+    td_network_free(f->server);
+    f->server = NULL;
+}
+
+/* libuv closes the other way round than it was asked: the listener goes before what it accepted. */
+static void freeing_in_the_turn_that_accepts_works(void **state)
+{
+    struct fixture *f = *state;
+    uv_check_t check = {.data = f};
+    int raw = raw_connect(f);
+
+    uv_check_init(td_host_loop(f->host), &check);
+    uv_check_start(&check, free_after_poll);
+    UNTIL(f, !f->server);
+    close(raw);
+}
+
 static void networks_come_and_go_on_one_loop(void **state)
 {
     struct fixture *f = *state;
@@ -1481,6 +1503,7 @@ int main(void)
         NETWORK_TEST(two_hundred_connections_come_and_go),
         cmocka_unit_test_setup(freeing_closes_whatever_is_open, open_fixture),
         NETWORK_TEST(freeing_within_another_callback_of_the_loop_works),
+        NETWORK_TEST(freeing_in_the_turn_that_accepts_works),
         NETWORK_TEST(networks_come_and_go_on_one_loop),
     };
 
