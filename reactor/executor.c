@@ -821,6 +821,15 @@ void td_executor_reincarnate(td_executor *executor, tandem_incarnation_reason re
         td_actor_post(executor->actor, &executor->reincarnate_message);
 }
 
+void td_executor_peer_clock(td_executor *executor, uint64_t hlc)
+{
+    uint64_t peer_ms = td_hlc_ms(hlc), own_ms = td_hlc_ms(td_clock_read(&executor->clock));
+
+    if (own_ms > peer_ms && own_ms - peer_ms > executor->max_clock_skew_ms &&
+        is_clock_ahead(executor))
+        td_executor_reincarnate(executor, TANDEM_INCARNATION_CLOCK);
+}
+
 static void reader_check(td_executor *executor)
 {
     td_store *backend = td_op_store_backend(executor->ops);

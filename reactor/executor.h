@@ -93,6 +93,10 @@ void td_executor_remote(td_executor *executor, td_remote_request *request);
  */
 void td_executor_reincarnate(td_executor *executor, tandem_incarnation_reason reason);
 
+/* A peer has told its HLC. If ours is further ahead of it, and of our own time, than operations may
+ * be, then no peer takes what we write: TANDEM_INCARNATION_CLOCK. From any thread. */
+void td_executor_peer_clock(td_executor *executor, uint64_t hlc);
+
 /* The view has indexed everything up to position. */
 void td_executor_indexed(td_executor *executor, uint64_t position);
 

@@ -101,7 +101,9 @@ extern "C" {
     X(TANDEM_E_PERMISSION, -35, false, 7, "not permitted",                                         \
       "check owner and mode of the files")                                                         \
     X(TANDEM_E_INTERNAL, -36, false, 1, "a rule that this program sets itself was broken",         \
-      "report it with the log")
+      "report it with the log")                                                                    \
+    X(TANDEM_E_COPY, -37, true, 6, "a copy of this reactor is alive, and the older of the two",    \
+      "nothing: the younger takes a new origin; clone folders by command")
 
 typedef enum tandem_err {
 #define TANDEM_ERROR_ENUM(name, number, transient, exit_code, when, cure) name = (number),

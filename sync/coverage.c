@@ -114,6 +114,8 @@ static void count_lag(td_coverage *coverage, td_origin_cover *origin)
 {
     coverage->lag -= origin->lag;
     origin->lag = origin->our_seq > origin->peer_seq ? origin->our_seq - origin->peer_seq : 0;
+    if (origin->lag < origin->unmet)
+        origin->lag = origin->unmet;
     coverage->lag += origin->lag;
 }
 
@@ -140,6 +142,30 @@ void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uin
     if (seq > origin->peer_seq)
         origin->peer_seq = seq;
     count_lag(coverage, origin);
+}
+
+void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin)
+{
+    origin->unmet = 0;
+    td_coverage_acknowledge(coverage, origin, origin->our_seq);
+}
+
+/*
+ * Where the peer has announced nothing that we lack, a head of ours that it did not announce is not
+ * held there: else it would be one of its heads, or lie behind one, which we would hold.
+ */
+void td_coverage_set_our_heads(td_coverage *coverage, td_origin_cover *origin,
+                               const td_head *heads, unsigned count)
+{
+    unsigned met = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        for (unsigned k = 0; k < origin->head_count; k++)
+            if (heads[i].seq == origin->heads[k].seq &&
+                !memcmp(heads[i].hash, origin->heads[k].hash, TANDEM_HASH_BYTES))
+                met++;
+    origin->unmet = count > 1 ? count - met : 0;
+    td_coverage_set_ours(coverage, origin, heads[count - 1].seq);
 }
 
 void td_coverage_set_ours(td_coverage *coverage, td_origin_cover *origin, uint64_t seq)

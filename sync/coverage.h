@@ -5,7 +5,7 @@
  * A collection whose digests were equal needs no table: the peer holds all that we hold there up to
  * base_ordinal. Entries exist for origins that differ, or changed since.
  *
- *   lag      operations of ours that the peer is not known to hold
+ *   lag      operations of ours that the peer is not known to hold; of a branch of a fork, one
  *   lacking  the peer announced a head that we do not hold
  *
  * Ownership: a coverage belongs to a session's peer and is forgotten with the session: what is
@@ -47,7 +47,8 @@ struct td_origin_cover {
     td_head *heads;      /* in (seq, hash) order */
     uint64_t peer_seq;   /* of the last head, or of what was acknowledged since */
     uint64_t our_seq;    /* of our newest head, as far as it was looked at */
-    uint64_t lag;        /* our_seq - peer_seq, or 0 */
+    unsigned unmet;      /* of a fork: our heads that the peer has not announced */
+    uint64_t lag;        /* our_seq - peer_seq, or 0; at least unmet */
     uint64_t sent_seq;   /* the highest that was sent in this session */
     uint64_t announced_seq; /* the highest that the peer was told */
     bool dirty;             /* to be announced; in the collection's dirty list */
@@ -110,8 +111,13 @@ tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
                                  const td_head *heads, unsigned count);
 /* The peer has acknowledged everything of a chain up to seq. */
 void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+/* The peer holds all that we hold of it. */
+void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin);
 /* We hold everything of a chain up to seq. */
 void td_coverage_set_ours(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+/* We hold these heads (at least one). */
+void td_coverage_set_our_heads(td_coverage *coverage, td_origin_cover *origin,
+                               const td_head *heads, unsigned count);
 void td_coverage_set_lacking(td_coverage *coverage, td_origin_cover *origin, bool lacking,
                              uint64_t now_ms);
 void td_coverage_mark_dirty(td_origin_cover *origin);

@@ -104,7 +104,7 @@ static tandem_err note_origin(void *context, const uint8_t *origin, const td_hea
 
     (void)count;
     if (cover) {
-        td_coverage_set_ours(&comparing->peer->coverage, cover, heads[count - 1].seq);
+        td_coverage_set_our_heads(&comparing->peer->coverage, cover, heads, count);
         return TANDEM_OK;
     }
     if (comparing->count == comparing->capacity) {
@@ -138,7 +138,7 @@ static tandem_err add_our_origins(td_peer *peer, td_collection_cover *collection
                                      heads, &count)) != TANDEM_OK)
             break;
         if (count)
-            td_coverage_set_ours(&peer->coverage, cover, heads[count - 1].seq);
+            td_coverage_set_our_heads(&peer->coverage, cover, heads, count);
     }
     free(comparing.origins);
     return err;
@@ -174,6 +174,8 @@ static void say_hello(void *context, td_wire_hello *out)
 
     memcpy(out->reactor, identity->reactor, TANDEM_ORIGIN_BYTES);
     memcpy(out->origin, identity->origin, TANDEM_ORIGIN_BYTES);
+    memcpy(out->instance, peer->sync->instance, sizeof(out->instance));
+    peer->identity = identity;
     out->clock = td_executor_clock(peer->sync->executor);
     out->agent = tandem_slice_text(peer->sync->agent);
 }
@@ -187,16 +189,23 @@ static const uint8_t *dialer_of(const td_peer *peer)
 
 /*
  * Of two sessions with one reactor one carries data: the one that the reactor with the smaller id
- * dialed; of two dialed by the same, the newer. Both sides come to the same answer.
+ * dialed; of two dialed by the same, the newer. Both sides come to the same answer. One of an
+ * earlier life of the reactor gives way.
  */
 static tandem_err resolve_duplicate(td_peer *peer)
 {
     for (td_peer *other = peer->sync->peers; other; other = other->next) {
+        tandem_err err;
         int order;
 
         if (other == peer || !td_peer_is_open(other) ||
             memcmp(other->reactor, peer->reactor, TANDEM_ORIGIN_BYTES) != 0)
             continue;
+        err = td_copies_resolve(peer, other);
+        if (err == TANDEM_OK)
+            continue;
+        if (err != TANDEM_END)
+            return err;
         order = memcmp(dialer_of(peer), dialer_of(other), TANDEM_ORIGIN_BYTES);
         if (order > 0)
             return TANDEM_E_DUPLICATE_SESSION;
@@ -216,6 +225,13 @@ static bool is_paused(const td_peer *peer)
     return false;
 }
 
+static void take_clock(td_peer *peer, uint64_t hlc)
+{
+    peer->peer_clock_ms = td_hlc_ms(hlc);
+    peer->peer_clock_at_ms = td_sync_now_ms(peer->sync);
+    td_executor_peer_clock(peer->sync->executor, hlc);
+}
+
 static tandem_err take_hello(void *context, const td_wire_hello *hello)
 {
     td_peer *peer = context;
@@ -224,11 +240,11 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
 
     memcpy(peer->reactor, hello->reactor, TANDEM_ORIGIN_BYTES);
     memcpy(peer->origin, hello->origin, TANDEM_ORIGIN_BYTES);
-    peer->peer_clock_ms = td_hlc_ms(hello->clock);
-    peer->peer_clock_at_ms = td_sync_now_ms(peer->sync);
+    memcpy(peer->instance, hello->instance, sizeof(peer->instance));
+    take_clock(peer, hello->clock);
     if (!memcmp(hello->reactor, identity->reactor, TANDEM_ORIGIN_BYTES) ||
         !memcmp(hello->origin, identity->origin, TANDEM_ORIGIN_BYTES))
-        return TANDEM_E_SELF;
+        return td_copies_meet(peer);
     if (is_paused(peer)) {
         td_session_fail(td_channel_session(peer->channel), TANDEM_E_UNREACHABLE,
                         "paused by command there");
@@ -251,7 +267,7 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
 static void acknowledge_ours(td_peer *peer, td_collection_cover *collection)
 {
     for (td_origin_cover *o = collection->origins; o; o = o->hh.next)
-        td_coverage_acknowledge(&peer->coverage, o, o->our_seq);
+        td_coverage_acknowledge_all(&peer->coverage, o);
 }
 
 static tandem_err take_all(td_peer *peer, const td_wire_have *have)
@@ -448,8 +464,7 @@ static tandem_err take_have(void *context, const td_wire_have *have)
     tandem_reader entries = have->entries;
     tandem_err err = TANDEM_OK;
 
-    peer->peer_clock_ms = td_hlc_ms(have->clock);
-    peer->peer_clock_at_ms = td_sync_now_ms(peer->sync);
+    take_clock(peer, have->clock);
     switch (have->level) {
     case TD_HAVE_ALL:
         err = take_all(peer, have);
@@ -538,6 +553,8 @@ static void take_error(void *context, const td_wire_error *error)
 
     td_log(peer->sync->env, TANDEM_LOG_WARNING, "sync", "the peer ended the session: %.*s",
            (int)error->text.size, (const char *)error->text.bytes);
+    if (error->err == TANDEM_E_COPY)
+        td_copies_told(peer);
     if (error->retry_after_ms)
         td_channel_retry_floor(peer->channel,
                                error->retry_after_ms < 3600000 ? error->retry_after_ms : 3600000);
@@ -664,21 +681,27 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
     td_sync_check_waiters(peer->sync);
 }
 
-/* Of several heads the highest seq says nothing of the others. */
-static bool is_forked(td_peer *peer, const td_origin_cover *origin)
+/* We hold an origin up to seq now. Of several heads that says nothing: is it forked? */
+static bool look_at_ours(td_peer *peer, td_origin_cover *origin, uint64_t seq)
 {
     td_head heads[TANDEM_HEADS_MAX];
     unsigned count = 0;
 
-    return td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads,
-                             &count) == TANDEM_OK &&
-           count > 1;
+    td_coverage_set_ours(&peer->coverage, origin, seq);
+    if (!td_executor_forks(peer->sync->executor) ||
+        td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads,
+                          &count) != TANDEM_OK ||
+        count < 2)
+        return false;
+    td_coverage_set_our_heads(&peer->coverage, origin, heads, count);
+    return true;
 }
 
 void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_id, uint64_t seq)
 {
     td_collection_cover *collection;
     td_origin_cover *origin;
+    bool forked;
 
     if (td_peer_collection(peer, name, &collection) != TANDEM_OK)
         return;
@@ -688,7 +711,7 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
         return;
     if (origin_of(peer, collection, origin_id, &origin) != TANDEM_OK)
         return;
-    td_coverage_set_ours(&peer->coverage, origin, seq);
+    forked = look_at_ours(peer, origin, seq);
     if (origin->lacking) {
         origin->lacking_since_ms = td_sync_now_ms(peer->sync); /* it is coming */
         td_puller_look(peer, origin);
@@ -697,7 +720,7 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     if (collection->known && !origin->lacking && !origin->range.active &&
         !memcmp(origin_id, own_origin(peer), TANDEM_ORIGIN_BYTES))
         td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
-    if (seq <= origin->announced_seq && !is_forked(peer, origin))
+    if (seq <= origin->announced_seq && !forked)
         return;
     td_coverage_mark_dirty(origin);
     td_announcer_soon(peer);
@@ -734,6 +757,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     td_puller_forget(peer);
     td_coverage_release(&peer->coverage);
     peer->said_hello = false;
+    peer->identity = NULL;
     peer->all_sent = peer->digests_wanted = peer->digests_sent = false;
     peer->digests_after[0] = 0;
     peer->peer_all_known = peer->peer_listed = false;
@@ -752,5 +776,8 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
         td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "session with %s over: %s (%s)",
                peer->is_remote ? peer->record.name : "an inbound peer", text,
                tandem_err_name(err));
+    if (peer->redial)
+        td_channel_poke(peer->channel);
+    peer->redial = false;
     td_sync_tick_at(peer->sync, 0);
 }

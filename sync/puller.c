@@ -66,7 +66,7 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
     if ((err = td_op_store_heads(sync->ops, name, origin->origin, heads, &count)) != TANDEM_OK)
         return err;
     if (count)
-        td_coverage_set_ours(&peer->coverage, origin, heads[count - 1].seq);
+        td_coverage_set_our_heads(&peer->coverage, origin, heads, count);
     for (unsigned i = 0; i < origin->head_count; i++) {
         const td_head *theirs = &origin->heads[i];
         bool held = false;

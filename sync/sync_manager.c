@@ -256,6 +256,14 @@ static void committed(void *context, uint64_t position)
         td_sync_look_at_commits(sync);
 }
 
+static void happened(void *context, const tandem_event *event)
+{
+    tandem_sync *sync = context;
+
+    if (event->kind == TANDEM_EVENT_INCARNATION && !sync->closing)
+        td_copies_reincarnated(sync);
+}
+
 /* ---- Time ---- */
 
 static uint64_t tick_peer(td_peer *peer, uint64_t now_ms)
@@ -490,6 +498,7 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
     sync->tick = (td_message){.kind = TD_SYNC_TICK, .drop = drop_nothing};
     snprintf(sync->agent, sizeof(sync->agent), "tandem %s", tandem_version());
     fill_options(sync, options);
+    td_copies_init(sync);
     if ((err = td_reactor_open_sync_store(reactor, td_sync_store_tables,
                                           td_sync_store_table_count, &store)) != TANDEM_OK ||
         (err = td_sync_store_open(sync->env, store, &sync->store)) != TANDEM_OK ||
@@ -497,7 +506,9 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
         goto fail;
     if ((err = td_sync_call_loop(sync, &call)) != TANDEM_OK ||
         (err = td_event_bus_subscribe(td_reactor_bus(reactor), committed, sync,
-                                      &sync->subscription)) != TANDEM_OK) {
+                                      &sync->subscription)) != TANDEM_OK ||
+        (err = td_event_bus_watch(td_reactor_bus(reactor), happened, sync, &sync->watch)) !=
+            TANDEM_OK) {
         sync->memory = NULL;
         tandem_sync_close(sync);
         return err;
@@ -566,6 +577,7 @@ void tandem_sync_close(tandem_sync *sync)
         return;
     loop = sync->loop;
     td_event_bus_unsubscribe(sync->subscription);
+    td_event_bus_unsubscribe(sync->watch);
     if (td_reply_open(sync->runtime, &ended) != TANDEM_OK)
         return; /* out of memory: leak rather than pull it from under the executor */
     call.argument = ended;

@@ -9,6 +9,7 @@
  *   remote.c        remotes as users see them: public calls, states
  *   waiter.c        the barrier, and being in step
  *   peer.c          one peer's session: what it says, asks for and delivers
+ *   copies.c        copies of a reactor, ours or a peer's
  *   announcer.c     what it is told
  *   digests.c       of our vectors, for the handshake
  *   sender.c        what goes out: ranges of the store into the outbox
@@ -41,6 +42,7 @@ enum {
     TD_DIRECT_PATIENCE_MS = 3000, /* leave an origin's own reactor so long to push it */
     TD_WATCH_MS = 500,
     TD_GOODBYE_MS = 1000, /* links have so long to close */
+    TD_REPLACED_KEPT = 32, /* instances whose sessions gave way to another's */
 };
 
 /* The actor's messages. */
@@ -67,6 +69,7 @@ struct td_peer {
     td_remote_record record; /* of a remote */
     tandem_channel *channel;
     td_peer *served_by; /* an inbound session from the same reactor does the work */
+    bool redial;        /* at once, when its link is gone */
     bool removed;       /* to be freed when its link and its deliveries are gone */
     uint32_t deliveries;
 
@@ -74,6 +77,8 @@ struct td_peer {
     bool said_hello;
     uint8_t reactor[TANDEM_ORIGIN_BYTES];
     uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* zeros: it does not say */
+    const td_identity *identity; /* ours, as it was told */
     uint64_t peer_clock_ms; /* its HLC's milliseconds … */
     uint64_t peer_clock_at_ms; /* … when it was told, monotonic */
     td_coverage coverage;
@@ -102,6 +107,13 @@ struct td_peer {
     uint64_t sent_operations, received_operations, duplicate_operations, echoed_operations;
 };
 
+/* A life of a reactor whose session gave way to that of another life. If it comes back, both live:
+ * one is a copy of the other. */
+typedef struct td_replaced {
+    uint8_t reactor[TANDEM_ORIGIN_BYTES];
+    uint8_t instance[TD_WIRE_INSTANCE_BYTES];
+} td_replaced;
+
 struct tandem_sync {
     tandem_reactor *reactor;
     tandem_env *env;
@@ -116,7 +128,10 @@ struct tandem_sync {
     char listener_url[128];
     td_pool pool;
     td_job_source source;
-    tandem_subscription *subscription;
+    tandem_subscription *subscription, *watch;
+    uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* this life of the reactor */
+    td_replaced replaced[TD_REPLACED_KEPT];   /* a ring */
+    uint32_t replaced_count;                  /* ever */
     td_peer *peers;
     uint32_t peer_count;
     td_cached_digest *digests;
@@ -212,6 +227,20 @@ void td_peer_committed(td_peer *peer, tandem_slice collection, const uint8_t *or
 /* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
  * not known yet. */
 tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);
+
+/* ---- copies.c ---- */
+
+/* This life of the reactor begins. */
+void td_copies_init(tandem_sync *sync);
+/* A HELLO named our own reactor or origin: the error to refuse it with. */
+tandem_err td_copies_meet(td_peer *peer);
+/* We are told, or see, that an older copy of us lives. */
+void td_copies_told(td_peer *peer);
+/* Another session with the peer's reactor is open. TANDEM_OK: it goes; TANDEM_END: it is the same
+ * life, which is not for us to decide; TANDEM_E_COPY: the peer is to take a new origin. */
+tandem_err td_copies_resolve(td_peer *peer, td_peer *other);
+/* We write under a new origin: every session begins anew. */
+void td_copies_reincarnated(tandem_sync *sync);
 
 /* ---- announcer.c ---- */
 

@@ -66,7 +66,7 @@ static bool is_met(td_peer *peer, const struct requirement *requirement)
     if (!collection)
         return peer->peer_all_known;
     if ((origin = td_coverage_find_origin(collection, requirement->origin)))
-        return origin->peer_seq >= requirement->seq;
+        return origin->peer_seq >= requirement->seq && !origin->unmet;
     return collection->base_ordinal > 0;
 }
 

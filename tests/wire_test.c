@@ -164,6 +164,7 @@ static json_t *vectors(const json_t **section_out, const char *section)
 
 static void hello_json(const td_wire_hello *hello, json_t *out)
 {
+    static const uint8_t none[TD_WIRE_INSTANCE_BYTES];
     tandem_reader each = hello->features;
     json_t *features, *limits;
     tandem_slice feature;
@@ -186,6 +187,8 @@ static void hello_json(const td_wire_hello *hello, json_t *out)
     put(limits, "window_bytes", number_json(hello->window_bytes));
     put(limits, "window_jobs", number_json(hello->window_jobs));
     put(out, "agent", string_json(hello->agent));
+    if (memcmp(hello->instance, none, sizeof(none)) != 0)
+        put(out, "instance", hex_json(hello->instance, sizeof(hello->instance)));
 }
 
 static tandem_err digests_json(const td_wire_have *have, json_t *entries)
@@ -417,6 +420,8 @@ static void hello_write(const json_t *json, tandem_writer *out)
 
     fixed_of(json, "reactor", hello.reactor, sizeof(hello.reactor));
     fixed_of(json, "origin", hello.origin, sizeof(hello.origin));
+    if (json_object_get(json, "instance"))
+        fixed_of(json, "instance", hello.instance, sizeof(hello.instance));
     assert_true(json_array_size(names) <= 4);
     for (size_t i = 0; i < json_array_size(names); i++)
         features[i] = json_string_value(json_array_get(names, i));

@@ -10,7 +10,7 @@ enum {
     FORM_FALSE = 0xc2,
     FORM_TRUE = 0xc3,
     /* Items that this version knows of each array; more are skipped, fewer are an error. */
-    HELLO_ITEMS = 10,
+    HELLO_ITEMS = 10, /* the instance behind them may be missing */
     HELLO_ITEMS_ANY_MAJOR = 4,
     LIMIT_ITEMS = 3,
     HAVE_ITEMS = 7,
@@ -136,7 +136,8 @@ static bool read_hello(tandem_reader *message, uint32_t count, td_wire_hello *ou
     return count >= HELLO_ITEMS && read_fixed_copy(message, TANDEM_ORIGIN_BYTES, out->reactor) &&
            read_fixed_copy(message, TANDEM_ORIGIN_BYTES, out->origin) &&
            read_uint(message, &out->clock) && read_features(message, out) &&
-           read_limits(message, out) && read_text(message, &out->agent);
+           read_limits(message, out) && read_text(message, &out->agent) &&
+           (count == HELLO_ITEMS || read_fixed_copy(message, TD_WIRE_INSTANCE_BYTES, out->instance));
 }
 
 static bool read_have(tandem_reader *message, uint32_t count, td_wire_have *out)
@@ -421,9 +422,12 @@ static tandem_slice text_fitting(const char *text)
 void td_wire_write_hello(tandem_writer *out, uint64_t number, const td_wire_hello *hello,
                          const char *const *features, uint32_t feature_count)
 {
+    static const uint8_t none[TD_WIRE_INSTANCE_BYTES];
+    bool has_instance = memcmp(hello->instance, none, sizeof(none)) != 0;
+
     assert(hello->agent.size <= TD_WIRE_TEXT_BYTES_MAX);
     assert(hello->message_bytes >= TD_MESSAGE_BYTES_MIN);
-    write_head(out, HELLO_ITEMS, TD_WIRE_HELLO, number);
+    write_head(out, HELLO_ITEMS + has_instance, TD_WIRE_HELLO, number);
     tandem_write_uint(out, hello->major);
     tandem_write_uint(out, hello->minor);
     write_origin(out, hello->reactor);
@@ -439,6 +443,8 @@ void td_wire_write_hello(tandem_writer *out, uint64_t number, const td_wire_hell
     tandem_write_uint(out, hello->window_bytes);
     tandem_write_uint(out, hello->window_jobs);
     tandem_write_string(out, hello->agent);
+    if (has_instance)
+        tandem_write_binary(out, tandem_slice_of(hello->instance, sizeof(hello->instance)));
 }
 
 void td_wire_write_ack(tandem_writer *out, uint64_t number, uint64_t done,

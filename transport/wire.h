@@ -6,7 +6,7 @@
  * a session without gaps: a receiver that misses one closes the session, one that sees an old one
  * ignores it; so a transport may lose, repeat or reorder, and no more than a session is lost.
  *
- *   1 HELLO  major, minor, reactor, origin, clock, features, limits, agent
+ *   1 HELLO  major, minor, reactor, origin, clock, features, limits, agent, instance
  *   2 HAVE   clock, promise, level, more, entries
  *              level 0: [collections, digest]          one digest over all shared collections
  *              level 1: [[name, digest or nil], …]      one a collection
@@ -36,6 +36,7 @@ enum {
     TD_MESSAGE_BYTES_MAX = 1024 * 1024,
     TD_MESSAGE_DEPTH_MAX = 16,
     TD_MESSAGE_ITEMS_MAX = 65536,
+    TD_WIRE_INSTANCE_BYTES = 16,
     TD_WIRE_TEXT_BYTES_MAX = 256, /* of an agent, a feature, an error's text */
     /* The least that a HELLO may say it takes in one message: any job fits. */
     TD_MESSAGE_BYTES_MIN = 528 * 1024,
@@ -72,6 +73,9 @@ typedef struct td_wire_hello {
     tandem_slice agent;     /* for people */
     tandem_reader features; /* array of strings, header read */
     uint32_t feature_count;
+    /* This life of the reactor: when it began (wall clock ms, big endian), then eight random bytes;
+     * zeros: it does not say, and none is written. */
+    uint8_t instance[TD_WIRE_INSTANCE_BYTES];
 } td_wire_hello;
 
 typedef enum td_have_level {
