@@ -209,9 +209,9 @@ static tandem_err run_set(tandem_sync *sync, td_sync_call *call)
         strcpy(record.url, call->url);
     } else {
         record.paused = call->flag;
-        if (record.paused == peer->record.paused)
-            return TANDEM_OK;
     }
+    if (record.paused == peer->record.paused && !strcmp(record.url, peer->record.url))
+        return TANDEM_OK;
     return change(sync, peer, &record);
 }
 

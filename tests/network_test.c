@@ -1339,6 +1339,39 @@ static void closing_never_calls_back_at_once_and_may_be_repeated(void **state)
     assert_int_equal(strlen("closed by the peer (1002): ") + 121, strlen(accepted->text));
 }
 
+static void close_before_poll(uv_prepare_t *prepare)
+{
+    struct side *side = prepare->data;
+
+    uv_close((uv_handle_t *)prepare, NULL);
+    td_connection_close(side->connection, TANDEM_OK, NULL);
+}
+
+/* … in the turn that brings the other side's next step, and well before a deadline would do it. */
+static void closing_in_the_middle_of_a_handshake_ends_it(void **state)
+{
+    struct fixture *f = *state;
+    int listener = raw_listen(f), before_request, before_answer;
+    struct side first = {0}, second = {0};
+    uv_prepare_t prepare = {.data = &second};
+
+    uv_timer_start(&f->deadline, on_deadline, TD_NETWORK_DIAL_S * 1000 / 2, 0);
+    dial(f, &first);
+    td_connection_close(first.connection, TANDEM_OK, NULL);
+    before_request = raw_accept(f, listener);
+    UNTIL(f, first.closed);
+    dial(f, &second);
+    before_answer = raw_accept(f, listener);
+    raw_answer(f, before_answer, PROTOCOL "\r\n");
+    uv_prepare_init(td_host_loop(f->host), &prepare);
+    uv_prepare_start(&prepare, close_before_poll);
+    UNTIL(f, second.closed);
+    assert_int_equal(0, first.opened + second.opened);
+    close(before_request);
+    close(before_answer);
+    close(listener);
+}
+
 static void two_hundred_connections_come_and_go(void **state)
 {
     enum { COUNT = 200 };
@@ -1500,6 +1533,7 @@ int main(void)
         NETWORK_TEST(what_was_written_arrives_before_the_close),
         NETWORK_TEST(closing_waits_for_the_answer),
         NETWORK_TEST(closing_never_calls_back_at_once_and_may_be_repeated),
+        NETWORK_TEST(closing_in_the_middle_of_a_handshake_ends_it),
         NETWORK_TEST(two_hundred_connections_come_and_go),
         cmocka_unit_test_setup(freeing_closes_whatever_is_open, open_fixture),
         NETWORK_TEST(freeing_within_another_callback_of_the_loop_works),

@@ -59,7 +59,8 @@ static void on_freed(uv_handle_t *handle)
 
 static void kill_wsi(td_connection *connection)
 {
-    /* As if a timeout of its own had struck, which skips all politeness. */
+    /* As if a timeout of its own had struck, which skips all politeness. A handshake that takes a
+     * step first replaces that timeout: see is_unwanted(). */
     lws_set_timeout(connection->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
     td_network_wake(connection->network);
 }
@@ -537,9 +538,27 @@ static bool names_protocol(struct lws *wsi)
            strcmp(name, TD_NETWORK_PROTOCOL) == 0;
 }
 
+/* Does a handshake go on that was to end? */
+static bool is_unwanted(const td_connection *connection, enum lws_callback_reasons reason)
+{
+    switch (reason) {
+    case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER:
+    case LWS_CALLBACK_CLIENT_FILTER_PRE_ESTABLISH:
+    case LWS_CALLBACK_CLIENT_ESTABLISHED:
+    case LWS_CALLBACK_FILTER_HTTP_CONNECTION:
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+    case LWS_CALLBACK_ESTABLISHED:
+        return connection->state == TD_CONNECTION_CLOSING;
+    default:
+        return false;
+    }
+}
+
 static int dispatch(td_network *network, td_connection *connection, struct lws *wsi,
                     enum lws_callback_reasons reason, void *in, size_t size)
 {
+    if (is_unwanted(connection, reason))
+        return -1;
     switch (reason) {
     case LWS_CALLBACK_WSI_DESTROY:
         on_destroyed(network, wsi, connection);
@@ -562,8 +581,7 @@ static int dispatch(td_network *network, td_connection *connection, struct lws *
         return 0;
     case LWS_CALLBACK_ESTABLISHED:
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
-        if (connection->state == TD_CONNECTION_HANDSHAKE)
-            on_open(connection);
+        on_open(connection);
         return 0;
     case LWS_CALLBACK_RECEIVE:
     case LWS_CALLBACK_CLIENT_RECEIVE:

@@ -21,16 +21,24 @@ static void print_store(const json_t *result)
     const char *error = cli_text_of(store, "error");
     unsigned long long lag = cli_number_of(store, "index_lag", 0);
     unsigned long long quarantined = cli_number_of(store, "quarantined", 0);
+    unsigned long long forks = cli_number_of(store, "forks", 0);
+    const json_t *incarnation = json_object_get(result, "incarnation");
     char bytes[32];
 
     cli_bytes_text(cli_number_of(store, "bytes", 0), bytes);
     printf("reactor %s  origin %s  tandem %s  %s\n", cli_text_of(result, "reactor"),
            cli_text_of(result, "origin"), cli_text_of(result, "version"),
            json_is_true(json_object_get(result, "running")) ? "running" : "stopped");
+    if (cli_number_of(incarnation, "number", 1) > 1)
+        printf("        its origin number %llu, since %s: %s\n",
+               (unsigned long long)cli_number_of(incarnation, "number", 0),
+               cli_text_of(incarnation, "since"), cli_text_of(incarnation, "reason"));
     printf("store   %s, %llu operations", bytes,
            (unsigned long long)cli_number_of(store, "operations", 0));
     if (lag)
         printf(", index %llu behind", lag);
+    if (forks)
+        printf(", %llu forked", forks);
     if (quarantined)
         printf(", %llu records quarantined: run `tandem verify`", quarantined);
     if (error)

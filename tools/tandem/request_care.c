@@ -137,13 +137,37 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
     json_t *error = stat->store_err == TANDEM_OK ? json_null()
                                                  : json_string(tandem_err_name(stat->store_err));
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
                      "bytes", cli_json_number(stat->bytes),
                      "operations", cli_json_number(stat->operations),
                      "index_bytes", cli_json_number(stat->index_bytes),
                      "index_lag", cli_json_number(stat->index_lag),
                      "quarantined", cli_json_number(stat->quarantined + sync_stat->quarantined),
+                     "forks", cli_json_number(stat->forks),
                      "error", error);
+}
+
+static json_t *json_incarnation(const tandem_stat *stat)
+{
+    char since[32];
+
+    cli_time_text(stat->incarnation_since_ms, since);
+    return json_pack("{s:o, s:s, s:s}",
+                     "number", cli_json_number(stat->incarnation),
+                     "reason", tandem_incarnation_reason_name(stat->incarnation_reason),
+                     "since", since);
+}
+
+/* How often each happened since the store was opened. */
+static json_t *json_events(const tandem_stat *stat)
+{
+    json_t *events = json_object();
+
+    for (tandem_event_kind kind = TANDEM_EVENT_INCARNATION;
+         events && kind <= (tandem_event_kind)TANDEM_EVENT_KINDS; kind++)
+        json_object_set_new(events, tandem_event_kind_name(kind),
+                            cli_json_number(stat->events[kind]));
+    return events;
 }
 
 tandem_err cli_status_run(cli_request *request, const json_t *object)
@@ -170,12 +194,14 @@ tandem_err cli_status_run(cli_request *request, const json_t *object)
     url = sync_stat.listener_url[0] ? json_string(sync_stat.listener_url) : json_null();
     return cli_emit(
         request,
-        json_pack("{s:o, s:o, s:s, s:b, s:o, s:{s:o, s:o, s:o}, s:o}",
+        json_pack("{s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:{s:o, s:o, s:o}, s:o}",
                   "reactor", cli_json_hex(id, TANDEM_ORIGIN_BYTES),
                   "origin", cli_json_hex(origin, TANDEM_ORIGIN_BYTES),
+                  "incarnation", json_incarnation(&stat),
                   "version", tandem_version(),
                   "running", request->running,
                   "store", json_store(&stat, &sync_stat),
+                  "events", json_events(&stat),
                   "listener",
                   "url", url,
                   "sessions", cli_json_number(sync_stat.sessions),
