@@ -322,7 +322,10 @@ def limits(value):
 def hello(value):
     out = fixed(uint, positive, uint, uint)(value)
     if out[2] == 1:
-        out = fixed(uint, positive, uint, uint, bin16, bin16, uint, each(text), limits, text)(value)
+        kinds = [uint, positive, uint, uint, bin16, bin16, uint, each(text), limits, text]
+        if len(value) > len(kinds):
+            kinds.append(bin16)
+        out = fixed(*kinds)(value)
     return out
 
 
@@ -773,7 +776,7 @@ class Session:
             take(*message[2:])
 
     def on_hello(self, major, minor, reactor=None, origin=None, clock=None, features=None,
-                 limits_=None, agent=None):
+                 limits_=None, agent=None, instance=None):
         if major != 1:
             raise Breach("VERSION", "this client speaks version 1")
         if reactor == self.reactor.id or origin == self.reactor.origin:
