@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/probe.h"
+
 enum { CLOSE_GRACE_MS = 1000, DIAL_MS = 15000, BLOCKED_RETRY_MS = 60000 };
 
 struct tandem_channel {
@@ -164,6 +166,8 @@ static void link_message(void *context, tandem_slice bytes)
         channel->settled = true;
         channel->settled_ms = td_env_monotonic_ms(channel->config.env);
         channel->attempts = channel->retry.attempts;
+        if (channel->attempts)
+            td_probe(channel->config.env, TD_PROBE_RETRY_WORKED);
         td_retry_succeeded(&channel->retry);
     }
 }
@@ -212,14 +216,18 @@ static void schedule_retry(tandem_channel *channel, tandem_err err)
     uint64_t now_ms = td_env_monotonic_ms(channel->config.env);
     uint64_t floor_ms = channel->retry_floor_ms;
 
-    if (was_cut_short(channel, now_ms))
+    if (was_cut_short(channel, now_ms)) {
+        td_probe(channel->config.env, TD_PROBE_SESSION_CUT_SHORT);
         channel->retry.attempts = channel->attempts;
+    }
     channel->settled = false;
     if (is_final(err) && floor_ms < BLOCKED_RETRY_MS)
         floor_ms = BLOCKED_RETRY_MS;
     channel->retry_floor_ms = 0;
     channel->retry_at_ms =
         now_ms + td_retry_failed(&channel->retry, channel->config.env, floor_ms);
+    td_probe(channel->config.env, td_retry_spent(&channel->retry) ? TD_PROBE_RETRY_SPENT
+                                                                  : TD_PROBE_RETRY_SCHEDULED);
     if (channel->retry_at_ms == 0)
         channel->retry_at_ms = 1;
 }
@@ -247,6 +255,7 @@ static void link_closed(void *context, tandem_err err, const char *text)
             snprintf(why, sizeof(why), "%s", session_text);
         }
     }
+    td_probe(channel->config.env, TD_PROBE_LINK_LOST);
     td_session_free(channel->session);
     channel->session = NULL;
     channel->link = NULL;
@@ -306,6 +315,7 @@ static void dial(tandem_channel *channel)
 
     channel->retry_at_ms = 0;
     channel->dialed_ms = td_env_monotonic_ms(channel->config.env);
+    td_probe(channel->config.env, TD_PROBE_DIALED);
     err = channel->carrier->ops->dial(channel->carrier, channel->url, &link_events, channel,
                                       &channel->link);
     if (err != TANDEM_OK) {
@@ -347,6 +357,7 @@ tandem_err td_channel_accept(tandem_channel *channel, td_link *link,
                              const td_connection_events **events_out, void **context_out)
 {
     assert(!channel->link && !channel->carrier);
+    td_probe(channel->config.env, TD_PROBE_LINK_ACCEPTED);
     channel->link = link;
     *events_out = &link_events;
     *context_out = channel;
@@ -499,8 +510,10 @@ uint64_t td_channel_tick(tandem_channel *channel, uint64_t now_ms)
         return tick_session(channel, now_ms);
     if (channel->link && channel->carrier) {
         /* Carriers have deadlines of their own; an answer that got lost has none. */
-        if (now_ms >= channel->dialed_ms + DIAL_MS)
+        if (now_ms >= channel->dialed_ms + DIAL_MS) {
+            td_probe(channel->config.env, TD_PROBE_DIAL_UNANSWERED);
             close_link(channel, TANDEM_E_TIMEOUT, "there was no answer");
+        }
         return channel->dialed_ms + DIAL_MS;
     }
     if (channel->link)

@@ -21,6 +21,7 @@
 #include <utlist.h>
 
 #include "store/hash_table.h"
+#include "store/probe.h"
 
 enum { TRANSIT_BYTES_MAX = 256 * 1024, NAME_BYTES_MAX = 64, CUTS_MAX = 64 };
 
@@ -215,7 +216,13 @@ static bool carry(struct memory_carrier *from, const char *to, struct packet *pa
 
     pthread_mutex_lock(&network->lock);
     HASH_FIND_STR(network->carriers, to, carrier);
-    if (carrier && !is_cut(network, from->name, to)) {
+    if (td_env_is_dead(from->env)) {
+        carrier = NULL;
+    } else if (carrier && is_cut(network, from->name, to)) {
+        td_probe(from->env, TD_PROBE_PACKET_CUT);
+        carrier = NULL;
+    }
+    if (carrier) {
         network->carried++;
         td_actor_post(carrier->actor, &packet->message);
         carried = true;
@@ -303,6 +310,8 @@ static void half_write(struct half *half)
 {
     struct memory_carrier *carrier = half->carrier;
 
+    if (half->transit_bytes >= TRANSIT_BYTES_MAX)
+        td_probe(carrier->env, TD_PROBE_TRANSIT_FULL);
     while (half->opened && !half->closing && half->transit_bytes < TRANSIT_BYTES_MAX) {
         uint64_t number = half->number;
         struct packet *packet;
@@ -459,10 +468,15 @@ static bool delay(struct memory_carrier *carrier, struct packet *packet)
     td_memory_faults faults;
 
     packet->delayed = true;
+    if (td_env_is_dead(carrier->env)) {
+        free(packet);
+        return true;
+    }
     pthread_mutex_lock(&carrier->network->lock);
     faults = carrier->network->faults;
     pthread_mutex_unlock(&carrier->network->lock);
     if (packet->message.kind == DATA && chance(carrier->env, faults.lose_permille)) {
+        td_probe(carrier->env, TD_PROBE_PACKET_LOST);
         free(packet);
         return true;
     }
@@ -470,7 +484,9 @@ static bool delay(struct memory_carrier *carrier, struct packet *packet)
         due_us += 1000 * (faults.latency_ms_min +
                           td_env_random_below(carrier->env, 1 + faults.latency_ms_max -
                                                                 faults.latency_ms_min));
-    if (half && !chance(carrier->env, faults.reorder_permille)) {
+    if (half && chance(carrier->env, faults.reorder_permille)) {
+        td_probe(carrier->env, TD_PROBE_PACKET_REORDERED);
+    } else if (half) {
         if (due_us < half->due_us)
             due_us = half->due_us;
         /* When it really comes: a timer knows milliseconds only. */
@@ -481,6 +497,7 @@ static bool delay(struct memory_carrier *carrier, struct packet *packet)
         /* Later than the original: it is no reordering. */
         struct packet *twin = malloc(sizeof(*twin) + packet->size);
 
+        td_probe(carrier->env, TD_PROBE_PACKET_REPEATED);
         if (twin) {
             memcpy(twin, packet, sizeof(*twin) + packet->size);
             memset(&twin->message, 0, sizeof(twin->message));

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/probe.h"
+
 enum { ACK_EXCEPTIONS_MAX = 4096 };
 
 /* A job that was sent. What it takes of the peer's window it takes until the peer says that it is
@@ -153,6 +155,7 @@ void td_session_fail(td_session *session, tandem_err err, const char *text)
 
 static tandem_err protocol(td_session *session, const char *text)
 {
+    td_probe(session->env, TD_PROBE_PEER_BROKE_RULES);
     td_session_fail(session, TANDEM_E_PROTOCOL, text);
     return TANDEM_E_PROTOCOL;
 }
@@ -281,12 +284,16 @@ static tandem_err next_jobs(td_session *session, tandem_writer *out)
             finish(session, handle, handle->error, 0);
             continue;
         }
-        if (!td_session_has_credit(session, handle->bytes))
+        if (!td_session_has_credit(session, handle->bytes)) {
+            td_probe(session->env, TD_PROBE_WINDOW_FULL);
             break;
+        }
         if (jobs && (used >= TD_SESSION_FRAME_BYTES ||
                      used + handle->bytes + 8 * (uint64_t)handle->operations + 64 >
-                         session->peer_message_bytes))
+                         session->peer_message_bytes)) {
+            td_probe(session->env, TD_PROBE_FRAME_FULL);
             break;
+        }
         if ((err = write_job(session, handle, out)) == TANDEM_E_NOMEM)
             break;
         if (err != TANDEM_OK) {
@@ -303,6 +310,7 @@ static tandem_err next_jobs(td_session *session, tandem_writer *out)
     }
     td_wire_patch_count(out, count_at, jobs);
     session->sent_number++;
+    td_probe(session->env, TD_PROBE_JOBS_SENT);
     return TANDEM_OK;
 }
 
@@ -319,6 +327,7 @@ static void next_hello(td_session *session, tandem_writer *out)
     session->user->hello(session->context, &hello);
     td_wire_write_hello(out, ++session->sent_number, &hello, NULL, 0);
     session->hello_sent = true;
+    td_probe(session->env, TD_PROBE_HELLO_SENT);
 }
 
 /* What does not fit under the limits of a message is said in the next one. */
@@ -335,6 +344,7 @@ static void next_ack(td_session *session, tandem_writer *out)
                 session->exception_count * sizeof(*session->exceptions));
     session->acked = done;
     session->ack_pending = !all;
+    td_probe(session->env, TD_PROBE_ACK_SENT);
 }
 
 static tandem_err next_message(td_session *session, tandem_writer *out)
@@ -368,6 +378,7 @@ static tandem_err next_message(td_session *session, tandem_writer *out)
     if ((err = next_jobs(session, out)) != TANDEM_END)
         return err;
     if (session->heartbeat_pending) {
+        td_probe(session->env, TD_PROBE_HEARTBEAT_SENT);
         session->user->heartbeat(session->context, ++session->sent_number, out);
         session->heartbeat_pending = false;
         return TANDEM_OK;
@@ -428,6 +439,7 @@ static tandem_err receive_hello(td_session *session, const td_wire_hello *hello)
         td_session_fail(session, err, tandem_err_text(err));
         return err;
     }
+    td_probe(session->env, TD_PROBE_HELLO_TAKEN);
     session->announce_pending = true;
     session->user->wake(session->context);
     return TANDEM_OK;
@@ -460,6 +472,7 @@ static tandem_err receive_ack(td_session *session, const td_wire_ack *ack)
         return protocol(session, "an ACK of jobs that were not sent");
     if (!exceptions_are_sound(session, ack))
         return protocol(session, "an ACK whose exceptions are out of order");
+    td_probe(session->env, ack->exception_count ? TD_PROBE_JOB_REFUSED : TD_PROBE_ACK_TAKEN);
     while (session->sent_first <= ack->done) {
         uint64_t number = session->sent_first;
         struct sent_job job = session->sent[number % session->sent_capacity];
@@ -628,8 +641,10 @@ static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td
     session->deliveries_end = &delivery->next;
     if (!session->held && session->pool->used_bytes > session->pool->limit_bytes) {
         session->held = true;
+        td_probe(session->env, TD_PROBE_POOL_HELD);
         session->user->hold(session->context, true);
     }
+    td_probe(session->env, TD_PROBE_JOBS_TAKEN);
     session->user->deliver(session->context, delivery);
     return TANDEM_OK;
 }
@@ -640,6 +655,7 @@ static tandem_err receive_error(td_session *session, const td_wire_error *error)
                          ? (tandem_err)error->err
                          : TANDEM_E_REFUSED;
 
+    td_probe(session->env, TD_PROBE_ERROR_TOLD);
     session->err = err;
     snprintf(session->text, sizeof(session->text), "%.*s", (int)error->text.size,
              (const char *)error->text.bytes);
@@ -686,9 +702,12 @@ tandem_err td_session_receive(td_session *session, tandem_slice bytes)
         return protocol(session, "a message that is not one of this protocol");
     session->heard_ms = td_env_monotonic_ms(session->env);
     session->stat.received_bytes += bytes.size;
-    if (message.number <= session->received_number)
-        return TANDEM_OK; /* repeated on the way */
+    if (message.number <= session->received_number) {
+        td_probe(session->env, TD_PROBE_MESSAGE_REPEATED); /* on the way */
+        return TANDEM_OK;
+    }
     if (message.number != session->received_number + 1) {
+        td_probe(session->env, TD_PROBE_MESSAGE_MISSING);
         /* Lost on the way: the peer broke no rule, and a new session mends it. */
         td_session_fail(session, TANDEM_E_CHANNEL_NETWORK, "a message was lost on the way");
         return TANDEM_E_CHANNEL_NETWORK;
@@ -765,8 +784,10 @@ void td_session_delivered(td_delivery *delivery)
         return;
     }
     advance_done(session);
+    td_probe(session->env, TD_PROBE_ACK_BEFORE);
     if (session->held && !session->deliveries) {
         session->held = false;
+        td_probe(session->env, TD_PROBE_POOL_RELEASED);
         session->heard_ms = td_env_monotonic_ms(session->env); /* it was we who did not listen */
         session->user->hold(session->context, false);
     }
@@ -784,6 +805,7 @@ uint64_t td_session_tick(td_session *session, uint64_t now_ms)
     if (session->err != TANDEM_OK)
         return UINT64_MAX;
     if (now_ms >= silence_ms && !session->held) {
+        td_probe(session->env, TD_PROBE_PEER_SILENT);
         td_session_fail(session, TANDEM_E_TIMEOUT, "nothing was heard for 30 s");
         return UINT64_MAX;
     }

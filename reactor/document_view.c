@@ -19,6 +19,7 @@
 #include "reactor/message.h"
 #include "reactor/prepare.h"
 #include "reactor/runtime.h"
+#include "store/probe.h"
 
 enum {
     PAGE_ENTRIES_MAX = 1000,
@@ -461,6 +462,7 @@ static void digest_step(td_document_view *view)
     if (digest->generation != view->generation) {
         if (view->position < digest->request->position)
             return; /* the index is being built anew */
+        td_probe(view->env, TD_PROBE_DIGEST_REPEATED);
         digest_reset(view, digest);
     }
     digest->visited = digest->count = 0;
@@ -642,12 +644,14 @@ static void index_failed(td_document_view *view, tandem_err err)
 
     view->behind = true;
     if (td_stream_index_failure(view->index)) {
+        td_probe(view->env, TD_PROBE_INDEX_REBUILT);
         td_log(view->env, TANDEM_LOG_WARNING, "view", "the stream index is built anew: %s",
                tandem_err_name(td_stream_index_failure(view->index)));
         index_close(view);
         index_get(view, true);
         return;
     }
+    td_probe(view->env, TD_PROBE_INDEX_BACK);
     td_stream_index_stat_get(view->index, &stat);
     view->position = stat.position;
     view->generation++;
@@ -713,8 +717,10 @@ static void handle(void *self, td_message *message)
     switch ((enum message_kind)message->kind) {
     case REQUEST:
         view->try_open = true;
-        if (request_of(message)->position > view->position)
+        if (request_of(message)->position > view->position) {
             view->behind = true;
+            td_probe(view->env, TD_PROBE_READ_WAITED);
+        }
         td_message_list_push(&view->waiting, message);
         break;
     case COMMITTED:

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "reactor/runtime.h"
+#include "store/probe.h"
 
 enum { LOCAL = 1, PREPARED, REMOTE, INDEXED, MEND, READER_CHECK, REINCARNATE };
 enum {
@@ -172,6 +173,9 @@ static void answer_members(td_executor *executor, tandem_err err)
 
     executor->member_count = 0;
     for (size_t i = 0; i < count; i++) {
+        if (err == TANDEM_OK)
+            td_probe(executor->env, executor->members[i].local ? TD_PROBE_LOCAL_BEFORE_ANSWER
+                                                               : TD_PROBE_REMOTE_BEFORE_ANSWER);
         if (executor->members[i].local)
             answer_local(executor->members[i].local, err);
         else
@@ -282,6 +286,7 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
     if (job->err == TANDEM_OK && newest > ahead_max) {
         job->err = TANDEM_E_CLOCK;
         job->detail = newest - td_hlc_of_ms(executor->max_clock_skew_ms);
+        td_probe(executor->env, TD_PROBE_CLOCK_WAIT);
         tell_of(executor, TANDEM_EVENT_CLOCK, &executor->parsed[job->count - 1]);
     }
     if (job->err == TANDEM_OK)
@@ -290,8 +295,10 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
         tell_of(executor, TANDEM_EVENT_QUARANTINE, &executor->parsed[job->count - 1]);
     if (job->err == TANDEM_OK) {
         td_clock_observe(&executor->clock, newest);
-        if (job->result.appended && is_own(executor, executor->parsed))
+        if (job->result.appended && is_own(executor, executor->parsed)) {
             executor->group_has_own = true;
+            td_probe(executor->env, TD_PROBE_OWN_CONTINUED);
+        }
     }
     return is_fatal(job->err) ? job->err : TANDEM_OK;
 }
@@ -466,6 +473,7 @@ static tandem_err group_repeat(td_executor *executor)
 
     if ((err = group_begin(executor)) != TANDEM_OK)
         return err;
+    td_probe(executor->env, TD_PROBE_GROUP_REPEATED);
     for (size_t i = 0; i < executor->member_count; i++)
         if ((err = append_member(executor, &executor->members[i])) != TANDEM_OK)
             return err;
@@ -474,9 +482,11 @@ static tandem_err group_repeat(td_executor *executor)
 
 static void store_failed(td_executor *executor, tandem_err err)
 {
-    if (atomic_exchange(&executor->store_err, (int)err) == TANDEM_OK)
+    if (atomic_exchange(&executor->store_err, (int)err) == TANDEM_OK) {
+        td_probe(executor->env, TD_PROBE_WRITING_STOPPED);
         td_log(executor->env, TANDEM_LOG_ERROR, "executor", "writing has stopped: %s (%s)",
                tandem_err_text(err), tandem_err_name(err));
+    }
     /* It may still be timed from an earlier failure that a commit has healed since. */
     if (executor->mend_timed)
         return;
@@ -486,8 +496,10 @@ static void store_failed(td_executor *executor, tandem_err err)
 
 static void store_works(td_executor *executor)
 {
-    if (atomic_exchange(&executor->store_err, TANDEM_OK) != TANDEM_OK)
+    if (atomic_exchange(&executor->store_err, TANDEM_OK) != TANDEM_OK) {
+        td_probe(executor->env, TD_PROBE_WRITING_MENDED);
         td_log(executor->env, TANDEM_LOG_INFO, "executor", "writing works again");
+    }
 }
 
 /* Give up on the open group: everything in it failed with err and nothing of it is held. */
@@ -497,6 +509,7 @@ static void group_fail(td_executor *executor, tandem_err err)
 
     if (executor->open)
         group_abort(executor);
+    td_probe(executor->env, TD_PROBE_GROUP_FAILED);
     mended = td_op_store_recover(executor->ops);
     if (mended != TANDEM_OK)
         td_log(executor->env, TANDEM_LOG_ERROR, "executor", "the store cannot be reopened: %s",
@@ -537,8 +550,11 @@ static void group_commit(td_executor *executor)
     else
         td_op_store_abort(executor->ops);
     executor->open = false;
-    if (err != TANDEM_OK)
+    if (err != TANDEM_OK) {
         err = look_up_commit(executor, reached, err);
+        td_probe(executor->env, err == TANDEM_OK ? TD_PROBE_COMMIT_HAD_HAPPENED
+                                                 : TD_PROBE_COMMIT_WAS_LOST);
+    }
     if (err != TANDEM_OK) {
         executor->recent.last = executor->group_base;
         store_failed(executor, err);
@@ -546,6 +562,8 @@ static void group_commit(td_executor *executor)
         return;
     }
     store_works(executor);
+    if (executor->member_count > 1)
+        td_probe(executor->env, TD_PROBE_GROUP_SHARED);
     if (reached > atomic_load(&executor->position)) {
         atomic_store(&executor->position, reached);
         td_document_view_committed(executor->view, reached);
@@ -655,6 +673,7 @@ static void take_prepared(td_executor *executor, td_local_request *request)
     for (size_t i = 0; i < group->count; i++) {
         if (!is_stale(executor, group, &group->jobs[i]))
             continue;
+        td_probe(executor->env, TD_PROBE_JOB_STALE);
         if (++request->attempts > TD_PREPARE_ATTEMPTS_MAX) {
             snprintf(group->why, sizeof(group->why), "the document changes too fast");
             answer_local(request, TANDEM_E_CONFLICT);
@@ -781,6 +800,7 @@ static void reincarnate(td_executor *executor)
     if (!reason)
         return;
     if (executor->reincarnated_ms && now_ms < executor->reincarnated_ms + TD_INCARNATION_MS) {
+        td_probe(executor->env, TD_PROBE_INCARNATION_DELAYED);
         reincarnate_after(executor, executor->reincarnated_ms + TD_INCARNATION_MS - now_ms);
         return;
     }
@@ -800,6 +820,8 @@ static void reincarnate(td_executor *executor)
     executor->reincarnated_ms = now_ms;
     atomic_store(&executor->reincarnation, 0);
     identity = td_op_store_identity(executor->ops);
+    if (reason == TANDEM_INCARNATION_CONTINUED)
+        td_probe(executor->env, TD_PROBE_INCARNATION_CONTINUED);
     td_log(executor->env, TANDEM_LOG_WARNING, "executor",
            "this reactor writes under a new origin, its %u: %s", identity->incarnation,
            tandem_incarnation_reason_name(identity->reason));

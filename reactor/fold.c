@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "store/hash_table.h"
+#include "store/probe.h"
 
 enum {
     PAGE_ENTRIES = 256,
@@ -246,8 +247,10 @@ static tandem_err find_cached(struct run *run, const char *key, size_t size, str
             return err;
         if (s->folded + later == run->entries) {
             *out = s;
+            td_probe(td_stream_index_env(run->index), TD_PROBE_FOLD_CONTINUED);
             return touch(folder, s, false);
         }
+        td_probe(td_stream_index_env(run->index), TD_PROBE_FOLD_REPEATED);
     }
     forget(folder, s);
     return TANDEM_OK;

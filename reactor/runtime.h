@@ -16,6 +16,7 @@
 #define TANDEM_REACTOR_RUNTIME_H
 
 #include "reactor/actor.h"
+#include "store/probe.h"
 
 struct uv_loop_s;
 
@@ -115,6 +116,17 @@ tandem_err td_simulation_runtime(td_simulation *simulation, const char *name,
                                  int64_t clock_skew_ms, td_runtime **out);
 /* Set a runtime's skew later: clocks step. */
 void td_simulation_skew(td_runtime *runtime, int64_t clock_skew_ms);
+/* Let the runtime die at the nth (>= 1) passing of a probe from now on; see store/probe.h. */
+void td_simulation_arm(td_runtime *runtime, td_probe_kind probe, uint64_t nth);
+bool td_simulation_is_dead(const td_runtime *runtime);
+/* How many have died since the simulation began, to be looked at after each step. */
+uint64_t td_simulation_deaths(const td_simulation *simulation);
+/* The next count calls of this kind on the runtime's disk fail with err. It forgets what was asked
+ * for before; count 0: no more failures. */
+void td_simulation_disk(td_runtime *runtime, td_disk_call call, tandem_err err, uint64_t count);
+/* How often each probe was passed, in all runtimes: TD_PROBE_COUNT of them. */
+const uint64_t *td_simulation_probes(const td_simulation *simulation);
+
 /* The log of every runtime opened later. */
 void td_simulation_log(td_simulation *simulation, tandem_log_fn log, void *context,
                        tandem_log_level level);

@@ -46,6 +46,8 @@ struct td_simulation {
     size_t actors, runtimes;
     uint64_t runtimes_opened;
     struct simulated_actor *running;
+    uint64_t probes[TD_PROBE_COUNT];
+    uint64_t deaths;
     tandem_log_fn log;
     void *log_context;
     tandem_log_level log_level;
@@ -60,6 +62,13 @@ struct simulated_runtime {
     uint64_t monotonic_start_us;
     int64_t skew_ms;
     size_t hosts;
+    /* It dies when `dies_in` passings of `dies_at` are over; 0: it lives on. */
+    td_probe_kind dies_at;
+    uint64_t dies_in;
+    bool dead;
+    td_disk_call disk_call;
+    tandem_err disk_err;
+    uint64_t disk_failures; /* left */
 };
 
 struct simulated_host {
@@ -178,6 +187,50 @@ static const struct tandem_env_ops simulated_env_ops = {
     .wall_ms = env_wall_ms,
     .monotonic_us = env_monotonic_us,
     .random_bytes = env_random_bytes,
+};
+
+/* What a frozen reactor still does is no event. */
+static void hook_probe(tandem_env *env, td_probe_kind probe)
+{
+    struct simulated_runtime *runtime = runtime_of_env(env);
+
+    if (runtime->dead)
+        return;
+    runtime->simulation->probes[probe]++;
+    if (!runtime->dies_in || runtime->dies_at != probe || --runtime->dies_in)
+        return;
+    runtime->dead = true;
+    runtime->simulation->deaths++;
+    td_log(env, TANDEM_LOG_WARNING, "simulation", "dies at %s", td_probe_name(probe));
+}
+
+static tandem_err hook_disk(tandem_env *env, td_disk_call call)
+{
+    struct simulated_runtime *runtime = runtime_of_env(env);
+
+    if (runtime->dead)
+        return call == TD_DISK_COMMITTED ? TANDEM_OK : TANDEM_E_IO;
+    if (!runtime->disk_failures || runtime->disk_call != call)
+        return TANDEM_OK;
+    runtime->disk_failures--;
+    if (call == TD_DISK_PUT)
+        hook_probe(env, TD_PROBE_DISK_PUT_FAILED);
+    else if (call == TD_DISK_COMMIT)
+        hook_probe(env, TD_PROBE_DISK_COMMIT_FAILED);
+    else if (call == TD_DISK_COMMITTED)
+        hook_probe(env, TD_PROBE_DISK_COMMIT_UNKNOWN);
+    return runtime->disk_err;
+}
+
+static bool hook_is_dead(tandem_env *env)
+{
+    return runtime_of_env(env)->dead;
+}
+
+static const struct td_hooks simulated_hooks = {
+    .probe = hook_probe,
+    .disk = hook_disk,
+    .is_dead = hook_is_dead,
 };
 
 /* ---- The scheduler ---- */
@@ -595,7 +648,8 @@ tandem_err td_simulation_runtime(td_simulation *simulation, const char *name,
     generator_init(&runtime->random, XXH3_64bits(seed, sizeof(seed)));
     runtime->monotonic_start_us =
         (1 + generator_below(&runtime->random, MONOTONIC_START_S)) * UINT64_C(1000000);
-    runtime->env = (tandem_env){.ops = &simulated_env_ops, .log = simulation->log,
+    runtime->env = (tandem_env){.ops = &simulated_env_ops, .hooks = &simulated_hooks,
+                                .log = simulation->log,
                                 .log_context = simulation->log_context,
                                 .log_level = simulation->log_level};
     runtime->base = (td_runtime){.ops = &simulated_ops, .env = &runtime->env};
@@ -607,6 +661,28 @@ tandem_err td_simulation_runtime(td_simulation *simulation, const char *name,
 void td_simulation_skew(td_runtime *runtime, int64_t clock_skew_ms)
 {
     ((struct simulated_runtime *)runtime)->skew_ms = clock_skew_ms;
+}
+
+void td_simulation_arm(td_runtime *base, td_probe_kind probe, uint64_t nth)
+{
+    struct simulated_runtime *runtime = (struct simulated_runtime *)base;
+
+    runtime->dies_at = probe;
+    runtime->dies_in = nth;
+}
+
+bool td_simulation_is_dead(const td_runtime *runtime)
+{
+    return ((const struct simulated_runtime *)runtime)->dead;
+}
+
+void td_simulation_disk(td_runtime *base, td_disk_call call, tandem_err err, uint64_t count)
+{
+    struct simulated_runtime *runtime = (struct simulated_runtime *)base;
+
+    runtime->disk_call = call;
+    runtime->disk_err = err;
+    runtime->disk_failures = count;
 }
 
 /* ---- The simulation ---- */
@@ -656,4 +732,14 @@ uint64_t td_simulation_random(td_simulation *simulation)
 uint64_t td_simulation_trace(const td_simulation *simulation)
 {
     return simulation->trace;
+}
+
+uint64_t td_simulation_deaths(const td_simulation *simulation)
+{
+    return simulation->deaths;
+}
+
+const uint64_t *td_simulation_probes(const td_simulation *simulation)
+{
+    return simulation->probes;
 }

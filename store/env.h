@@ -43,8 +43,11 @@ struct tandem_env_ops {
     void (*random_bytes)(tandem_env *env, void *out, size_t size);
 };
 
+struct td_hooks;
+
 struct tandem_env {
     const struct tandem_env_ops *ops;
+    const struct td_hooks *hooks; /* the simulation's, see store/probe.h; else NULL */
     tandem_log_fn log; /* NULL: no log */
     void *log_context;
     tandem_log_level log_level; /* lines above it are not even formatted */

@@ -35,6 +35,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "store/probe.h"
 #include "store/store.h"
 
 enum {
@@ -380,6 +381,19 @@ static tandem_err txn_result(struct lmdb_txn *txn, int rc)
     return txn->err;
 }
 
+/* What the simulation says that a call on the writing transaction fails with sticks, too. */
+static tandem_err txn_fault(struct lmdb_txn *txn, td_disk_call call)
+{
+    struct lmdb_store *s = store_of(txn->base.store);
+    tandem_err err = td_disk_fault(s->env, call);
+
+    if (err != TANDEM_OK) {
+        txn->err = err;
+        s->recover_due = true;
+    }
+    return err;
+}
+
 static tandem_err lmdb_begin_write(td_store *store, td_txn **out)
 {
     struct lmdb_store *s = store_of(store);
@@ -390,7 +404,8 @@ static tandem_err lmdb_begin_write(td_store *store, td_txn **out)
     assert(!txn->mdb);
     if (s->recover_due)
         return TANDEM_E_STATE;
-    if ((err = grow_ahead(s)) != TANDEM_OK)
+    if ((err = td_disk_fault(s->env, TD_DISK_BEGIN)) != TANDEM_OK ||
+        (err = grow_ahead(s)) != TANDEM_OK)
         return err;
     memset(txn, 0, sizeof(*txn));
     txn->base.store = store;
@@ -504,7 +519,7 @@ static tandem_err lmdb_commit(td_txn *base)
     int rc;
 
     assert(txn == &s->writer && txn->mdb);
-    if (txn->err != TANDEM_OK) {
+    if (txn->err != TANDEM_OK || txn_fault(txn, TD_DISK_COMMIT) != TANDEM_OK) {
         lmdb_abort(base);
         return txn->err;
     }
@@ -517,7 +532,7 @@ static tandem_err lmdb_commit(td_txn *base)
     }
     s->last_txn_bytes = txn->bytes;
     atomic_store(&s->bytes, used_bytes(s->mdb));
-    return TANDEM_OK;
+    return txn_fault(txn, TD_DISK_COMMITTED);
 }
 
 static MDB_dbi table_of(struct lmdb_txn *txn, unsigned table)
@@ -558,6 +573,8 @@ static tandem_err lmdb_put(td_txn *base, unsigned table, tandem_slice key, tande
     if (txn->err != TANDEM_OK)
         return txn->err;
     txn->changes++;
+    if (txn_fault(txn, TD_DISK_PUT) != TANDEM_OK)
+        return txn->err;
     txn->bytes += key.size + value.size + 16;
     return txn_result(txn, mdb_put(txn->mdb, table_of(txn, table), &k, &v, 0));
 }
@@ -572,6 +589,8 @@ static tandem_err lmdb_del(td_txn *base, unsigned table, tandem_slice key)
     if (txn->err != TANDEM_OK)
         return txn->err;
     txn->changes++;
+    if (txn_fault(txn, TD_DISK_PUT) != TANDEM_OK)
+        return txn->err;
     /* A delete copies pages, too, and its page goes onto the free list. */
     txn->bytes += key.size + 16;
     return txn_result(txn, mdb_del(txn->mdb, table_of(txn, table), &k, NULL));
@@ -690,6 +709,10 @@ static tandem_err lmdb_recover(td_store *store)
     int rc;
 
     assert(!s->writer.mdb);
+    if ((err = td_disk_fault(s->env, TD_DISK_BEGIN)) != TANDEM_OK) {
+        s->recover_due = true;
+        return err;
+    }
     pthread_rwlock_wrlock(&s->gate);
     err = map_reopen(s, true); /* with room for what failed: last_txn_bytes tells */
     /* A commit that failed at its very end may show now without having reached the disk. */

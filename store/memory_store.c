@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "store/probe.h"
 #include "store/store.h"
 
 /* A key with its value; never changes. */
@@ -67,6 +68,7 @@ struct memory_cursor {
 
 struct memory_store {
     td_store base;
+    tandem_env *env;
     td_memory_disk *disk;
     bool disk_is_private;
     unsigned count;
@@ -446,6 +448,22 @@ tandem_err td_memory_disk_open(td_memory_disk **out)
     return TANDEM_OK;
 }
 
+tandem_err td_memory_disk_copy(td_memory_disk *disk, td_memory_disk **out)
+{
+    td_memory_disk *copy;
+    tandem_err err = td_memory_disk_open(&copy);
+
+    if (err != TANDEM_OK)
+        return err;
+    version_release(copy->version);
+    copy->version = disk_version(disk);
+    memcpy(copy->names, disk->names, sizeof(copy->names));
+    copy->count = disk->count;
+    copy->edits = disk->edits;
+    *out = copy;
+    return TANDEM_OK;
+}
+
 void td_memory_disk_free(td_memory_disk *disk)
 {
     if (!disk)
@@ -499,7 +517,8 @@ static tandem_err memory_begin_write(td_store *store, td_txn **out)
     assert(!s->writer);
     if (s->recover_due)
         return TANDEM_E_STATE;
-    if ((err = txn_new(store, true, &s->writer)) != TANDEM_OK)
+    if ((err = td_disk_fault(s->env, TD_DISK_BEGIN)) != TANDEM_OK ||
+        (err = txn_new(store, true, &s->writer)) != TANDEM_OK)
         return err;
     s->writer->edit = ++s->disk->edits;
     *out = &s->writer->base;
@@ -541,6 +560,8 @@ static tandem_err memory_commit(td_txn *base)
     tandem_err err = txn->err != TANDEM_OK ? txn->err : s->commit_fails;
 
     assert(txn->writing);
+    if (err == TANDEM_OK)
+        err = td_disk_fault(s->env, TD_DISK_COMMIT);
     if (err == TANDEM_OK) {
         struct version *old;
 
@@ -549,9 +570,10 @@ static tandem_err memory_commit(td_txn *base)
         s->disk->version = txn->version;
         pthread_mutex_unlock(&s->disk->lock);
         txn->version = old; /* goes with the transaction */
-    } else {
-        s->recover_due = true;
+        err = td_disk_fault(s->env, TD_DISK_COMMITTED);
     }
+    if (err != TANDEM_OK)
+        s->recover_due = true;
     memory_abort(base);
     return err;
 }
@@ -607,6 +629,8 @@ static tandem_err memory_put(td_txn *base, unsigned table, tandem_slice key, tan
     txn->changes++;
     if (s->put_fails != TANDEM_OK)
         return fail(txn, s->put_fails);
+    if ((err = td_disk_fault(s->env, TD_DISK_PUT)) != TANDEM_OK)
+        return fail(txn, err);
     entry = entry_new(key, value);
     if (!entry)
         return fail(txn, TANDEM_E_NOMEM);
@@ -637,6 +661,8 @@ static tandem_err memory_del(td_txn *base, unsigned table, tandem_slice key)
     if (!entry) /* first, so that nothing is copied in vain */
         return TANDEM_E_NOT_FOUND;
     bytes = entry_bytes(entry);
+    if ((err = td_disk_fault(store_of(base->store)->env, TD_DISK_PUT)) != TANDEM_OK)
+        return fail(txn, err);
     if ((err = tree_del(txn->edit, root_of(txn, table), key)) != TANDEM_OK)
         return fail(txn, err);
     txn->version->bytes -= bytes;
@@ -725,10 +751,11 @@ static void memory_cursor_free(td_cursor *base)
 static tandem_err memory_recover(td_store *store)
 {
     struct memory_store *s = store_of(store);
+    tandem_err err = td_disk_fault(s->env, TD_DISK_BEGIN);
 
     assert(!s->writer);
-    s->recover_due = false;
-    return TANDEM_OK;
+    s->recover_due = err != TANDEM_OK;
+    return err;
 }
 
 static uint64_t memory_bytes(td_store *store)
@@ -792,6 +819,7 @@ tandem_err td_memory_store_open(tandem_env *env, td_memory_disk *disk, const cha
     if (!s)
         return TANDEM_E_NOMEM;
     s->base.ops = &memory_store_ops;
+    s->env = env;
     s->count = count;
     s->disk_is_private = !disk;
     if (!disk && (err = td_memory_disk_open(&disk)) != TANDEM_OK)

@@ -11,6 +11,7 @@
 
 #include "store/hash_table.h"
 #include "store/op_read.h"
+#include "store/probe.h"
 
 /* A collection that the open group has looked at. */
 struct collection {
@@ -132,7 +133,9 @@ static tandem_err create(td_op_store *ops)
         td_txn_abort(txn);
         return err;
     }
-    return td_txn_commit(txn);
+    if ((err = td_txn_commit(txn)) == TANDEM_OK)
+        td_probe(ops->env, TD_PROBE_STORE_CREATED);
+    return err;
 }
 
 static tandem_err load(td_op_store *ops)
@@ -151,6 +154,7 @@ static tandem_err load(td_op_store *ops)
         err = expect_empty(txn);
     } else if (err == TANDEM_OK && (err = td_identity_get(txn, &identity)) == TANDEM_OK &&
                (err = td_position_get(txn, &position)) == TANDEM_OK) {
+        td_probe(ops->env, TD_PROBE_STORE_OPENED);
         err = identity_publish(ops, &identity);
     }
     sodium_memzero(&identity, sizeof(identity));
@@ -513,9 +517,13 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
         (err = job_place(ops, origin, job, count, &held, &head)) != TANDEM_OK)
         return err;
     result->duplicates = (uint32_t)held;
-    if (held == count)
+    if (held == count) {
+        td_probe(ops->env, TD_PROBE_DUPLICATE_DROPPED);
         return TANDEM_OK;
+    }
     result->forked = head < 0 && origin->vector.count > 0;
+    if (result->forked)
+        td_probe(ops->env, origin->vector.count > 1 ? TD_PROBE_FORK_GREW : TD_PROBE_FORK_KEPT);
     result->heads = origin->vector.count + (head < 0);
     return job_write(ops, origin, job + held, count - held, head, result);
 }
@@ -540,6 +548,10 @@ tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t 
         ops->group_err = err;
     if (err != TANDEM_OK)
         *result = (td_append_result){.appended = 0};
+    if (err == TANDEM_E_PREDECESSOR)
+        td_probe(ops->env, TD_PROBE_PREDECESSOR_MISSING);
+    if (err == TANDEM_E_QUARANTINED)
+        td_probe(ops->env, TD_PROBE_HEAD_QUARANTINED);
     return err;
 }
 
@@ -605,7 +617,10 @@ tandem_err td_op_store_reincarnate(td_op_store *ops, tandem_incarnation_reason r
     if (hlc)
         ops->position.hlc = hlc;
     ops->dirty = true;
-    return ops->group_err = td_identity_put(ops->txn, &next->identity, &ops->scratch);
+    ops->group_err = td_identity_put(ops->txn, &next->identity, &ops->scratch);
+    if (ops->group_err == TANDEM_OK)
+        td_probe(ops->env, TD_PROBE_IDENTITY_WRITTEN);
+    return ops->group_err;
 }
 
 uint64_t td_op_store_group_ordinal(const td_op_store *ops)
@@ -653,12 +668,16 @@ tandem_err td_op_store_commit(td_op_store *ops)
     assert(ops->txn);
     if (!ops->dirty && !ops->unproven && ops->group_err == TANDEM_OK) {
         td_op_store_abort(ops); /* nothing new: all that the group confirmed is on disk */
+        td_probe(ops->env, TD_PROBE_COMMIT_SKIPPED);
         return TANDEM_OK;
     }
-    if ((err = group_flush(ops)) == TANDEM_OK)
+    if ((err = group_flush(ops)) == TANDEM_OK) {
+        td_probe(ops->env, TD_PROBE_COMMIT_BEFORE);
         err = td_txn_commit(ops->txn);
-    else
+    } else {
         td_txn_abort(ops->txn);
+    }
+    td_probe(ops->env, err == TANDEM_OK ? TD_PROBE_COMMIT_AFTER : TD_PROBE_COMMIT_FAILED);
     if (err == TANDEM_OK && ops->next_identity) {
         atomic_store(&ops->identity, ops->next_identity);
         ops->next_identity = NULL;
@@ -695,5 +714,7 @@ tandem_err td_op_store_recover(td_op_store *ops)
         err = identity_publish(ops, &identity); /* a commit that was taken for failed */
     sodium_memzero(&identity, sizeof(identity));
     td_txn_abort(txn);
+    if (err == TANDEM_OK)
+        td_probe(ops->env, TD_PROBE_STORE_RECOVERED);
     return err;
 }

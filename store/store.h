@@ -123,6 +123,8 @@ typedef struct td_memory_disk td_memory_disk;
 
 tandem_err td_memory_disk_open(td_memory_disk **out);
 void td_memory_disk_free(td_memory_disk *disk); /* NULL is fine; no store may be open on it */
+/* Another disk with what is committed on this one, be it in use or not. */
+tandem_err td_memory_disk_copy(td_memory_disk *disk, td_memory_disk **out);
 
 tandem_err td_memory_store_open(tandem_env *env, td_memory_disk *disk, const char *const *names,
                                 unsigned count, td_store **out);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/probe.h"
 #include "store/stream_state.h"
 
 enum { TARGETS_MAX = 64 }; /* collections that one batch looks at */
@@ -409,6 +410,7 @@ static tandem_err epoch_changed(td_stream_index *index, const struct document_no
     td_index_key_copy(&prefix, tandem_slice_of(document->key, document->size));
     td_index_key_end_name(&prefix);
     at = prefix;
+    td_probe(index->env, TD_PROBE_EPOCH_CHANGED);
     for (;;) {
         bool found = false;
 

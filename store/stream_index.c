@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/probe.h"
+
 enum { INDEX_VERSION = 1 };
 
 /* ---- Transactions ---- */
@@ -194,8 +196,9 @@ tandem_err td_index_undo(td_stream_index *index, tandem_err err)
     index->txn = NULL;
     if (err != TANDEM_E_STORE_FULL && err != TANDEM_E_NOMEM)
         index->failed = err;
-    else if ((index->failed = td_store_recover(index->store)) == TANDEM_OK)
-        index->failed = load(index);
+    else if ((index->failed = td_store_recover(index->store)) == TANDEM_OK &&
+             (index->failed = load(index)) == TANDEM_OK)
+        td_probe(index->env, TD_PROBE_INDEX_UNDONE);
     if (index->failed)
         td_log(index->env, TANDEM_LOG_ERROR, "index", "the stream index is unusable: %s",
                tandem_err_name(index->failed));
@@ -223,6 +226,7 @@ static tandem_err identity_put(td_stream_index *index)
                             tandem_slice_of(identity->reactor, sizeof(identity->reactor)))) !=
             TANDEM_OK)
         return err;
+    td_probe(index->env, TD_PROBE_INDEX_CREATED);
     return meta_put(index, "version", INDEX_VERSION);
 }
 
@@ -323,9 +327,11 @@ tandem_err td_stream_index_commit(td_stream_index *index)
         td_txn_abort(txn);
         return TANDEM_OK;
     }
+    td_probe(index->env, TD_PROBE_INDEX_COMMIT_BEFORE);
     err = td_txn_commit(txn);
     if (err)
         return td_index_undo(index, err);
+    td_probe(index->env, TD_PROBE_INDEX_COMMIT_AFTER);
     index->changed = false;
     index->dirty = 0;
     return TANDEM_OK;
@@ -339,6 +345,11 @@ uint32_t td_stream_index_dirty(const td_stream_index *index)
 bool td_stream_index_busy(const td_stream_index *index)
 {
     return index->txn != NULL;
+}
+
+tandem_env *td_stream_index_env(const td_stream_index *index)
+{
+    return index->env;
 }
 
 tandem_err td_stream_index_failure(const td_stream_index *index)

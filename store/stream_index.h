@@ -81,6 +81,7 @@ uint32_t td_stream_index_dirty(const td_stream_index *index);
 bool td_stream_index_busy(const td_stream_index *index);
 /* Make what was indexed durable; where nothing was changed it only ends the transaction. */
 tandem_err td_stream_index_commit(td_stream_index *index);
+tandem_env *td_stream_index_env(const td_stream_index *index);
 /* TANDEM_OK, or the error that made the index unusable. */
 tandem_err td_stream_index_failure(const td_stream_index *index);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "store/probe.h"
 #include "store/stream_state.h"
 
 enum { SNAPSHOT_HEADER_BYTES = 8 + 4 + 8 };
@@ -59,6 +60,8 @@ tandem_err td_stream_index_snapshot(td_stream_index *index, tandem_slice collect
         td_index_key_copy(&before, key);
     }
     td_cursor_free(cursor);
+    if (err == TANDEM_OK)
+        td_probe(index->env, TD_PROBE_SNAPSHOT_USED);
     return td_index_outcome(index, err == TANDEM_END ? TANDEM_E_NOT_FOUND : err);
 }
 
@@ -183,6 +186,7 @@ tandem_err td_stream_index_put_snapshot(td_stream_index *index, tandem_slice col
     if ((err = snapshot_put(index, record.id, snapshot)) != TANDEM_OK ||
         (err = snapshots_thin(index, record.id, snapshot->model_version)) != TANDEM_OK)
         return td_index_undo(index, err);
+    td_probe(index->env, TD_PROBE_SNAPSHOT_KEPT);
     if (record.marked && td_place_compare(&snapshot->place, &record.mark) <= 0)
         return TANDEM_OK;
     record.marked = true;
@@ -209,6 +213,7 @@ tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *rec
         td_index_key_copy(&key, found);
         if ((err = td_index_del(index, TD_INDEX_SNAPSHOTS, td_index_key_slice(&key))) != TANDEM_OK)
             break;
+        td_probe(index->env, TD_PROBE_SNAPSHOT_DROPPED);
     }
     if (err >= TANDEM_OK)
         err = td_cursor_seek_before(cursor, td_index_key_slice(&from), &found, &value);

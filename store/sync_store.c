@@ -5,6 +5,7 @@
 
 #include "store/msgpack.h"
 #include "store/operation.h"
+#include "store/probe.h"
 
 enum {
     TABLE_REMOTES,
@@ -118,6 +119,8 @@ static tandem_err end(td_sync_store *sync, td_txn *txn, tandem_err err)
         err = td_txn_commit(txn);
     else
         td_txn_abort(txn);
+    if (err == TANDEM_OK)
+        td_probe(sync->env, TD_PROBE_REMOTE_KEPT);
     if (err == TANDEM_OK || err == TANDEM_E_NOT_FOUND)
         return err;
     td_log(sync->env, TANDEM_LOG_ERROR, "sync", "cannot write: %s", tandem_err_text(err));

@@ -4,6 +4,7 @@
  */
 #include <utlist.h>
 
+#include "store/probe.h"
 #include "sync/sync_manager.h"
 
 static void begin_have(td_peer *peer, uint64_t number, td_have_level level, tandem_writer *out,
@@ -178,6 +179,7 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
         return TANDEM_END;
     }
     td_wire_patch_count(out, count_at, entries);
+    td_probe(peer->sync->env, TD_PROBE_CHANGES_ANNOUNCED);
     return TANDEM_OK;
 }
 

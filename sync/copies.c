@@ -10,6 +10,7 @@
  * Which is younger is what their wall clocks say, random bytes break a tie: it only matters that
  * everybody says the same. A liar can cost a reactor an origin, one a minute at most, and no data.
  */
+#include "store/probe.h"
 #include "sync/sync_manager.h"
 
 static const uint8_t unknown[TD_WIRE_INSTANCE_BYTES];
@@ -39,8 +40,10 @@ tandem_err td_copies_meet(td_peer *peer)
 {
     tandem_sync *sync = peer->sync;
 
-    if (!are_two_lives(sync->instance, peer->instance))
+    if (!are_two_lives(sync->instance, peer->instance)) {
+        td_probe(sync->env, TD_PROBE_SELF_MET);
         return TANDEM_E_SELF;
+    }
     if (!is_younger(sync->instance, peer->instance))
         return TANDEM_E_COPY;
     td_copies_told(peer);

@@ -8,6 +8,7 @@
 
 #include <utlist.h>
 
+#include "store/probe.h"
 #include "sync/sync_manager.h"
 
 static const uint8_t *own_origin(const td_peer *peer)
@@ -209,6 +210,7 @@ static tandem_err resolve_duplicate(td_peer *peer)
         order = memcmp(dialer_of(peer), dialer_of(other), TANDEM_ORIGIN_BYTES);
         if (order > 0)
             return TANDEM_E_DUPLICATE_SESSION;
+        td_probe(peer->sync->env, TD_PROBE_SESSION_DOUBLED);
         td_session_fail(td_channel_session(other->channel), TANDEM_E_DUPLICATE_SESSION,
                         "another session with this reactor carries the data");
     }
@@ -246,6 +248,7 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
         !memcmp(hello->origin, identity->origin, TANDEM_ORIGIN_BYTES))
         return td_copies_meet(peer);
     if (is_paused(peer)) {
+        td_probe(peer->sync->env, TD_PROBE_PAUSED_REFUSED);
         td_session_fail(td_channel_session(peer->channel), TANDEM_E_UNREACHABLE,
                         "paused by command there");
         return TANDEM_E_UNREACHABLE;
@@ -280,9 +283,11 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
     if ((err = td_sync_digest_all(peer->sync, &count, digest)) != TANDEM_OK)
         return err;
     if (memcmp(digest, have->digest, sizeof(digest)) != 0) {
+        td_probe(peer->sync->env, TD_PROBE_DIGEST_DIFFERED);
         td_announcer_want_digests(peer);
         return TANDEM_OK;
     }
+    td_probe(peer->sync->env, TD_PROBE_DIGEST_EQUAL);
     peer->peer_all_known = true;
     peer->all_ordinal = position;
     for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
@@ -361,6 +366,7 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
             td_announcer_list(peer, collection);
             continue;
         }
+        td_probe(peer->sync->env, TD_PROBE_COLLECTION_EQUAL);
         acknowledge_ours(peer, collection);
         if (collection->known)
             continue;
@@ -385,8 +391,11 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
                          : td_coverage_origin(&peer->coverage, collection, entry->origin,
                                               &origin)) != TANDEM_OK)
         return err;
-    if (entry->heads[entry->head_count - 1].seq < origin->peer_seq)
+    if (entry->heads[entry->head_count - 1].seq < origin->peer_seq) {
+        td_probe(peer->sync->env, is_change ? TD_PROBE_POSITION_WENT_BACK
+                                            : TD_PROBE_LISTING_REPEATED);
         return is_change ? TANDEM_E_PROTOCOL : TANDEM_OK; /* a listing may have been begun before */
+    }
     if ((err = td_coverage_set_heads(&peer->coverage, origin, entry->heads, entry->head_count)) !=
         TANDEM_OK)
         return err;
@@ -412,6 +421,7 @@ static tandem_err take_refused(td_peer *peer, td_collection_cover *collection,
             continue;
         if ((err = origin_of(peer, collection, refused.origin, &origin)) != TANDEM_OK)
             return err;
+        td_probe(peer->sync->env, TD_PROBE_REFUSED_RANGE_TOLD);
         origin->refused = true;
         origin->range.blocked = TANDEM_E_REFUSED;
         peer->troubled = true;
@@ -451,6 +461,7 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
         return err;
     if (entry->end) {
         collection->receiving = false;
+        td_probe(peer->sync->env, TD_PROBE_LISTING_TAKEN);
         if (!collection->known && (err = collection_is_known(peer, collection)) != TANDEM_OK)
             return err;
         td_announcer_list(peer, collection);
@@ -674,6 +685,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
         note_sender(peer, handle);
         tell_others(peer, handle);
     }
+    if (!delivery->session)
+        td_probe(peer->sync->env, TD_PROBE_DELIVERY_ORPHANED);
     td_session_delivered(delivery);
     if (td_peer_is_open(peer))
         td_puller_ask(peer);

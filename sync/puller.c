@@ -12,6 +12,7 @@
 
 #include <utlist.h>
 
+#include "store/probe.h"
 #include "sync/sync_manager.h"
 
 /* One range asked of a peer. Its key is collection and origin. */
@@ -122,6 +123,7 @@ static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
         free(ask);
         return false;
     }
+    td_probe(peer->sync->env, ask->of_fork ? TD_PROBE_ASKED_OF_FORK : TD_PROBE_ASKED);
     ask->queued = true;
     LL_APPEND(peer->ask_queue, ask);
     peer->asks++;
@@ -144,8 +146,10 @@ void td_puller_ask(td_peer *peer)
         if (!origin->collection->known || find(sync, origin->collection->name, origin->origin))
             continue;
         if (now_ms < origin->lacking_since_ms + TD_DIRECT_PATIENCE_MS &&
-            has_direct_peer(sync, origin->origin))
+            has_direct_peer(sync, origin->origin)) {
+            td_probe(sync->env, TD_PROBE_DIRECT_PATIENCE);
             continue;
+        }
         if (td_puller_look(peer, origin) == TANDEM_OK && origin->lacking)
             any = ask_range(peer, origin, now_ms) || any;
     }
@@ -203,6 +207,7 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
 
     if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued)
         return;
+    td_probe(peer->sync->env, TD_PROBE_STEPPED_BACK);
     lacked->back = lacked->back ? lacked->back * 2 : 1;
     forget(peer->sync, ask);
 }
@@ -224,6 +229,7 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
 
     if (!origin || td_puller_look(ask->peer, origin) != TANDEM_OK || !origin->lacking ||
         (!ask->of_fork && origin->our_seq >= ask->last)) {
+        td_probe(sync->env, TD_PROBE_ASK_ANSWERED);
         forget(sync, ask);
         return;
     }
@@ -237,6 +243,7 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
                tandem_mailbox_jobs(td_channel_inbox(ask->peer->channel)) == 0) {
         td_peer *peer = ask->peer;
 
+        td_probe(sync->env, TD_PROBE_ASK_GIVEN_UP);
         forget(sync, ask);
         /* Behind the others: whoever else has it is asked first. */
         DL_DELETE2(peer->coverage.lacking, origin, prev_lacking, next_lacking);

@@ -10,6 +10,7 @@
 
 #include <utlist.h>
 
+#include "store/probe.h"
 #include "sync/sync_manager.h"
 
 enum { RETRY_MS = 500, RETRY_MS_MAX = 30000, PREDECESSOR_ATTEMPTS_MAX = 5 };
@@ -84,6 +85,7 @@ static bool is_ready(const td_send_range *range)
 
 static void block(struct filling *filling, td_origin_cover *origin, tandem_err err)
 {
+    td_probe(filling->peer->sync->env, TD_PROBE_RANGE_BLOCKED);
     origin->range.blocked = err;
     filling->peer->troubled = true;
     td_log(filling->peer->sync->env, TANDEM_LOG_ERROR, "sender",
@@ -101,6 +103,7 @@ static tandem_err job_is_whole(struct filling *filling)
     filling->handle = NULL;
     if (!td_channel_fits(filling->peer->channel, handle->bytes)) {
         tandem_job_handle_free(handle);
+        td_probe(filling->peer->sync->env, TD_PROBE_OUTBOX_FULL);
         filling->full = true;
         return TANDEM_END;
     }
@@ -139,6 +142,7 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     /* Somebody else delivered it meanwhile. Of a fork the seq says nothing. */
     if (!range->repeat && origin->head_count <= 1 && operation->seq <= origin->peer_seq &&
         range->last == UINT64_MAX) {
+        td_probe(filling->peer->sync->env, TD_PROBE_SENT_BY_ANOTHER);
         range->sent_ordinal = ordinal;
         if (operation->seq >= range->next_seq)
             range->next_seq = operation->seq + 1;
@@ -331,6 +335,7 @@ static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_ha
     td_send_range *range = &origin->range;
     uint64_t now_ms = td_sync_now_ms(peer->sync), delay_ms = RETRY_MS;
 
+    td_probe(peer->sync->env, TD_PROBE_PUT_BACK);
     peer->troubled = true;
     /* Those behind a refused one fail for want of it: the first reason is the reason. */
     if (handle->error != TANDEM_E_PREDECESSOR || range->retry_err == TANDEM_OK)
@@ -380,6 +385,7 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     if (range->last != UINT64_MAX)
         return; /* it was asked for: the asker knows best when to ask again */
     if (is_refusal(handle->error)) {
+        td_probe(peer->sync->env, TD_PROBE_RANGE_BLOCKED);
         if (range->blocked == TANDEM_OK)
             range->blocked = handle->error;
         peer->troubled = true;
@@ -399,6 +405,7 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
 /* Take a handle that waits out of the outbox: Applied if the peer holds it, else as it stands. */
 static void take_out(td_peer *peer, tandem_job_handle *handle, bool applied)
 {
+    td_probe(peer->sync->env, applied ? TD_PROBE_SETTLED_AS_APPLIED : TD_PROBE_SETTLED_AWAY);
     if (applied) {
         tandem_job_handle_transported(handle);
         tandem_job_handle_executed(handle);
@@ -427,6 +434,7 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
         } else if (range && range->active && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
                    handle->first_seq == (origin->sent_seq ? origin->sent_seq : origin->peer_seq) + 1) {
             /* It continues what the peer holds: sent again, with its handle and its status. */
+            td_probe(peer->sync->env, TD_PROBE_SETTLED_TO_RESEND);
             handle->waiting = false;
             range->sent_ordinal = last_ordinal;
             range->next_seq = handle->last_seq + 1;
@@ -462,6 +470,7 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
             if (o->range.retry_at_ms == 0)
                 continue;
             if (o->range.retry_at_ms <= now_ms) {
+                td_probe(peer->sync->env, TD_PROBE_RANGE_RETRIED);
                 o->range.retry_at_ms = 0;
                 list_sending(peer, c);
             } else if (o->range.retry_at_ms < due_ms) {

@@ -6,6 +6,8 @@
 
 #include <utlist.h>
 
+#include "store/probe.h"
+
 static const td_retry_policy default_retry = TD_RETRY_POLICY_DEFAULT;
 
 /* ---- Small things ---- */
@@ -183,6 +185,7 @@ static void look_at_duplicates(tandem_sync *sync)
         for (td_peer *other = sync->peers; other; other = other->next)
             if (other != peer && td_peer_is_open(other) &&
                 !memcmp(other->reactor, peer->reactor, TANDEM_ORIGIN_BYTES)) {
+                td_probe(sync->env, TD_PROBE_SERVED_BY_INBOUND);
                 peer->served_by = other;
                 td_channel_stop(peer->channel, TANDEM_OK, "");
                 break;

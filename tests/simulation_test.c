@@ -9,6 +9,7 @@
 
 #include "reactor/actor.h"
 #include "reactor/runtime.h"
+#include "store/store.h"
 
 enum { PLAYERS = 6, TOKENS = 20 };
 
@@ -410,6 +411,104 @@ static void the_log_is_every_later_runtimes(void **state)
     td_simulation_free(simulation);
 }
 
+/* One put and its commit. */
+static tandem_err put_one(td_store *store, const char *key)
+{
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = td_store_begin_write(store, &txn)) != TANDEM_OK)
+        return err;
+    if ((err = td_txn_put(txn, 0, tandem_slice_text(key), tandem_slice_text("1"))) == TANDEM_OK)
+        return td_txn_commit(txn);
+    td_txn_abort(txn);
+    return err;
+}
+
+static bool has(td_store *store, const char *key)
+{
+    tandem_slice value;
+    td_txn *txn;
+    bool found;
+
+    assert_int_equal(TANDEM_OK, td_store_begin_read(store, &txn));
+    found = td_txn_get(txn, 0, tandem_slice_text(key), &value) == TANDEM_OK;
+    td_txn_abort(txn);
+    return found;
+}
+
+static void a_runtime_dies_at_the_passing_that_was_asked_for(void **state)
+{
+    static const char *const names[] = {"t"};
+    td_simulation *simulation;
+    td_runtime *a, *b;
+    td_store *store;
+
+    assert_int_equal(TANDEM_OK, td_simulation_open(1, &simulation));
+    assert_int_equal(TANDEM_OK, td_simulation_runtime(simulation, "a", 0, &a));
+    assert_int_equal(TANDEM_OK, td_simulation_runtime(simulation, "b", 0, &b));
+    assert_int_equal(TANDEM_OK, td_memory_store_open(a->env, NULL, names, 1, &store));
+    td_simulation_arm(a, TD_PROBE_COMMIT_AFTER, 2);
+    assert_int_equal(TANDEM_OK, put_one(store, "first"));
+    td_probe(a->env, TD_PROBE_COMMIT_AFTER);
+    td_probe(b->env, TD_PROBE_COMMIT_AFTER); /* another's passing is none of its own */
+    td_probe(a->env, TD_PROBE_COMMIT_BEFORE);
+    assert_false(td_simulation_is_dead(a));
+    assert_int_equal(TANDEM_OK, put_one(store, "second"));
+    td_probe(a->env, TD_PROBE_COMMIT_AFTER);
+    assert_true(td_simulation_is_dead(a));
+    assert_false(td_simulation_is_dead(b));
+    assert_int_equal(1, td_simulation_deaths(simulation));
+    assert_int_equal(TANDEM_E_IO, put_one(store, "third"));
+    assert_int_equal(TANDEM_E_IO, td_store_recover(store));
+    assert_true(has(store, "second") && !has(store, "third"));
+    td_probe(a->env, TD_PROBE_COMMIT_AFTER); /* the dead are not counted */
+    assert_int_equal(3, td_simulation_probes(simulation)[TD_PROBE_COMMIT_AFTER]);
+    td_store_free(store);
+    td_runtime_free(a);
+    td_runtime_free(b);
+    td_simulation_free(simulation);
+}
+
+static void a_disk_fails_as_often_as_it_was_asked_to(void **state)
+{
+    static const char *const names[] = {"t"};
+    td_simulation *simulation;
+    td_runtime *runtime;
+    td_store *store;
+
+    assert_int_equal(TANDEM_OK, td_simulation_open(1, &simulation));
+    assert_int_equal(TANDEM_OK, td_simulation_runtime(simulation, "a", 0, &runtime));
+    assert_int_equal(TANDEM_OK, td_memory_store_open(runtime->env, NULL, names, 1, &store));
+    td_simulation_disk(runtime, TD_DISK_PUT, TANDEM_E_STORE_FULL, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(TANDEM_E_STORE_FULL, put_one(store, "first"));
+        assert_int_equal(TANDEM_OK, td_store_recover(store));
+    }
+    assert_int_equal(TANDEM_OK, put_one(store, "second"));
+    /* Reported as failed, and it is there. */
+    td_simulation_disk(runtime, TD_DISK_COMMITTED, TANDEM_E_IO, 1);
+    assert_int_equal(TANDEM_E_IO, put_one(store, "third"));
+    assert_int_equal(TANDEM_E_STATE, put_one(store, "fourth"));
+    assert_int_equal(TANDEM_OK, td_store_recover(store));
+    assert_true(has(store, "third") && !has(store, "first") && !has(store, "fourth"));
+    td_store_free(store);
+    td_runtime_free(runtime);
+    td_simulation_free(simulation);
+}
+
+static void probes_have_names(void **state)
+{
+    td_probe_kind found;
+
+    for (unsigned i = 0; i < TD_PROBE_COUNT; i++) {
+        assert_int_equal(TANDEM_OK, td_probe_find(td_probe_name((td_probe_kind)i), &found));
+        assert_int_equal(i, found);
+        assert_true(td_probe_sentence(found)[0] != '\0');
+    }
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_probe_find("NO_SUCH_PROBE", &found));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +525,9 @@ int main(void)
         cmocka_unit_test(a_stopped_host_moves_no_clock),
         cmocka_unit_test(every_runtime_has_random_bytes_of_its_own),
         cmocka_unit_test(the_log_is_every_later_runtimes),
+        cmocka_unit_test(a_runtime_dies_at_the_passing_that_was_asked_for),
+        cmocka_unit_test(a_disk_fails_as_often_as_it_was_asked_to),
+        cmocka_unit_test(probes_have_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
