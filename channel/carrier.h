@@ -63,6 +63,7 @@ typedef struct td_memory_faults {
     uint32_t lose_permille;      /* a message vanishes */
     uint32_t duplicate_permille; /* a message comes twice */
     uint32_t reorder_permille;   /* a message overtakes those before it */
+    uint32_t corrupt_permille;   /* one bit of a message comes wrong */
 } td_memory_faults;
 
 tandem_err td_memory_network_open(td_memory_network **out);
@@ -72,6 +73,12 @@ void td_memory_network_faults(td_memory_network *network, const td_memory_faults
  * cable that is cut. */
 void td_memory_network_cut(td_memory_network *network, const char *a, const char *b, bool both);
 void td_memory_network_heal(td_memory_network *network, const char *a, const char *b);
+/* What goes from a to b is kept on the way, in order, until that ends. */
+void td_memory_network_clog(td_memory_network *network, const char *a, const char *b, bool clogged);
+/* b has lost its links with a and is told so; a is not, and what it sends there is lost. */
+void td_memory_network_half_open(td_memory_network *network, const char *a, const char *b);
+/* A carrier of this name takes so long for each message; 0: no time. */
+void td_memory_network_slow(td_memory_network *network, const char *name, uint32_t message_ms);
 /* Messages handed over so far. */
 uint64_t td_memory_network_carried(td_memory_network *network);
 

@@ -23,9 +23,10 @@
 #include "store/hash_table.h"
 #include "store/probe.h"
 
-enum { TRANSIT_BYTES_MAX = 256 * 1024, NAME_BYTES_MAX = 64, CUTS_MAX = 64 };
+enum { TRANSIT_BYTES_MAX = 256 * 1024, NAME_BYTES_MAX = 64, WAYS_MAX = 256, SLOW_MAX = 32 };
 
-enum packet_kind { DIAL = 1, ACCEPT, REFUSE, DATA, TAKEN, CLOSE, WRITE, DIAL_FAILED };
+/* FORGET is the network's own: the carrier loses its links with the sender. */
+enum packet_kind { DIAL = 1, ACCEPT, REFUSE, DATA, TAKEN, CLOSE, WRITE, DIAL_FAILED, FORGET };
 
 struct half;
 struct memory_carrier;
@@ -73,19 +74,30 @@ struct memory_carrier {
     td_link_accept_fn accept;
     void *accept_context;
     tandem_writer writer;
+    struct packet *clogged; /* under the network's lock: kept on the way here */
+    uint64_t busy_until_us; /* with what has come before, if it is slow */
     UT_hash_handle hh;
 };
 
-struct cut {
+/* A way on which something is wrong, in one direction. */
+struct way {
     char from[NAME_BYTES_MAX], to[NAME_BYTES_MAX];
+    bool cut, clogged;
+};
+
+struct slow {
+    char name[NAME_BYTES_MAX];
+    uint32_t message_ms;
 };
 
 struct td_memory_network {
     pthread_mutex_t lock;
     struct memory_carrier *carriers;
     td_memory_faults faults;
-    struct cut cuts[CUTS_MAX];
-    unsigned cut_count;
+    struct way ways[WAYS_MAX];
+    unsigned way_count;
+    struct slow slow[SLOW_MAX];
+    unsigned slow_count;
     uint64_t carried;
 };
 
@@ -118,44 +130,117 @@ void td_memory_network_faults(td_memory_network *network, const td_memory_faults
     pthread_mutex_unlock(&network->lock);
 }
 
-static void add_cut(td_memory_network *network, const char *from, const char *to)
+/* NULL if nothing is wrong there. Under the lock, as are all of these. */
+static struct way *way_find(td_memory_network *network, const char *from, const char *to)
 {
-    struct cut *cut = &network->cuts[network->cut_count];
-
-    assert(network->cut_count < CUTS_MAX);
-    strncpy(cut->from, from, NAME_BYTES_MAX - 1);
-    strncpy(cut->to, to, NAME_BYTES_MAX - 1);
-    network->cut_count++;
+    for (unsigned i = 0; i < network->way_count; i++)
+        if (!strcmp(network->ways[i].from, from) && !strcmp(network->ways[i].to, to))
+            return &network->ways[i];
+    return NULL;
 }
 
-static void remove_cuts(td_memory_network *network, const char *a, const char *b)
+static struct way *way_make(td_memory_network *network, const char *from, const char *to)
 {
-    for (unsigned i = 0; i < network->cut_count;) {
-        struct cut *cut = &network->cuts[i];
+    struct way *way = way_find(network, from, to);
 
-        if ((!strcmp(cut->from, a) && !strcmp(cut->to, b)) ||
-            (!strcmp(cut->from, b) && !strcmp(cut->to, a)))
-            *cut = network->cuts[--network->cut_count];
-        else
-            i++;
-    }
+    if (way)
+        return way;
+    assert(network->way_count < WAYS_MAX);
+    way = &network->ways[network->way_count++];
+    memset(way, 0, sizeof(*way));
+    strncpy(way->from, from, NAME_BYTES_MAX - 1);
+    strncpy(way->to, to, NAME_BYTES_MAX - 1);
+    return way;
+}
+
+static void way_tidy(td_memory_network *network, struct way *way)
+{
+    if (way && !way->cut && !way->clogged)
+        *way = network->ways[--network->way_count];
+}
+
+static void way_mend(td_memory_network *network, const char *from, const char *to)
+{
+    struct way *way = way_find(network, from, to);
+
+    if (way)
+        way->cut = false;
+    way_tidy(network, way);
 }
 
 void td_memory_network_cut(td_memory_network *network, const char *a, const char *b, bool both)
 {
     pthread_mutex_lock(&network->lock);
-    remove_cuts(network, a, b);
-    add_cut(network, a, b);
+    way_mend(network, b, a);
+    way_make(network, a, b)->cut = true;
     if (both)
-        add_cut(network, b, a);
+        way_make(network, b, a)->cut = true;
     pthread_mutex_unlock(&network->lock);
 }
 
 void td_memory_network_heal(td_memory_network *network, const char *a, const char *b)
 {
     pthread_mutex_lock(&network->lock);
-    remove_cuts(network, a, b);
+    way_mend(network, a, b);
+    way_mend(network, b, a);
     pthread_mutex_unlock(&network->lock);
+}
+
+/* Let go on what was kept on the way from one to another, in order. */
+static void unclog(td_memory_network *network, const char *from, const char *to)
+{
+    struct memory_carrier *carrier;
+    struct packet *packet, *next;
+
+    HASH_FIND_STR(network->carriers, to, carrier);
+    if (!carrier)
+        return;
+    DL_FOREACH_SAFE(carrier->clogged, packet, next)
+    {
+        if (strcmp(packet->from, from) != 0)
+            continue;
+        DL_DELETE(carrier->clogged, packet);
+        packet->prev = packet->next = NULL;
+        td_actor_post(carrier->actor, &packet->message);
+    }
+}
+
+void td_memory_network_clog(td_memory_network *network, const char *a, const char *b, bool clogged)
+{
+    struct way *way;
+
+    pthread_mutex_lock(&network->lock);
+    way = way_make(network, a, b);
+    way->clogged = clogged;
+    way_tidy(network, way);
+    if (!clogged)
+        unclog(network, a, b);
+    pthread_mutex_unlock(&network->lock);
+}
+
+void td_memory_network_slow(td_memory_network *network, const char *name, uint32_t message_ms)
+{
+    struct slow *slow = NULL;
+
+    pthread_mutex_lock(&network->lock);
+    for (unsigned i = 0; i < network->slow_count && !slow; i++)
+        if (!strcmp(network->slow[i].name, name))
+            slow = &network->slow[i];
+    if (!slow) {
+        assert(network->slow_count < SLOW_MAX);
+        slow = &network->slow[network->slow_count++];
+        strncpy(slow->name, name, NAME_BYTES_MAX - 1);
+    }
+    slow->message_ms = message_ms;
+    pthread_mutex_unlock(&network->lock);
+}
+
+static uint32_t slowness(const td_memory_network *network, const char *name)
+{
+    for (unsigned i = 0; i < network->slow_count; i++)
+        if (!strcmp(network->slow[i].name, name))
+            return network->slow[i].message_ms;
+    return 0;
 }
 
 uint64_t td_memory_network_carried(td_memory_network *network)
@@ -168,19 +253,30 @@ uint64_t td_memory_network_carried(td_memory_network *network)
     return carried;
 }
 
-static bool is_cut(const td_memory_network *network, const char *from, const char *to)
-{
-    for (unsigned i = 0; i < network->cut_count; i++)
-        if (!strcmp(network->cuts[i].from, from) && !strcmp(network->cuts[i].to, to))
-            return true;
-    return false;
-}
-
 /* ---- Packets ---- */
 
 static void packet_drop(td_message *message)
 {
     free(message);
+}
+
+void td_memory_network_half_open(td_memory_network *network, const char *a, const char *b)
+{
+    struct packet *packet = calloc(1, sizeof(*packet));
+    struct memory_carrier *carrier;
+
+    if (!packet)
+        return;
+    packet->message.kind = FORGET;
+    packet->message.drop = packet_drop;
+    strncpy(packet->from, a, NAME_BYTES_MAX - 1);
+    pthread_mutex_lock(&network->lock);
+    HASH_FIND_STR(network->carriers, b, carrier);
+    if (carrier)
+        td_actor_post(carrier->actor, &packet->message);
+    pthread_mutex_unlock(&network->lock);
+    if (!carrier)
+        free(packet);
 }
 
 static struct packet *packet_open(const struct half *from, enum packet_kind kind,
@@ -213,12 +309,13 @@ static bool carry(struct memory_carrier *from, const char *to, struct packet *pa
     td_memory_network *network = from->network;
     struct memory_carrier *carrier;
     bool carried = false;
+    struct way *way;
 
     pthread_mutex_lock(&network->lock);
     HASH_FIND_STR(network->carriers, to, carrier);
     if (td_env_is_dead(from->env)) {
         carrier = NULL;
-    } else if (carrier && is_cut(network, from->name, to)) {
+    } else if (carrier && (way = way_find(network, from->name, to)) && way->cut) {
         td_probe(from->env, TD_PROBE_PACKET_CUT);
         carrier = NULL;
     }
@@ -460,21 +557,53 @@ static void take_turn(struct memory_carrier *carrier, struct packet *packet)
         half_write(half);
 }
 
+/* Keep it if its way is clogged; else what the network does to it. */
+static bool keep_clogged(struct memory_carrier *carrier, struct packet *packet,
+                         td_memory_faults *faults_out, uint32_t *slow_ms_out)
+{
+    td_memory_network *network = carrier->network;
+    const struct way *way;
+    bool clogged;
+
+    pthread_mutex_lock(&network->lock);
+    way = way_find(network, packet->from, carrier->name);
+    clogged = way && way->clogged;
+    if (clogged)
+        DL_APPEND(carrier->clogged, packet);
+    *faults_out = network->faults;
+    *slow_ms_out = slowness(network, carrier->name);
+    pthread_mutex_unlock(&network->lock);
+    return clogged;
+}
+
+static void corrupt(struct memory_carrier *carrier, struct packet *packet)
+{
+    uint64_t bit = td_env_random_below(carrier->env, packet->size * 8);
+
+    td_probe(carrier->env, TD_PROBE_PACKET_CORRUPTED);
+    packet->bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+}
+
 /* Latency and the other faults hit a packet when it reaches its receiver's carrier. */
 static bool delay(struct memory_carrier *carrier, struct packet *packet)
 {
     struct half *half = half_find(carrier, packet->to_half);
     uint64_t now_us = td_env_monotonic_us(carrier->env), due_us = now_us;
     td_memory_faults faults;
+    uint32_t slow_ms;
 
     packet->delayed = true;
     if (td_env_is_dead(carrier->env)) {
         free(packet);
         return true;
     }
-    pthread_mutex_lock(&carrier->network->lock);
-    faults = carrier->network->faults;
-    pthread_mutex_unlock(&carrier->network->lock);
+    if (keep_clogged(carrier, packet, &faults, &slow_ms)) {
+        td_probe(carrier->env, TD_PROBE_PACKET_CLOGGED);
+        return true;
+    }
+    if (packet->message.kind == DATA && packet->size &&
+        chance(carrier->env, faults.corrupt_permille))
+        corrupt(carrier, packet);
     if (packet->message.kind == DATA && chance(carrier->env, faults.lose_permille)) {
         td_probe(carrier->env, TD_PROBE_PACKET_LOST);
         free(packet);
@@ -484,6 +613,13 @@ static bool delay(struct memory_carrier *carrier, struct packet *packet)
         due_us += 1000 * (faults.latency_ms_min +
                           td_env_random_below(carrier->env, 1 + faults.latency_ms_max -
                                                                 faults.latency_ms_min));
+    if (slow_ms && packet->message.kind == DATA) {
+        if (carrier->busy_until_us < now_us)
+            carrier->busy_until_us = now_us;
+        carrier->busy_until_us += slow_ms * UINT64_C(1000);
+        if (due_us < carrier->busy_until_us)
+            due_us = carrier->busy_until_us;
+    }
     if (half && chance(carrier->env, faults.reorder_permille)) {
         td_probe(carrier->env, TD_PROBE_PACKET_REORDERED);
     } else if (half) {
@@ -513,6 +649,21 @@ static bool delay(struct memory_carrier *carrier, struct packet *packet)
     return true;
 }
 
+/* The carrier has lost its links with another: its side knows. */
+static void take_forget(struct memory_carrier *carrier, struct packet *packet)
+{
+    struct half *half, *next;
+
+    HASH_ITER(hh, carrier->halves, half, next)
+    {
+        if (strcmp(half->peer, packet->from) != 0)
+            continue;
+        td_probe(carrier->env, TD_PROBE_LINK_HALF_OPEN);
+        half_free(half, TANDEM_E_CHANNEL_NETWORK, "the link is gone");
+    }
+    free(packet);
+}
+
 static void handle(void *self, td_message *message)
 {
     struct memory_carrier *carrier = self;
@@ -520,6 +671,8 @@ static void handle(void *self, td_message *message)
 
     if (message->kind == WRITE)
         take_turn(carrier, packet);
+    else if (message->kind == FORGET)
+        take_forget(carrier, packet);
     else if (packet->delayed || message->kind == DIAL_FAILED || !delay(carrier, packet))
         take(carrier, packet);
 }
@@ -616,6 +769,7 @@ static void memory_close(td_link *link, tandem_err err, const char *text)
 static void memory_free(td_carrier *base)
 {
     struct memory_carrier *carrier = (struct memory_carrier *)base;
+    struct packet *packet, *following;
     struct half *half, *next;
 
     if (!carrier)
@@ -623,6 +777,8 @@ static void memory_free(td_carrier *base)
     pthread_mutex_lock(&carrier->network->lock);
     HASH_DEL(carrier->network->carriers, carrier);
     pthread_mutex_unlock(&carrier->network->lock);
+    DL_FOREACH_SAFE(carrier->clogged, packet, following)
+        free(packet);
     /* The peers learn of it, as from an operating system whose process has died. */
     HASH_ITER(hh, carrier->halves, half, next)
     {

@@ -103,6 +103,9 @@
     X(PACKET_CUT, "a message met a cut link")                                                      \
     X(PACKET_REPEATED, "the network delivered a message twice")                                    \
     X(PACKET_REORDERED, "a message overtook another")                                              \
+    X(PACKET_CORRUPTED, "one bit of a message came wrong")                                         \
+    X(PACKET_CLOGGED, "a message was kept on a clogged way")                                       \
+    X(LINK_HALF_OPEN, "one side lost a link and the other was not told")                           \
     X(TRANSIT_FULL, "a link took no more for the moment")                                          \
     /* sync */                                                                                     \
     X(SELF_MET, "a reactor met itself")                                                            \

@@ -5,6 +5,7 @@
 
 #include <utlist.h>
 
+#include "sync/harness_disk.h"
 #include "sync/sync_manager.h"
 
 enum { NAME_BYTES_MAX = 31, SLICE_MS = 20, QUIET_MS = 1000 };
@@ -13,7 +14,9 @@ struct node {
     struct node *next;
     char name[NAME_BYTES_MAX + 1];
     int64_t clock_skew_ms;
-    td_reactor_disks disks;
+    td_harness_disk *disk, *backup;
+    td_probe_kind dies_at; /* in its next life */
+    uint64_t dies_in;
     /* NULL while it is crashed: */
     td_runtime *runtime;
     tandem_reactor *reactor;
@@ -25,6 +28,8 @@ struct tandem_harness {
     td_simulation *simulation;
     td_memory_network *network;
     struct node *nodes;
+    uint64_t disks;  /* opened so far: a folder's name is not used again */
+    uint64_t deaths; /* of the simulation's, that were seen */
 };
 
 /* ---- Lives of a reactor ---- */
@@ -51,10 +56,14 @@ static tandem_err life_begin(tandem_harness *harness, struct node *node)
 
     options.models = harness->options.models;
     options.model_count = harness->options.model_count;
+    options.path = node->disk->path;
     if ((err = td_simulation_runtime(harness->simulation, node->name, node->clock_skew_ms,
-                                     &node->runtime)) != TANDEM_OK ||
-        (err = td_reactor_open(node->runtime, &options, &node->disks, &node->reactor)) !=
-            TANDEM_OK ||
+                                     &node->runtime)) != TANDEM_OK)
+        goto fail;
+    td_simulation_arm(node->runtime, node->dies_at, node->dies_in);
+    node->dies_in = 0;
+    if ((err = td_reactor_open(node->runtime, &options, options.path ? NULL : &node->disk->memory,
+                               &node->reactor)) != TANDEM_OK ||
         (err = td_memory_carrier_open(harness->network, td_reactor_loop(node->reactor), node->name,
                                       &carrier)) != TANDEM_OK)
         goto fail;
@@ -67,11 +76,26 @@ static tandem_err life_begin(tandem_harness *harness, struct node *node)
     }
     if ((err = tandem_listen(node->sync, "", 0, false, url)) != TANDEM_OK)
         goto fail;
-    return TANDEM_OK;
+    if (!td_simulation_is_dead(node->runtime))
+        return TANDEM_OK;
+    err = TANDEM_E_IO;
 
 fail:
     life_end(node);
     return err;
+}
+
+/* Whoever has died since the last look ends here; nothing of it runs at this moment. */
+static void bury(tandem_harness *harness)
+{
+    uint64_t deaths = td_simulation_deaths(harness->simulation);
+
+    if (deaths == harness->deaths)
+        return;
+    harness->deaths = deaths;
+    for (struct node *node = harness->nodes; node; node = node->next)
+        if (node->runtime && td_simulation_is_dead(node->runtime))
+            life_end(node);
 }
 
 /* ---- Opening ---- */
@@ -102,9 +126,8 @@ static void node_free(struct node *node)
 {
     if (node->runtime)
         life_end(node);
-    td_memory_disk_free(node->disks.ops);
-    td_memory_disk_free(node->disks.index);
-    td_memory_disk_free(node->disks.sync);
+    td_harness_disk_free(node->disk);
+    td_harness_disk_free(node->backup);
     free(node);
 }
 
@@ -131,12 +154,25 @@ static struct node *find(tandem_harness *harness, const char *name)
     return NULL;
 }
 
-tandem_err tandem_harness_add(tandem_harness *harness, const char *name, int64_t clock_skew_ms)
+/* An empty disk, or a copy of `from`. */
+static tandem_err disk_open(tandem_harness *harness, const struct node *node,
+                            const td_harness_disk *from, td_harness_disk **out)
+{
+    const char *root = harness->options.folder;
+    char name[NAME_BYTES_MAX + 32];
+
+    snprintf(name, sizeof(name), "%s-%llu", node->name, (unsigned long long)++harness->disks);
+    return from ? td_harness_disk_copy(from, root, name, out)
+                : td_harness_disk_open(root, name, out);
+}
+
+static tandem_err add(tandem_harness *harness, const char *name, int64_t clock_skew_ms,
+                      const td_harness_disk *from)
 {
     struct node *node;
     tandem_err err;
 
-    if (!name || !name[0] || strlen(name) > NAME_BYTES_MAX)
+    if (!name || !name[0] || strlen(name) > NAME_BYTES_MAX || strchr(name, '/'))
         return TANDEM_E_INVALID;
     if (find(harness, name))
         return TANDEM_E_EXISTS;
@@ -144,9 +180,7 @@ tandem_err tandem_harness_add(tandem_harness *harness, const char *name, int64_t
         return TANDEM_E_NOMEM;
     strcpy(node->name, name);
     node->clock_skew_ms = clock_skew_ms;
-    if ((err = td_memory_disk_open(&node->disks.ops)) != TANDEM_OK ||
-        (err = td_memory_disk_open(&node->disks.index)) != TANDEM_OK ||
-        (err = td_memory_disk_open(&node->disks.sync)) != TANDEM_OK ||
+    if ((err = disk_open(harness, node, from, &node->disk)) != TANDEM_OK ||
         (err = life_begin(harness, node)) != TANDEM_OK) {
         node_free(node);
         return err;
@@ -155,16 +189,24 @@ tandem_err tandem_harness_add(tandem_harness *harness, const char *name, int64_t
     return TANDEM_OK;
 }
 
+tandem_err tandem_harness_add(tandem_harness *harness, const char *name, int64_t clock_skew_ms)
+{
+    return add(harness, name, clock_skew_ms, NULL);
+}
+
 tandem_reactor *tandem_harness_reactor(tandem_harness *harness, const char *name)
 {
     struct node *node = find(harness, name);
 
+    bury(harness);
     return node ? node->reactor : NULL;
 }
 
 tandem_sync *tandem_harness_sync(tandem_harness *harness, const char *name)
 {
     struct node *node = find(harness, name);
+
+    bury(harness);
 
     return node ? node->sync : NULL;
 }
@@ -174,17 +216,46 @@ tandem_err tandem_harness_connect(tandem_harness *harness, const char *a, const 
     struct node *from = find(harness, a);
     char url[NAME_BYTES_MAX + 8];
 
+    bury(harness);
     if (!from || !from->sync || !find(harness, b))
         return TANDEM_E_NOT_FOUND;
     snprintf(url, sizeof(url), "mem://%s", b);
     return tandem_remote_add(from->sync, b, url);
 }
 
-/* ---- Trouble ---- */
+tandem_err tandem_harness_disconnect(tandem_harness *harness, const char *a, const char *b)
+{
+    struct node *from = find(harness, a);
+
+    bury(harness);
+    return from && from->sync ? tandem_remote_remove(from->sync, b) : TANDEM_E_NOT_FOUND;
+}
+
+/* ---- The network ---- */
 
 void tandem_harness_cut(tandem_harness *harness, const char *a, const char *b)
 {
     td_memory_network_cut(harness->network, a, b, true);
+}
+
+void tandem_harness_cut_one_way(tandem_harness *harness, const char *a, const char *b)
+{
+    td_memory_network_cut(harness->network, a, b, false);
+}
+
+void tandem_harness_half_open(tandem_harness *harness, const char *a, const char *b)
+{
+    td_memory_network_half_open(harness->network, a, b);
+}
+
+void tandem_harness_clog(tandem_harness *harness, const char *a, const char *b, bool clogged)
+{
+    td_memory_network_clog(harness->network, a, b, clogged);
+}
+
+void tandem_harness_slow(tandem_harness *harness, const char *name, uint32_t message_ms)
+{
+    td_memory_network_slow(harness->network, name, message_ms);
 }
 
 void tandem_harness_heal(tandem_harness *harness, const char *a, const char *b)
@@ -200,15 +271,19 @@ void tandem_harness_set_faults(tandem_harness *harness, const tandem_harness_fau
         .lose_permille = faults->lose_permille,
         .duplicate_permille = faults->duplicate_permille,
         .reorder_permille = faults->reorder_permille,
+        .corrupt_permille = faults->corrupt_permille,
     };
 
     td_memory_network_faults(harness->network, &set);
 }
 
+/* ---- Crashes, disks, clocks ---- */
+
 tandem_err tandem_harness_crash(tandem_harness *harness, const char *name)
 {
     struct node *node = find(harness, name);
 
+    bury(harness);
     if (!node)
         return TANDEM_E_NOT_FOUND;
     if (!node->runtime)
@@ -217,10 +292,29 @@ tandem_err tandem_harness_crash(tandem_harness *harness, const char *name)
     return TANDEM_OK;
 }
 
+tandem_err tandem_harness_crash_at(tandem_harness *harness, const char *name, const char *probe,
+                                   uint64_t nth)
+{
+    struct node *node = find(harness, name);
+    td_probe_kind kind;
+
+    bury(harness);
+    if (!node || !nth || td_probe_find(probe, &kind) != TANDEM_OK)
+        return TANDEM_E_NOT_FOUND;
+    if (node->runtime) {
+        td_simulation_arm(node->runtime, kind, nth);
+        return TANDEM_OK;
+    }
+    node->dies_at = kind;
+    node->dies_in = nth;
+    return TANDEM_OK;
+}
+
 tandem_err tandem_harness_restart(tandem_harness *harness, const char *name)
 {
     struct node *node = find(harness, name);
 
+    bury(harness);
     if (!node)
         return TANDEM_E_NOT_FOUND;
     if (node->runtime)
@@ -228,16 +322,100 @@ tandem_err tandem_harness_restart(tandem_harness *harness, const char *name)
     return life_begin(harness, node);
 }
 
+tandem_err tandem_harness_fail_disk(tandem_harness *harness, const char *name,
+                                    tandem_harness_disk_call call, tandem_err err, uint64_t count)
+{
+    static const td_disk_call calls[] = {
+        [TANDEM_HARNESS_PUT] = TD_DISK_PUT,
+        [TANDEM_HARNESS_COMMIT] = TD_DISK_COMMIT,
+        [TANDEM_HARNESS_COMMITTED] = TD_DISK_COMMITTED,
+    };
+    struct node *node = find(harness, name);
+
+    bury(harness);
+    if (call < TANDEM_HARNESS_PUT || call > TANDEM_HARNESS_COMMITTED || (count && err >= 0))
+        return TANDEM_E_INVALID;
+    if (!node)
+        return TANDEM_E_NOT_FOUND;
+    if (!node->runtime)
+        return TANDEM_E_STATE;
+    td_simulation_disk(node->runtime, calls[call], err, count);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_harness_backup(tandem_harness *harness, const char *name)
+{
+    struct node *node = find(harness, name);
+    td_harness_disk *backup;
+    tandem_err err;
+
+    if (!node)
+        return TANDEM_E_NOT_FOUND;
+    if ((err = disk_open(harness, node, node->disk, &backup)) != TANDEM_OK)
+        return err;
+    td_harness_disk_free(node->backup);
+    node->backup = backup;
+    return TANDEM_OK;
+}
+
+tandem_err tandem_harness_go_back(tandem_harness *harness, const char *name)
+{
+    struct node *node = find(harness, name);
+    td_harness_disk *disk;
+    tandem_err err;
+
+    if (!node || !node->backup)
+        return TANDEM_E_NOT_FOUND;
+    if ((err = disk_open(harness, node, node->backup, &disk)) != TANDEM_OK)
+        return err;
+    if (node->runtime)
+        life_end(node);
+    td_harness_disk_free(node->disk);
+    node->disk = disk;
+    return TANDEM_OK;
+}
+
+tandem_err tandem_harness_copy(tandem_harness *harness, const char *name, const char *copy)
+{
+    struct node *node = find(harness, name);
+
+    bury(harness);
+    return node ? add(harness, copy, node->clock_skew_ms, node->disk) : TANDEM_E_NOT_FOUND;
+}
+
+tandem_err tandem_harness_set_clock(tandem_harness *harness, const char *name,
+                                    int64_t clock_skew_ms)
+{
+    struct node *node = find(harness, name);
+
+    if (!node)
+        return TANDEM_E_NOT_FOUND;
+    node->clock_skew_ms = clock_skew_ms;
+    if (node->runtime)
+        td_simulation_skew(node->runtime, clock_skew_ms);
+    return TANDEM_OK;
+}
+
 /* ---- Time ---- */
 
 bool tandem_harness_step(tandem_harness *harness)
 {
-    return td_simulation_step(harness->simulation, UINT64_MAX);
+    bool stepped = td_simulation_step(harness->simulation, UINT64_MAX);
+
+    bury(harness);
+    return stepped;
 }
 
 void tandem_harness_run(tandem_harness *harness, uint64_t duration_ms)
 {
-    td_simulation_run(harness->simulation, duration_ms * 1000);
+    uint64_t now_us = td_simulation_now_us(harness->simulation);
+    uint64_t until_us = now_us + duration_ms * 1000;
+
+    bury(harness);
+    while (td_simulation_step(harness->simulation, until_us))
+        bury(harness);
+    /* Nothing is left to do until then. */
+    td_simulation_run(harness->simulation, until_us - td_simulation_now_us(harness->simulation));
 }
 
 uint64_t tandem_harness_now_ms(const tandem_harness *harness)
@@ -253,6 +431,18 @@ uint64_t tandem_harness_trace(const tandem_harness *harness)
 uint64_t tandem_harness_random(tandem_harness *harness, uint64_t below)
 {
     return below ? td_simulation_random(harness->simulation) % below : 0;
+}
+
+void tandem_harness_events(const tandem_harness *harness,
+                           void (*visit)(void *context, const char *name, const char *sentence,
+                                         uint64_t count),
+                           void *context)
+{
+    const uint64_t *counts = td_simulation_probes(harness->simulation);
+
+    for (unsigned i = 0; i < TD_PROBE_COUNT; i++)
+        visit(context, td_probe_name((td_probe_kind)i), td_probe_sentence((td_probe_kind)i),
+              counts[i]);
 }
 
 /* Everything that moves: messages carried, operations committed. */

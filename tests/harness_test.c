@@ -7,7 +7,9 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "sync/harness.h"
 
@@ -168,6 +170,289 @@ static void idle_means_that_nothing_moves(void **state)
     tandem_harness_free(harness);
 }
 
+static tandem_err try_kv(tandem_harness *harness, const char *name, const char *document,
+                         const char *json)
+{
+    tandem_input input = {.type = "kv.SET", .json = json};
+    tandem_job job = {
+        .collection = "notes", .document = document, .operations = &input, .count = 1};
+
+    return tandem_execute(tandem_harness_reactor(harness, name), &job, NULL, NULL);
+}
+
+static tandem_harness *open_pair(uint64_t seed)
+{
+    tandem_harness *harness = open_with(seed, (const char *[]){"a", "b"}, 2);
+
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    write_kv(harness, "a", "n1", "{\"x\":1}");
+    assert_converges(harness);
+    return harness;
+}
+
+static void a_one_way_cut_stops_one_way(void **state)
+{
+    tandem_harness *harness = open_pair(12);
+
+    (void)state;
+    tandem_harness_cut_one_way(harness, "a", "b");
+    write_kv(harness, "a", "n1", "{\"x\":2}");
+    write_kv(harness, "b", "n1", "{\"y\":3}");
+    tandem_harness_run(harness, 5000);
+    assert_string_equal("{\"x\":2,\"y\":3}", state_of(harness, "a", "n1"));
+    assert_string_equal("{\"x\":1,\"y\":3}", state_of(harness, "b", "n1"));
+    tandem_harness_heal(harness, "a", "b");
+    assert_converges(harness);
+    tandem_harness_free(harness);
+}
+
+static void a_clogged_way_loses_nothing(void **state)
+{
+    tandem_harness *harness = open_pair(13);
+
+    (void)state;
+    tandem_harness_clog(harness, "a", "b", true);
+    write_kv(harness, "a", "n1", "{\"x\":2}");
+    write_kv(harness, "a", "n1", "{\"x\":3}");
+    tandem_harness_run(harness, 5000);
+    assert_string_equal("{\"x\":1}", state_of(harness, "b", "n1"));
+    tandem_harness_clog(harness, "a", "b", false);
+    tandem_harness_run(harness, 500);
+    assert_string_equal("{\"x\":3}", state_of(harness, "b", "n1"));
+    tandem_harness_free(harness);
+}
+
+static void a_half_open_link_is_given_up_and_made_anew(void **state)
+{
+    tandem_harness *harness = open_pair(14);
+
+    (void)state;
+    tandem_harness_half_open(harness, "a", "b"); /* a dialed, and does not know */
+    write_kv(harness, "a", "n1", "{\"x\":2}");
+    tandem_harness_run(harness, 1000);
+    assert_string_equal("{\"x\":1}", state_of(harness, "b", "n1"));
+    assert_converges(harness);
+    assert_string_equal("{\"x\":2}", state_of(harness, "b", "n1"));
+    tandem_harness_free(harness);
+}
+
+static void a_slow_reactor_gets_there(void **state)
+{
+    tandem_harness *harness = open_pair(15);
+
+    (void)state;
+    tandem_harness_slow(harness, "b", 2000);
+    for (int i = 0; i < 5; i++) {
+        write_kv(harness, "a", "n1", "{\"x\":2}");
+        tandem_harness_run(harness, 100);
+    }
+    tandem_harness_run(harness, 500);
+    assert_string_equal("{\"x\":1}", state_of(harness, "b", "n1"));
+    assert_converges(harness);
+    tandem_harness_free(harness);
+}
+
+static void a_corrupted_byte_stops_nothing(void **state)
+{
+    tandem_harness_faults faults = {.corrupt_permille = 300};
+    static const tandem_harness_faults none;
+    tandem_harness *harness = open_pair(16);
+
+    (void)state;
+    tandem_harness_set_faults(harness, &faults);
+    for (int i = 0; i < 10; i++) {
+        write_kv(harness, "a", "n1", "{\"x\":2}");
+        tandem_harness_run(harness, 1000);
+    }
+    tandem_harness_set_faults(harness, &none);
+    tandem_harness_half_open(harness, "a", "b");
+    tandem_harness_half_open(harness, "b", "a");
+    tandem_harness_run(harness, 60000);
+    assert_string_equal("{\"x\":2}", state_of(harness, "b", "n1"));
+    tandem_harness_free(harness);
+}
+
+static void a_full_disk_refuses_and_heals(void **state)
+{
+    tandem_harness *harness = open_pair(17);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "a", TANDEM_HARNESS_PUT,
+                                                         TANDEM_E_STORE_FULL, UINT64_MAX));
+    assert_int_equal(TANDEM_E_STORE_FULL, try_kv(harness, "a", "n1", "{\"x\":2}"));
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "a", TANDEM_HARNESS_PUT,
+                                                         TANDEM_OK, 0));
+    tandem_harness_run(harness, 5000);
+    write_kv(harness, "a", "n1", "{\"x\":3}");
+    assert_converges(harness);
+    assert_int_equal(TANDEM_E_INVALID, tandem_harness_fail_disk(harness, "a", TANDEM_HARNESS_PUT,
+                                                                TANDEM_OK, 1));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_fail_disk(harness, "z", TANDEM_HARNESS_PUT,
+                                                                  TANDEM_E_IO, 1));
+    tandem_harness_free(harness);
+}
+
+static void a_commit_that_was_reported_as_failed_counts(void **state)
+{
+    tandem_harness *harness = open_pair(18);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "a", TANDEM_HARNESS_COMMITTED,
+                                                         TANDEM_E_IO, 1));
+    write_kv(harness, "a", "n2", "{\"x\":2}");
+    assert_converges(harness);
+    assert_string_equal("{\"x\":2}", state_of(harness, "b", "n2"));
+    tandem_harness_free(harness);
+}
+
+static void a_clock_that_steps_far_ahead_makes_its_operations_wait(void **state)
+{
+    tandem_harness *harness = open_pair(19);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", 6 * 60 * 1000));
+    write_kv(harness, "a", "n1", "{\"x\":2}");
+    tandem_harness_run(harness, 10000);
+    assert_string_equal("{\"x\":1}", state_of(harness, "b", "n1"));
+    tandem_harness_run(harness, 120000);
+    assert_string_equal("{\"x\":2}", state_of(harness, "b", "n1"));
+    tandem_harness_free(harness);
+}
+
+static void a_reactor_dies_where_it_was_told_to(void **state)
+{
+    tandem_harness *harness = open_pair(20);
+
+    (void)state;
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_crash_at(harness, "b", "NO_SUCH", 1));
+    assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "b", "COMMIT_AFTER", 1));
+    write_kv(harness, "a", "n1", "{\"x\":2}");
+    tandem_harness_run(harness, 5000);
+    assert_null(tandem_harness_reactor(harness, "b"));
+    /* On disk, and nobody was told. */
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "b"));
+    assert_string_equal("{\"x\":2}", state_of(harness, "b", "n1"));
+    assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "b", "COMMIT_BEFORE", 1));
+    assert_int_equal(TANDEM_E_IO, try_kv(harness, "b", "n1", "{\"x\":3}"));
+    assert_null(tandem_harness_reactor(harness, "b"));
+    /* In its next life, right at its beginning. */
+    assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "b", "STORE_OPENED", 1));
+    assert_int_equal(TANDEM_E_IO, tandem_harness_restart(harness, "b"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "b"));
+    assert_string_equal("{\"x\":2}", state_of(harness, "b", "n1"));
+    assert_converges(harness);
+    tandem_harness_free(harness);
+}
+
+static void goes_back_to_its_backup(tandem_harness *harness)
+{
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_go_back(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_backup(harness, "a"));
+    write_kv(harness, "a", "n2", "{\"y\":2}");
+    assert_converges(harness);
+    assert_int_equal(TANDEM_OK, tandem_harness_go_back(harness, "a"));
+    assert_null(tandem_harness_reactor(harness, "a"));
+    tandem_harness_cut(harness, "a", "b");
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    assert_string_equal("none", state_of(harness, "a", "n2"));
+    write_kv(harness, "a", "n1", "{\"z\":3}"); /* a fork */
+    tandem_harness_heal(harness, "a", "b");
+    assert_converges(harness);
+    assert_string_equal("{\"y\":2}", state_of(harness, "a", "n2"));
+    assert_string_equal("{\"x\":1,\"z\":3}", state_of(harness, "b", "n1"));
+}
+
+static void a_restored_backup_loses_nothing_that_others_hold(void **state)
+{
+    tandem_harness *harness = open_pair(21);
+
+    (void)state;
+    goes_back_to_its_backup(harness);
+    tandem_harness_free(harness);
+}
+
+static void a_copied_folder_is_another_reactor(void **state)
+{
+    tandem_harness *harness = open_pair(22);
+
+    (void)state;
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_copy(harness, "z", "c"));
+    assert_int_equal(TANDEM_E_EXISTS, tandem_harness_copy(harness, "a", "b"));
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "c"));
+    assert_string_equal("{\"x\":1}", state_of(harness, "c", "n1"));
+    write_kv(harness, "c", "n1", "{\"x\":7}");
+    assert_string_equal("{\"x\":1}", state_of(harness, "a", "n1"));
+    tandem_harness_free(harness);
+}
+
+static void a_remote_can_be_taken_away(void **state)
+{
+    tandem_harness *harness = open_pair(23);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "a", "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_disconnect(harness, "a", "b"));
+    write_kv(harness, "a", "n1", "{\"x\":2}");
+    tandem_harness_run(harness, 5000);
+    assert_string_equal("{\"x\":1}", state_of(harness, "b", "n1"));
+    tandem_harness_free(harness);
+}
+
+static void real_stores_do_the_same(void **state)
+{
+    const char *tmp = getenv("TMPDIR");
+    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
+    tandem_harness *harness;
+    char folder[256];
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s/tandem-harness-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(folder));
+    options.folder = folder;
+    assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
+    assert_int_equal(TANDEM_OK, tandem_harness_add(harness, "a", 0));
+    assert_int_equal(TANDEM_OK, tandem_harness_add(harness, "b", 0));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    write_kv(harness, "a", "n1", "{\"x\":1}");
+    assert_converges(harness);
+    goes_back_to_its_backup(harness);
+    assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "b", "COMMIT_BEFORE", 1));
+    assert_int_equal(TANDEM_E_IO, try_kv(harness, "b", "n1", "{\"x\":3}"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "b"));
+    assert_converges(harness);
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "c"));
+    assert_string_equal("{\"y\":2}", state_of(harness, "c", "n2"));
+    tandem_harness_free(harness);
+    assert_int_equal(0, rmdir(folder)); /* nothing is left behind */
+}
+
+struct event_look {
+    unsigned kinds;
+    uint64_t commits;
+};
+
+static void look_at_event(void *context, const char *name, const char *sentence, uint64_t count)
+{
+    struct event_look *look = context;
+
+    assert_true(sentence[0]);
+    look->kinds++;
+    if (!strcmp(name, "COMMIT_AFTER"))
+        look->commits = count;
+}
+
+static void events_are_counted(void **state)
+{
+    tandem_harness *harness = open_pair(24);
+    struct event_look look = {0};
+
+    (void)state;
+    tandem_harness_events(harness, look_at_event, &look);
+    assert_true(look.kinds >= 60);
+    assert_true(look.commits >= 2); /* where it was written, and where it came */
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +462,20 @@ int main(void)
         cmocka_unit_test(a_line_relays_both_ways),
         cmocka_unit_test(the_same_seed_is_the_same_run),
         cmocka_unit_test(idle_means_that_nothing_moves),
+        cmocka_unit_test(a_one_way_cut_stops_one_way),
+        cmocka_unit_test(a_clogged_way_loses_nothing),
+        cmocka_unit_test(a_half_open_link_is_given_up_and_made_anew),
+        cmocka_unit_test(a_slow_reactor_gets_there),
+        cmocka_unit_test(a_corrupted_byte_stops_nothing),
+        cmocka_unit_test(a_full_disk_refuses_and_heals),
+        cmocka_unit_test(a_commit_that_was_reported_as_failed_counts),
+        cmocka_unit_test(a_clock_that_steps_far_ahead_makes_its_operations_wait),
+        cmocka_unit_test(a_reactor_dies_where_it_was_told_to),
+        cmocka_unit_test(a_restored_backup_loses_nothing_that_others_hold),
+        cmocka_unit_test(a_copied_folder_is_another_reactor),
+        cmocka_unit_test(a_remote_can_be_taken_away),
+        cmocka_unit_test(real_stores_do_the_same),
+        cmocka_unit_test(events_are_counted),
     };
 
     return cmocka_run_group_tests_name("harness", tests, NULL, NULL);
