@@ -109,6 +109,9 @@
     X(TRANSIT_FULL, "a link took no more for the moment")                                          \
     /* sync */                                                                                     \
     X(SELF_MET, "a reactor met itself")                                                            \
+    X(COPY_MET, "a reactor met a copy of itself")                                                  \
+    X(COPY_TOLD, "a hub told a reactor of its older copy")                                         \
+    X(RESTART_SEEN, "a session gave way to one of the reactor's next life")                        \
     X(SESSION_DOUBLED, "of two sessions with one reactor one was ended")                           \
     X(SERVED_BY_INBOUND, "a remote was served by a session that came in")                          \
     X(PAUSED_REFUSED, "a paused remote was refused")                                               \

@@ -44,6 +44,7 @@ tandem_err td_copies_meet(td_peer *peer)
         td_probe(sync->env, TD_PROBE_SELF_MET);
         return TANDEM_E_SELF;
     }
+    td_probe(sync->env, TD_PROBE_COPY_MET);
     if (!is_younger(sync->instance, peer->instance))
         return TANDEM_E_COPY;
     td_copies_told(peer);
@@ -93,6 +94,7 @@ tandem_err td_copies_resolve(td_peer *peer, td_peer *other)
     if (both_live && is_younger(peer->instance, other->instance))
         return TANDEM_E_COPY;
     note_replaced(other);
+    td_probe(peer->sync->env, both_live ? TD_PROBE_COPY_TOLD : TD_PROBE_RESTART_SEEN);
     if (both_live)
         td_session_fail(td_channel_session(other->channel), TANDEM_E_COPY,
                         tandem_err_text(TANDEM_E_COPY));
