@@ -46,6 +46,10 @@ enum {
     RESERVE_BYTES = 16 << 20,
     /* Less free space than this explains a short write. */
     FULL_SLACK_BYTES = 1 << 20,
+    /* LMDB's meta pages: how many, where in one its magic stands, and what of one is not zero. */
+    METAS = 2,
+    META_MAGIC_AT = 16,
+    META_BYTES_MAX = 512,
 };
 
 struct lmdb_txn {
@@ -270,6 +274,58 @@ static int lock_file_reserve(const char *folder)
     return rc == EOPNOTSUPP ? 0 : rc;
 }
 
+/* Is this LMDB's new file with a part of it missing: each meta page there or zeros, the rest zeros? */
+static bool creation_is_torn(const uint8_t *bytes, size_t size, size_t page)
+{
+    static const uint32_t magic = 0xbeefc0de;
+    unsigned metas = 0;
+    size_t at = 0;
+
+    while (at < size) {
+        if (at % page == 0 && size - at >= META_BYTES_MAX &&
+            memcmp(bytes + at + META_MAGIC_AT, &magic, sizeof(magic)) == 0) {
+            metas++;
+            at += META_BYTES_MAX;
+        } else if (bytes[at++] != 0) {
+            return false; /* somebody else's */
+        }
+    }
+    return size > 0 && metas < METAS;
+}
+
+/*
+ * LMDB makes its file by writing two meta pages, and flushes them with the first commit: until then
+ * a power cut may leave any part of them, which LMDB refuses to open. map_open() flushes them before
+ * anything else is written, so such a file never held anything, and is begun anew.
+ */
+static int creation_mend(const char *folder)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t *bytes = NULL;
+    char path[PATH_MAX];
+    struct stat info;
+    int fd, rc = 0;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/data.mdb", folder) >= sizeof(path))
+        return ENAMETOOLONG;
+    if ((fd = open(path, O_RDWR | O_CLOEXEC)) < 0)
+        return errno == ENOENT ? 0 : errno;
+    if (fstat(fd, &info) != 0)
+        rc = errno;
+    else if ((uint64_t)info.st_size <= METAS * page) {
+        bytes = calloc(METAS, page);
+        if (!bytes)
+            rc = ENOMEM;
+        else if (pread(fd, bytes, (size_t)info.st_size, 0) != info.st_size)
+            rc = EIO;
+        else if (creation_is_torn(bytes, (size_t)info.st_size, page) && ftruncate(fd, 0) != 0)
+            rc = errno;
+    }
+    free(bytes);
+    close(fd);
+    return rc;
+}
+
 /* On failure map_close() is due. */
 static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
 {
@@ -283,10 +339,12 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
     if ((rc = mdb_env_set_maxreaders(s->mdb, READERS_MAX)) != 0 ||
         (rc = mdb_env_set_maxdbs(s->mdb, s->count)) != 0 ||
         (rc = mdb_env_set_mapsize(s->mdb, (size_t)map_bytes)) != 0 ||
-        (rc = lock_file_reserve(s->folder)) != 0 ||
+        (rc = lock_file_reserve(s->folder)) != 0 || (rc = creation_mend(s->folder)) != 0 ||
         (rc = mdb_env_open(s->mdb, s->folder, MDB_NOTLS, 0600)) != 0 ||
         (rc = mdb_env_info(s->mdb, &info)) != 0)
         return rc;
+    if (info.me_last_txnid == 0 && (rc = mdb_env_sync(s->mdb, 1)) != 0)
+        return rc; /* see creation_mend() */
     /* LMDB takes the file's size if that is larger: no room then even for a new table's name. */
     s->map_bytes = info.me_mapsize;
     map_bytes = map_bytes_for(s, used_bytes(s->mdb));

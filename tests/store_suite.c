@@ -1059,6 +1059,52 @@ static void a_foreign_file_is_no_store(void **state)
     assert_null(bed->store);
 }
 
+/* Put a file of two pages where the store's is: the magic of LMDB at some places, one more byte. */
+static void put_file(struct bed *bed, size_t size, bool first, bool second, size_t at)
+{
+    static const uint32_t magic = 0xbeefc0de;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t *bytes = calloc(2, page);
+    char path[300];
+    FILE *file;
+
+    assert_non_null(bytes);
+    if (first)
+        memcpy(bytes + 16, &magic, sizeof(magic));
+    if (second)
+        memcpy(bytes + page + 16, &magic, sizeof(magic));
+    if (at)
+        bytes[at] = 1;
+    td_store_free(bed->store);
+    bed->store = NULL;
+    snprintf(path, sizeof(path), "%s/data.mdb", bed->folder);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(1, fwrite(bytes, size ? size : 2 * page, 1, file));
+    fclose(file);
+    free(bytes);
+}
+
+static void a_creation_cut_short_is_begun_anew(void **state)
+{
+    struct bed *bed = *state;
+    td_txn *txn;
+
+    for (unsigned i = 0; i < 5; i++) {
+        put_file(bed, i == 0 ? 512 : 0, i == 1, i == 2, i == 3 ? 400 : 0);
+        assert_int_equal(i == 3 ? TANDEM_E_FORMAT : TANDEM_OK, backend->open(bed, names, TABLES));
+        if (i == 3) /* there is something in it: it may be a stranger's */
+            continue;
+        txn = writing(bed);
+        put(txn, 0, "key", "value");
+        commit(txn);
+        reopen(bed);
+        txn = reading(bed);
+        assert_value(txn, 0, "key", "value");
+        td_txn_abort(txn);
+    }
+}
+
 static void a_missing_folder_is_an_error(void **state)
 {
     struct bed other = {.folder = "/proc/tandem-no-such-folder"};
@@ -1142,6 +1188,7 @@ int main(int argc, char **argv)
     static const struct CMUnitTest lmdb_only[] = {
         ON_BED(files_are_the_owners_alone),
         ON_BED(a_foreign_file_is_no_store),
+        ON_BED(a_creation_cut_short_is_begun_anew),
         ON_BED(a_missing_folder_is_an_error),
     };
     static const struct CMUnitTest memory_only[] = {
