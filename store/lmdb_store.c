@@ -760,11 +760,27 @@ static void lmdb_cursor_free(td_cursor *base)
 
 /* ---- The store ---- */
 
+/*
+ * Open the map with room for what failed: last_txn_bytes tells. The last commit may show without
+ * having reached the disk, if it failed at its very end or its program died there. What is shown is
+ * told to peers, so it is flushed first.
+ */
+static tandem_err proven_open(struct lmdb_store *s)
+{
+    tandem_err err = map_reopen(s, true);
+    int rc;
+
+    if (err == TANDEM_OK && (rc = mdb_env_sync(s->mdb, 1)) != 0) {
+        log_failure(s, "cannot flush what was found", rc);
+        err = writer_err_of(s, rc);
+    }
+    return err;
+}
+
 static tandem_err lmdb_recover(td_store *store)
 {
     struct lmdb_store *s = store_of(store);
     tandem_err err;
-    int rc;
 
     assert(!s->writer.mdb);
     if ((err = td_disk_fault(s->env, TD_DISK_BEGIN)) != TANDEM_OK) {
@@ -772,12 +788,7 @@ static tandem_err lmdb_recover(td_store *store)
         return err;
     }
     pthread_rwlock_wrlock(&s->gate);
-    err = map_reopen(s, true); /* with room for what failed: last_txn_bytes tells */
-    /* A commit that failed at its very end may show now without having reached the disk. */
-    if (err == TANDEM_OK && (rc = mdb_env_sync(s->mdb, 1)) != 0) {
-        log_failure(s, "cannot flush what was recovered", rc);
-        err = writer_err_of(s, rc);
-    }
+    err = proven_open(s);
     pthread_rwlock_unlock(&s->gate);
     s->recover_due = err != TANDEM_OK;
     return err;
@@ -872,7 +883,7 @@ tandem_err td_lmdb_store_open(tandem_env *env, const char *folder, const char *c
     s->count = count;
     s->map_bytes = MAP_BYTES_INITIAL;
     s->folder = strdup(folder);
-    err = s->folder ? map_reopen(s, true) : TANDEM_E_NOMEM;
+    err = s->folder ? proven_open(s) : TANDEM_E_NOMEM;
     if (err != TANDEM_OK) {
         lmdb_free(&s->base);
         return err;
