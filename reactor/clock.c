@@ -3,6 +3,7 @@
 void td_clock_init(td_clock *clock, tandem_env *env, uint64_t high_water)
 {
     clock->env = env;
+    clock->lead = td_env_random_below(env, UINT64_C(1) << (TD_HLC_COUNTER_BITS - 1));
     atomic_init(&clock->last, high_water);
 }
 
@@ -14,9 +15,10 @@ uint64_t td_clock_tick(td_clock *clock)
     uint64_t last = atomic_load_explicit(&clock->last, memory_order_relaxed), hlc;
 
     do
-        hlc = (wall > last ? wall : last) + 1;
+        hlc = (wall > last ? wall : last) + 1 + clock->lead;
     while (!atomic_compare_exchange_weak_explicit(&clock->last, &last, hlc, memory_order_relaxed,
                                                   memory_order_relaxed));
+    clock->lead = 0;
     return hlc;
 }
 

@@ -4,6 +4,10 @@
  * the wall clock when that is ahead, and moves past every operation received, so that an effect is
  * always dated after its cause.
  *
+ * The first number of a life is a random bit ahead, by less than half a millisecond. Two copies of a
+ * reactor that do the same thing first, with one high water or within one millisecond, would else
+ * make one operation where there are two.
+ *
  * Source: Kulkarni, Demirbas, Madappa, Avva, Leone: Logical Physical Clocks (OPODIS 2014).
  *
  * Threads: one thread ticks and observes (the executor's); td_clock_read() from any.
@@ -20,6 +24,7 @@ enum { TD_HLC_COUNTER_BITS = 16, TD_CLOCK_SKEW_MS_MAX_DEFAULT = 5 * 60 * 1000 };
 typedef struct td_clock {
     tandem_env *env;
     _Atomic uint64_t last;
+    uint64_t lead; /* of the first tick; 0 afterwards */
 } td_clock;
 
 /* high_water: the largest HLC this reactor ever gave or took, 0 for none. */

@@ -12,7 +12,8 @@ enum {
     TABLE_META,
     SYNC_FORMAT_VERSION = 1,
     REMOTE_VERSION = 1,
-    REMOTE_ITEMS = 3,
+    REMOTE_ITEMS = 4,
+    REMOTE_ITEMS_MIN = 3,
     CHECKSUM_BYTES = 8,
     /* What a record of a later version may grow to before it is no record of ours. */
     RECORD_DEPTH_MAX = 16,
@@ -63,6 +64,7 @@ static tandem_err encode(td_sync_store *sync, tandem_slice name, const td_remote
     tandem_write_uint(writer, REMOTE_VERSION);
     tandem_write_text(writer, record->url);
     tandem_write_bool(writer, record->paused);
+    tandem_write_uint(writer, record->held);
     if (tandem_writer_err(writer) != TANDEM_OK)
         return tandem_writer_err(writer);
     all = tandem_writer_slice(writer);
@@ -91,8 +93,9 @@ static tandem_err decode(tandem_slice name, tandem_slice value, td_remote_record
     if (version > REMOTE_VERSION)
         return TANDEM_E_FORMAT_NEWER;
     memset(record, 0, sizeof(*record));
-    if (items < REMOTE_ITEMS || tandem_read_string(&reader, &url) != TANDEM_OK ||
+    if (items < REMOTE_ITEMS_MIN || tandem_read_string(&reader, &url) != TANDEM_OK ||
         tandem_read_bool(&reader, &record->paused) != TANDEM_OK ||
+        (items >= REMOTE_ITEMS && tandem_read_uint(&reader, &record->held) != TANDEM_OK) ||
         url.size >= sizeof(record->url))
         return TANDEM_E_CORRUPT;
     memcpy(record->name, name.bytes, name.size);

@@ -6,8 +6,9 @@
  *   remotes  name -> checksum (XXH3 of name and array, 64 bits, big endian), array
  *   meta     "format" -> version of the tables, a msgpack integer
  *
- * The array is msgpack: version of the record, URL, paused. Items after these are skipped, so that
- * a field is added without a new version; a new version means that this one cannot be understood.
+ * The array is msgpack: version of the record, URL, paused, held. The last may be missing, items
+ * after these are skipped, so that a field is added without a new version; a new version means that
+ * this one cannot be understood.
  *
  * Threads: one thread, the sync manager's.
  */
@@ -23,6 +24,7 @@ typedef struct td_remote_record {
     char name[TANDEM_NAME_BYTES_MAX + 1];
     char url[512];
     bool paused;
+    uint64_t held; /* the newest ordinal of ours up to which it was known to hold everything */
 } td_remote_record;
 
 extern const char *const td_sync_store_tables[];

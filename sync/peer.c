@@ -767,6 +767,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
 {
     td_peer *peer = context;
 
+    td_remote_keep_held(peer);
     td_puller_forget(peer);
     td_coverage_release(&peer->coverage);
     peer->said_hello = false;

@@ -121,11 +121,47 @@ static tandem_remote_state state_of(td_peer *peer, char *reason, size_t size)
     return closed_state(peer, reason, size);
 }
 
+/* ---- What a remote holds ---- */
+
+/* What was committed but has not been told to the covers yet would count as held. */
+static void look_at_held(td_peer *peer)
+{
+    const td_peer *works = td_peer_serving(peer);
+    tandem_sync *sync = peer->sync;
+
+    if (td_peer_is_open(works) && td_peer_is_compared(works) && works->coverage.lag == 0 &&
+        sync->deliveries == 0)
+        peer->held = sync->seen_position;
+}
+
+void td_remote_keep_held(td_peer *peer)
+{
+    td_remote_record record = peer->record;
+
+    if (!peer->is_remote || peer->removed || peer->held == record.held)
+        return;
+    record.held = peer->held;
+    if (td_sync_store_put_remote(peer->sync->store, &record) == TANDEM_OK)
+        peer->record = record;
+}
+
+static uint64_t lag_of(const td_peer *peer)
+{
+    const td_peer *works = td_peer_serving((td_peer *)peer);
+    uint64_t position = td_executor_position(peer->sync->executor);
+
+    if (!peer->is_remote || (td_peer_is_open(works) && td_peer_is_compared(works)))
+        return works->coverage.lag;
+    return position > peer->held ? position - peer->held : 0;
+}
+
 void td_peer_refresh(td_peer *peer)
 {
     char reason[TD_WIRE_TEXT_BYTES_MAX];
     tandem_remote_state state = state_of(peer, reason, sizeof(reason));
 
+    if (peer->is_remote)
+        look_at_held(peer);
     memcpy(peer->reason, reason, sizeof(reason));
     if (state == peer->state)
         return;
@@ -212,6 +248,8 @@ static tandem_err run_set(tandem_sync *sync, td_sync_call *call)
     }
     if (record.paused == peer->record.paused && !strcmp(record.url, peer->record.url))
         return TANDEM_OK;
+    if (strcmp(record.url, peer->record.url) != 0)
+        peer->held = record.held = 0; /* another reactor may be there */
     return change(sync, peer, &record);
 }
 
@@ -315,7 +353,7 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
         status.retry_at_ms =
             td_env_wall_ms(peer->sync->env) + (retry_ms > now_ms ? retry_ms - now_ms : 0);
     }
-    status.lag_operations = works->coverage.lag;
+    status.lag_operations = lag_of(peer);
     status.outbox = tandem_mailbox_jobs(td_channel_outbox(works->channel));
     status.inbox = tandem_mailbox_jobs(td_channel_inbox(works->channel));
     status.sent_operations = peer->sent_operations;

@@ -90,7 +90,8 @@ typedef struct tandem_remote_status {
     const char *reason; /* "" or a sentence */
     uint64_t since_ms;  /* wall clock */
     uint64_t retry_at_ms; /* 0: none */
-    uint64_t lag_operations; /* of ours that it is not known to hold */
+    uint64_t lag_operations; /* held here that it is not known to hold; while it is away: what came
+                                since it held everything, so it may have them from others */
     uint64_t outbox; /* handles in flight */
     uint64_t inbox;
     uint64_t dead_letters;

@@ -142,6 +142,7 @@ tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
         return err;
     peer->is_remote = true;
     peer->record = *record;
+    peer->held = record->held;
     if ((err = td_peer_start(peer)) != TANDEM_OK) {
         peer->last_err = err;
         snprintf(peer->last_text, sizeof(peer->last_text), "%s", tandem_err_text(err));
@@ -177,6 +178,7 @@ static void look_at_duplicates(tandem_sync *sync)
             if (td_peer_is_open(peer->served_by))
                 continue;
             peer->served_by = NULL;
+            td_remote_keep_held(peer);
             td_peer_start(peer);
             continue;
         }

@@ -66,7 +66,8 @@ struct td_peer {
     tandem_sync *sync;
     td_peer *prev, *next;
     bool is_remote;
-    td_remote_record record; /* of a remote */
+    td_remote_record record; /* of a remote, as it is kept */
+    uint64_t held;           /* of a remote: record.held, as far as it is known by now */
     tandem_channel *channel;
     td_peer *served_by; /* an inbound session from the same reactor does the work */
     bool redial;        /* at once, when its link is gone */
@@ -203,6 +204,8 @@ td_peer *td_sync_find_remote(tandem_sync *sync, const char *name);
 td_peer *td_peer_serving(td_peer *peer);
 /* Is all that each side holds known to the other, as far as we can tell? */
 bool td_peer_is_compared(const td_peer *peer);
+/* What the remote is known to hold is kept for when it is away. */
+void td_remote_keep_held(td_peer *peer);
 /* The state, reason and since of a peer may have changed. */
 void td_peer_refresh(td_peer *peer);
 

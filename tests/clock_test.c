@@ -5,11 +5,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <cmocka.h>
 
 struct wall {
     tandem_env env;
+    uint64_t random;
     _Atomic uint64_t ms;
 };
 
@@ -25,7 +27,7 @@ static uint64_t monotonic_us(tandem_env *env)
 
 static void random_bytes(tandem_env *env, void *out, size_t size)
 {
-    (void)out;
+    memcpy(out, &((struct wall *)env)->random, size);
 }
 
 static const struct tandem_env_ops wall_ops = {wall_ms, monotonic_us, random_bytes};
@@ -117,6 +119,26 @@ static void a_wall_clock_that_steps_back_does_not_take_it_along(void **state)
     assert_true(td_clock_tick(&clock) > promised);
 }
 
+static void lives_that_begin_alike_differ_in_their_first_number(void **state)
+{
+    const uint64_t high_water = td_hlc_of_ms(9000);
+    struct wall wall, copy;
+    td_clock a, b;
+
+    wall_init(&wall, 1000);
+    wall_init(&copy, 1000);
+    copy.random = 77;
+    td_clock_init(&a, &wall.env, high_water);
+    td_clock_init(&b, &copy.env, high_water);
+    assert_int_equal(high_water + 1, td_clock_tick(&a));
+    assert_int_equal(high_water + 78, td_clock_tick(&b));
+    assert_int_equal(high_water + 79, td_clock_tick(&b)); /* once */
+    wall.ms = copy.ms = 20000;
+    td_clock_init(&b, &copy.env, high_water);
+    assert_int_equal(td_hlc_of_ms(20000) + 1, td_clock_tick(&a));
+    assert_int_equal(td_hlc_of_ms(20000) + 78, td_clock_tick(&b));
+}
+
 enum { RACE_TICKS = 20000 };
 
 struct race {
@@ -171,6 +193,7 @@ int main(void)
         cmocka_unit_test(ticks_follow_the_wall_clock_and_count_within_a_millisecond),
         cmocka_unit_test(a_full_counter_carries_into_the_milliseconds),
         cmocka_unit_test(it_moves_past_what_it_observes),
+        cmocka_unit_test(lives_that_begin_alike_differ_in_their_first_number),
         cmocka_unit_test(it_begins_behind_its_high_water),
         cmocka_unit_test(a_wall_clock_that_steps_back_does_not_take_it_along),
         cmocka_unit_test(reading_races_with_ticking),

@@ -120,6 +120,43 @@ static void a_crashed_reactor_comes_back_with_what_was_committed(void **state)
     tandem_harness_free(harness);
 }
 
+static tandem_err take_lag(void *context, const tandem_remote_status *status)
+{
+    *(uint64_t *)context = status->lag_operations;
+    return TANDEM_OK;
+}
+
+static uint64_t lag_of_only_remote(tandem_harness *harness, const char *name)
+{
+    uint64_t lag = UINT64_MAX;
+
+    assert_int_equal(TANDEM_OK, tandem_remotes(tandem_harness_sync(harness, name), take_lag, &lag));
+    return lag;
+}
+
+static void what_a_remote_lacks_is_told_while_it_is_away(void **state)
+{
+    tandem_harness *harness = open_with(31, (const char *[]){"a", "b"}, 2);
+
+    (void)state;
+    write_kv(harness, "a", "n1", "{\"n\":1}");
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    assert_converges(harness);
+    assert_int_equal(0, lag_of_only_remote(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_remote_pause(tandem_harness_sync(harness, "a"), "b"));
+    tandem_harness_run(harness, 5000);
+    write_kv(harness, "a", "n1", "{\"n\":2}");
+    write_kv(harness, "a", "n1", "{\"n\":3}");
+    assert_int_equal(2, lag_of_only_remote(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    assert_int_equal(2, lag_of_only_remote(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_remote_resume(tandem_harness_sync(harness, "a"), "b"));
+    assert_converges(harness);
+    assert_int_equal(0, lag_of_only_remote(harness, "a"));
+    tandem_harness_free(harness);
+}
+
 static void a_line_relays_both_ways(void **state)
 {
     tandem_harness *harness = open_with(10, (const char *[]){"a", "b", "c"}, 3);
@@ -459,6 +496,7 @@ int main(void)
         cmocka_unit_test(two_reactors_keep_in_step),
         cmocka_unit_test(a_cut_link_heals),
         cmocka_unit_test(a_crashed_reactor_comes_back_with_what_was_committed),
+        cmocka_unit_test(what_a_remote_lacks_is_told_while_it_is_away),
         cmocka_unit_test(a_line_relays_both_ways),
         cmocka_unit_test(the_same_seed_is_the_same_run),
         cmocka_unit_test(idle_means_that_nothing_moves),

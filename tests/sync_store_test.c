@@ -104,10 +104,11 @@ static void put_record(struct bed *bed, const char *name, uint64_t version, unsi
 
     tandem_writer_init(&body);
     tandem_writer_init(&all);
-    tandem_write_array(&body, 3 + trailing);
+    tandem_write_array(&body, 4 + trailing);
     tandem_write_uint(&body, version);
     tandem_write_text(&body, "mem:future");
     tandem_write_bool(&body, true);
+    tandem_write_uint(&body, 7);
     for (unsigned i = 0; i < trailing; i++) {
         tandem_write_map(&body, 1);
         tandem_write_text(&body, "a field");

@@ -1,0 +1,308 @@
+/*
+ * Incarnations, by the public harness: whoever writes under an origin that somebody else writes
+ * under, too, takes a new one, and nothing is lost or counted twice. A counter tells: every one of
+ * its operations adds one, so what it shows is how many are held.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sync/harness.h"
+
+enum { CONVERGE_MS = 120000 };
+static const int64_t year_ms = 365ll * 24 * 3600 * 1000;
+
+static tandem_err count_up(tandem_harness *harness, const char *name)
+{
+    tandem_input input = {.type = "counter.ADD", .json = "1"};
+    tandem_job job = {
+        .collection = "shop", .document = "visits", .operations = &input, .count = 1};
+    char why[TANDEM_WHY_BYTES];
+
+    return tandem_execute(tandem_harness_reactor(harness, name), &job, NULL, why);
+}
+
+static void count_to(tandem_harness *harness, const char *name, int times)
+{
+    for (int i = 0; i < times; i++)
+        assert_int_equal(TANDEM_OK, count_up(harness, name));
+}
+
+static int shown(tandem_harness *harness, const char *name)
+{
+    tandem_document *read;
+    int value;
+
+    if (tandem_document_read(tandem_harness_reactor(harness, name), "shop", "visits", NULL, NULL,
+                             UINT64_MAX, &read, NULL) != TANDEM_OK)
+        return -1;
+    value = atoi(tandem_document_json(read));
+    tandem_document_free(read);
+    return value;
+}
+
+static tandem_stat stat_of(tandem_harness *harness, const char *name)
+{
+    tandem_stat stat;
+
+    assert_int_equal(TANDEM_OK, tandem_stat_get(tandem_harness_reactor(harness, name), &stat));
+    return stat;
+}
+
+/* Reactors of these names, not connected; "a" has counted to 3. */
+static tandem_harness *open_shop(uint64_t seed, const char *const *names, size_t count)
+{
+    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
+    tandem_harness *harness;
+
+    options.seed = seed;
+    assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(TANDEM_OK, tandem_harness_add(harness, names[i], 0));
+    count_to(harness, "a", 3);
+    return harness;
+}
+
+static void connect_to(tandem_harness *harness, const char *a, const char *b)
+{
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, a, b));
+}
+
+static void assert_all_show(tandem_harness *harness, const char *const *names, size_t count,
+                            int expected)
+{
+    char why[256];
+    tandem_err err = tandem_harness_run_until_converged(harness, CONVERGE_MS, why);
+
+    if (err != TANDEM_OK)
+        print_message("not converged: %s\n", why);
+    assert_int_equal(TANDEM_OK, err);
+    for (size_t i = 0; i < count; i++) {
+        int value = shown(harness, names[i]);
+
+        if (value != expected)
+            fail_msg("%s shows %d, not %d", names[i], value, expected);
+        assert_int_equal(0, stat_of(harness, names[i]).events[TANDEM_EVENT_QUARANTINE]);
+    }
+}
+
+#define NAMES(...)                                                                                 \
+    (const char *const[]){__VA_ARGS__}, sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)
+
+static void a_restored_backup_that_writes_first_keeps_both_branches(void **state)
+{
+    tandem_harness *harness = open_shop(1, NAMES("a", "b"));
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+
+    (void)state;
+    connect_to(harness, "a", "b");
+    assert_all_show(harness, NAMES("a", "b"), 3);
+    assert_int_equal(TANDEM_OK, tandem_harness_backup(harness, "a"));
+    count_to(harness, "a", 2);
+    assert_all_show(harness, NAMES("a", "b"), 5);
+    assert_int_equal(TANDEM_OK, tandem_harness_go_back(harness, "a"));
+    tandem_harness_cut(harness, "a", "b");
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    assert_int_equal(3, shown(harness, "a"));
+    count_to(harness, "a", 4); /* under numbers that are taken */
+    memcpy(origin, tandem_reactor_origin(tandem_harness_reactor(harness, "a")), sizeof(origin));
+    tandem_harness_heal(harness, "a", "b");
+    assert_all_show(harness, NAMES("a", "b"), 9);
+    assert_int_equal(TANDEM_INCARNATION_CONTINUED, stat_of(harness, "a").incarnation_reason);
+    assert_int_equal(2, stat_of(harness, "a").incarnation);
+    assert_int_equal(1, stat_of(harness, "a").events[TANDEM_EVENT_INCARNATION]);
+    assert_int_equal(1, stat_of(harness, "b").forks);
+    assert_memory_not_equal(
+        origin, tandem_reactor_origin(tandem_harness_reactor(harness, "a")), sizeof(origin));
+    count_to(harness, "a", 1);
+    assert_all_show(harness, NAMES("a", "b"), 10);
+    assert_int_equal(1, stat_of(harness, "b").forks);
+    tandem_harness_free(harness);
+}
+
+static void of_two_copies_that_meet_the_younger_takes_a_new_origin(void **state)
+{
+    tandem_harness *harness = open_shop(2, NAMES("a"));
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    const tandem_reactor *a, *copy;
+
+    (void)state;
+    tandem_harness_run(harness, 1000);
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "copy"));
+    count_to(harness, "a", 2);
+    count_to(harness, "copy", 4);
+    connect_to(harness, "copy", "a");
+    assert_all_show(harness, NAMES("a", "copy"), 9);
+    a = tandem_harness_reactor(harness, "a");
+    copy = tandem_harness_reactor(harness, "copy");
+    assert_int_equal(TANDEM_INCARNATION_COPIED, stat_of(harness, "copy").incarnation_reason);
+    assert_memory_not_equal(tandem_reactor_id(a), tandem_reactor_id(copy), TANDEM_ORIGIN_BYTES);
+    /* It is kept. */
+    memcpy(origin, tandem_reactor_origin(copy), sizeof(origin));
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "copy"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "copy"));
+    copy = tandem_harness_reactor(harness, "copy");
+    assert_memory_equal(origin, tandem_reactor_origin(copy), sizeof(origin));
+    assert_int_equal(2, stat_of(harness, "copy").incarnation);
+    tandem_harness_free(harness);
+}
+
+struct watched {
+    unsigned calls;
+    tandem_event last;
+};
+
+static void note_event(void *context, const tandem_event *event)
+{
+    struct watched *watched = context;
+
+    if (event->kind != TANDEM_EVENT_INCARNATION)
+        return;
+    watched->calls++;
+    watched->last = *event;
+}
+
+static void go_back_and_fork(tandem_harness *harness)
+{
+    assert_int_equal(TANDEM_OK, tandem_harness_go_back(harness, "a"));
+    tandem_harness_cut(harness, "a", "b");
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    count_to(harness, "a", 1);
+    tandem_harness_heal(harness, "a", "b");
+}
+
+static void a_new_origin_is_told(void **state)
+{
+    tandem_harness *harness = open_shop(7, NAMES("a", "b"));
+    struct watched watched = {0};
+    tandem_subscription *watch;
+
+    (void)state;
+    connect_to(harness, "a", "b");
+    assert_all_show(harness, NAMES("a", "b"), 3);
+    assert_int_equal(TANDEM_OK, tandem_harness_backup(harness, "a"));
+    count_to(harness, "a", 1);
+    assert_all_show(harness, NAMES("a", "b"), 4);
+    go_back_and_fork(harness);
+    assert_int_equal(TANDEM_OK, tandem_watch(tandem_harness_reactor(harness, "a"), note_event,
+                                             &watched, &watch));
+    assert_all_show(harness, NAMES("a", "b"), 5);
+    assert_int_equal(1, watched.calls);
+    assert_int_equal(1, watched.last.count);
+    assert_int_equal(TANDEM_INCARNATION_CONTINUED, watched.last.reason);
+    assert_memory_equal(watched.last.origin,
+                        tandem_reactor_origin(tandem_harness_reactor(harness, "a")),
+                        TANDEM_ORIGIN_BYTES);
+    tandem_unsubscribe(watch);
+    tandem_harness_free(harness);
+}
+
+static void copies_behind_one_hub_part(void **state)
+{
+    tandem_harness *harness = open_shop(3, NAMES("a", "hub"));
+
+    (void)state;
+    connect_to(harness, "a", "hub");
+    assert_all_show(harness, NAMES("a", "hub"), 3);
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "copy"));
+    for (int i = 0; i < 5; i++) {
+        count_to(harness, "a", 1);
+        count_to(harness, "copy", 1);
+        tandem_harness_run(harness, 700);
+    }
+    assert_all_show(harness, NAMES("a", "copy", "hub"), 13);
+    assert_memory_not_equal(tandem_reactor_id(tandem_harness_reactor(harness, "a")),
+                            tandem_reactor_id(tandem_harness_reactor(harness, "copy")),
+                            TANDEM_ORIGIN_BYTES);
+    count_to(harness, "a", 1);
+    count_to(harness, "copy", 1);
+    assert_all_show(harness, NAMES("a", "copy", "hub"), 15);
+    tandem_harness_free(harness);
+}
+
+static void copies_behind_two_hubs_part(void **state)
+{
+    tandem_harness *harness = open_shop(4, NAMES("a", "hub", "far"));
+
+    (void)state;
+    connect_to(harness, "hub", "far");
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "copy"));
+    connect_to(harness, "a", "hub");
+    connect_to(harness, "copy", "far");
+    for (int i = 0; i < 5; i++) {
+        count_to(harness, "a", 1);
+        count_to(harness, "copy", 1);
+        tandem_harness_run(harness, 700);
+    }
+    assert_all_show(harness, NAMES("a", "copy", "hub", "far"), 13);
+    count_to(harness, "a", 1);
+    count_to(harness, "copy", 1);
+    assert_all_show(harness, NAMES("a", "copy", "hub", "far"), 15);
+    assert_true(stat_of(harness, "hub").forks <= 1);
+    tandem_harness_free(harness);
+}
+
+static void a_reactor_that_was_started_again_is_no_copy(void **state)
+{
+    tandem_harness *harness = open_shop(5, NAMES("a", "hub"));
+
+    (void)state;
+    connect_to(harness, "a", "hub");
+    for (int i = 0; i < 5; i++) {
+        count_to(harness, "a", 1);
+        tandem_harness_half_open(harness, "a", "hub"); /* the hub does not see it go */
+        assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+        assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+        tandem_harness_run(harness, 3000);
+    }
+    assert_all_show(harness, NAMES("a", "hub"), 8);
+    assert_int_equal(1, stat_of(harness, "a").incarnation);
+    tandem_harness_free(harness);
+}
+
+static void a_clock_that_jumped_a_year_heals_by_itself(void **state)
+{
+    tandem_harness *harness = open_shop(6, NAMES("a", "b"));
+    tandem_stat stat;
+
+    (void)state;
+    connect_to(harness, "a", "b");
+    assert_all_show(harness, NAMES("a", "b"), 3);
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", year_ms));
+    count_to(harness, "a", 1); /* waits a year for b */
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(3, shown(harness, "b"));
+    assert_int_equal(1, stat_of(harness, "a").incarnation);
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", 0));
+    tandem_harness_run(harness, 90000);
+    stat = stat_of(harness, "a");
+    assert_int_equal(TANDEM_INCARNATION_CLOCK, stat.incarnation_reason);
+    count_to(harness, "a", 2);
+    count_to(harness, "b", 1);
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(6, shown(harness, "b"));
+    assert_int_equal(7, shown(harness, "a"));
+    tandem_harness_free(harness);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_restored_backup_that_writes_first_keeps_both_branches),
+        cmocka_unit_test(of_two_copies_that_meet_the_younger_takes_a_new_origin),
+        cmocka_unit_test(a_new_origin_is_told),
+        cmocka_unit_test(copies_behind_one_hub_part),
+        cmocka_unit_test(copies_behind_two_hubs_part),
+        cmocka_unit_test(a_reactor_that_was_started_again_is_no_copy),
+        cmocka_unit_test(a_clock_that_jumped_a_year_heals_by_itself),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
