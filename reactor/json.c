@@ -124,14 +124,6 @@ static tandem_err convert(const json_t *json, tandem_writer *out, const char **w
     return err;
 }
 
-tandem_err td_json_to_msgpack(const struct json_t *json, tandem_writer *out)
-{
-    const char *why;
-
-    assert(json);
-    return convert(json, out, &why);
-}
-
 /* The parser quotes what it stumbled over (a few bytes of it): that must not move the cursor of a
  * terminal. */
 static void tell_parse_error(const json_error_t *error, char why[WHY_BYTES])
@@ -433,7 +425,7 @@ static json_t *value_of(tandem_reader *reader)
     return json_null();
 }
 
-tandem_err td_json_of_msgpack(tandem_slice value, struct json_t **out)
+static tandem_err json_of_msgpack(tandem_slice value, json_t **out)
 {
     tandem_reader reader = tandem_reader_of(value);
     tandem_err err = tandem_msgpack_validate(value, OUT_DEPTH_MAX, UINT32_MAX);
@@ -452,7 +444,7 @@ tandem_err tandem_json_write(tandem_slice value, char **text_out)
 {
     tandem_writer text;
     json_t *json = NULL;
-    tandem_err err = td_json_of_msgpack(value, &json);
+    tandem_err err = json_of_msgpack(value, &json);
 
     if (err != TANDEM_OK)
         return err;

@@ -38,10 +38,6 @@ TANDEM_API tandem_err tandem_json_read(tandem_slice text, tandem_writer *out, ch
  * plus 16), TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_json_write(tandem_slice value, char **text_out);
 
-/* The same with a jansson value on the JSON side: out is a new reference of the caller's. */
-tandem_err td_json_to_msgpack(const struct json_t *json, tandem_writer *out);
-tandem_err td_json_of_msgpack(tandem_slice value, struct json_t **out);
-
 /*
  * How many digits jansson must write (JSON_REAL_PRECISION) so that every real in json reads back the
  * same: 15, which shows 0.1 as 0.1, unless one needs 16 or 17.

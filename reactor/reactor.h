@@ -17,7 +17,7 @@
 #define TANDEM_REACTOR_REACTOR_H
 
 #include "../store/bytes.h"
-#include "../store/env.h"
+#include "../store/log.h"
 #include "../store/error.h"
 #include "event.h"
 #include "json.h"
@@ -114,10 +114,11 @@ enum { TANDEM_WHY_BYTES = 128 };
  *
  * receipt  may be NULL
  * why      room for a sentence of TANDEM_WHY_BYTES that says what is wrong; may be NULL
- * Errors:  TANDEM_E_CONFLICT (expect), TANDEM_E_INPUT, TANDEM_E_PAYLOAD, TANDEM_E_LIMIT,
- *          TANDEM_E_MODEL_UNKNOWN, TANDEM_E_MODEL_MISMATCH, TANDEM_E_UNSUPPORTED (a reserved name),
- *          TANDEM_E_STORE_FULL, TANDEM_E_IO (nothing was written, unless the disk fails so that
- *          not even that can be read), TANDEM_E_CLOSED, TANDEM_E_NOMEM.
+ * Errors:  TANDEM_E_INVALID (a name is missing, or is none), TANDEM_E_CONFLICT (expect),
+ *          TANDEM_E_INPUT, TANDEM_E_PAYLOAD, TANDEM_E_LIMIT, TANDEM_E_MODEL_UNKNOWN,
+ *          TANDEM_E_MODEL_MISMATCH, TANDEM_E_UNSUPPORTED (a reserved name), TANDEM_E_STORE_FULL,
+ *          TANDEM_E_IO (nothing was written, unless the disk fails so that not even that can be
+ *          read), TANDEM_E_CLOSED, TANDEM_E_NOMEM.
  */
 TANDEM_API tandem_err tandem_execute(tandem_reactor *reactor, const tandem_job *job,
                                      tandem_receipt *receipt, char why[TANDEM_WHY_BYTES]);
@@ -127,6 +128,7 @@ TANDEM_API tandem_err tandem_execute(tandem_reactor *reactor, const tandem_job *
  *
  * receipts     count of them, or NULL
  * failed       receives the index of the job that the error is about; may be NULL
+ * Errors as tandem_execute(); TANDEM_E_INVALID also for a count out of range.
  */
 TANDEM_API tandem_err tandem_execute_group(tandem_reactor *reactor, const tandem_job *jobs,
                                            size_t count, tandem_receipt *receipts, size_t *failed,
@@ -242,7 +244,8 @@ typedef struct tandem_collection_entry {
     uint64_t last_ordinal;
 } tandem_collection_entry;
 
-/* Visit the collections in byte order; a visitor returns TANDEM_OK to go on. */
+/* Visit the collections in byte order; a visitor returns TANDEM_OK to go on, TANDEM_END to stop, an
+ * error to have it returned. Else TANDEM_E_IO, TANDEM_E_CORRUPT, TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_collections(tandem_reactor *reactor,
                                          tandem_err (*visit)(void *context,
                                                              const tandem_collection_entry *entry),
@@ -250,7 +253,7 @@ TANDEM_API tandem_err tandem_collections(tandem_reactor *reactor,
 
 /* ---- Positions and events ---- */
 
-/* The position of the newest commit. */
+/* The position of the newest commit. TANDEM_E_INVALID: an argument is NULL. */
 TANDEM_API tandem_err tandem_position(tandem_reactor *reactor, uint64_t *out);
 
 /* Wait until a position is committed and readable everywhere in this reactor. TANDEM_E_TIMEOUT. */
@@ -265,7 +268,8 @@ typedef struct tandem_subscription tandem_subscription;
 TANDEM_API tandem_err tandem_subscribe(tandem_reactor *reactor,
                                        void (*committed)(void *context, uint64_t position),
                                        void *context, tandem_subscription **out);
-/* Be told of what else happens (event.h). On the loop; event is borrowed for the call. */
+/* Be told of what else happens (event.h). On the loop; event is borrowed for the call.
+ * TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_watch(tandem_reactor *reactor,
                                    void (*happened)(void *context, const tandem_event *event),
                                    void *context, tandem_subscription **out);
@@ -281,7 +285,8 @@ typedef struct tandem_digest {
     uint8_t state_digest[TANDEM_HASH_BYTES];
 } tandem_digest;
 
-/* Reactors that hold the same print the same. Waits for the index to be current. */
+/* Reactors that hold the same print the same. Waits for the index to be current. TANDEM_E_NOT_FOUND,
+ * TANDEM_E_TIMEOUT, TANDEM_E_CORRUPT, TANDEM_E_CLOSED, TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_digest_collection(tandem_reactor *reactor, const char *collection,
                                                uint64_t timeout_ms, tandem_digest *out,
                                                char why[TANDEM_WHY_BYTES]);
@@ -306,6 +311,7 @@ typedef struct tandem_stat {
     uint64_t events[TANDEM_EVENT_KINDS + 1]; /* by kind, since open */
 } tandem_stat;
 
+/* TANDEM_E_INVALID: an argument is NULL. Figures of different moments may not add up. */
 TANDEM_API tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out);
 
 /* ---- Driving the loop (options.drive) ---- */

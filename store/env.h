@@ -13,27 +13,7 @@
 
 #include <stdint.h>
 
-#include "error.h"
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-typedef enum tandem_log_level {
-    TANDEM_LOG_ERROR = 0,
-    TANDEM_LOG_WARNING = 1,
-    TANDEM_LOG_INFO = 2,
-    TANDEM_LOG_DEBUG = 3,
-} tandem_log_level;
-
-/*
- * Receives one log line.
- *
- * component    static, a word such as "executor"
- * text         one line without line feed, valid for the call only; never a payload or a secret
- */
-typedef void (*tandem_log_fn)(void *context, tandem_log_level level, const char *component,
-                              const char *text);
+#include "log.h"
 
 typedef struct tandem_env tandem_env;
 
@@ -64,9 +44,5 @@ uint64_t td_env_random_below(tandem_env *env, uint64_t limit);
 /* Formats and logs one line of at most 512 bytes; control characters in it become '?'. */
 void td_log(tandem_env *env, tandem_log_level level, const char *component, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-
-#ifdef __cplusplus
-}
-#endif
 
 #endif

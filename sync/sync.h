@@ -40,7 +40,7 @@ typedef struct tandem_sync_options {
  * TANDEM_E_STORE_FULL, TANDEM_E_CORRUPT, TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_sync_open(tandem_reactor *reactor, const tandem_sync_options *options,
                                        tandem_sync **out);
-/* Ends every session; before tandem_close(). NULL is fine. */
+/* Ends every session; before tandem_close(). NULL is fine. Not from inside a callback. */
 TANDEM_API void tandem_sync_close(tandem_sync *sync);
 
 /*
@@ -50,21 +50,34 @@ TANDEM_API void tandem_sync_close(tandem_sync *sync);
  *              is no TLS yet)
  * port         0 picks one
  * url_out      room for 128 bytes: "ws://HOST:PORT/tandem" with the real port
+ * Errors: TANDEM_E_INSECURE, TANDEM_E_STATE (it listens already), TANDEM_E_ADDRESS_IN_USE,
+ *         TANDEM_E_INVALID (no IP address, or none of this machine), TANDEM_E_PERMISSION,
+ *         TANDEM_E_IO, TANDEM_E_NOMEM.
  */
 TANDEM_API tandem_err tandem_listen(tandem_sync *sync, const char *address, uint16_t port,
                                     bool insecure, char url_out[128]);
 
-/* Add a remote; persisted, and connected to at once. TANDEM_E_EXISTS, TANDEM_E_INVALID (name or
- * URL), TANDEM_E_UNSUPPORTED (a scheme of later versions). */
+/*
+ * Remotes. What is changed is on disk when the call returns; all of them may also give what the disk
+ * does: TANDEM_E_STORE_FULL, TANDEM_E_IO (then the outcome is unknown: look, or repeat the call).
+ *
+ * name     1 to 128 bytes of UTF-8 without control characters
+ * url      ws://HOST:PORT/tandem
+ */
+
+/* Add one, and connect to it at once. TANDEM_E_EXISTS, TANDEM_E_INVALID (name or URL),
+ * TANDEM_E_UNSUPPORTED (a scheme of later versions), TANDEM_E_LIMIT (too many), TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_remote_add(tandem_sync *sync, const char *name, const char *url);
-/* Change its URL. TANDEM_E_NOT_FOUND. */
+/* Change its URL. TANDEM_E_NOT_FOUND, TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED. */
 TANDEM_API tandem_err tandem_remote_set(tandem_sync *sync, const char *name, const char *url);
+/* Forget it; an open session is ended. TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_remove(tandem_sync *sync, const char *name);
 /* Exchange nothing with it until resumed, nor by a session that it dials itself (as far as it is
- * known to be the same reactor: since it was last met in this process). */
+ * known to be the same reactor: since it was last met in this process). TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_pause(tandem_sync *sync, const char *name);
+/* TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_resume(tandem_sync *sync, const char *name);
-/* The network may be back: retry now. name NULL: every remote. */
+/* The network may be back: retry now. name NULL: every remote. TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_poke(tandem_sync *sync, const char *name);
 
 typedef enum tandem_remote_state {

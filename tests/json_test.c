@@ -236,36 +236,6 @@ static void what_is_not_one_value_is_not_written(void **state)
     assert_null(text);
 }
 
-static void a_jansson_value_goes_both_ways(void **state)
-{
-    json_t *json = json_pack("{s:[i,f,n,b,s]}", "k", -7, 0.5, 1, "x"), *again = NULL;
-    tandem_writer out;
-
-    tandem_writer_init(&out);
-    assert_non_null(json);
-    assert_int_equal(TANDEM_OK, td_json_to_msgpack(json, &out));
-    assert_int_equal(TANDEM_OK, td_json_of_msgpack(tandem_writer_slice(&out), &again));
-    assert_true(json_equal(json, again));
-    json_decref(json);
-    json_decref(again);
-    tandem_writer_release(&out);
-}
-
-static void a_jansson_value_too_deep_leaves_nothing_behind(void **state)
-{
-    json_t *json = json_array();
-    tandem_writer out;
-
-    for (int i = 0; i < 20; i++)
-        json = json_pack("[i,o]", i, json);
-    tandem_writer_init(&out);
-    tandem_write_nil(&out);
-    assert_int_equal(TANDEM_E_INPUT, td_json_to_msgpack(json, &out));
-    assert_int_equal(1, out.size);
-    json_decref(json);
-    tandem_writer_release(&out);
-}
-
 static long allocations_left;
 static long allocations_live;
 
@@ -336,8 +306,6 @@ int main(void)
         cmocka_unit_test(keys_of_keys_do_not_explode),
         cmocka_unit_test(bytes_that_are_not_utf8_are_replaced_one_by_one),
         cmocka_unit_test(what_is_not_one_value_is_not_written),
-        cmocka_unit_test(a_jansson_value_goes_both_ways),
-        cmocka_unit_test(a_jansson_value_too_deep_leaves_nothing_behind),
         cmocka_unit_test(running_out_of_memory_is_told_and_leaks_nothing),
     };
 
