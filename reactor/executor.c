@@ -65,7 +65,7 @@ struct td_executor {
     td_message check_message;
     /* The reason for which a new origin is to be taken, 0 for none; when the last one was. */
     atomic_int reincarnation;
-    uint64_t reincarnated_ms;
+    uint64_t reincarnated_ms[TANDEM_INCARNATION_CLOCK + 1]; /* by reason */
     atomic_bool reincarnate_posted;
     td_message reincarnate_message;
     _Atomic uint64_t forks;
@@ -791,7 +791,7 @@ static void reincarnate_after(td_executor *executor, uint64_t delay_ms)
 static void reincarnate(td_executor *executor)
 {
     int reason = atomic_load(&executor->reincarnation);
-    uint64_t now_ms = td_env_monotonic_ms(executor->env);
+    uint64_t now_ms = td_env_monotonic_ms(executor->env), last_ms;
     const td_identity *identity;
     tandem_event event = {.kind = TANDEM_EVENT_INCARNATION};
     tandem_err err;
@@ -799,9 +799,10 @@ static void reincarnate(td_executor *executor)
     atomic_store(&executor->reincarnate_posted, false);
     if (!reason)
         return;
-    if (executor->reincarnated_ms && now_ms < executor->reincarnated_ms + TD_INCARNATION_MS) {
+    last_ms = executor->reincarnated_ms[reason];
+    if (last_ms && now_ms < last_ms + TD_INCARNATION_MS) {
         td_probe(executor->env, TD_PROBE_INCARNATION_DELAYED);
-        reincarnate_after(executor, executor->reincarnated_ms + TD_INCARNATION_MS - now_ms);
+        reincarnate_after(executor, last_ms + TD_INCARNATION_MS - now_ms);
         return;
     }
     if (executor->open)
@@ -817,7 +818,7 @@ static void reincarnate(td_executor *executor)
     }
     if (reason == TANDEM_INCARNATION_CLOCK)
         td_clock_reset(&executor->clock);
-    executor->reincarnated_ms = now_ms;
+    executor->reincarnated_ms[reason] = now_ms;
     atomic_store(&executor->reincarnation, 0);
     identity = td_op_store_identity(executor->ops);
     if (reason == TANDEM_INCARNATION_CONTINUED)

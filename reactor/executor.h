@@ -85,9 +85,11 @@ void td_executor_local(td_executor *executor, td_local_request *request);
 void td_executor_remote(td_executor *executor, td_remote_request *request);
 
 /*
- * Take a new origin: soon, but none sooner than TD_INCARNATION_MS after the one before, so that a
- * hostile peer cannot have a reactor shed origins. Jobs go on meanwhile. COPIED brings a new reactor
- * id, too; CLOCK sets the clock back to the wall clock, and is forgotten if it is not ahead any more.
+ * Take a new origin: soon, but none sooner than TD_INCARNATION_MS after the last one for that reason,
+ * so that a hostile peer cannot have a reactor shed origins. Reasons do not wait for each other: a
+ * copy often hears its chain continued just before it is told that it is one, and only then gets a
+ * reactor id that it can sync with. Jobs go on meanwhile. COPIED brings a new reactor id, too; CLOCK
+ * sets the clock back to the wall clock, and is forgotten if it is not ahead any more.
  *
  * By itself the executor does so when operations come under its origin that it did not write.
  */

@@ -8,7 +8,7 @@
  * live, and the hub tells the younger.
  *
  * Which is younger is what their wall clocks say, random bytes break a tie: it only matters that
- * everybody says the same. A liar can cost a reactor an origin, one a minute at most, and no data.
+ * everybody says the same. A liar can cost a reactor an origin a minute this way, and no data.
  */
 #include "store/probe.h"
 #include "sync/sync_manager.h"
