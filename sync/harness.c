@@ -296,10 +296,10 @@ tandem_err tandem_harness_crash_at(tandem_harness *harness, const char *name, co
                                    uint64_t nth)
 {
     struct node *node = find(harness, name);
-    td_probe_kind kind;
+    td_probe_kind kind = 0;
 
     bury(harness);
-    if (!node || !nth || td_probe_find(probe, &kind) != TANDEM_OK)
+    if (!node || (nth && td_probe_find(probe, &kind) != TANDEM_OK))
         return TANDEM_E_NOT_FOUND;
     if (node->runtime) {
         td_simulation_arm(node->runtime, kind, nth);

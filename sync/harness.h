@@ -98,9 +98,9 @@ TANDEM_API void tandem_harness_set_faults(tandem_harness *harness,
  * TANDEM_E_STATE (it is crashed). */
 TANDEM_API tandem_err tandem_harness_crash(tandem_harness *harness, const char *name);
 /*
- * Let it crash at the nth (>= 1) passing of a probe from now on, in this life or, if it is crashed,
- * in its next: at one of the places that tandem_harness_events() lists. Unlike tandem_harness_crash()
- * nobody learns of it: its peers hear silence. What it was asked and has not answered ends with an
+ * Let it crash at the nth passing of a probe from now on, in this life or, if it is crashed, in its
+ * next: at one of the places that tandem_harness_events() lists. nth 0: it is not to crash so any
+ * more (probe is ignored). Unlike tandem_harness_crash() nobody learns of it: its peers hear silence. What it was asked and has not answered ends with an
  * error, and may be on its disk. It counts as crashed when the call that drives the harness returns.
  * TANDEM_E_NOT_FOUND: no such reactor or probe.
  */

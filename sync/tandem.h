@@ -17,6 +17,7 @@
 #include "reactor/reactor.h"
 
 #include "sync/harness.h"
+#include "sync/simulator.h"
 #include "sync/sync.h"
 
 #endif

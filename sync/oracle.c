@@ -1,0 +1,591 @@
+/* Before uthash: a failed insertion leaves the element out of the table. */
+#define uthash_nonfatal_oom(element) (failed = true)
+
+#include "sync/oracle.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "store/hash_table.h"
+#include "sync/sync_manager.h"
+
+enum {
+    COVERAGE_EVERY = 8, /* looks: what peers believe of each other costs most to look at */
+    /* So long others may believe to be held what a disk that went back has lost: until their
+     * sessions have noticed. */
+    BACK_MS = 60000,
+    CLOCK_SLACK_MS = 2000,
+};
+
+/* An operation that exists, or did. */
+struct known {
+    uint8_t hash[TANDEM_HASH_BYTES];
+    uint32_t holders;  /* a bit for each disk that holds it, … */
+    uint32_t backups;  /* … or whose backup does */
+    uint32_t expected; /* disks that must be found to hold it still */
+    UT_hash_handle hh;
+};
+
+/* A job was reported durable. */
+struct durable {
+    uint8_t hash[TANDEM_HASH_BYTES];
+    uint64_t number;
+    uint8_t node;
+    bool seen; /* on its disk, or the disk has gone back since */
+};
+
+/* A job handle in flight, as it was seen last. */
+struct flight {
+    struct flight_key {
+        const td_peer *peer;
+        uint64_t life;
+        uint64_t id;
+        uint64_t box;
+    } key;
+    tandem_job_state status;
+    uint64_t look;
+    UT_hash_handle hh;
+};
+
+/* The end of a job that is still to come. */
+struct open_job {
+    uint8_t hash[TANDEM_HASH_BYTES]; /* of what it follows */
+    uint64_t seq;
+};
+
+struct node {
+    bool added;
+    bool fresh; /* a new life: its disk is to be scanned from the beginning */
+    uint64_t life;
+    uint64_t held;
+    uint64_t scanned; /* ordinals up to here */
+    uint64_t wall_ms_max;
+    uint64_t back_ms;   /* when its disk went back last; 0: never */
+    struct open_job open;
+    bool has_open;
+};
+
+struct td_oracle {
+    tandem_harness *harness;
+    struct node nodes[TD_PLAN_NODES_MAX];
+    struct known *known;
+    uint64_t alive; /* that some disk holds */
+    struct durable *durables;
+    size_t durable_count, durable_capacity, durable_first; /* before it all are seen */
+    struct flight *flights;
+    uint64_t looks;
+    bool any_back;
+    char *why;
+};
+
+_Static_assert(TD_PLAN_NODES_MAX <= 32, "a bit for each");
+
+/* ---- Opening ---- */
+
+tandem_err td_oracle_open(tandem_harness *harness, td_oracle **out)
+{
+    td_oracle *oracle = calloc(1, sizeof(*oracle));
+
+    if (!oracle)
+        return TANDEM_E_NOMEM;
+    oracle->harness = harness;
+    *out = oracle;
+    return TANDEM_OK;
+}
+
+void td_oracle_free(td_oracle *oracle)
+{
+    struct known *known, *next;
+    struct flight *flight, *following;
+
+    if (!oracle)
+        return;
+    HASH_ITER(hh, oracle->known, known, next)
+    {
+        HASH_DEL(oracle->known, known);
+        free(known);
+    }
+    HASH_ITER(hh, oracle->flights, flight, following)
+    {
+        HASH_DEL(oracle->flights, flight);
+        free(flight);
+    }
+    free(oracle->durables);
+    free(oracle);
+}
+
+static tandem_reactor *reactor_of(const td_oracle *oracle, unsigned node)
+{
+    return oracle->nodes[node].added
+               ? tandem_harness_reactor(oracle->harness, td_plan_name(node))
+               : NULL;
+}
+
+static tandem_sync *sync_of(const td_oracle *oracle, unsigned node)
+{
+    return oracle->nodes[node].added ? tandem_harness_sync(oracle->harness, td_plan_name(node))
+                                     : NULL;
+}
+
+static tandem_err fail(td_oracle *oracle, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static tandem_err fail(td_oracle *oracle, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(oracle->why, 256, format, args);
+    va_end(args);
+    return TANDEM_E_STATE;
+}
+
+/* ---- What is told ---- */
+
+void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
+{
+    struct node *added = &oracle->nodes[node];
+
+    *added = (struct node){.added = true, .fresh = true, .life = 1};
+    if (copy_of >= 0) {
+        added->wall_ms_max = oracle->nodes[copy_of].wall_ms_max;
+        added->back_ms = tandem_harness_now_ms(oracle->harness) + 1;
+    }
+}
+
+void td_oracle_restarted(td_oracle *oracle, unsigned node)
+{
+    oracle->nodes[node].fresh = true;
+    oracle->nodes[node].life++;
+}
+
+void td_oracle_backed_up(td_oracle *oracle, unsigned node)
+{
+    for (struct known *k = oracle->known; k; k = k->hh.next)
+        k->backups = (k->backups & ~(UINT32_C(1) << node)) | (k->holders & UINT32_C(1) << node);
+}
+
+static void let_go(td_oracle *oracle, struct known *known, unsigned node)
+{
+    uint32_t bit = UINT32_C(1) << node;
+
+    if (!(known->holders & bit))
+        return;
+    known->holders &= ~bit;
+    oracle->nodes[node].held--;
+    if (!known->holders)
+        oracle->alive--;
+}
+
+void td_oracle_went_back(td_oracle *oracle, unsigned node)
+{
+    for (struct known *k = oracle->known; k; k = k->hh.next)
+        if (!(k->backups & UINT32_C(1) << node))
+            let_go(oracle, k, node);
+    for (size_t i = oracle->durable_first; i < oracle->durable_count; i++)
+        if (oracle->durables[i].node == node)
+            oracle->durables[i].seen = true;
+    oracle->any_back = true;
+    oracle->nodes[node].back_ms = tandem_harness_now_ms(oracle->harness) + 1;
+}
+
+tandem_err td_oracle_durable(td_oracle *oracle, unsigned node, uint64_t number,
+                             const uint8_t hash[TANDEM_HASH_BYTES])
+{
+    struct durable *durable;
+
+    if (oracle->durable_count == oracle->durable_capacity) {
+        size_t capacity = oracle->durable_capacity ? oracle->durable_capacity * 2 : 256;
+
+        if (!(durable = realloc(oracle->durables, capacity * sizeof(*durable))))
+            return TANDEM_E_NOMEM;
+        oracle->durables = durable;
+        oracle->durable_capacity = capacity;
+    }
+    durable = &oracle->durables[oracle->durable_count++];
+    *durable = (struct durable){.number = number, .node = (uint8_t)node};
+    memcpy(durable->hash, hash, TANDEM_HASH_BYTES);
+    return TANDEM_OK;
+}
+
+/* ---- Disks ---- */
+
+static struct known *known_find(const td_oracle *oracle, const uint8_t *hash)
+{
+    struct known *known;
+
+    HASH_FIND(hh, oracle->known, hash, TANDEM_HASH_BYTES, known);
+    return known;
+}
+
+static struct known *known_make(td_oracle *oracle, const uint8_t *hash)
+{
+    struct known *known = known_find(oracle, hash);
+    bool failed = false;
+
+    if (known || !(known = calloc(1, sizeof(*known))))
+        return known;
+    memcpy(known->hash, hash, TANDEM_HASH_BYTES);
+    HASH_ADD(hh, oracle->known, hash, TANDEM_HASH_BYTES, known);
+    if (!failed)
+        return known;
+    free(known);
+    return NULL;
+}
+
+struct scanning {
+    td_oracle *oracle;
+    unsigned number;
+    struct node *node;
+};
+
+static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
+                                const td_operation *operation)
+{
+    struct scanning *scanning = context;
+    td_oracle *oracle = scanning->oracle;
+    struct node *node = scanning->node;
+    const char *name = td_plan_name(scanning->number);
+    uint32_t bit = UINT32_C(1) << scanning->number;
+    struct known *known, *before;
+
+    if (err != TANDEM_OK)
+        return fail(oracle, "%s: the record at ordinal %" PRIu64 " does not verify", name, ordinal);
+    if (!(known = known_make(oracle, operation->hash)))
+        return TANDEM_E_NOMEM;
+    if (known->holders & bit)
+        return fail(oracle, "%s: the operation at ordinal %" PRIu64 " is held twice", name, ordinal);
+    if (operation->seq > 1) {
+        before = known_find(oracle, operation->predecessor);
+        if (!before || !(before->holders & bit))
+            return fail(oracle, "%s: the operation at ordinal %" PRIu64
+                        " follows one that is not held", name, ordinal);
+    }
+    if (node->has_open && memcmp(node->open.hash, operation->predecessor, TANDEM_HASH_BYTES))
+        return fail(oracle, "%s: the job before ordinal %" PRIu64 " is not whole", name, ordinal);
+    node->has_open = operation->flags & TD_FLAG_CONTINUES;
+    memcpy(node->open.hash, operation->hash, TANDEM_HASH_BYTES);
+    oracle->alive += known->holders == 0;
+    known->holders |= bit;
+    node->held++;
+    return TANDEM_OK;
+}
+
+struct grown {
+    tandem_writer names; /* terminated by NUL */
+    uint64_t scanned, last;
+};
+
+static tandem_err note_grown(void *context, const td_collection_info *info)
+{
+    struct grown *grown = context;
+
+    if (info->last_ordinal <= grown->scanned)
+        return TANDEM_OK;
+    if (info->last_ordinal > grown->last)
+        grown->last = info->last_ordinal;
+    tandem_write_raw(&grown->names, info->name);
+    tandem_write_raw(&grown->names, tandem_slice_of("", 1));
+    return tandem_writer_err(&grown->names);
+}
+
+/* What has come to a disk since it was looked at last. */
+static tandem_err scan(td_oracle *oracle, unsigned number, td_op_store *ops)
+{
+    struct node *node = &oracle->nodes[number];
+    struct scanning scanning = {oracle, number, node};
+    struct grown grown = {.scanned = node->scanned, .last = node->scanned};
+    tandem_err err;
+
+    tandem_writer_init(&grown.names);
+    err = td_op_store_collections(ops, tandem_slice_of(NULL, 0), note_grown, &grown);
+    for (size_t at = 0; err == TANDEM_OK && at < grown.names.size;) {
+        tandem_slice name = tandem_slice_text((const char *)grown.names.bytes + at);
+
+        node->has_open = false;
+        err = td_op_store_scan(ops, name, node->scanned, see_operation, &scanning);
+        if (err == TANDEM_OK && node->has_open)
+            err = fail(oracle, "%s: the last job is not whole", td_plan_name(number));
+        at += name.size + 1;
+    }
+    tandem_writer_release(&grown.names);
+    node->scanned = grown.last;
+    return err;
+}
+
+/* A new life: what its disk held it must still hold. */
+static tandem_err scan_anew(td_oracle *oracle, unsigned number, td_op_store *ops)
+{
+    struct node *node = &oracle->nodes[number];
+    uint32_t bit = UINT32_C(1) << number;
+    tandem_err err;
+
+    node->fresh = false;
+    node->scanned = 0;
+    for (struct known *k = oracle->known; k; k = k->hh.next) {
+        k->expected = (k->expected & ~bit) | (k->holders & bit);
+        let_go(oracle, k, number);
+    }
+    if ((err = scan(oracle, number, ops)) != TANDEM_OK)
+        return err;
+    for (struct known *k = oracle->known; k; k = k->hh.next)
+        if ((k->expected & bit) && !(k->holders & bit))
+            return fail(oracle, "%s: what was on its disk is not there any more",
+                        td_plan_name(number));
+    return TANDEM_OK;
+}
+
+static tandem_err check_durable(td_oracle *oracle)
+{
+    for (size_t i = oracle->durable_first; i < oracle->durable_count; i++) {
+        struct durable *durable = &oracle->durables[i];
+        const struct known *known;
+
+        if (!durable->seen && reactor_of(oracle, durable->node)) {
+            known = known_find(oracle, durable->hash);
+            if (!known || !(known->holders & UINT32_C(1) << durable->node))
+                return fail(oracle, "%s: job %" PRIu64 " was reported durable and is not there",
+                            td_plan_name(durable->node), durable->number);
+            durable->seen = true;
+        }
+        if (durable->seen && i == oracle->durable_first)
+            oracle->durable_first++;
+    }
+    return TANDEM_OK;
+}
+
+/* ---- Clocks ---- */
+
+static tandem_err check_clock(td_oracle *oracle, unsigned number, tandem_reactor *reactor)
+{
+    struct node *node = &oracle->nodes[number];
+    uint64_t wall_ms = td_env_wall_ms(td_reactor_env(reactor));
+    uint64_t hlc_ms = td_hlc_ms(td_executor_clock(td_reactor_executor(reactor)));
+
+    if (wall_ms > node->wall_ms_max)
+        node->wall_ms_max = wall_ms;
+    if (hlc_ms > node->wall_ms_max + TD_CLOCK_SKEW_MS_MAX_DEFAULT + CLOCK_SLACK_MS)
+        return fail(oracle, "%s: its clock runs %" PRIu64 " ms ahead of all it has seen",
+                    td_plan_name(number), hlc_ms - node->wall_ms_max);
+    return TANDEM_OK;
+}
+
+/* ---- Mailboxes ---- */
+
+static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer *peer,
+                               uint64_t box, const tandem_job_handle *handle)
+{
+    struct flight_key key;
+    struct flight *flight;
+    bool failed = false;
+
+    memset(&key, 0, sizeof(key));
+    key.peer = peer;
+    key.life = oracle->nodes[number].life << 8 | number;
+    key.id = handle->id;
+    key.box = box;
+    HASH_FIND(hh, oracle->flights, &key, sizeof(key), flight);
+    if (!flight) {
+        if (!(flight = calloc(1, sizeof(*flight))))
+            return TANDEM_E_NOMEM;
+        flight->key = key;
+        flight->status = handle->status;
+        HASH_ADD(hh, oracle->flights, key, sizeof(flight->key), flight);
+        if (failed) {
+            free(flight);
+            return TANDEM_E_NOMEM;
+        }
+    }
+    flight->look = oracle->looks;
+    if (handle->status < flight->status || handle->status == TANDEM_JOB_APPLIED)
+        return fail(oracle, "%s: a job handle went from %s to %s", td_plan_name(number),
+                    tandem_job_state_name(flight->status), tandem_job_state_name(handle->status));
+    flight->status = handle->status;
+    return TANDEM_OK;
+}
+
+static tandem_err check_mailbox(td_oracle *oracle, unsigned number, const td_peer *peer,
+                                tandem_mailbox *mailbox, uint64_t box)
+{
+    uint32_t jobs = tandem_mailbox_jobs(mailbox);
+    tandem_err err = TANDEM_OK;
+
+    if (jobs > 1 && (jobs > tandem_mailbox_window_jobs(mailbox) ||
+                     tandem_mailbox_bytes(mailbox) > tandem_mailbox_window_bytes(mailbox)))
+        return fail(oracle, "%s: a mailbox holds more than its window", td_plan_name(number));
+    for (const tandem_job_handle *h = tandem_mailbox_first(mailbox); h && err == TANDEM_OK;
+         h = h->next)
+        err = check_flight(oracle, number, peer, box, h);
+    return err;
+}
+
+static tandem_err check_mailboxes(td_oracle *oracle, unsigned number, tandem_sync *sync)
+{
+    tandem_err err;
+
+    if (sync->pool.used_bytes > sync->pool.limit_bytes +
+                                    (uint64_t)sync->peer_count * TD_MESSAGE_BYTES_MAX)
+        return fail(oracle, "%s: its inboxes hold more than the pool", td_plan_name(number));
+    for (const td_peer *peer = sync->peers; peer; peer = peer->next) {
+        if (peer->asks > TD_ASKS_MAX || peer->asked_ranges > TD_ASKED_RANGES_MAX)
+            return fail(oracle, "%s: more is asked than may be", td_plan_name(number));
+        if ((err = check_mailbox(oracle, number, peer, td_channel_inbox(peer->channel), 0)) !=
+                TANDEM_OK ||
+            (err = check_mailbox(oracle, number, peer, td_channel_outbox(peer->channel), 1)) !=
+                TANDEM_OK)
+            return err;
+    }
+    return TANDEM_OK;
+}
+
+static void forget_flights(td_oracle *oracle)
+{
+    struct flight *flight, *next;
+
+    HASH_ITER(hh, oracle->flights, flight, next)
+    {
+        if (flight->look == oracle->looks)
+            continue;
+        HASH_DEL(oracle->flights, flight);
+        free(flight);
+    }
+}
+
+/* ---- What reactors believe of each other ---- */
+
+/* The one running reactor of this id: -1 if there is none, or two. */
+static int find_reactor(const td_oracle *oracle, const uint8_t *id)
+{
+    int found = -1;
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++) {
+        tandem_reactor *reactor = reactor_of(oracle, i);
+
+        if (!reactor || memcmp(tandem_reactor_id(reactor), id, TANDEM_ORIGIN_BYTES) != 0)
+            continue;
+        if (found >= 0)
+            return -1;
+        found = (int)i;
+    }
+    return found;
+}
+
+static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_peer *peer)
+{
+    int other = find_reactor(oracle, peer->reactor);
+    uint64_t now_ms = tandem_harness_now_ms(oracle->harness);
+    td_op_store *ops;
+    tandem_err err;
+
+    if (other < 0 || (oracle->nodes[other].back_ms &&
+                      now_ms < oracle->nodes[other].back_ms + BACK_MS))
+        return TANDEM_OK;
+    ops = td_reactor_ops(reactor_of(oracle, (unsigned)other));
+    for (const td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next)
+        for (const td_origin_cover *o = c->origins; o; o = o->hh.next) {
+            td_head heads[TANDEM_HEADS_MAX];
+            unsigned count = 0;
+
+            if (!o->peer_seq)
+                continue;
+            if ((err = td_op_store_heads(ops, c->name, o->origin, heads, &count)) != TANDEM_OK)
+                return err;
+            if (!count || heads[count - 1].seq < o->peer_seq)
+                return fail(oracle, "%s takes %s to hold %" PRIu64
+                            " operations of an origin of which it holds %" PRIu64,
+                            td_plan_name(number), td_plan_name((unsigned)other), o->peer_seq,
+                            count ? heads[count - 1].seq : 0);
+        }
+    return TANDEM_OK;
+}
+
+static tandem_err check_beliefs(td_oracle *oracle, unsigned number, tandem_sync *sync)
+{
+    tandem_err err = TANDEM_OK;
+
+    for (const td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next)
+        if (td_peer_is_open(peer))
+            err = check_coverage(oracle, number, peer);
+    return err;
+}
+
+/* ---- Looking ---- */
+
+tandem_err td_oracle_look(td_oracle *oracle, char why[256])
+{
+    bool beliefs = ++oracle->looks % COVERAGE_EVERY == 0;
+    tandem_err err = TANDEM_OK;
+
+    oracle->why = why;
+    why[0] = 0;
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX && err == TANDEM_OK; i++) {
+        tandem_reactor *reactor = reactor_of(oracle, i);
+
+        if (!reactor)
+            continue;
+        err = oracle->nodes[i].fresh ? scan_anew(oracle, i, td_reactor_ops(reactor))
+                                     : scan(oracle, i, td_reactor_ops(reactor));
+        if (err == TANDEM_OK)
+            err = check_clock(oracle, i, reactor);
+    }
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX && err == TANDEM_OK; i++) {
+        tandem_sync *sync = sync_of(oracle, i);
+
+        if (!sync)
+            continue;
+        if ((err = check_mailboxes(oracle, i, sync)) == TANDEM_OK && beliefs)
+            err = check_beliefs(oracle, i, sync);
+    }
+    if (err == TANDEM_OK)
+        err = check_durable(oracle);
+    forget_flights(oracle);
+    if (err != TANDEM_OK && !why[0])
+        fail(oracle, "the oracle cannot look: %s", tandem_err_name(err));
+    return err;
+}
+
+bool td_oracle_is_equal(const td_oracle *oracle)
+{
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        if (reactor_of(oracle, i) && (oracle->nodes[i].fresh ||
+                                      oracle->nodes[i].held != oracle->alive))
+            return false;
+    return true;
+}
+
+bool td_oracle_is_idle(const td_oracle *oracle)
+{
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++) {
+        tandem_sync *sync = sync_of(oracle, i);
+
+        for (const td_peer *peer = sync ? sync->peers : NULL; peer; peer = peer->next)
+            if (peer->deliveries || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) ||
+                tandem_mailbox_jobs(td_channel_outbox(peer->channel)))
+                return false;
+    }
+    return true;
+}
+
+uint64_t td_oracle_operations(const td_oracle *oracle)
+{
+    return oracle->alive;
+}
+
+tandem_err td_oracle_lost(td_oracle *oracle, void (*lost)(void *context, uint64_t number),
+                          void *context, char why[256])
+{
+    oracle->why = why;
+    for (size_t i = 0; i < oracle->durable_count; i++) {
+        const struct durable *durable = &oracle->durables[i];
+        const struct known *known = known_find(oracle, durable->hash);
+
+        if (known && known->holders)
+            continue;
+        if (!oracle->any_back)
+            return fail(oracle, "job %" PRIu64 " was durable on %s, and nobody holds it",
+                        durable->number, td_plan_name(durable->node));
+        lost(context, durable->number);
+    }
+    return TANDEM_OK;
+}

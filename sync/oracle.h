@@ -1,0 +1,48 @@
+/*
+ * The oracle: it knows which operation is on which disk of a simulated world, and sees whether what
+ * must always hold does hold. It looks at the stores and the sync managers from outside, between two
+ * steps, and changes nothing, so a run is the same with and without it.
+ *
+ * Each disk is scanned once from its beginning in every life of its reactor, and from there on as it
+ * grows. What is on one disk and then is not, or comes twice, or without what it follows, is found
+ * there; and what was reported durable is looked for.
+ *
+ * Threads: one.
+ */
+#ifndef TANDEM_SYNC_ORACLE_H
+#define TANDEM_SYNC_ORACLE_H
+
+#include "sync/plan.h"
+
+typedef struct td_oracle td_oracle;
+
+/* harness is borrowed. Reactors are known by number, see td_plan_name(). */
+tandem_err td_oracle_open(tandem_harness *harness, td_oracle **out);
+void td_oracle_free(td_oracle *oracle); /* NULL is fine */
+
+/* A reactor was added; copy_of: on a copy of this one's disk, or -1. */
+void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of);
+/* It begins another life, on the disk as it was. */
+void td_oracle_restarted(td_oracle *oracle, unsigned node);
+void td_oracle_backed_up(td_oracle *oracle, unsigned node);
+void td_oracle_went_back(td_oracle *oracle, unsigned node);
+/* A job was reported durable there: its last operation's hash. TANDEM_E_NOMEM. */
+tandem_err td_oracle_durable(td_oracle *oracle, unsigned node, uint64_t number,
+                             const uint8_t hash[TANDEM_HASH_BYTES]);
+
+/* Look at everything. TANDEM_E_STATE and a sentence if something does not hold. */
+tandem_err td_oracle_look(td_oracle *oracle, char why[256]);
+
+/* As of the last look: do all that run hold all that is held anywhere? */
+bool td_oracle_is_equal(const td_oracle *oracle);
+/* Is no job in flight? */
+bool td_oracle_is_idle(const td_oracle *oracle);
+/* Operations that exist. */
+uint64_t td_oracle_operations(const td_oracle *oracle);
+
+/* Visit the jobs that were reported durable and that no disk holds any more. TANDEM_E_STATE and a
+ * sentence if no disk went back, so that this cannot be. */
+tandem_err td_oracle_lost(td_oracle *oracle, void (*lost)(void *context, uint64_t number),
+                          void *context, char why[256]);
+
+#endif

@@ -1,0 +1,597 @@
+#include "sync/simulator.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "sync/oracle.h"
+
+enum {
+    CONVERGE_MS_MAX = 120000,
+    SLICE_MS_MIN = 20, /* between two looks while all become equal */
+    SLICE_MS_MAX = 500,
+    READ_MS = 5000,
+    PROBES_MAX = 256,
+};
+
+struct run {
+    const tandem_plan *plan;
+    const tandem_simulator_options *options;
+    const tandem_workload *workload;
+    void *work;
+    tandem_harness *harness;
+    td_oracle *oracle;
+    unsigned nodes;
+    bool added[TD_PLAN_NODES_MAX];
+    uint64_t jobs;    /* written so far */
+    uint64_t pending; /* and not answered yet */
+    uint64_t outcomes; /* a hash over all answers */
+    bool ending;       /* what ends from now on is no news */
+    const char *probes[PROBES_MAX];
+    unsigned probe_count;
+    uint64_t corrupted; /* messages */
+    tandem_err err;
+    tandem_simulator_result *result;
+};
+
+static const char *name_of(unsigned node)
+{
+    return td_plan_name(node);
+}
+
+/* ---- Writing ---- */
+
+struct pending {
+    struct run *run;
+    uint64_t number;
+    unsigned node;
+};
+
+/* With these a job may be on disk all the same. */
+static bool is_unknown(tandem_err err)
+{
+    return err == TANDEM_E_CLOSED || err == TANDEM_E_IO || err == TANDEM_E_STORE_FULL ||
+           err == TANDEM_E_NOMEM || err == TANDEM_E_TIMEOUT;
+}
+
+static void job_ended(struct run *run, unsigned node, uint64_t number, tandem_err err,
+                      const tandem_receipt *receipt)
+{
+    const uint64_t answer[] = {number, (uint64_t)(int64_t)err, err == TANDEM_OK ? receipt->seq : 0,
+                               tandem_harness_now_ms(run->harness)};
+
+    run->outcomes = XXH3_64bits_withSeed(answer, sizeof(answer), run->outcomes);
+    if (err == TANDEM_OK && !run->ending && run->err == TANDEM_OK)
+        run->err = td_oracle_durable(run->oracle, node, number, receipt->hash);
+    run->workload->outcome(run->work, number,
+                           err == TANDEM_OK    ? TANDEM_OUTCOME_DURABLE
+                           : is_unknown(err) ? TANDEM_OUTCOME_UNKNOWN
+                                             : TANDEM_OUTCOME_FAILED);
+}
+
+static void executed(void *context, tandem_err err, const tandem_receipt *receipt, const char *why)
+{
+    struct pending *pending = context;
+
+    (void)why;
+    pending->run->pending--;
+    job_ended(pending->run, pending->node, pending->number, err, receipt);
+    free(pending);
+}
+
+static void write_job(struct run *run, unsigned node, uint64_t random)
+{
+    tandem_reactor *reactor = tandem_harness_reactor(run->harness, name_of(node));
+    uint64_t number;
+    struct pending *pending;
+    tandem_receipt receipt;
+    tandem_job job;
+    tandem_err err;
+
+    if (!reactor)
+        return;
+    number = ++run->jobs;
+    run->workload->job(run->work, number, random, &job);
+    if (job.count == 0) {
+        err = tandem_delete(reactor, job.collection, job.document, &receipt, NULL);
+        job_ended(run, node, number, err, &receipt);
+        return;
+    }
+    if (!(pending = malloc(sizeof(*pending)))) {
+        run->err = TANDEM_E_NOMEM;
+        return;
+    }
+    *pending = (struct pending){run, number, node};
+    run->pending++;
+    err = tandem_execute_async(reactor, &job, executed, pending);
+    if (err != TANDEM_OK)
+        executed(pending, err, NULL, "");
+}
+
+/* ---- Reading ---- */
+
+static void read_one(struct run *run, unsigned node, uint64_t random)
+{
+    tandem_reactor *reactor = tandem_harness_reactor(run->harness, name_of(node));
+    tandem_document *document;
+    tandem_digest digest;
+    tandem_job job;
+
+    if (!reactor)
+        return;
+    run->workload->job(run->work, 0, random, &job); /* for the names in it */
+    if (random & 1)
+        tandem_digest_collection(reactor, job.collection, READ_MS, &digest, NULL);
+    else if (tandem_document_read(reactor, job.collection, job.document, NULL, NULL, READ_MS,
+                                  &document, NULL) == TANDEM_OK)
+        tandem_document_free(document);
+}
+
+/* ---- Trouble ---- */
+
+static void set_network(struct run *run, uint64_t random)
+{
+    uint32_t faults = run->plan->faults;
+    tandem_harness_faults set = {0};
+    uint64_t state = random;
+
+    if (td_plan_draw_below(&state, 4) == 0)
+        faults = 0; /* a calm */
+    if (faults & TANDEM_FAULT_LATENCY) {
+        set.latency_ms_min = (uint32_t)td_plan_draw_below(&state, 20);
+        set.latency_ms_max = set.latency_ms_min + (uint32_t)td_plan_draw_below(&state, 400);
+    }
+    if (faults & TANDEM_FAULT_LOSE)
+        set.lose_permille = (uint32_t)td_plan_draw_below(&state, 60);
+    if (faults & TANDEM_FAULT_DUPLICATE)
+        set.duplicate_permille = (uint32_t)td_plan_draw_below(&state, 80);
+    if (faults & TANDEM_FAULT_REORDER)
+        set.reorder_permille = (uint32_t)td_plan_draw_below(&state, 60);
+    if (faults & TANDEM_FAULT_CORRUPT)
+        set.corrupt_permille = (uint32_t)td_plan_draw_below(&state, 6);
+    tandem_harness_set_faults(run->harness, &set);
+}
+
+static void fail_disk(struct run *run, const td_step *step)
+{
+    uint64_t state = step->random;
+    tandem_harness_disk_call call =
+        td_plan_draw_below(&state, 2) ? TANDEM_HARNESS_PUT : TANDEM_HARNESS_COMMIT;
+    uint64_t count = td_plan_draw_below(&state, 2) ? 1 + td_plan_draw_below(&state, 4) : UINT64_MAX;
+    tandem_err err = TANDEM_E_IO;
+
+    if (step->kind == TD_STEP_DISK_FULL)
+        err = TANDEM_E_STORE_FULL;
+    if (step->kind == TD_STEP_DISK_UNKNOWN)
+        call = TANDEM_HARNESS_COMMITTED;
+    if (step->kind == TD_STEP_MEMORY) {
+        call = TANDEM_HARNESS_PUT;
+        err = TANDEM_E_NOMEM;
+    }
+    tandem_harness_fail_disk(run->harness, name_of(step->a), call, err, count);
+}
+
+static void set_clock(struct run *run, const td_step *step)
+{
+    uint64_t state = step->random;
+    int64_t skew_ms = step->kind == TD_STEP_CLOCK_JUMP
+                          ? (int64_t)(td_plan_draw_next(&state) % UINT64_C(63072000000))
+                          : (int64_t)td_plan_draw_below(&state, 400000) - 200000;
+
+    tandem_harness_set_clock(run->harness, name_of(step->a), skew_ms);
+}
+
+static void note_probe(void *context, const char *name, const char *sentence, uint64_t count)
+{
+    struct run *run = context;
+
+    (void)sentence;
+    (void)count;
+    if (run->probe_count < PROBES_MAX)
+        run->probes[run->probe_count++] = name;
+}
+
+static void crash_at(struct run *run, const td_step *step)
+{
+    uint64_t state = step->random;
+    const char *probe = run->probes[td_plan_draw_below(&state, run->probe_count)];
+
+    tandem_harness_crash_at(run->harness, name_of(step->a), probe,
+                            1 + td_plan_draw_below(&state, 5));
+}
+
+static void restart(struct run *run, unsigned node)
+{
+    if (tandem_harness_restart(run->harness, name_of(node)) == TANDEM_OK)
+        td_oracle_restarted(run->oracle, node);
+}
+
+static void copy(struct run *run, unsigned node)
+{
+    if (run->nodes == TD_PLAN_NODES_MAX ||
+        tandem_harness_copy(run->harness, name_of(node), name_of(run->nodes)) != TANDEM_OK)
+        return;
+    td_oracle_added(run->oracle, run->nodes, (int)node);
+    run->added[run->nodes++] = true;
+}
+
+static void do_step(struct run *run, const td_step *step)
+{
+    const char *a = name_of(step->a), *b = name_of(step->b);
+    uint64_t state = step->random;
+
+    switch (step->kind) {
+    case TD_STEP_WRITE:
+        write_job(run, step->a, step->random);
+        break;
+    case TD_STEP_BURST:
+        for (uint64_t left = 2 + td_plan_draw_below(&state, 12); left > 0; left--)
+            write_job(run, step->a, td_plan_draw_next(&state));
+        break;
+    case TD_STEP_READ:
+        read_one(run, step->a, step->random);
+        break;
+    case TD_STEP_NETWORK:
+        set_network(run, step->random);
+        break;
+    case TD_STEP_CUT:
+        tandem_harness_cut(run->harness, a, b);
+        break;
+    case TD_STEP_ONE_WAY:
+        tandem_harness_cut_one_way(run->harness, a, b);
+        break;
+    case TD_STEP_HEAL:
+        tandem_harness_heal(run->harness, a, b);
+        break;
+    case TD_STEP_HALF_OPEN:
+        tandem_harness_half_open(run->harness, a, b);
+        break;
+    case TD_STEP_CLOG:
+    case TD_STEP_UNCLOG:
+        tandem_harness_clog(run->harness, a, b, step->kind == TD_STEP_CLOG);
+        break;
+    case TD_STEP_SLOW:
+        tandem_harness_slow(run->harness, a, td_plan_draw_below(&state, 2)
+                                                 ? (uint32_t)td_plan_draw_below(&state, 200)
+                                                 : 0);
+        break;
+    case TD_STEP_CRASH:
+        tandem_harness_crash(run->harness, a);
+        break;
+    case TD_STEP_CRASH_AT:
+        crash_at(run, step);
+        break;
+    case TD_STEP_RESTART:
+        restart(run, step->a);
+        break;
+    case TD_STEP_DISK_FULL:
+    case TD_STEP_DISK_ERROR:
+    case TD_STEP_DISK_UNKNOWN:
+    case TD_STEP_MEMORY:
+        fail_disk(run, step);
+        break;
+    case TD_STEP_DISK_MEND:
+        tandem_harness_fail_disk(run->harness, a, TANDEM_HARNESS_PUT, TANDEM_OK, 0);
+        break;
+    case TD_STEP_CLOCK:
+    case TD_STEP_CLOCK_JUMP:
+        set_clock(run, step);
+        break;
+    case TD_STEP_BACKUP:
+        if (tandem_harness_backup(run->harness, a) == TANDEM_OK)
+            td_oracle_backed_up(run->oracle, step->a);
+        break;
+    case TD_STEP_GO_BACK:
+        if (tandem_harness_go_back(run->harness, a) == TANDEM_OK)
+            td_oracle_went_back(run->oracle, step->a);
+        break;
+    case TD_STEP_COPY:
+        copy(run, step->a);
+        break;
+    case TD_STEP_CONNECT:
+        tandem_harness_connect(run->harness, a, b);
+        break;
+    case TD_STEP_DISCONNECT:
+        tandem_harness_disconnect(run->harness, a, b);
+        break;
+    case TD_STEP_PAUSE:
+    case TD_STEP_RESUME: {
+        tandem_sync *sync = tandem_harness_sync(run->harness, a);
+
+        if (sync && step->kind == TD_STEP_PAUSE)
+            tandem_remote_pause(sync, b);
+        else if (sync)
+            tandem_remote_resume(sync, b);
+        break;
+    }
+    case TD_STEP_LIE:
+    case TD_STEP_KINDS:
+        break;
+    }
+}
+
+/* ---- The run ---- */
+
+static bool names_known(const struct run *run, const td_step *step)
+{
+    return step->a < run->nodes && step->b < run->nodes;
+}
+
+/* Look; what does not hold is the result. */
+static tandem_err look(struct run *run, const char *when)
+{
+    char why[256];
+    tandem_err err = td_oracle_look(run->oracle, why);
+
+    if (err == TANDEM_OK && run->err != TANDEM_OK)
+        return run->err;
+    if (err == TANDEM_E_STATE)
+        snprintf(run->result->why, sizeof(run->result->why), "%.*s: %.180s", 60, when, why);
+    return err;
+}
+
+static tandem_err world_open(struct run *run)
+{
+    const tandem_plan *plan = run->plan;
+    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
+    tandem_sync_options sync = TANDEM_SYNC_OPTIONS_INIT;
+    uint64_t state = plan->seed;
+    tandem_err err;
+
+    sync.window_jobs = plan->window_jobs;
+    sync.window_bytes = plan->window_bytes;
+    sync.pool_bytes = plan->pool_bytes;
+    options.seed = plan->seed;
+    options.models = run->options->models;
+    options.model_count = run->options->model_count;
+    options.log = run->options->log;
+    options.log_context = run->options->log_context;
+    options.log_level = run->options->log_level;
+    options.folder = run->options->folder;
+    options.sync = sync;
+    if ((err = run->workload->open(&run->work)) != TANDEM_OK ||
+        (err = tandem_harness_open(&options, &run->harness)) != TANDEM_OK ||
+        (err = td_oracle_open(run->harness, &run->oracle)) != TANDEM_OK)
+        return err;
+    for (; run->nodes < plan->reactors; run->nodes++) {
+        int64_t skew_ms = plan->faults & TANDEM_FAULT_CLOCK
+                              ? (int64_t)td_plan_draw_below(&state, 4000) - 2000
+                              : 0;
+
+        if ((err = tandem_harness_add(run->harness, name_of(run->nodes), skew_ms)) != TANDEM_OK)
+            return err;
+        td_oracle_added(run->oracle, run->nodes, -1);
+        run->added[run->nodes] = true;
+    }
+    for (unsigned a = 0; a < plan->reactors; a++)
+        for (unsigned b = 0; b < plan->reactors; b++)
+            if (td_plan_joins(plan, a, b) &&
+                (err = tandem_harness_connect(run->harness, name_of(a), name_of(b))) != TANDEM_OK)
+                return err;
+    tandem_harness_events(run->harness, note_probe, run);
+    return TANDEM_OK;
+}
+
+static tandem_err chaos(struct run *run)
+{
+    const tandem_plan *plan = run->plan;
+    char when[64] = "at the beginning";
+    tandem_err err;
+
+    for (size_t i = 0; i < plan->count; i++) {
+        const td_step *step = &plan->steps[i];
+        uint64_t now_ms = tandem_harness_now_ms(run->harness);
+
+        if (!names_known(run, step))
+            continue;
+        if (step->at_ms > now_ms)
+            tandem_harness_run(run->harness, step->at_ms - now_ms);
+        if ((err = look(run, when)) != TANDEM_OK)
+            return err;
+        td_step_text(step, when);
+        do_step(run, step);
+    }
+    if (plan->heal_ms > tandem_harness_now_ms(run->harness))
+        tandem_harness_run(run->harness, plan->heal_ms - tandem_harness_now_ms(run->harness));
+    return look(run, when);
+}
+
+static void note_corrupted(void *context, const char *name, const char *sentence, uint64_t count)
+{
+    (void)sentence;
+    if (!strcmp(name, "PACKET_CORRUPTED"))
+        ((struct run *)context)->corrupted = count;
+}
+
+static void heal_link(struct run *run, unsigned a, unsigned b)
+{
+    const char *from = name_of(a), *to = name_of(b);
+    tandem_sync *sync = tandem_harness_sync(run->harness, from);
+
+    tandem_harness_heal(run->harness, from, to);
+    tandem_harness_clog(run->harness, from, to, false);
+    if (sync)
+        tandem_remote_resume(sync, to);
+    if (td_plan_joins(run->plan, a, b))
+        tandem_harness_connect(run->harness, from, to);
+    /* What a wrong bit made a session believe is mended by the next handshake, and only by it. */
+    if (run->corrupted)
+        tandem_harness_half_open(run->harness, from, to);
+}
+
+/* Nothing goes wrong any more, and everybody is there. */
+static void heal(struct run *run)
+{
+    static const tandem_harness_faults none;
+
+    tandem_harness_set_faults(run->harness, &none);
+    tandem_harness_events(run->harness, note_corrupted, run);
+    for (unsigned a = 0; a < run->nodes; a++) {
+        tandem_harness_crash_at(run->harness, name_of(a), NULL, 0);
+        tandem_harness_fail_disk(run->harness, name_of(a), TANDEM_HARNESS_PUT, TANDEM_OK, 0);
+        tandem_harness_slow(run->harness, name_of(a), 0);
+        tandem_harness_set_clock(run->harness, name_of(a), 0);
+        restart(run, a);
+    }
+    for (unsigned a = 0; a < run->nodes; a++)
+        for (unsigned b = 0; b < run->nodes; b++)
+            if (a != b)
+                heal_link(run, a, b);
+}
+
+static tandem_err converge(struct run *run)
+{
+    uint64_t begin_ms = tandem_harness_now_ms(run->harness), slice_ms = SLICE_MS_MIN;
+    char why[256];
+    tandem_err err;
+
+    for (;;) {
+        if ((err = look(run, "after the faults")) != TANDEM_OK)
+            return err;
+        run->result->converged_ms = tandem_harness_now_ms(run->harness) - begin_ms;
+        if (td_oracle_is_equal(run->oracle) && td_oracle_is_idle(run->oracle) && !run->pending)
+            return TANDEM_OK;
+        if (run->result->converged_ms >= CONVERGE_MS_MAX)
+            break;
+        tandem_harness_run(run->harness, slice_ms);
+        if (slice_ms < SLICE_MS_MAX)
+            slice_ms += slice_ms / 2;
+    }
+    if (tandem_harness_converged(run->harness, why) == TANDEM_OK)
+        snprintf(why, sizeof(why), "%s", run->pending ? "a job was never answered"
+                                         : td_oracle_is_idle(run->oracle)
+                                             ? "what somebody held is gone"
+                                             : "a job handle is still in flight");
+    snprintf(run->result->why, sizeof(run->result->why), "not equal after %d s: %.200s",
+             CONVERGE_MS_MAX / 1000, why);
+    return TANDEM_E_STATE;
+}
+
+/* ---- The end ---- */
+
+static void lost(void *context, uint64_t number)
+{
+    struct run *run = context;
+
+    run->workload->outcome(run->work, number, TANDEM_OUTCOME_LOST);
+}
+
+static void note_damage(void *context, const char *text)
+{
+    snprintf(context, 200, "%s", text);
+}
+
+struct traffic {
+    uint64_t received, duplicates, echoed;
+};
+
+static tandem_err add_traffic(void *context, const tandem_remote_status *status)
+{
+    struct traffic *traffic = context;
+
+    traffic->received += status->received_operations;
+    traffic->duplicates += status->duplicate_operations;
+    traffic->echoed += status->echoed_operations;
+    return TANDEM_OK;
+}
+
+/* In a quiet world nothing is said twice, and nothing comes back. */
+static tandem_err check_traffic(struct run *run, unsigned node)
+{
+    struct traffic traffic = {0};
+
+    if (run->plan->faults & ~(uint32_t)TANDEM_FAULT_LATENCY)
+        return TANDEM_OK;
+    tandem_remotes(tandem_harness_sync(run->harness, name_of(node)), add_traffic, &traffic);
+    if (!traffic.echoed && traffic.duplicates <= traffic.received - traffic.duplicates)
+        return TANDEM_OK;
+    snprintf(run->result->why, sizeof(run->result->why),
+             "%s: %" PRIu64 " operations came back, %" PRIu64 " of %" PRIu64 " came twice",
+             name_of(node), traffic.echoed, traffic.duplicates, traffic.received);
+    return TANDEM_E_STATE;
+}
+
+static tandem_err check_node(struct run *run, unsigned node)
+{
+    tandem_reactor *reactor = tandem_harness_reactor(run->harness, name_of(node));
+    char why[256] = "";
+    tandem_err err;
+
+    if (!reactor) {
+        snprintf(run->result->why, sizeof(run->result->why), "%s cannot be started",
+                 name_of(node));
+        return TANDEM_E_STATE;
+    }
+    err = tandem_verify(reactor, note_damage, why);
+    if (err == TANDEM_OK)
+        err = run->workload->check(run->work, reactor, run->corrupted, why);
+    if (err != TANDEM_OK) {
+        snprintf(run->result->why, sizeof(run->result->why), "%s: %.200s", name_of(node), why);
+        return TANDEM_E_STATE;
+    }
+    return check_traffic(run, node);
+}
+
+static tandem_err check_end(struct run *run)
+{
+    char why[256];
+    tandem_err err;
+
+    if ((err = td_oracle_lost(run->oracle, lost, run, run->result->why)) != TANDEM_OK)
+        return err;
+    if (tandem_harness_converged(run->harness, why) != TANDEM_OK) {
+        snprintf(run->result->why, sizeof(run->result->why), "%.250s", why);
+        return TANDEM_E_STATE;
+    }
+    for (unsigned i = 0; i < run->nodes && err == TANDEM_OK; i++)
+        err = check_node(run, i);
+    return err;
+}
+
+static void world_close(struct run *run)
+{
+    tandem_simulator_result *result = run->result;
+
+    run->ending = true;
+    if (run->harness) {
+        const uint64_t all[] = {tandem_harness_trace(run->harness), run->outcomes};
+
+        result->trace_hash = XXH3_64bits(all, sizeof(all));
+        result->virtual_ms = tandem_harness_now_ms(run->harness);
+        if (run->options->event)
+            tandem_harness_events(run->harness, run->options->event, run->options->event_context);
+    }
+    if (run->oracle)
+        result->operations = td_oracle_operations(run->oracle);
+    result->reactors = run->nodes;
+    td_oracle_free(run->oracle);
+    tandem_harness_free(run->harness);
+    run->workload->free(run->work);
+}
+
+tandem_err tandem_simulate(const tandem_plan *plan, const tandem_simulator_options *options,
+                           tandem_simulator_result *result)
+{
+    static const tandem_simulator_options defaults = TANDEM_SIMULATOR_OPTIONS_INIT;
+    struct run run = {.plan = plan, .result = result};
+    tandem_err err;
+
+    if (!options)
+        options = &defaults;
+    if (!plan || !result || options->size != sizeof(*options))
+        return TANDEM_E_INVALID;
+    memset(result, 0, sizeof(*result));
+    run.options = options;
+    run.workload = options->workload ? options->workload : &tandem_default_workload;
+    if ((err = world_open(&run)) == TANDEM_OK && (err = chaos(&run)) == TANDEM_OK) {
+        heal(&run);
+        if ((err = converge(&run)) == TANDEM_OK)
+            err = check_end(&run);
+    }
+    world_close(&run);
+    result->ok = err == TANDEM_OK;
+    return err == TANDEM_E_STATE && result->why[0] ? TANDEM_OK : err;
+}

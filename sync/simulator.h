@@ -1,0 +1,157 @@
+/*
+ * The simulator: a bad week, drawn from one number. It takes two to seven reactors of the harness,
+ * joins them, has them written to, and lets happen to them what happens to reactors: messages that
+ * are lost, doubled, late, out of order or wrong, cables that are cut on one side or both, crashes at
+ * every interesting place, disks that are full or fail, clocks that step, backups that are restored.
+ * After each step it looks whether what must always hold does hold; in the end the faults stop, and
+ * all reactors must become equal within 120 virtual seconds.
+ *
+ * A seed is drawn into a plan, a list of steps, once and in advance: a pure function. Each step has
+ * a random number of its own, so that leaving one out changes no other: that is how a plan that fails
+ * is made smaller, to the few steps that matter, and kept as a script (tandem_plan_write()).
+ *
+ * It runs on one's own models, too: a workload says what is written and whether the outcome is right.
+ *
+ * What must hold, after each step: nothing is stored twice; the predecessor of whatever is held is
+ * held; jobs are whole; what was reported durable is there, also after a crash; nobody believes
+ * another to hold what it does not; windows and queues are within their bounds; no clock runs ahead
+ * of what it has seen. In the end: equal vectors, equal documents byte for byte, stores that verify,
+ * no job in flight, everything that was ever reported durable and not lost with its only disk; and,
+ * where nothing was done to the network, nothing echoed.
+ *
+ * Threads: one.
+ */
+#ifndef TANDEM_SYNC_SIMULATOR_H
+#define TANDEM_SYNC_SIMULATOR_H
+
+#include "harness.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Classes of faults. A plan has each of those that are allowed with probability one half. */
+typedef enum tandem_fault {
+    TANDEM_FAULT_LATENCY = 1 << 0,
+    TANDEM_FAULT_LOSE = 1 << 1,      /* messages vanish */
+    TANDEM_FAULT_DUPLICATE = 1 << 2, /* … come twice */
+    TANDEM_FAULT_REORDER = 1 << 3,   /* … overtake each other */
+    TANDEM_FAULT_CORRUPT = 1 << 4,   /* … come with a wrong bit */
+    TANDEM_FAULT_CUT = 1 << 5,       /* links are cut, both ways */
+    TANDEM_FAULT_ONE_WAY = 1 << 6,   /* … one way */
+    TANDEM_FAULT_HALF_OPEN = 1 << 7, /* … known to be gone on one side only */
+    TANDEM_FAULT_CLOG = 1 << 8,      /* … keep what they carry for a while */
+    TANDEM_FAULT_SLOW = 1 << 9,      /* a reactor takes its time for each message */
+    TANDEM_FAULT_CRASH = 1 << 10,    /* a reactor crashes between two turns … */
+    TANDEM_FAULT_CRASH_AT = 1 << 11, /* … or in the middle of one, at a probe */
+    TANDEM_FAULT_DISK_FULL = 1 << 12,
+    TANDEM_FAULT_DISK_ERROR = 1 << 13,
+    TANDEM_FAULT_DISK_UNKNOWN = 1 << 14, /* a commit is reported as failed, and has happened */
+    TANDEM_FAULT_MEMORY = 1 << 15,       /* a store finds no memory */
+    TANDEM_FAULT_CLOCK = 1 << 16,        /* clocks are off and step, by minutes … */
+    TANDEM_FAULT_CLOCK_JUMP = 1 << 17,   /* … by years */
+    TANDEM_FAULT_RESTORE = 1 << 18,      /* a reactor goes back to a backup */
+    TANDEM_FAULT_COPY = 1 << 19,         /* a reactor's folder is copied, and both run */
+    TANDEM_FAULT_REMOTES = 1 << 20,      /* remotes are removed, added, paused */
+    TANDEM_FAULT_LIAR = 1 << 21,         /* a stranger connects who lies */
+    TANDEM_FAULT_ALL = (1 << 22) - 1,
+} tandem_fault;
+
+/* "latency", "lose", …; NULL if it is none. Static. */
+TANDEM_API const char *tandem_fault_name(tandem_fault fault);
+
+/* What became of a job. */
+typedef enum tandem_outcome {
+    TANDEM_OUTCOME_DURABLE, /* it was reported durable */
+    TANDEM_OUTCOME_FAILED,  /* it was refused: it must be nowhere */
+    TANDEM_OUTCOME_UNKNOWN, /* its reactor crashed or its disk failed: it may be somewhere */
+    TANDEM_OUTCOME_LOST, /* was durable, and the only disks that held it went back to a backup */
+} tandem_outcome;
+
+/* What is written. Every slot is needed. */
+typedef struct tandem_workload {
+    /* Begin a run: what *out becomes is the context of the others. */
+    tandem_err (*open)(void **out);
+    /* Fill in job `number` (1, 2, 3 …), whose content depends on number and random alone; without
+     * operations it deletes its document. All is borrowed until the next call. */
+    void (*job)(void *context, uint64_t number, uint64_t random, tandem_job *job);
+    void (*outcome)(void *context, uint64_t number, tandem_outcome outcome);
+    /* All reactors are equal: is what they show right? damaged: messages came with wrong bits, or a
+     * liar spoke, so there may be more than was written. Else a sentence in why. */
+    tandem_err (*check)(void *context, tandem_reactor *reactor, bool damaged, char why[256]);
+    void (*free)(void *context);
+} tandem_workload;
+
+/* Counters, maps and logs: what the simulator writes by default. */
+extern TANDEM_API const tandem_workload tandem_default_workload;
+
+typedef struct tandem_simulator_options {
+    size_t size;         /* sizeof(tandem_simulator_options) */
+    uint32_t faults;     /* of tandem_fault: those that may be drawn */
+    const tandem_workload *workload;   /* NULL: the default one */
+    const tandem_model *const *models; /* of one's own; borrowed */
+    size_t model_count;
+    const char *folder; /* NULL: disks are in memory; else as in tandem_harness_options */
+    tandem_log_fn log;  /* NULL: silent */
+    void *log_context;
+    tandem_log_level log_level;
+    /* Told of every probe at the end of each run, see tandem_harness_events(). May be NULL. */
+    void (*event)(void *context, const char *name, const char *sentence, uint64_t count);
+    void *event_context;
+} tandem_simulator_options;
+
+/* What finds nothing but bugs; the others end runs that are as they must be, see README.md. */
+#define TANDEM_FAULT_DEFAULT                                                                       \
+    (TANDEM_FAULT_ALL & ~(TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_COPY | TANDEM_FAULT_LIAR))
+
+#define TANDEM_SIMULATOR_OPTIONS_INIT                                                              \
+    {                                                                                              \
+        .size = sizeof(tandem_simulator_options), .faults = TANDEM_FAULT_DEFAULT,                  \
+        .log_level = TANDEM_LOG_WARNING                                                            \
+    }
+
+typedef struct tandem_plan tandem_plan;
+
+/* Draw the plan of a seed. options NULL: defaults. TANDEM_E_NOMEM, TANDEM_E_INVALID. */
+TANDEM_API tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *options,
+                                       tandem_plan **out);
+/* Read a script. TANDEM_E_INVALID, and a sentence that names the line. */
+TANDEM_API tandem_err tandem_plan_read(const char *text, tandem_plan **out, char why[256]);
+/* Write it as a script, which the caller frees with free(). */
+TANDEM_API tandem_err tandem_plan_write(const tandem_plan *plan, char **text_out);
+TANDEM_API size_t tandem_plan_steps(const tandem_plan *plan);
+TANDEM_API void tandem_plan_free(tandem_plan *plan); /* NULL is fine */
+
+typedef struct tandem_simulator_result {
+    bool ok;
+    char why[256];       /* what did not hold, and after which step; "" if ok */
+    uint64_t trace_hash; /* of all that happened: equal runs, equal hashes */
+    uint64_t virtual_ms;
+    uint64_t converged_ms; /* after the faults stopped */
+    uint64_t operations;
+    uint64_t reactors;
+} tandem_simulator_result;
+
+/* Run a plan. TANDEM_OK if it ran, whatever it found: result->ok tells. */
+TANDEM_API tandem_err tandem_simulate(const tandem_plan *plan,
+                                      const tandem_simulator_options *options,
+                                      tandem_simulator_result *result);
+
+/*
+ * Make a plan that fails smaller, as long as it fails: steps first, then classes of faults, then
+ * reactors.
+ *
+ * runs_max     how often it may be run for that
+ * result       of the plan that is left
+ * Errors: TANDEM_E_STATE (it does not fail), and those of tandem_simulate().
+ */
+TANDEM_API tandem_err tandem_plan_shrink(const tandem_plan *plan,
+                                         const tandem_simulator_options *options,
+                                         uint64_t runs_max, tandem_plan **out,
+                                         tandem_simulator_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,239 @@
+/* The simulator by its public header: that it replays, that it finds what is wrong, and that what it
+ * finds becomes small. `tandem sim` runs the seeds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sync/simulator.h"
+
+static tandem_simulator_result run_plan(const tandem_plan *plan,
+                                        const tandem_simulator_options *options)
+{
+    tandem_simulator_result result;
+
+    assert_int_equal(TANDEM_OK, tandem_simulate(plan, options, &result));
+    return result;
+}
+
+static tandem_simulator_result run_seed(uint64_t seed, const tandem_simulator_options *options)
+{
+    tandem_simulator_result result;
+    tandem_plan *plan;
+
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(seed, options, &plan));
+    result = run_plan(plan, options);
+    tandem_plan_free(plan);
+    return result;
+}
+
+static void the_same_seed_is_the_same_run(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        tandem_simulator_result first = run_seed(seed, NULL), second = run_seed(seed, NULL);
+
+        assert_true(first.trace_hash == second.trace_hash);
+        assert_true(first.virtual_ms == second.virtual_ms);
+        assert_true(first.trace_hash != run_seed(seed + 100, NULL).trace_hash);
+    }
+}
+
+static void a_quiet_world_has_nothing_to_complain_of(void **state)
+{
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+
+    (void)state;
+    options.faults = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        tandem_simulator_result result = run_seed(seed, &options);
+
+        if (!result.ok)
+            print_message("seed %llu: %s\n", (unsigned long long)seed, result.why);
+        assert_true(result.ok);
+        assert_string_equal("", result.why);
+        assert_true(result.operations > 0 && result.reactors >= 2 && result.virtual_ms > 0);
+    }
+}
+
+static void real_stores_run_the_same_seeds(void **state)
+{
+    /* In memory, where there is such a place: it is not the disk that is tested. */
+    const char *tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    char folder[256];
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s/tandem-simulator-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(folder));
+    options.folder = folder;
+    options.faults = TANDEM_FAULT_CRASH | TANDEM_FAULT_LATENCY;
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        tandem_simulator_result result = run_seed(seed, &options);
+
+        if (!result.ok)
+            print_message("seed %llu: %s\n", (unsigned long long)seed, result.why);
+        assert_true(result.ok);
+        assert_true(result.trace_hash == run_seed(seed, &options).trace_hash);
+    }
+    assert_int_equal(0, rmdir(folder));
+}
+
+static void a_plan_survives_being_written_and_read(void **state)
+{
+    tandem_simulator_result before, after;
+    tandem_plan *drawn, *read;
+    char *text, *again, why[256];
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(7, NULL, &drawn));
+    assert_int_equal(TANDEM_OK, tandem_plan_write(drawn, &text));
+    assert_int_equal(TANDEM_OK, tandem_plan_read(text, &read, why));
+    assert_int_equal(TANDEM_OK, tandem_plan_write(read, &again));
+    assert_string_equal(text, again);
+    before = run_plan(drawn, NULL);
+    after = run_plan(read, NULL);
+    assert_true(before.trace_hash == after.trace_hash);
+    free(text);
+    free(again);
+    tandem_plan_free(drawn);
+    tandem_plan_free(read);
+}
+
+static void a_script_that_is_none_is_refused_by_its_line(void **state)
+{
+    static const struct {
+        const char *text, *why;
+    } bad[] = {
+        {"plan 1\nseed 1\nreactors 9\n", "line 3 is no line of a plan: reactors 9"},
+        {"plan 2\n", "line 1 is no line of a plan: plan 2"},
+        {"plan 1\nshape cube\n", "line 2 is no line of a plan: shape cube"},
+        {"plan 1\nfault laziness\n", "line 2 is no line of a plan: fault laziness"},
+        {"plan 1\nstep 10 ff dance a\n", "line 2 is no line of a plan: step 10 ff dance a"},
+        {"plan 1\nstep 10 ff cut a\n", "line 2 is no line of a plan: step 10 ff cut a"},
+        {"plan 1\nstep 10 ff crash z\n", "line 2 is no line of a plan: step 10 ff crash z"},
+        {"plan 1\nstep 10 ff crash a\nstep 9 ff crash a\n",
+         "line 3 is no line of a plan: step 9 ff crash a"},
+    };
+    char why[256];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        tandem_plan *plan;
+
+        assert_int_equal(TANDEM_E_INVALID, tandem_plan_read(bad[i].text, &plan, why));
+        assert_string_equal(bad[i].why, why);
+    }
+}
+
+/* A workload that is never content once a certain job was written. */
+static bool unlucky_written;
+
+static tandem_err unlucky_open(void **out)
+{
+    unlucky_written = false;
+    return tandem_default_workload.open(out);
+}
+
+static void unlucky_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
+{
+    tandem_default_workload.job(context, number, random, job);
+    if (number && random % 31 == 7)
+        unlucky_written = true;
+}
+
+static void unlucky_outcome(void *context, uint64_t number, tandem_outcome outcome)
+{
+    tandem_default_workload.outcome(context, number, outcome);
+}
+
+static tandem_err unlucky_check(void *context, tandem_reactor *reactor, bool damaged, char why[256])
+{
+    if (!unlucky_written)
+        return tandem_default_workload.check(context, reactor, damaged, why);
+    snprintf(why, 256, "the unlucky job was written");
+    return TANDEM_E_STATE;
+}
+
+static void unlucky_free(void *context)
+{
+    tandem_default_workload.free(context);
+}
+
+static const tandem_workload unlucky = {
+    .open = unlucky_open,
+    .job = unlucky_job,
+    .outcome = unlucky_outcome,
+    .check = unlucky_check,
+    .free = unlucky_free,
+};
+
+static void what_fails_becomes_small(void **state)
+{
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+    tandem_plan *plan, *small;
+    char *text;
+
+    (void)state;
+    options.workload = &unlucky;
+    options.faults = TANDEM_FAULT_LATENCY | TANDEM_FAULT_CRASH;
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(3, &options, &plan));
+    assert_false(run_plan(plan, &options).ok);
+    assert_int_equal(TANDEM_OK, tandem_plan_shrink(plan, &options, 500, &small, &result));
+    assert_false(result.ok);
+    assert_non_null(strstr(result.why, "the unlucky job was written"));
+    assert_int_equal(1, tandem_plan_steps(small));
+    assert_int_equal(TANDEM_OK, tandem_plan_write(small, &text));
+    assert_non_null(strstr(text, "reactors 2\n"));
+    assert_null(strstr(text, "fault "));
+    assert_true(run_plan(small, &options).trace_hash == result.trace_hash);
+    free(text);
+    tandem_plan_free(plan);
+    tandem_plan_free(small);
+}
+
+static void what_does_not_fail_is_not_shrunk(void **state)
+{
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+    tandem_plan *plan, *small;
+
+    (void)state;
+    options.faults = 0;
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(3, &options, &plan));
+    assert_int_equal(TANDEM_E_STATE, tandem_plan_shrink(plan, &options, 500, &small, &result));
+    tandem_plan_free(plan);
+}
+
+static void faults_have_names(void **state)
+{
+    (void)state;
+    for (uint32_t fault = 1; fault <= TANDEM_FAULT_ALL; fault <<= 1)
+        assert_non_null(tandem_fault_name((tandem_fault)fault));
+    assert_string_equal("crash_at", tandem_fault_name(TANDEM_FAULT_CRASH_AT));
+    assert_null(tandem_fault_name((tandem_fault)(TANDEM_FAULT_CUT | TANDEM_FAULT_LOSE)));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_same_seed_is_the_same_run),
+        cmocka_unit_test(a_quiet_world_has_nothing_to_complain_of),
+        cmocka_unit_test(real_stores_run_the_same_seeds),
+        cmocka_unit_test(a_plan_survives_being_written_and_read),
+        cmocka_unit_test(a_script_that_is_none_is_refused_by_its_line),
+        cmocka_unit_test(what_fails_becomes_small),
+        cmocka_unit_test(what_does_not_fail_is_not_shrunk),
+        cmocka_unit_test(faults_have_names),
+    };
+
+    return cmocka_run_group_tests_name("simulator", tests, NULL, NULL);
+}
