@@ -9,7 +9,16 @@
 #include "reactor/runtime.h"
 #include "store/probe.h"
 
-enum { LOCAL = 1, PREPARED, REMOTE, INDEXED, MEND, READER_CHECK, REINCARNATE };
+enum {
+    LOCAL = 1,
+    PREPARED,
+    REMOTE,
+    INDEXED,
+    MEND,
+    READER_CHECK,
+    REINCARNATE,
+    REINCARNATE_LATER,
+};
 enum {
     MEND_MS = 1000,
     READER_CHECK_MS = 30000,
@@ -63,11 +72,13 @@ struct td_executor {
     td_message mend_message;
     bool mend_timed;
     td_message check_message;
-    /* The reason for which a new origin is to be taken, 0 for none; when the last one was. */
-    atomic_int reincarnation;
+    /* The reasons for which a new origin is to be taken, REASON() of each; when the last ones were. */
+    atomic_uint reincarnation;
     uint64_t reincarnated_ms[TANDEM_INCARNATION_CLOCK + 1]; /* by reason */
     atomic_bool reincarnate_posted;
     td_message reincarnate_message;
+    bool reincarnate_timed;
+    td_message reincarnate_later;
     _Atomic uint64_t forks;
     _Atomic uint64_t position;
     _Atomic int store_err;
@@ -751,6 +762,8 @@ static void mend(td_executor *executor)
 
 /* ---- Incarnations ---- */
 
+#define REASON(reason) (1u << (reason))
+
 static bool is_clock_ahead(td_executor *executor)
 {
     return td_clock_read(&executor->clock) >
@@ -784,42 +797,25 @@ static tandem_err identity_commit(td_executor *executor, tandem_incarnation_reas
 
 static void reincarnate_after(td_executor *executor, uint64_t delay_ms)
 {
-    if (!atomic_exchange(&executor->reincarnate_posted, true))
-        td_actor_post_after(executor->actor, &executor->reincarnate_message, delay_ms);
+    if (executor->reincarnate_timed)
+        td_actor_cancel(executor->actor, &executor->reincarnate_later);
+    executor->reincarnate_timed = true;
+    td_actor_post_after(executor->actor, &executor->reincarnate_later, delay_ms);
 }
 
-static void reincarnate(td_executor *executor)
+static tandem_err take_origin(td_executor *executor, tandem_incarnation_reason reason)
 {
-    int reason = atomic_load(&executor->reincarnation);
-    uint64_t now_ms = td_env_monotonic_ms(executor->env), last_ms;
-    const td_identity *identity;
     tandem_event event = {.kind = TANDEM_EVENT_INCARNATION};
+    const td_identity *identity;
     tandem_err err;
 
-    atomic_store(&executor->reincarnate_posted, false);
-    if (!reason)
-        return;
-    last_ms = executor->reincarnated_ms[reason];
-    if (last_ms && now_ms < last_ms + TD_INCARNATION_MS) {
-        td_probe(executor->env, TD_PROBE_INCARNATION_DELAYED);
-        reincarnate_after(executor, last_ms + TD_INCARNATION_MS - now_ms);
-        return;
-    }
-    if (executor->open)
-        group_commit(executor);
-    if (reason == TANDEM_INCARNATION_CLOCK && !is_clock_ahead(executor)) {
-        atomic_compare_exchange_strong(&executor->reincarnation, &reason, 0);
-        return;
-    }
-    if ((err = identity_commit(executor, (tandem_incarnation_reason)reason)) != TANDEM_OK) {
+    if ((err = identity_commit(executor, reason)) != TANDEM_OK) {
         store_failed(executor, err);
-        reincarnate_after(executor, MEND_MS);
-        return;
+        return err;
     }
     if (reason == TANDEM_INCARNATION_CLOCK)
         td_clock_reset(&executor->clock);
-    executor->reincarnated_ms[reason] = now_ms;
-    atomic_store(&executor->reincarnation, 0);
+    executor->reincarnated_ms[reason] = td_env_monotonic_ms(executor->env);
     identity = td_op_store_identity(executor->ops);
     if (reason == TANDEM_INCARNATION_CONTINUED)
         td_probe(executor->env, TD_PROBE_INCARNATION_CONTINUED);
@@ -829,17 +825,51 @@ static void reincarnate(td_executor *executor)
     memcpy(event.origin, identity->origin, sizeof(event.origin));
     event.reason = identity->reason;
     td_event_bus_tell(executor->bus, &event);
+    return TANDEM_OK;
+}
+
+static void reincarnate(td_executor *executor)
+{
+    static const struct {
+        tandem_incarnation_reason reason;
+        unsigned settles; /* these reasons with it */
+    } order[] = {
+        {TANDEM_INCARNATION_COPIED,
+         REASON(TANDEM_INCARNATION_COPIED) | REASON(TANDEM_INCARNATION_CONTINUED)},
+        {TANDEM_INCARNATION_CONTINUED, REASON(TANDEM_INCARNATION_CONTINUED)},
+        {TANDEM_INCARNATION_CLOCK, REASON(TANDEM_INCARNATION_CLOCK)},
+    };
+    uint64_t now_ms = td_env_monotonic_ms(executor->env), wait_ms = UINT64_MAX;
+
+    if (executor->open)
+        group_commit(executor);
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+        tandem_incarnation_reason reason = order[i].reason;
+        uint64_t last_ms = executor->reincarnated_ms[reason];
+        bool is_settled;
+
+        if (!(atomic_load(&executor->reincarnation) & REASON(reason)))
+            continue;
+        if (last_ms && now_ms < last_ms + TD_INCARNATION_MS) {
+            td_probe(executor->env, TD_PROBE_INCARNATION_DELAYED);
+            if (last_ms + TD_INCARNATION_MS - now_ms < wait_ms)
+                wait_ms = last_ms + TD_INCARNATION_MS - now_ms;
+            continue;
+        }
+        is_settled = reason == TANDEM_INCARNATION_CLOCK && !is_clock_ahead(executor);
+        if (!is_settled && take_origin(executor, reason) != TANDEM_OK) {
+            wait_ms = MEND_MS;
+            break;
+        }
+        atomic_fetch_and(&executor->reincarnation, ~order[i].settles);
+    }
+    if (wait_ms != UINT64_MAX)
+        reincarnate_after(executor, wait_ms);
 }
 
 void td_executor_reincarnate(td_executor *executor, tandem_incarnation_reason reason)
 {
-    int none = 0;
-
-    /* A copy has to take a new reactor id, too, whatever else there is. */
-    if (reason == TANDEM_INCARNATION_COPIED)
-        atomic_store(&executor->reincarnation, reason);
-    else
-        atomic_compare_exchange_strong(&executor->reincarnation, &none, reason);
+    atomic_fetch_or(&executor->reincarnation, REASON(reason));
     if (!atomic_exchange(&executor->reincarnate_posted, true))
         td_actor_post(executor->actor, &executor->reincarnate_message);
 }
@@ -885,6 +915,11 @@ static void handle(void *self, td_message *message)
         reader_check(executor);
         break;
     case REINCARNATE:
+        atomic_store(&executor->reincarnate_posted, false);
+        reincarnate(executor);
+        break;
+    case REINCARNATE_LATER:
+        executor->reincarnate_timed = false;
         reincarnate(executor);
         break;
     default:
@@ -953,6 +988,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     executor->mend_message = (td_message){.kind = MEND, .drop = drop_nothing};
     executor->check_message = (td_message){.kind = READER_CHECK, .drop = drop_nothing};
     executor->reincarnate_message = (td_message){.kind = REINCARNATE, .drop = drop_nothing};
+    executor->reincarnate_later = (td_message){.kind = REINCARNATE_LATER, .drop = drop_nothing};
     err = TANDEM_E_NOMEM;
     if (!(executor->parsed = calloc(TANDEM_JOB_OPERATIONS_MAX, sizeof(*executor->parsed))))
         goto fail;
