@@ -1,0 +1,463 @@
+/*
+ * A backup's bytes: what the reader makes of the test vector and of all that may happen to it, and
+ * that the writer makes the same bytes again of what the reader hands out.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+#include <sodium.h>
+#include <xxhash.h>
+
+#include "store/backup_stream.h"
+
+#ifndef TANDEM_VECTORS_DIR
+#define TANDEM_VECTORS_DIR "tests/vectors"
+#endif
+
+static json_t *vector;
+static uint8_t stream[64 * 1024];
+static size_t stream_size;
+
+static size_t bytes_of(const json_t *object, const char *key, uint8_t *out, size_t room)
+{
+    const char *hex = json_string_value(json_object_get(object, key));
+    size_t size;
+
+    assert_non_null(hex);
+    assert_int_equal(0, sodium_hex2bin(out, room, hex, strlen(hex), NULL, &size, NULL));
+    return size;
+}
+
+/* ---- A sink that writes what it is handed ---- */
+
+struct echo {
+    tandem_writer out;
+    td_backup_writer *writer;
+    bool in_collection;
+    td_backup_header header;
+    unsigned jobs, branches, held, collections, remotes;
+    tandem_err fail_job; /* what the next job is answered with */
+};
+
+static tandem_err echo_bytes(void *context, tandem_slice bytes)
+{
+    tandem_write_raw(&((struct echo *)context)->out, bytes);
+    return TANDEM_OK;
+}
+
+static tandem_err echo_header(void *context, const td_backup_header *header)
+{
+    struct echo *echo = context;
+
+    echo->header = *header;
+    return td_backup_put_header(echo->writer, header);
+}
+
+static tandem_err echo_job(void *context, const td_backup_job *job)
+{
+    struct echo *echo = context;
+    tandem_reader bins = tandem_reader_of(job->operations);
+    td_link link;
+
+    if (echo->fail_job != TANDEM_OK)
+        return echo->fail_job;
+    for (uint32_t i = 0; i < job->count; i++) {
+        td_operation operation;
+        tandem_slice canonical;
+
+        assert_int_equal(TANDEM_OK, tandem_read_binary(&bins, &canonical));
+        assert_int_equal(TANDEM_OK, td_operation_parse(canonical, &operation));
+        td_operation_hash(&operation);
+        if (i == 0)
+            td_link_begin(&link, &operation);
+        else
+            td_link_extend(&link, &operation);
+        if (!echo->in_collection)
+            assert_int_equal(TANDEM_OK,
+                             td_backup_put_collection(echo->writer, operation.collection));
+        echo->in_collection = true;
+    }
+    assert_int_equal(0, tandem_reader_left(&bins));
+    assert_int_equal(!job->branch, td_backup_follows(echo->writer, &link));
+    echo->jobs++;
+    echo->branches += job->branch;
+    echo->held += job->held;
+    return td_backup_put_job(echo->writer, job, &link);
+}
+
+static tandem_err echo_collection(void *context, const td_backup_collection *collection)
+{
+    struct echo *echo = context;
+    td_backup_collection put;
+
+    assert_int_equal(TANDEM_OK, td_backup_put_collection_end(echo->writer,
+                                                             collection->last_ordinal, &put));
+    assert_int_equal(collection->operations, put.operations);
+    assert_memory_equal(collection->vector_digest, put.vector_digest, TANDEM_HASH_BYTES);
+    echo->in_collection = false;
+    echo->collections++;
+    return TANDEM_OK;
+}
+
+static tandem_err echo_remote(void *context, tandem_slice name, tandem_slice url)
+{
+    struct echo *echo = context;
+
+    echo->remotes++;
+    return td_backup_put_remote(echo->writer, name, url);
+}
+
+static td_backup_reader *echo_open(struct echo *echo)
+{
+    td_backup_sink sink = {.context = echo,
+                           .header = echo_header,
+                           .job = echo_job,
+                           .collection = echo_collection,
+                           .remote = echo_remote};
+    td_backup_reader *reader;
+
+    memset(echo, 0, sizeof(*echo));
+    tandem_writer_init(&echo->out);
+    assert_int_equal(TANDEM_OK, td_backup_writer_open(echo_bytes, echo, &echo->writer));
+    assert_int_equal(TANDEM_OK, td_backup_reader_open(&sink, &reader));
+    return reader;
+}
+
+static void echo_release(struct echo *echo, td_backup_reader *reader)
+{
+    td_backup_reader_free(reader);
+    td_backup_writer_free(echo->writer);
+    tandem_writer_release(&echo->out);
+}
+
+/* Read bytes in pieces to their end; returns what it came to. */
+static tandem_err read_all(const uint8_t *bytes, size_t size, size_t piece, char *why)
+{
+    const td_backup_sink none = {.context = NULL};
+    td_backup_reader *reader;
+    tandem_err err = TANDEM_OK;
+
+    why[0] = 0;
+    assert_int_equal(TANDEM_OK, td_backup_reader_open(&none, &reader));
+    for (size_t at = 0; at < size && err == TANDEM_OK; at += piece)
+        err = td_backup_reader_feed(
+            reader, tandem_slice_of(bytes + at, size - at < piece ? size - at : piece), why);
+    if (err == TANDEM_OK)
+        err = td_backup_reader_finish(reader, why);
+    else
+        assert_int_equal(err, td_backup_reader_finish(reader, why));
+    if (err != TANDEM_OK)
+        assert_true(why[0]);
+    td_backup_reader_free(reader);
+    return err;
+}
+
+/* Of the vector: the record that begins a fork; the other collection's. */
+enum { FORK = 3, OTHER = 7, OTHER_END = 9 };
+
+/* ---- Making streams that are wrong in themselves ---- */
+
+/* Records of the vector with right checksums again; each may be left out or repeated. */
+static size_t assemble(const unsigned *order, size_t count, uint8_t *out)
+{
+    const json_t *records = json_object_get(vector, "records");
+    uint64_t checksum = 0;
+    size_t at = sizeof(td_backup_magic);
+
+    memcpy(out, td_backup_magic, at);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *record = json_array_get(records, order[i]);
+        size_t body = bytes_of(record, "body", out + at + TD_BACKUP_HEAD_BYTES, 16 * 1024);
+
+        out[at] = (uint8_t)json_integer_value(json_object_get(record, "kind"));
+        td_put_u32(out + at + 1, (uint32_t)body);
+        checksum = XXH3_64bits_withSeed(out + at, TD_BACKUP_HEAD_BYTES + body, checksum);
+        td_put_u64(out + at + TD_BACKUP_HEAD_BYTES + body, checksum);
+        at += TD_BACKUP_HEAD_BYTES + body + TD_BACKUP_CHECKSUM_BYTES;
+    }
+    return at;
+}
+
+/* ---- Tests ---- */
+
+static void the_vector_is_read_and_written_again(void **state)
+{
+    char why[TD_BACKUP_WHY_BYTES] = "";
+
+    (void)state;
+    for (size_t piece = 1; piece <= stream_size; piece = piece * 3 + 1) {
+        struct echo echo;
+        td_backup_reader *reader = echo_open(&echo);
+        uint8_t wanted[TANDEM_ORIGIN_BYTES];
+
+        for (size_t at = 0; at < stream_size; at += piece)
+            assert_int_equal(TANDEM_OK, td_backup_reader_feed(
+                reader, tandem_slice_of(stream + at, stream_size - at < piece ? stream_size - at
+                                                                              : piece), why));
+        assert_int_equal(TANDEM_OK, td_backup_reader_finish(reader, why));
+        assert_int_equal(TANDEM_OK, td_backup_put_end(echo.writer));
+        assert_int_equal(stream_size, echo.out.size);
+        assert_memory_equal(stream, echo.out.bytes, stream_size);
+        assert_memory_equal(td_backup_read(reader), td_backup_written(echo.writer),
+                            sizeof(td_backup_totals));
+        assert_int_equal(stream_size, td_backup_read(reader)->bytes);
+        bytes_of(vector, "reactor", wanted, sizeof(wanted));
+        assert_memory_equal(wanted, echo.header.reactor, sizeof(wanted));
+        bytes_of(vector, "origin", wanted, sizeof(wanted));
+        assert_memory_equal(wanted, echo.header.origin, sizeof(wanted));
+        assert_int_equal(10, echo.header.ordinal);
+        assert_int_equal(1700000123456, echo.header.taken_ms);
+        assert_int_equal(9, echo.jobs);
+        assert_int_equal(2, echo.branches);
+        assert_int_equal(1, echo.held);
+        assert_int_equal(2, echo.collections);
+        assert_int_equal(1, echo.remotes);
+        echo_release(&echo, reader);
+    }
+}
+
+static void cut_off_anywhere_it_is_refused(void **state)
+{
+    char why[TD_BACKUP_WHY_BYTES];
+
+    (void)state;
+    for (size_t size = 0; size < stream_size; size++)
+        assert_int_equal(size < TD_BACKUP_MAGIC_BYTES ? TANDEM_E_FORMAT : TANDEM_E_CORRUPT,
+                         read_all(stream, size, 1000, why));
+}
+
+static void any_flipped_bit_is_found(void **state)
+{
+    char why[TD_BACKUP_WHY_BYTES];
+    uint8_t *copy = malloc(stream_size);
+
+    (void)state;
+    assert_non_null(copy);
+    memcpy(copy, stream, stream_size);
+    for (size_t bit = 0; bit < stream_size * 8; bit++) {
+        copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_int_equal(bit / 8 < TD_BACKUP_MAGIC_BYTES ? TANDEM_E_FORMAT : TANDEM_E_CORRUPT,
+                         read_all(copy, stream_size, stream_size, why));
+        copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    free(copy);
+}
+
+static void nothing_may_follow_the_end(void **state)
+{
+    char why[TD_BACKUP_WHY_BYTES];
+
+    (void)state;
+    stream[stream_size] = 0;
+    assert_int_equal(TANDEM_E_CORRUPT, read_all(stream, stream_size + 1, 1, why));
+    assert_int_equal(TANDEM_E_CORRUPT, read_all(stream, stream_size + 1, stream_size + 1, why));
+}
+
+/* With checksums that are right: the rules of the stream themselves. */
+static void records_out_of_place_are_refused(void **state)
+{
+    size_t count = json_array_size(json_object_get(vector, "records"));
+    uint8_t *bytes = malloc(2 * sizeof(stream));
+    char why[TD_BACKUP_WHY_BYTES];
+    unsigned order[32] = {0};
+    size_t size;
+
+    (void)state;
+    assert_non_null(bytes);
+    for (unsigned i = 0; i < count; i++)
+        order[i] = i;
+    size = assemble(order, count, bytes);
+    assert_int_equal(stream_size, size);
+    assert_memory_equal(stream, bytes, size);
+    for (unsigned without = 0; without < count; without++) {
+        for (unsigned i = 0, at = 0; i < count; i++)
+            if (i != without)
+                order[at++] = i;
+        size = assemble(order, count - 1, bytes);
+        assert_int_equal(TANDEM_E_CORRUPT, read_all(bytes, size, 500, why));
+    }
+    /* A whole collection is missing. */
+    for (unsigned i = 0, at = 0; i < count; i++)
+        if (i < OTHER || i > OTHER_END)
+            order[at++] = i;
+    size = assemble(order, count - (OTHER_END - OTHER + 1), bytes);
+    assert_int_equal(TANDEM_E_CORRUPT, read_all(bytes, size, 500, why));
+    for (unsigned twice = 0; twice < count; twice++) {
+        for (unsigned i = 0; i <= count; i++)
+            order[i] = i <= twice ? i : i - 1;
+        size = assemble(order, count + 1, bytes);
+        assert_int_equal(TANDEM_E_CORRUPT, read_all(bytes, size, 500, why));
+    }
+    for (unsigned swapped = 0; swapped + 1 < count; swapped++) {
+        for (unsigned i = 0; i < count; i++)
+            order[i] = i == swapped ? i + 1 : i == swapped + 1 ? i - 1 : i;
+        size = assemble(order, count, bytes);
+        /* The fork and what comes next have nothing to do with each other. */
+        assert_int_equal(swapped == FORK ? TANDEM_OK : TANDEM_E_CORRUPT,
+                         read_all(bytes, size, 500, why));
+    }
+    free(bytes);
+}
+
+/* Bodies that are wrong under checksums that are right: refused or read, and nothing worse. */
+static void no_mutation_does_harm(void **state)
+{
+    size_t count = json_array_size(json_object_get(vector, "records")), size;
+    uint8_t *bytes = malloc(sizeof(stream));
+    uint64_t dice = 88172645463325252;
+    char why[TD_BACKUP_WHY_BYTES];
+    unsigned order[32] = {0};
+
+    (void)state;
+    assert_non_null(bytes);
+    for (unsigned i = 0; i < count; i++)
+        order[i] = i;
+    size = assemble(order, count, bytes);
+    for (unsigned round = 0; round < 3000; round++) {
+        size_t at = sizeof(td_backup_magic);
+        uint64_t checksum = 0;
+        tandem_err err;
+
+        memcpy(bytes, stream, size);
+        for (unsigned record = 0; at < size; record++) {
+            size_t all = TD_BACKUP_HEAD_BYTES + td_get_u32(bytes + at + 1);
+
+            dice ^= dice << 13, dice ^= dice >> 7, dice ^= dice << 17;
+            if (record == round % count)
+                bytes[at + TD_BACKUP_HEAD_BYTES + dice % (all - TD_BACKUP_HEAD_BYTES)] ^=
+                    (uint8_t)(1 << (dice >> 40) % 8);
+            checksum = XXH3_64bits_withSeed(bytes + at, all, checksum);
+            td_put_u64(bytes + at + all, checksum);
+            at += all + TD_BACKUP_CHECKSUM_BYTES;
+        }
+        err = read_all(bytes, size, size, why);
+        assert_true(err == TANDEM_OK || err == TANDEM_E_CORRUPT || err == TANDEM_E_FORMAT_NEWER);
+    }
+    free(bytes);
+}
+
+/* One record with a right checksum behind the magic. */
+static tandem_err read_one(uint8_t kind, const void *body, size_t size, char *why)
+{
+    uint8_t bytes[256];
+    size_t at = sizeof(td_backup_magic);
+
+    memcpy(bytes, td_backup_magic, at);
+    bytes[at] = kind;
+    td_put_u32(bytes + at + 1, (uint32_t)size);
+    memcpy(bytes + at + TD_BACKUP_HEAD_BYTES, body, size);
+    td_put_u64(bytes + at + TD_BACKUP_HEAD_BYTES + size,
+               XXH3_64bits_withSeed(bytes + at, TD_BACKUP_HEAD_BYTES + size, 0));
+    return read_all(bytes, at + TD_BACKUP_HEAD_BYTES + size + TD_BACKUP_CHECKSUM_BYTES, 7, why);
+}
+
+static void a_newer_version_is_told(void **state)
+{
+    char why[TD_BACKUP_WHY_BYTES];
+
+    (void)state;
+    assert_int_equal(TANDEM_E_FORMAT_NEWER, read_one(TD_BACKUP_HEADER, "\x91\x02", 2, why));
+    assert_non_null(strstr(why, "newer"));
+    assert_int_equal(TANDEM_E_CORRUPT, read_one(TD_BACKUP_HEADER, "\x91\x01", 2, why));
+    assert_int_equal(TANDEM_E_CORRUPT, read_one(TD_BACKUP_HEADER, "\x90", 1, why));
+    assert_int_equal(TANDEM_E_CORRUPT, read_one(TD_BACKUP_HEADER, "", 0, why));
+    assert_int_equal(TANDEM_E_CORRUPT, read_one(99, "\x90", 1, why));
+}
+
+/* Before anything is allocated for it. */
+static void a_record_that_claims_to_be_huge_is_refused(void **state)
+{
+    uint8_t bytes[TD_BACKUP_MAGIC_BYTES + TD_BACKUP_HEAD_BYTES];
+    char why[TD_BACKUP_WHY_BYTES];
+
+    (void)state;
+    memcpy(bytes, td_backup_magic, sizeof(td_backup_magic));
+    bytes[TD_BACKUP_MAGIC_BYTES] = TD_BACKUP_HEADER;
+    td_put_u32(bytes + TD_BACKUP_MAGIC_BYTES + 1, TD_BACKUP_BODY_BYTES_MAX + 1);
+    assert_int_equal(TANDEM_E_CORRUPT, read_all(bytes, sizeof(bytes), 1, why));
+    assert_non_null(strstr(why, "too large"));
+}
+
+static void an_error_of_the_sink_sticks(void **state)
+{
+    char why[TD_BACKUP_WHY_BYTES] = "untouched";
+    struct echo echo;
+    td_backup_reader *reader = echo_open(&echo);
+
+    (void)state;
+    echo.fail_job = TANDEM_E_STORE_FULL;
+    assert_int_equal(TANDEM_E_STORE_FULL,
+                     td_backup_reader_feed(reader, tandem_slice_of(stream, stream_size), why));
+    echo.fail_job = TANDEM_OK;
+    assert_int_equal(TANDEM_E_STORE_FULL,
+                     td_backup_reader_feed(reader, tandem_slice_of(stream, 1), why));
+    assert_int_equal(TANDEM_E_STORE_FULL, td_backup_reader_finish(reader, why));
+    assert_string_equal("untouched", why);
+    echo_release(&echo, reader);
+}
+
+static tandem_err refuse_bytes(void *context, tandem_slice bytes)
+{
+    size_t *room = context;
+
+    if (bytes.size > *room)
+        return TANDEM_E_IO;
+    *room -= bytes.size;
+    return TANDEM_OK;
+}
+
+static void an_error_of_the_writer_s_target_comes_back(void **state)
+{
+    const td_backup_header header = {.ordinal = 1};
+
+    (void)state;
+    for (size_t room = 0; room < 60; room += 20) {
+        td_backup_writer *writer;
+        size_t left = room;
+
+        assert_int_equal(TANDEM_OK, td_backup_writer_open(refuse_bytes, &left, &writer));
+        assert_int_equal(TANDEM_E_IO, td_backup_put_header(writer, &header));
+        td_backup_writer_free(writer);
+    }
+    td_backup_writer_free(NULL);
+    td_backup_reader_free(NULL);
+    td_heads_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_vector_is_read_and_written_again),
+        cmocka_unit_test(cut_off_anywhere_it_is_refused),
+        cmocka_unit_test(any_flipped_bit_is_found),
+        cmocka_unit_test(nothing_may_follow_the_end),
+        cmocka_unit_test(records_out_of_place_are_refused),
+        cmocka_unit_test(no_mutation_does_harm),
+        cmocka_unit_test(a_newer_version_is_told),
+        cmocka_unit_test(a_record_that_claims_to_be_huge_is_refused),
+        cmocka_unit_test(an_error_of_the_sink_sticks),
+        cmocka_unit_test(an_error_of_the_writer_s_target_comes_back),
+    };
+    const char *path = TANDEM_VECTORS_DIR "/backup.json";
+    json_error_t error;
+    int failed;
+
+    if (sodium_init() < 0)
+        return 1;
+    vector = json_load_file(path, 0, &error);
+    if (!vector) {
+        fprintf(stderr, "%s: %s\n", path, error.text);
+        return 1;
+    }
+    stream_size = bytes_of(vector, "stream", stream, sizeof(stream) - 1);
+    failed = cmocka_run_group_tests_name("backup_stream", tests, NULL, NULL);
+    json_decref(vector);
+    return failed;
+}
