@@ -218,15 +218,16 @@ const char *td_data_folder_sync(const td_data_folder *folder)
     return folder->parts[2];
 }
 
-tandem_err td_data_folder_drop_index(td_data_folder *folder)
+/* Remove the files of a folder, whose name in `above` is `name`, then the folder. None is fine. */
+static tandem_err remove_files(int above, const char *name, bool itself)
 {
-    int fd = openat(folder->folder, part_names[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     tandem_err err = TANDEM_OK;
     struct dirent *file;
 
     if (!dir) {
-        err = err_of_errno(errno);
+        err = itself && errno == ENOENT ? TANDEM_OK : err_of_errno(errno);
         if (fd >= 0)
             close(fd);
         return err;
@@ -242,5 +243,141 @@ tandem_err td_data_folder_drop_index(td_data_folder *folder)
     if (err == TANDEM_OK)
         err = flush(fd);
     closedir(dir);
+    if (err == TANDEM_OK && itself && unlinkat(above, name, AT_REMOVEDIR) != 0)
+        err = err_of_errno(errno);
+    return err;
+}
+
+tandem_err td_data_folder_drop_index(td_data_folder *folder)
+{
+    return remove_files(folder->folder, part_names[1], false);
+}
+
+/* ---- Making one elsewhere first ---- */
+
+/* The folder above path, for flushing; -1 where it may not be read. */
+static int open_above(const char *path)
+{
+    size_t size = strlen(path);
+    char *above = strndup(path, size);
+    int fd = -1;
+
+    if (!above)
+        return -1;
+    while (size > 1 && above[size - 1] == '/')
+        above[--size] = '\0';
+    while (size > 0 && above[size - 1] != '/')
+        above[--size] = '\0';
+    fd = open(size ? above : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(above);
+    return fd;
+}
+
+static bool is_mount_point(const char *path, const struct stat *info)
+{
+    int above = open_above(path);
+    struct stat other;
+    bool is = above >= 0 && fstat(above, &other) == 0 && other.st_dev != info->st_dev;
+
+    if (above >= 0)
+        close(above);
+    return is;
+}
+
+tandem_err td_data_folder_vacant(const char *path)
+{
+    tandem_err err = TANDEM_OK;
+    struct dirent *file;
+    struct stat info;
+    DIR *dir;
+
+    if (lstat(path, &info) != 0)
+        return errno == ENOENT ? TANDEM_OK : err_of_errno(errno);
+    if (!S_ISDIR(info.st_mode))
+        return TANDEM_E_EXISTS;
+    if (!(dir = opendir(path)))
+        return err_of_errno(errno);
+    while (err == TANDEM_OK && (file = readdir(dir)))
+        if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0)
+            err = TANDEM_E_EXISTS;
+    closedir(dir);
+    if (err == TANDEM_OK && is_mount_point(path, &info))
+        err = TANDEM_E_UNSUPPORTED;
+    return err;
+}
+
+/* Take the lock of a folder that exists. TANDEM_E_NOT_FOUND: it has none. */
+static tandem_err lock_at(const char *path, td_data_folder *folder)
+{
+    folder->lock = -1;
+    folder->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (folder->folder < 0)
+        return err_of_errno(errno);
+    return take_lock(folder, false);
+}
+
+static void unlock(td_data_folder *folder)
+{
+    if (folder->lock >= 0)
+        close(folder->lock);
+    if (folder->folder >= 0)
+        close(folder->folder);
+}
+
+/* Flush the folders of the parts: the names of their files. */
+static tandem_err flush_parts(int folder)
+{
+    tandem_err err = TANDEM_OK;
+
+    for (unsigned part = 0; part < PARTS && err == TANDEM_OK; part++) {
+        int fd = openat(folder, part_names[part], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        err = fd >= 0 ? flush(fd) : err_of_errno(errno);
+        if (fd >= 0)
+            close(fd);
+    }
+    return err == TANDEM_OK ? flush(folder) : err;
+}
+
+tandem_err td_data_folder_remove(const char *path)
+{
+    td_data_folder folder;
+    tandem_err err = lock_at(path, &folder);
+    struct stat ours, there;
+
+    if (folder.folder < 0)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    if (err == TANDEM_E_NOT_FOUND) /* its making was broken off before it had a lock */
+        err = TANDEM_OK;
+    /* Somebody may have moved it to its place while we came for the lock: then it is not ours. */
+    if (err == TANDEM_OK && (fstat(folder.folder, &ours) != 0 || lstat(path, &there) != 0 ||
+                             ours.st_ino != there.st_ino || ours.st_dev != there.st_dev))
+        err = TANDEM_E_LOCKED;
+    for (unsigned part = 0; part < PARTS && err == TANDEM_OK; part++)
+        err = remove_files(folder.folder, part_names[part], true);
+    if (err == TANDEM_OK && unlinkat(folder.folder, "lock", 0) != 0 && errno != ENOENT)
+        err = err_of_errno(errno);
+    if (err == TANDEM_OK && rmdir(path) != 0)
+        err = errno == ENOTEMPTY || errno == EEXIST ? TANDEM_E_EXISTS : err_of_errno(errno);
+    unlock(&folder);
+    return err;
+}
+
+tandem_err td_data_folder_move(const char *from, const char *to)
+{
+    td_data_folder folder;
+    tandem_err err = lock_at(from, &folder);
+    int above = -1;
+
+    if (err == TANDEM_OK)
+        err = flush_parts(folder.folder);
+    if (err == TANDEM_OK && rename(from, to) != 0)
+        err = errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR ? TANDEM_E_EXISTS
+                                                                         : err_of_errno(errno);
+    if (err == TANDEM_OK && (above = open_above(to)) >= 0)
+        err = flush(above);
+    if (above >= 0)
+        close(above);
+    unlock(&folder);
     return err;
 }

@@ -33,6 +33,24 @@ const char *td_data_folder_store(const td_data_folder *folder);
 const char *td_data_folder_index(const td_data_folder *folder);
 const char *td_data_folder_sync(const td_data_folder *folder);
 
+/*
+ * ---- Making one elsewhere first ----
+ *
+ * What must be whole or not be there (a restored backup) is made as a folder beside its place, closed,
+ * and moved there.
+ */
+
+/* May a data folder be moved to path? TANDEM_OK if nothing is there, or an empty folder;
+ * TANDEM_E_EXISTS if anything else is; TANDEM_E_UNSUPPORTED: a mount point, which nothing can take
+ * the place of. */
+tandem_err td_data_folder_vacant(const char *path);
+/* Remove the data folder at path, if there is one. TANDEM_E_LOCKED: somebody has it open;
+ * TANDEM_E_EXISTS: there is something in it that is not of a data folder, and stays. */
+tandem_err td_data_folder_remove(const char *path);
+/* Move the data folder at from, which nobody has open, to a vacant path; durable on return, with all
+ * that is in it. TANDEM_E_LOCKED, TANDEM_E_EXISTS. */
+tandem_err td_data_folder_move(const char *from, const char *to);
+
 /* Remove what the index folder holds, for a rebuild; nothing may have it open. */
 tandem_err td_data_folder_drop_index(td_data_folder *folder);
 

@@ -301,6 +301,72 @@ static void dropping_the_index_touches_nothing_else(void **state)
 
 #define IN_PLACE(test) cmocka_unit_test_setup_teardown(test, place_make, place_unmake)
 
+/* ---- Making one elsewhere first ---- */
+
+static void make_file(const char *folder, const char *name)
+{
+    char path[400];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+static void a_folder_is_moved_to_a_vacant_place(void **state)
+{
+    struct place *place = *state;
+    td_data_folder *folder;
+    char making[320];
+    struct stat info;
+
+    snprintf(making, sizeof(making), "%s.making", place->path);
+    assert_int_equal(TANDEM_OK, td_data_folder_vacant(place->path));
+    assert_int_equal(TANDEM_OK, td_data_folder_open(making, true, &folder));
+    assert_int_equal(TANDEM_E_LOCKED, td_data_folder_move(making, place->path));
+    td_data_folder_free(folder);
+    assert_int_equal(TANDEM_E_EXISTS, td_data_folder_vacant(making));
+    assert_int_equal(TANDEM_OK, td_data_folder_move(making, place->path));
+    assert_int_equal(-1, stat(making, &info));
+    assert_int_equal(TANDEM_OK, td_data_folder_open(place->path, false, &folder));
+    td_data_folder_free(folder);
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_data_folder_move(making, place->path));
+    /* The place is taken now; an empty folder is none. */
+    assert_int_equal(TANDEM_OK, td_data_folder_open(making, true, &folder));
+    td_data_folder_free(folder);
+    assert_int_equal(TANDEM_E_EXISTS, td_data_folder_move(making, place->path));
+    assert_int_equal(TANDEM_OK, td_data_folder_remove(place->path));
+    assert_int_equal(0, mkdir(place->path, 0755));
+    assert_int_equal(TANDEM_OK, td_data_folder_vacant(place->path));
+    assert_int_equal(TANDEM_OK, td_data_folder_move(making, place->path));
+    assert_int_equal(0, stat(place->path, &info));
+    assert_int_equal(0700, info.st_mode & 0777);
+}
+
+static void a_folder_is_removed_with_what_is_its_own(void **state)
+{
+    struct place *place = *state;
+    td_data_folder *folder;
+    char store[320];
+    struct stat info;
+
+    assert_int_equal(TANDEM_OK, td_data_folder_remove(place->path));
+    assert_int_equal(TANDEM_OK, td_data_folder_open(place->path, true, &folder));
+    make_file(td_data_folder_store(folder), "data.mdb");
+    assert_int_equal(TANDEM_E_LOCKED, td_data_folder_remove(place->path));
+    snprintf(store, sizeof(store), "%s/data.mdb", td_data_folder_store(folder));
+    assert_int_equal(0, stat(store, &info));
+    td_data_folder_free(folder);
+    make_file(place->path, "foreign");
+    assert_int_equal(TANDEM_E_EXISTS, td_data_folder_remove(place->path));
+    assert_int_equal(-1, stat(store, &info));
+    snprintf(store, sizeof(store), "%s/foreign", place->path);
+    assert_int_equal(0, unlink(store));
+    assert_int_equal(TANDEM_OK, td_data_folder_remove(place->path)); /* it has no lock any more */
+    assert_int_equal(-1, stat(place->path, &info));
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -314,6 +380,8 @@ int main(void)
         IN_PLACE(a_path_that_cannot_be_is_invalid),
         IN_PLACE(a_lock_that_is_a_link_is_not_followed),
         IN_PLACE(dropping_the_index_touches_nothing_else),
+        IN_PLACE(a_folder_is_moved_to_a_vacant_place),
+        IN_PLACE(a_folder_is_removed_with_what_is_its_own),
     };
 
     return cmocka_run_group_tests_name("data folder", tests, NULL, NULL);
