@@ -271,7 +271,7 @@ static bool is_own(const td_executor *executor, const td_operation *operation)
 }
 
 /* Parse and append one remote job; what is wrong with it is its answer. Fatal errors come back. */
-static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
+static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, bool restored)
 {
     tandem_reader reader = tandem_reader_of(job->operations);
     uint64_t ahead_max =
@@ -294,7 +294,7 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
         if (operation->hlc > newest)
             newest = operation->hlc;
     }
-    if (job->err == TANDEM_OK && newest > ahead_max) {
+    if (job->err == TANDEM_OK && newest > ahead_max && !restored) {
         job->err = TANDEM_E_CLOCK;
         job->detail = newest - td_hlc_of_ms(executor->max_clock_skew_ms);
         td_probe(executor->env, TD_PROBE_CLOCK_WAIT);
@@ -305,7 +305,8 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job)
     if (job->err == TANDEM_E_QUARANTINED)
         tell_of(executor, TANDEM_EVENT_QUARANTINE, &executor->parsed[job->count - 1]);
     if (job->err == TANDEM_OK) {
-        td_clock_observe(&executor->clock, newest);
+        if (newest <= ahead_max)
+            td_clock_observe(&executor->clock, newest);
         if (job->result.appended && is_own(executor, executor->parsed)) {
             executor->group_has_own = true;
             td_probe(executor->env, TD_PROBE_OWN_CONTINUED);
@@ -319,7 +320,7 @@ static tandem_err append_remote(td_executor *executor, td_remote_request *reques
     tandem_err err;
 
     for (uint32_t i = 0; i < request->count; i++)
-        if ((err = append_remote_job(executor, &request->jobs[i])) != TANDEM_OK)
+        if ((err = append_remote_job(executor, &request->jobs[i], request->restored)) != TANDEM_OK)
             return err;
     return TANDEM_OK;
 }

@@ -65,6 +65,9 @@ struct td_remote_request {
     td_remote_request *next; /* the executor's */
     td_remote_job *jobs;
     uint32_t count;
+    /* They come from a backup: taken whatever their date, but the clock does not follow one that is
+     * too far ahead. */
+    bool restored;
     /* Exactly once. Each job's err tells; may free the request. */
     void (*done)(td_remote_request *request);
     void *context;

@@ -285,6 +285,18 @@ tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const u
     return err;
 }
 
+tandem_err td_op_store_find(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                            uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES],
+                            uint64_t *ordinal_out)
+{
+    td_found found;
+    tandem_err err = find_committed(ops, collection, origin, seq, hash, &found);
+
+    if (err == TANDEM_OK)
+        *ordinal_out = found.ordinal;
+    return err;
+}
+
 tandem_err td_op_store_holds(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                              uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out)
 {

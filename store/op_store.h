@@ -187,6 +187,10 @@ tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t 
  */
 tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                               uint64_t seq, uint64_t *ordinal_out);
+/* The ordinal of the operation of this hash at (origin, seq), on any branch. Errors as above. */
+tandem_err td_op_store_find(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                            uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES],
+                            uint64_t *ordinal_out);
 /* Is the operation of this hash held at (origin, seq), on any branch? TANDEM_E_CORRUPT as above. */
 tandem_err td_op_store_holds(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                              uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out);
