@@ -16,6 +16,7 @@
 #include "reactor/model.h"
 #include "reactor/reactor.h"
 
+#include "sync/backup.h"
 #include "sync/harness.h"
 #include "sync/simulator.h"
 #include "sync/sync.h"

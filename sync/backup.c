@@ -1,0 +1,389 @@
+/*
+ * Taking backups. The store is read in pages, each in a transaction of its own that has ended before
+ * a byte of it is written; ordinals only grow, so what stands up to the position of the beginning
+ * stays as it is while others append.
+ */
+#include "sync/backup.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "reactor/reactor_parts.h"
+#include "store/backup_stream.h"
+
+enum { PAGE_BYTES = 256 * 1024 };
+
+struct backup {
+    td_op_store *ops;
+    td_backup_writer *writer;
+    uint64_t position;
+    char name[TANDEM_NAME_BYTES_MAX]; /* of the collection */
+    size_t name_size;
+    bool begun;           /* something of it was put */
+    uint64_t ordinal;     /* the last one of it that was looked at */
+    uint64_t bad_ordinal; /* of a record that cannot be read; 0: none */
+    bool collection_done;
+    tandem_writer page; /* [ordinal, hash, canonical bytes], one behind the other */
+    tandem_writer job;  /* bins of canonical bytes: the job that is being gathered */
+    td_backup_job next;
+    td_link link;
+    char *why;
+};
+
+_Static_assert((int)TANDEM_WHY_BYTES == (int)TD_BACKUP_WHY_BYTES, "one sentence, two names");
+
+static tandem_slice name_of(const struct backup *backup)
+{
+    return tandem_slice_of(backup->name, backup->name_size);
+}
+
+static tandem_err corrupt(const struct backup *backup, uint64_t ordinal, const char *what)
+{
+    snprintf(backup->why, TANDEM_WHY_BYTES, "collection %.*s, ordinal %llu: %s",
+             (int)(backup->name_size < 64 ? backup->name_size : 64), backup->name,
+             (unsigned long long)ordinal, what);
+    return TANDEM_E_CORRUPT;
+}
+
+/* ---- Jobs ---- */
+
+static void gather(struct backup *backup, const td_operation *operation)
+{
+    if (backup->next.count++ == 0)
+        td_link_begin(&backup->link, operation);
+    else
+        td_link_extend(&backup->link, operation);
+    tandem_write_binary(&backup->job, operation->canonical);
+}
+
+struct one {
+    tandem_writer *into;
+    td_operation parsed; /* of what was written into it */
+    tandem_err err;
+};
+
+static tandem_err copy_one(void *context, tandem_err err, uint64_t ordinal,
+                           const td_operation *operation)
+{
+    struct one *one = context;
+
+    one->err = err;
+    if (err != TANDEM_OK)
+        return TANDEM_END;
+    tandem_writer_clear(one->into);
+    tandem_write_raw(one->into, operation->canonical);
+    if ((one->err = tandem_writer_err(one->into)) == TANDEM_OK)
+        one->err = td_operation_parse(tandem_writer_slice(one->into), &one->parsed);
+    memcpy(one->parsed.hash, operation->hash, sizeof(one->parsed.hash));
+    return TANDEM_END;
+}
+
+/* Read the operation of a hash, which another one names as its predecessor. */
+static tandem_err read_before(struct backup *backup, uint64_t seq, const uint8_t *hash,
+                              const uint8_t *origin, struct one *out)
+{
+    uint64_t ordinal;
+    tandem_err err;
+
+    err = td_op_store_find(backup->ops, name_of(backup), origin, seq, hash, &ordinal);
+    if (err == TANDEM_OK) {
+        out->err = TANDEM_E_NOT_FOUND;
+        err = td_op_store_scan(backup->ops, name_of(backup), ordinal - 1, copy_one, out);
+        if (err == TANDEM_END)
+            err = out->err;
+    }
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_E_CORRUPT : err;
+}
+
+/*
+ * An operation follows no head: a branch begins with it. That may be in the middle of a job, of which
+ * the first part stands in another branch: then this part is gathered once more, for jobs are whole.
+ */
+static tandem_err branch_begin(struct backup *backup, uint64_t ordinal, const td_operation *first)
+{
+    tandem_writer copies[TANDEM_JOB_OPERATIONS_MAX];
+    uint8_t predecessor[TANDEM_HASH_BYTES];
+    uint64_t seq = first->seq;
+    unsigned count = 0;
+    tandem_err err = TANDEM_OK;
+
+    backup->next.branch = true;
+    memcpy(predecessor, first->predecessor, sizeof(predecessor));
+    while (seq > 1) {
+        struct one before = {.into = &copies[count]};
+
+        if (count == TANDEM_JOB_OPERATIONS_MAX - 1) {
+            err = TANDEM_E_CORRUPT;
+            break;
+        }
+        tandem_writer_init(&copies[count++]);
+        if ((err = read_before(backup, seq - 1, predecessor, first->origin, &before)) != TANDEM_OK)
+            break;
+        if (!(before.parsed.flags & TD_FLAG_CONTINUES)) {
+            tandem_writer_release(&copies[--count]);
+            break;
+        }
+        seq = before.parsed.seq;
+        memcpy(predecessor, before.parsed.predecessor, sizeof(predecessor));
+    }
+    backup->next.held = count;
+    while (count > 0) {
+        tandem_writer *copy = &copies[--count];
+        td_operation parsed;
+
+        if (err == TANDEM_OK &&
+            (err = td_operation_parse(tandem_writer_slice(copy), &parsed)) == TANDEM_OK) {
+            td_operation_hash(&parsed);
+            gather(backup, &parsed);
+        }
+        tandem_writer_release(copy);
+    }
+    return err == TANDEM_E_CORRUPT ? corrupt(backup, ordinal, "what comes before it is missing")
+                                   : err;
+}
+
+static tandem_err take_operation(struct backup *backup, uint64_t ordinal,
+                                 const td_operation *operation)
+{
+    tandem_err err;
+
+    if (backup->next.count == 0) {
+        td_link_begin(&backup->link, operation);
+        if (!td_backup_follows(backup->writer, &backup->link) &&
+            (err = branch_begin(backup, ordinal, operation)) != TANDEM_OK)
+            return err;
+    }
+    if (backup->next.count > 0 && !td_link_continues(&backup->link, operation))
+        return corrupt(backup, ordinal, "the job before it is not whole");
+    gather(backup, operation);
+    if (operation->flags & TD_FLAG_CONTINUES)
+        return TANDEM_OK;
+    if ((err = tandem_writer_err(&backup->job)) != TANDEM_OK)
+        return err;
+    backup->next.operations = tandem_writer_slice(&backup->job);
+    err = td_backup_put_job(backup->writer, &backup->next, &backup->link);
+    if (err == TANDEM_E_CORRUPT)
+        err = corrupt(backup, ordinal, "it is not where it belongs");
+    tandem_writer_clear(&backup->job);
+    backup->next = (td_backup_job){.count = 0};
+    return err;
+}
+
+/* ---- Collections ---- */
+
+static tandem_err copy_to_page(void *context, tandem_err err, uint64_t ordinal,
+                               const td_operation *operation)
+{
+    struct backup *backup = context;
+
+    if (err != TANDEM_OK) {
+        backup->bad_ordinal = ordinal;
+        return TANDEM_END;
+    }
+    if (ordinal > backup->position) {
+        backup->collection_done = true;
+        return TANDEM_END;
+    }
+    tandem_write_uint(&backup->page, ordinal);
+    tandem_write_binary(&backup->page, tandem_slice_of(operation->hash, TANDEM_HASH_BYTES));
+    tandem_write_binary(&backup->page, operation->canonical);
+    backup->ordinal = ordinal;
+    return backup->page.size >= PAGE_BYTES ? TANDEM_END : TANDEM_OK;
+}
+
+static tandem_err read_page(struct backup *backup)
+{
+    tandem_err err;
+
+    tandem_writer_clear(&backup->page);
+    err = td_op_store_scan(backup->ops, name_of(backup), backup->ordinal, copy_to_page, backup);
+    if (err == TANDEM_OK)
+        backup->collection_done = true;
+    if (err != TANDEM_OK && err != TANDEM_END)
+        return err;
+    if (backup->bad_ordinal)
+        return corrupt(backup, backup->bad_ordinal, "the record does not match its checksum");
+    return tandem_writer_err(&backup->page);
+}
+
+static tandem_err take_page(struct backup *backup)
+{
+    tandem_reader reader = tandem_reader_of(tandem_writer_slice(&backup->page));
+    tandem_err err = TANDEM_OK;
+
+    if (tandem_reader_left(&reader) && !backup->begun) {
+        backup->begun = true;
+        err = td_backup_put_collection(backup->writer, name_of(backup));
+    }
+    while (err == TANDEM_OK && tandem_reader_left(&reader)) {
+        tandem_slice hash, canonical;
+        td_operation operation;
+        uint64_t ordinal;
+
+        if (tandem_read_uint(&reader, &ordinal) != TANDEM_OK ||
+            tandem_read_binary(&reader, &hash) != TANDEM_OK ||
+            tandem_read_binary(&reader, &canonical) != TANDEM_OK ||
+            td_operation_parse(canonical, &operation) != TANDEM_OK)
+            return TANDEM_E_INTERNAL;
+        memcpy(operation.hash, hash.bytes, sizeof(operation.hash));
+        err = take_operation(backup, ordinal, &operation);
+    }
+    return err;
+}
+
+/*
+ * What was put must be what the store's own records say that it holds: a record that has gone leaves
+ * no other trace. They tell only while nobody has appended since.
+ */
+static tandem_err compare(struct backup *backup, const td_backup_collection *put)
+{
+    uint8_t digest[TANDEM_HASH_BYTES];
+    td_collection_info info;
+    tandem_err err;
+
+    if ((err = td_op_store_vector_digest(backup->ops, name_of(backup), digest)) != TANDEM_OK ||
+        (err = td_op_store_collection(backup->ops, name_of(backup), &info)) != TANDEM_OK)
+        return err;
+    if (info.last_ordinal > backup->position)
+        return TANDEM_OK;
+    if (info.operations != put->operations || info.last_ordinal != put->last_ordinal ||
+        memcmp(digest, put->vector_digest, sizeof(digest)))
+        return corrupt(backup, info.last_ordinal, "operations are missing before it");
+    return TANDEM_OK;
+}
+
+static tandem_err take_collection(struct backup *backup)
+{
+    td_backup_collection put = {.operations = 0};
+    tandem_err err;
+
+    backup->ordinal = 0;
+    backup->begun = backup->collection_done = false;
+    do {
+        if ((err = read_page(backup)) != TANDEM_OK || (err = take_page(backup)) != TANDEM_OK)
+            return err;
+    } while (!backup->collection_done);
+    if (backup->next.count > 0)
+        return corrupt(backup, backup->ordinal, "its job is not whole");
+    if (backup->begun && (err = td_backup_put_collection_end(backup->writer, backup->ordinal,
+                                                             &put)) != TANDEM_OK)
+        return err;
+    return compare(backup, &put);
+}
+
+static tandem_err take_name(void *context, const td_collection_info *info)
+{
+    struct backup *backup = context;
+
+    memcpy(backup->name, info->name.bytes, info->name.size);
+    backup->name_size = info->name.size;
+    return TANDEM_END;
+}
+
+static tandem_err take_collections(struct backup *backup)
+{
+    char after[TANDEM_NAME_BYTES_MAX];
+    tandem_err err;
+
+    for (;;) {
+        memcpy(after, backup->name, backup->name_size);
+        err = td_op_store_collections(backup->ops, tandem_slice_of(after, backup->name_size),
+                                      take_name, backup);
+        if (err != TANDEM_END)
+            return err;
+        if ((err = take_collection(backup)) != TANDEM_OK)
+            return err;
+    }
+}
+
+/* ---- Remotes ---- */
+
+/* They are told on the loop, which must not wait for whoever writes: gather first. */
+static tandem_err gather_remote(void *context, const tandem_remote_status *status)
+{
+    tandem_writer *remotes = context;
+
+    if (!status->name)
+        return TANDEM_OK;
+    tandem_write_text(remotes, status->name);
+    tandem_write_text(remotes, status->url);
+    return tandem_writer_err(remotes);
+}
+
+static tandem_err take_remotes(struct backup *backup, tandem_sync *sync)
+{
+    tandem_writer remotes;
+    tandem_reader reader;
+    tandem_err err;
+
+    tandem_writer_init(&remotes);
+    err = tandem_remotes(sync, gather_remote, &remotes);
+    reader = tandem_reader_of(tandem_writer_slice(&remotes));
+    while (err == TANDEM_OK && tandem_reader_left(&reader)) {
+        tandem_slice name, url;
+
+        if (tandem_read_string(&reader, &name) != TANDEM_OK ||
+            tandem_read_string(&reader, &url) != TANDEM_OK)
+            err = TANDEM_E_INTERNAL;
+        else
+            err = td_backup_put_remote(backup->writer, name, url);
+    }
+    tandem_writer_release(&remotes);
+    return err;
+}
+
+/* ---- All of it ---- */
+
+static tandem_err take_all(struct backup *backup, tandem_reactor *reactor, tandem_sync *sync,
+                           tandem_backup_info *info)
+{
+    const td_identity *identity = td_op_store_identity(backup->ops);
+    const td_backup_totals *totals = td_backup_written(backup->writer);
+    td_backup_header header = {.taken_ms = td_env_wall_ms(td_reactor_env(reactor))};
+    tandem_err err;
+
+    if ((err = td_op_store_last_ordinal(backup->ops, &backup->position)) != TANDEM_OK)
+        return err;
+    memcpy(header.reactor, identity->reactor, sizeof(header.reactor));
+    memcpy(header.origin, identity->origin, sizeof(header.origin));
+    header.ordinal = backup->position;
+    if ((err = td_backup_put_header(backup->writer, &header)) != TANDEM_OK ||
+        (err = take_collections(backup)) != TANDEM_OK ||
+        (sync && (err = take_remotes(backup, sync)) != TANDEM_OK) ||
+        (err = td_backup_put_end(backup->writer)) != TANDEM_OK)
+        return err;
+    memcpy(info->reactor, header.reactor, sizeof(info->reactor));
+    memcpy(info->origin, header.origin, sizeof(info->origin));
+    info->taken_ms = header.taken_ms;
+    info->position = header.ordinal;
+    info->collections = totals->collections;
+    info->operations = totals->operations;
+    info->remotes = totals->remotes;
+    info->bytes = totals->bytes;
+    return TANDEM_OK;
+}
+
+tandem_err tandem_backup(tandem_reactor *reactor, tandem_sync *sync, tandem_backup_write_fn write,
+                         void *context, tandem_backup_info *info_out, char why[TANDEM_WHY_BYTES])
+{
+    char unheard[TANDEM_WHY_BYTES];
+    struct backup backup = {.why = why ? why : unheard};
+    tandem_backup_info info;
+    tandem_err err;
+
+    if (!reactor || !write)
+        return TANDEM_E_INVALID;
+    backup.why[0] = 0;
+    backup.ops = td_reactor_ops(reactor);
+    tandem_writer_init(&backup.page);
+    tandem_writer_init(&backup.job);
+    err = td_backup_writer_open(write, context, &backup.writer);
+    if (err == TANDEM_OK)
+        err = take_all(&backup, reactor, sync, &info);
+    if (err == TANDEM_OK && info_out)
+        *info_out = info;
+    td_backup_writer_free(backup.writer);
+    tandem_writer_release(&backup.page);
+    tandem_writer_release(&backup.job);
+    return err;
+}

@@ -1,0 +1,769 @@
+/*
+ * Backups of a reactor, run on what the argument says: `folder` (LMDB, the library's own loop),
+ * `memory` (the same without a folder), `driven` (in memory, this program would turn the loop).
+ * Restored is into folders: there is nothing else to restore into.
+ */
+#include "tests/operation_maker.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "reactor/reactor_parts.h"
+#include "store/op_tables.h"
+#include "sync/backup.h"
+
+static bool in_folder, driven;
+
+/* ---- The bed ---- */
+
+struct bed {
+    tandem_reactor *reactor;
+    tandem_sync *sync;
+    tandem_options to; /* where to restore: root/restored */
+    char root[200];
+    char path[256]; /* root/data */
+    char restored[256];
+    char restoring[300];
+    tandem_writer stream;
+    size_t room; /* for the stream; SIZE_MAX: any */
+};
+
+static int bed_open(void **state)
+{
+    const char *tmp = getenv("TMPDIR");
+    struct bed *bed = calloc(1, sizeof(*bed));
+    tandem_options options = TANDEM_OPTIONS_INIT;
+
+    assert_non_null(bed);
+    snprintf(bed->root, sizeof(bed->root), "%s/tandem-backup-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(bed->root));
+    snprintf(bed->path, sizeof(bed->path), "%s/data", bed->root);
+    snprintf(bed->restored, sizeof(bed->restored), "%s/restored", bed->root);
+    snprintf(bed->restoring, sizeof(bed->restoring), "%s.restoring", bed->restored);
+    options.path = in_folder ? bed->path : NULL;
+    options.drive = driven;
+    assert_int_equal(TANDEM_OK, tandem_open(&options, &bed->reactor));
+    bed->to = (tandem_options)TANDEM_OPTIONS_INIT;
+    bed->to.path = bed->restored;
+    tandem_writer_init(&bed->stream);
+    bed->room = SIZE_MAX;
+    *state = bed;
+    return 0;
+}
+
+static void tree_remove(int above, const char *name)
+{
+    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct dirent *file;
+    DIR *dir;
+
+    if (fd < 0) {
+        assert_int_equal(0, unlinkat(above, name, 0));
+        return;
+    }
+    dir = fdopendir(fd);
+    assert_non_null(dir);
+    while ((file = readdir(dir)))
+        if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0)
+            tree_remove(fd, file->d_name);
+    closedir(dir);
+    assert_int_equal(0, unlinkat(above, name, AT_REMOVEDIR));
+}
+
+static int bed_free(void **state)
+{
+    struct bed *bed = *state;
+
+    tandem_sync_close(bed->sync);
+    tandem_close(bed->reactor);
+    tandem_writer_release(&bed->stream);
+    tree_remove(AT_FDCWD, bed->root);
+    free(bed);
+    return 0;
+}
+
+static bool exists(const char *path)
+{
+    struct stat info;
+
+    return lstat(path, &info) == 0;
+}
+
+static void expect_nothing_made(const struct bed *bed)
+{
+    assert_false(exists(bed->restored));
+    assert_false(exists(bed->restoring));
+}
+
+/* ---- Backing up and restoring ---- */
+
+static tandem_err take_bytes(void *context, tandem_slice bytes)
+{
+    struct bed *bed = context;
+
+    if (bytes.size > bed->room)
+        return TANDEM_E_STORE_FULL;
+    bed->room -= bytes.size;
+    tandem_write_raw(&bed->stream, bytes);
+    return tandem_writer_err(&bed->stream);
+}
+
+static tandem_err back_up(struct bed *bed, tandem_backup_info *info, char *why)
+{
+    tandem_writer_clear(&bed->stream);
+    return tandem_backup(bed->reactor, bed->sync, take_bytes, bed, info, why);
+}
+
+/* Restore the first size bytes of the stream, in pieces. */
+static tandem_err restore_some(struct bed *bed, size_t size, size_t piece,
+                               tandem_restored *restored, char *why)
+{
+    tandem_restore *restore;
+    tandem_err err;
+
+    if ((err = tandem_restore_open(&bed->to, &restore, why)) != TANDEM_OK)
+        return err;
+    for (size_t at = 0; at < size && err == TANDEM_OK; at += piece)
+        err = tandem_restore_feed(
+            restore,
+            tandem_slice_of(bed->stream.bytes + at, size - at < piece ? size - at : piece), why);
+    if (err == TANDEM_OK)
+        err = tandem_restore_finish(restore, restored, why);
+    tandem_restore_free(restore);
+    return err;
+}
+
+static void report(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "verify: %s\n", text);
+}
+
+/* Back up, restore, open. */
+static tandem_reactor *round_trip(struct bed *bed, tandem_restored *restored)
+{
+    tandem_options options = bed->to;
+    char why[TANDEM_WHY_BYTES];
+    tandem_backup_info info;
+    tandem_reactor *reactor;
+
+    assert_int_equal(TANDEM_OK, back_up(bed, &info, why));
+    assert_int_equal(info.bytes, bed->stream.size);
+    assert_int_equal(TANDEM_OK, restore_some(bed, bed->stream.size, 5000, restored, why));
+    assert_memory_equal(&info, &restored->backup, sizeof(info));
+    assert_false(exists(bed->restoring));
+    options.must_exist = true;
+    assert_int_equal(TANDEM_OK, tandem_open(&options, &reactor));
+    assert_int_equal(TANDEM_OK, tandem_verify(reactor, report, NULL));
+    assert_memory_equal(restored->reactor, tandem_reactor_id(reactor), TANDEM_ORIGIN_BYTES);
+    assert_memory_equal(restored->origin, tandem_reactor_origin(reactor), TANDEM_ORIGIN_BYTES);
+    return reactor;
+}
+
+static void expect_same(tandem_reactor *a, tandem_reactor *b, const char *collection)
+{
+    tandem_digest x, y;
+    char why[TANDEM_WHY_BYTES];
+
+    assert_int_equal(TANDEM_OK, tandem_digest_collection(a, collection, 60000, &x, why));
+    assert_int_equal(TANDEM_OK, tandem_digest_collection(b, collection, 60000, &y, why));
+    assert_int_equal(x.operations, y.operations);
+    assert_int_equal(x.documents, y.documents);
+    assert_memory_equal(x.vector_digest, y.vector_digest, TANDEM_HASH_BYTES);
+    assert_memory_equal(x.state_digest, y.state_digest, TANDEM_HASH_BYTES);
+}
+
+/* ---- Filling a reactor ---- */
+
+static void write_one(tandem_reactor *reactor, const char *collection, const char *document,
+                      const char *branch, const char *scope, const char *type, const char *json)
+{
+    tandem_input input = {.scope = scope, .type = type, .json = json};
+    tandem_job job = {.collection = collection, .document = document, .branch = branch,
+                      .operations = &input, .count = 1};
+    char why[TANDEM_WHY_BYTES];
+
+    assert_int_equal(TANDEM_OK, tandem_execute(reactor, &job, NULL, why));
+}
+
+static void write_some(tandem_reactor *reactor, const char *collection, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char document[16];
+
+        snprintf(document, sizeof(document), "d%u", i % 7);
+        write_one(reactor, collection, document, NULL, NULL, "counter.ADD", "1");
+    }
+}
+
+static void fed(td_remote_request *request)
+{
+    td_reply_set(request->context, TANDEM_OK);
+}
+
+/* One job as it comes from a peer. */
+static tandem_err feed_job(tandem_reactor *reactor, const struct made *const *made, uint32_t count,
+                           td_append_result *result)
+{
+    td_remote_job job = {.count = count};
+    /* Any date: what a backup holds may have come before a clock was set right. */
+    td_remote_request request = {.jobs = &job, .count = 1, .restored = true, .done = fed};
+    tandem_writer bytes;
+    td_reply *reply;
+
+    tandem_writer_init(&bytes);
+    for (uint32_t i = 0; i < count; i++)
+        tandem_write_binary(&bytes, made[i]->operation.canonical);
+    job.operations = tandem_writer_slice(&bytes);
+    assert_int_equal(TANDEM_OK, td_reply_open(td_reactor_runtime(reactor), &reply));
+    request.context = reply;
+    td_executor_remote(td_reactor_executor(reactor), &request);
+    assert_int_equal(TANDEM_OK, td_reply_wait(reply, UINT64_MAX));
+    td_reply_free(reply);
+    tandem_writer_release(&bytes);
+    if (result)
+        *result = job.result;
+    return job.err;
+}
+
+/* An operation after another one (NULL: its origin's first). */
+static struct made *made_after(const struct made *before, uint32_t origin, uint64_t flags,
+                               uint64_t hlc, const char *type, uint8_t number)
+{
+    static const char collection[] = "forks";
+    struct made *made = calloc(1, sizeof(*made));
+    uint8_t name[TANDEM_ORIGIN_BYTES] = {0}, root[TANDEM_HASH_BYTES];
+    td_operation fields = {
+        .version = TD_OPERATION_VERSION,
+        .flags = flags,
+        .seq = before ? before->operation.seq + 1 : 1,
+        .hlc = hlc,
+        .origin = name,
+        .predecessor = before ? before->operation.hash : root,
+        .collection = tandem_slice_text(collection),
+        .document = tandem_slice_text("d"),
+        .branch = tandem_slice_text("main"),
+        .scope = tandem_slice_text("global"),
+        .type = tandem_slice_text(type),
+        .payload = tandem_slice_of(&number, 1),
+    };
+
+    assert_non_null(made);
+    td_put_u32(name, origin);
+    td_chain_root(tandem_slice_text(collection), root);
+    tandem_writer_init(&made->bytes);
+    assert_int_equal(TANDEM_OK, td_operation_encode(&fields, &made->bytes));
+    assert_int_equal(TANDEM_OK,
+                     td_operation_parse(tandem_writer_slice(&made->bytes), &made->operation));
+    td_operation_hash(&made->operation);
+    return made;
+}
+
+/* ---- What is restored ---- */
+
+static void everything_comes_back_under_a_new_name(void **state)
+{
+    struct bed *bed = *state;
+    tandem_restored restored;
+    tandem_reactor *reactor;
+    tandem_stat stat;
+    char why[TANDEM_WHY_BYTES];
+
+    write_some(bed->reactor, "a", 100);
+    write_some(bed->reactor, "b", 3);
+    write_one(bed->reactor, "b", "d0", "draft", "mine", "counter.ADD", "7");
+    write_one(bed->reactor, "c", "x", NULL, NULL, "kv.SET", "{\"k\":[1,2.5,null]}");
+    assert_int_equal(TANDEM_OK, tandem_delete(bed->reactor, "b", "d1", NULL, why));
+    reactor = round_trip(bed, &restored);
+    expect_same(bed->reactor, reactor, "a");
+    expect_same(bed->reactor, reactor, "b");
+    expect_same(bed->reactor, reactor, "c");
+    assert_int_equal(3, restored.backup.collections);
+    assert_memory_equal(restored.backup.reactor, tandem_reactor_id(bed->reactor),
+                        TANDEM_ORIGIN_BYTES);
+    assert_memory_equal(restored.backup.origin, tandem_reactor_origin(bed->reactor),
+                        TANDEM_ORIGIN_BYTES);
+    assert_memory_not_equal(restored.reactor, restored.backup.reactor, TANDEM_ORIGIN_BYTES);
+    assert_memory_not_equal(restored.origin, restored.backup.origin, TANDEM_ORIGIN_BYTES);
+    assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &stat));
+    assert_int_equal(1, stat.incarnation);
+    assert_int_equal(TANDEM_INCARNATION_CREATED, stat.incarnation_reason);
+    assert_int_equal(restored.backup.operations, stat.operations);
+    assert_int_equal(0, stat.forks);
+    /* Both go on, each under its own name: no fork. */
+    write_some(reactor, "a", 1);
+    write_some(bed->reactor, "a", 1);
+    tandem_close(reactor);
+}
+
+static void nothing_comes_back_of_nothing(void **state)
+{
+    struct bed *bed = *state;
+    tandem_restored restored;
+
+    tandem_close(round_trip(bed, &restored));
+    assert_int_equal(0, restored.backup.operations);
+    assert_int_equal(0, restored.backup.collections);
+}
+
+static void jobs_of_every_size_stay_whole(void **state)
+{
+    enum { COUNT = 999 };
+    struct bed *bed = *state;
+    tandem_input *inputs = calloc(COUNT, sizeof(*inputs));
+    tandem_job job = {.collection = "big", .document = "d", .operations = inputs};
+    char json[400], why[TANDEM_WHY_BYTES];
+    tandem_restored restored;
+    tandem_reactor *reactor;
+
+    assert_non_null(inputs);
+    memset(json, 'x', sizeof(json));
+    json[0] = json[300] = '"';
+    json[301] = 0;
+    for (unsigned i = 0; i < COUNT; i++)
+        inputs[i] = (tandem_input){.type = "log.APPEND", .json = json};
+    for (job.count = 1; job.count <= COUNT; job.count += 499)
+        for (unsigned i = 0; i < 3; i++)
+            assert_int_equal(TANDEM_OK, tandem_execute(bed->reactor, &job, NULL, why));
+    free(inputs);
+    reactor = round_trip(bed, &restored);
+    expect_same(bed->reactor, reactor, "big");
+    tandem_close(reactor);
+}
+
+static void all_branches_of_forks_come_back(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t now = td_executor_clock(td_reactor_executor(bed->reactor));
+    struct made *m[24];
+    const struct made *one, *job[3];
+    td_append_result result;
+    tandem_restored restored;
+    tandem_reactor *reactor;
+    tandem_stat stat;
+    unsigned n = 0;
+
+    /* Origin 1 in eight branches, two of which begin at the root. */
+    one = m[n++] = made_after(NULL, 1, 0, now, "kv.SET", 0xc0);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, &one, 1, NULL));
+    for (uint8_t i = 0; i < 7; i++) {
+        one = m[n++] = made_after(m[0], 1, 0, now + i, "nobody.KNOWS", i);
+        assert_int_equal(TANDEM_OK, feed_job(bed->reactor, &one, 1, NULL));
+    }
+    one = m[n++] = made_after(NULL, 1, 0, now, "kv.SET", 1);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, &one, 1, NULL));
+    one = m[n++] = made_after(NULL, 1, 0, now, "kv.SET", 2);
+    assert_int_equal(TANDEM_E_QUARANTINED, feed_job(bed->reactor, &one, 1, NULL));
+    /* Origin 2 in two, that part within a job of three. */
+    job[0] = m[n++] = made_after(NULL, 2, TD_FLAG_CONTINUES, now, "kv.SET", 1);
+    job[1] = m[n++] = made_after(job[0], 2, TD_FLAG_CONTINUES, now, "kv.SET", 2);
+    job[2] = m[n++] = made_after(job[1], 2, 0, now, "kv.SET", 3);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, job, 3, NULL));
+    one = m[n++] = made_after(job[2], 2, 0, now, "kv.SET", 4);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, &one, 1, NULL));
+    job[2] = m[n++] = made_after(job[1], 2, 0, now, "kv.SET", 5);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, job, 3, &result));
+    assert_int_equal(1, result.appended);
+    assert_int_equal(2, result.duplicates);
+    /* Origin 3 from a year ahead. */
+    one = m[n++] = made_after(NULL, 3, 0, now + (UINT64_C(31536000000) << 16), "kv.SET", 1);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, &one, 1, NULL));
+    assert_true(td_executor_clock(td_reactor_executor(bed->reactor)) < one->operation.hlc);
+
+    reactor = round_trip(bed, &restored);
+    expect_same(bed->reactor, reactor, "forks");
+    assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &stat));
+    assert_int_equal(2, stat.forks);
+    assert_int_equal(15, stat.operations);
+    assert_true(td_executor_clock(td_reactor_executor(reactor)) < one->operation.hlc);
+    tandem_close(reactor);
+    while (n > 0) {
+        made_release(m[--n], 1);
+        free(m[n]);
+    }
+}
+
+struct scribbler {
+    tandem_reactor *reactor;
+    atomic_bool stop;
+    atomic_uint written;
+};
+
+static void *scribble(void *context)
+{
+    struct scribbler *scribbler = context;
+
+    while (!atomic_load(&scribbler->stop)) {
+        write_some(scribbler->reactor, "hot", 1);
+        write_some(scribbler->reactor, "z-new", 1);
+        atomic_fetch_add(&scribbler->written, 1);
+    }
+    return NULL;
+}
+
+static tandem_err count_up_to(tandem_reactor *reactor, const char *collection, uint64_t position,
+                              uint64_t *count)
+{
+    tandem_operations *operations;
+    tandem_operation operation;
+    tandem_err err;
+
+    *count = 0;
+    assert_int_equal(TANDEM_OK,
+                     tandem_operations_open(reactor, collection, NULL, 0, &operations));
+    while ((err = tandem_operations_next(operations, &operation)) == TANDEM_OK)
+        *count += operation.ordinal <= position;
+    tandem_operations_free(operations);
+    return err;
+}
+
+/* It holds what was committed up to its position, and not an operation more. */
+static void a_backup_is_taken_while_others_write(void **state)
+{
+    struct bed *bed = *state;
+    struct scribbler scribbler = {.reactor = bed->reactor};
+    char why[TANDEM_WHY_BYTES];
+    tandem_restored restored;
+    pthread_t thread;
+
+    write_some(bed->reactor, "a", 200);
+    assert_int_equal(0, pthread_create(&thread, NULL, scribble, &scribbler));
+    while (atomic_load(&scribbler.written) < 10)
+        ;
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned before = atomic_load(&scribbler.written);
+        uint64_t of_a, hot, new;
+
+        assert_int_equal(TANDEM_OK, back_up(bed, NULL, why));
+        while (atomic_load(&scribbler.written) == before)
+            ;
+        assert_int_equal(TANDEM_OK,
+                         restore_some(bed, bed->stream.size, 100000, &restored, why));
+        count_up_to(bed->reactor, "a", restored.backup.position, &of_a);
+        count_up_to(bed->reactor, "hot", restored.backup.position, &hot);
+        count_up_to(bed->reactor, "z-new", restored.backup.position, &new);
+        assert_int_equal(of_a + hot + new, restored.backup.operations);
+        tree_remove(AT_FDCWD, bed->restored);
+    }
+    atomic_store(&scribbler.stop, true);
+    pthread_join(thread, NULL);
+}
+
+struct remotes {
+    unsigned count, paused;
+    bool bob, eve;
+};
+
+/* On the loop's thread: nothing may be asserted here. */
+static tandem_err look_at_remote(void *context, const tandem_remote_status *status)
+{
+    struct remotes *remotes = context;
+
+    remotes->count++;
+    remotes->paused += status->state == TANDEM_REMOTE_PAUSED;
+    remotes->bob = remotes->bob || (!strcmp(status->name, "bob") &&
+                                    !strcmp(status->url, "ws://127.0.0.1:9/tandem"));
+    remotes->eve = remotes->eve ||
+                   (!strcmp(status->name, "eve") && !strcmp(status->url, "ws://[::1]:9/tandem"));
+    return TANDEM_OK;
+}
+
+static tandem_err write_between(void *context, tandem_slice bytes)
+{
+    struct bed *bed = context;
+    static const char *const collections[] = {"a", "a-new", "z-new"};
+
+    for (unsigned i = 0; i < 3; i++)
+        write_some(bed->reactor, collections[i], 1);
+    return take_bytes(bed, bytes);
+}
+
+static void what_is_written_meanwhile_is_not_in_it(void **state)
+{
+    struct bed *bed = *state;
+    char why[TANDEM_WHY_BYTES];
+    tandem_restored restored;
+    tandem_backup_info info;
+    tandem_stat stat;
+
+    write_some(bed->reactor, "a", 10);
+    assert_int_equal(TANDEM_OK, tandem_stat_get(bed->reactor, &stat));
+    assert_int_equal(TANDEM_OK,
+                     tandem_backup(bed->reactor, NULL, write_between, bed, &info, why));
+    assert_int_equal(stat.position, info.position);
+    assert_int_equal(stat.operations, info.operations);
+    assert_int_equal(1, info.collections);
+    assert_int_equal(TANDEM_OK, restore_some(bed, bed->stream.size, 300, &restored, why));
+}
+
+static void remotes_come_back_paused(void **state)
+{
+    struct bed *bed = *state;
+    tandem_sync_options offline = TANDEM_SYNC_OPTIONS_INIT;
+    struct remotes remotes = {.count = 0};
+    tandem_restored restored;
+    tandem_reactor *reactor;
+    tandem_sync *sync;
+
+    if (driven)
+        return; /* the loop would be ours to turn */
+    offline.offline = true;
+    assert_int_equal(TANDEM_OK, tandem_sync_open(bed->reactor, &offline, &bed->sync));
+    assert_int_equal(TANDEM_OK, tandem_remote_add(bed->sync, "bob", "ws://127.0.0.1:9/tandem"));
+    assert_int_equal(TANDEM_OK, tandem_remote_add(bed->sync, "eve", "ws://[::1]:9/tandem"));
+    reactor = round_trip(bed, &restored);
+    assert_int_equal(2, restored.backup.remotes);
+    assert_int_equal(TANDEM_OK, tandem_sync_open(reactor, NULL, &sync));
+    assert_int_equal(TANDEM_OK, tandem_remotes(sync, look_at_remote, &remotes));
+    assert_int_equal(2, remotes.count);
+    assert_int_equal(2, remotes.paused);
+    assert_true(remotes.bob && remotes.eve);
+    tandem_sync_close(sync);
+    tandem_close(reactor);
+}
+
+/* ---- What is refused ---- */
+
+/* Change the store behind its back: the operation at an ordinal is flipped or deleted. */
+static void damage(struct bed *bed, uint64_t ordinal, bool delete)
+{
+    td_store *store = td_op_store_backend(td_reactor_ops(bed->reactor));
+    uint8_t key[TD_OPERATION_KEY_BYTES];
+    tandem_slice name = tandem_slice_of(key, sizeof(key)), value;
+    tandem_writer changed;
+    td_txn *txn;
+
+    td_operation_key(key, 1, ordinal);
+    tandem_writer_init(&changed);
+    assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_get(txn, TD_TABLE_OPERATIONS, name, &value));
+    tandem_write_raw(&changed, value);
+    changed.bytes[changed.size / 2] ^= 4;
+    if (delete)
+        assert_int_equal(TANDEM_OK, td_txn_del(txn, TD_TABLE_OPERATIONS, name));
+    else
+        assert_int_equal(TANDEM_OK, td_txn_put(txn, TD_TABLE_OPERATIONS, name,
+                                               tandem_writer_slice(&changed)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+    tandem_writer_release(&changed);
+}
+
+static void of_a_damaged_store_there_is_no_backup(void **state)
+{
+    static const struct {
+        uint64_t ordinal;
+        bool delete;
+        const char *named;
+    } damages[] = {{50, false, "ordinal 50"}, {50, true, "ordinal 51"}, {100, true, "ordinal 100"}};
+    char why[TANDEM_WHY_BYTES];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
+        void *other;
+        struct bed *fresh;
+
+        bed_open(&other);
+        fresh = other;
+        write_some(fresh->reactor, "c", 93); /* and seven that create: 100 */
+        assert_int_equal(TANDEM_OK, back_up(fresh, NULL, why));
+        damage(fresh, damages[i].ordinal, damages[i].delete);
+        assert_int_equal(TANDEM_E_CORRUPT, back_up(fresh, NULL, why));
+        if (!strstr(why, damages[i].named))
+            fail_msg("`%s` does not name %s", why, damages[i].named);
+        bed_free(&other);
+    }
+}
+
+static void who_cannot_write_is_told_so(void **state)
+{
+    struct bed *bed = *state;
+    char why[TANDEM_WHY_BYTES];
+
+    write_some(bed->reactor, "c", 10);
+    assert_int_equal(TANDEM_OK, back_up(bed, NULL, NULL));
+    for (size_t room = bed->stream.size - 1; room > 100; room -= 50) {
+        bed->room = room;
+        assert_int_equal(TANDEM_E_STORE_FULL, back_up(bed, NULL, why));
+    }
+    assert_int_equal(TANDEM_E_INVALID, tandem_backup(NULL, NULL, take_bytes, bed, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_backup(bed->reactor, NULL, NULL, bed, NULL, NULL));
+}
+
+static void what_fails_leaves_nothing_behind(void **state)
+{
+    struct bed *bed = *state;
+    char why[TANDEM_WHY_BYTES];
+    tandem_restore *restore;
+
+    write_some(bed->reactor, "c", 5);
+    assert_int_equal(TANDEM_OK, back_up(bed, NULL, why));
+    for (size_t size = 0; size < bed->stream.size; size += bed->stream.size / 5) {
+        tandem_err err = restore_some(bed, size, 4096, NULL, why);
+
+        assert_int_equal(size < 8 ? TANDEM_E_FORMAT : TANDEM_E_CORRUPT, err);
+        assert_true(why[0]);
+        expect_nothing_made(bed);
+    }
+    for (size_t at = 10; at < bed->stream.size; at += bed->stream.size / 4) {
+        bed->stream.bytes[at] ^= 16;
+        assert_int_equal(TANDEM_E_CORRUPT, restore_some(bed, bed->stream.size, 4096, NULL, NULL));
+        bed->stream.bytes[at] ^= 16;
+        expect_nothing_made(bed);
+    }
+    assert_int_equal(TANDEM_OK, tandem_restore_open(&bed->to, &restore, why));
+    assert_true(exists(bed->restoring));
+    tandem_restore_free(restore);
+    expect_nothing_made(bed);
+    tandem_restore_free(NULL);
+}
+
+static void only_to_look_makes_nothing(void **state)
+{
+    static const uint8_t zeros[TANDEM_ORIGIN_BYTES];
+    struct bed *bed = *state;
+    char why[TANDEM_WHY_BYTES];
+    tandem_restored restored;
+    tandem_backup_info info;
+    tandem_restore *restore;
+
+    write_some(bed->reactor, "c", 5);
+    assert_int_equal(TANDEM_OK, back_up(bed, &info, why));
+    assert_int_equal(TANDEM_OK, tandem_restore_open(NULL, &restore, why));
+    assert_int_equal(TANDEM_OK,
+                     tandem_restore_feed(restore, tandem_writer_slice(&bed->stream), why));
+    assert_int_equal(TANDEM_OK, tandem_restore_finish(restore, &restored, why));
+    assert_memory_equal(&info, &restored.backup, sizeof(info));
+    assert_memory_equal(zeros, restored.origin, sizeof(zeros));
+    tandem_restore_free(restore);
+    expect_nothing_made(bed);
+}
+
+static void the_place_must_be_free(void **state)
+{
+    struct bed *bed = *state;
+    char why[TANDEM_WHY_BYTES], inside[300];
+    tandem_restored restored;
+    tandem_restore *restore;
+    int fd;
+
+    write_some(bed->reactor, "c", 5);
+    assert_int_equal(TANDEM_OK, back_up(bed, NULL, why));
+    /* Anything but an empty folder. */
+    snprintf(inside, sizeof(inside), "%s/file", bed->restored);
+    assert_int_equal(0, mkdir(bed->restored, 0755));
+    fd = open(inside, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(TANDEM_E_EXISTS, tandem_restore_open(&bed->to, &restore, why));
+    assert_true(why[0]);
+    bed->to.path = inside;
+    assert_int_equal(TANDEM_E_EXISTS, tandem_restore_open(&bed->to, &restore, why));
+    assert_int_equal(0, unlink(inside));
+    /* An empty one, written with slashes. */
+    snprintf(inside, sizeof(inside), "%s//", bed->restored);
+    assert_int_equal(TANDEM_OK, restore_some(bed, bed->stream.size, 100, &restored, why));
+    assert_int_equal(TANDEM_E_EXISTS, tandem_restore_open(&bed->to, &restore, why));
+    tree_remove(AT_FDCWD, bed->restored);
+    /* Somebody is faster. */
+    assert_int_equal(TANDEM_OK, tandem_restore_open(&bed->to, &restore, why));
+    assert_int_equal(TANDEM_OK,
+                     tandem_restore_feed(restore, tandem_writer_slice(&bed->stream), why));
+    fd = open(bed->restored, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(TANDEM_E_EXISTS, tandem_restore_finish(restore, NULL, why));
+    tandem_restore_free(restore);
+    assert_int_equal(0, unlink(bed->restored));
+    expect_nothing_made(bed);
+}
+
+static void two_restores_do_not_meet(void **state)
+{
+    struct bed *bed = *state;
+    char why[TANDEM_WHY_BYTES], foreign[350];
+    tandem_restore *one, *two;
+    td_data_folder *folder;
+    int fd;
+
+    /* What a killed one left is removed; what is not ours stays, and so does what lives. */
+    assert_int_equal(TANDEM_OK, td_data_folder_open(bed->restoring, true, &folder));
+    td_data_folder_free(folder);
+    assert_int_equal(TANDEM_OK, tandem_restore_open(&bed->to, &one, why));
+    assert_int_equal(TANDEM_E_LOCKED, tandem_restore_open(&bed->to, &two, why));
+    assert_true(exists(bed->restoring));
+    tandem_restore_free(one);
+    expect_nothing_made(bed);
+    assert_int_equal(0, mkdir(bed->restoring, 0700));
+    snprintf(foreign, sizeof(foreign), "%s/file", bed->restoring);
+    fd = open(foreign, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(TANDEM_E_EXISTS, tandem_restore_open(&bed->to, &one, why));
+    assert_true(exists(foreign));
+}
+
+static void options_are_checked(void **state)
+{
+    struct bed *bed = *state;
+    tandem_options options = bed->to;
+    tandem_restore *restore;
+
+    options.drive = true;
+    assert_int_equal(TANDEM_E_INVALID, tandem_restore_open(&options, &restore, NULL));
+    options.drive = false;
+    options.size = 1;
+    assert_int_equal(TANDEM_E_INVALID, tandem_restore_open(&options, &restore, NULL));
+    options.size = sizeof(options);
+    options.path = NULL;
+    assert_int_equal(TANDEM_E_INVALID, tandem_restore_open(&options, &restore, NULL));
+    options.path = "";
+    assert_int_equal(TANDEM_E_INVALID, tandem_restore_open(&options, &restore, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_restore_open(NULL, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID,
+                     tandem_restore_feed(NULL, tandem_slice_of("", 0), NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_restore_finish(NULL, NULL, NULL));
+}
+
+#define ON_BED(test) cmocka_unit_test_setup_teardown(test, bed_open, bed_free)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        ON_BED(everything_comes_back_under_a_new_name),
+        ON_BED(nothing_comes_back_of_nothing),
+        ON_BED(jobs_of_every_size_stay_whole),
+        ON_BED(all_branches_of_forks_come_back),
+        ON_BED(a_backup_is_taken_while_others_write),
+        ON_BED(what_is_written_meanwhile_is_not_in_it),
+        ON_BED(remotes_come_back_paused),
+        cmocka_unit_test(of_a_damaged_store_there_is_no_backup),
+        ON_BED(who_cannot_write_is_told_so),
+    };
+    /* Where the backup was taken makes no difference to these. */
+    const struct CMUnitTest restoring[] = {
+        ON_BED(what_fails_leaves_nothing_behind),
+        ON_BED(only_to_look_makes_nothing),
+        ON_BED(the_place_must_be_free),
+        ON_BED(two_restores_do_not_meet),
+        ON_BED(options_are_checked),
+    };
+    int failed;
+
+    if (argc != 2 || (strcmp(argv[1], "folder") && strcmp(argv[1], "memory") &&
+                      strcmp(argv[1], "driven"))) {
+        fprintf(stderr, "usage: backup_suite folder|memory|driven\n");
+        return 2;
+    }
+    in_folder = strcmp(argv[1], "folder") == 0;
+    driven = strcmp(argv[1], "driven") == 0;
+    failed = cmocka_run_group_tests_name(argv[1], tests, NULL, NULL);
+    if (in_folder)
+        failed += cmocka_run_group_tests_name("restoring", restoring, NULL, NULL);
+    return failed;
+}
