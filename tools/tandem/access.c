@@ -155,15 +155,23 @@ bool cli_access_is_node(const cli_access *access)
 tandem_err cli_access_run(cli_access *access, const json_t *object, cli_emit_fn emit, void *context,
                           char why[CLI_WHY_BYTES])
 {
+    return cli_access_run_bytes(access, object, emit, NULL, context, why);
+}
+
+tandem_err cli_access_run_bytes(cli_access *access, const json_t *object, cli_emit_fn emit,
+                                cli_emit_bytes_fn emit_bytes, void *context,
+                                char why[CLI_WHY_BYTES])
+{
     tandem_err err;
 
     if (access->node) {
         err = cli_admin_client_send(access->node, object, NULL, 0, why);
         if (err != TANDEM_OK)
             return err;
-        return cli_admin_client_receive(access->node, emit, context, NULL, why);
+        return cli_admin_client_receive(access->node, emit, emit_bytes, context, NULL, why);
     }
     access->local.emit = emit;
+    access->local.emit_bytes = emit_bytes;
     access->local.emit_context = context;
     err = cli_request_run(&access->local, object);
     memcpy(why, access->local.why, CLI_WHY_BYTES);
@@ -196,7 +204,7 @@ tandem_err cli_access_import_receive(cli_access *access, uint64_t *line_out,
                                      char why[CLI_WHY_BYTES])
 {
     if (access->node)
-        return cli_admin_client_receive(access->node, emit_nothing, NULL, line_out, why);
+        return cli_admin_client_receive(access->node, emit_nothing, NULL, NULL, line_out, why);
     *line_out = access->group_err == TANDEM_OK ? 0 : access->local.line;
     memcpy(why, access->local.why, CLI_WHY_BYTES);
     return access->group_err;

@@ -27,6 +27,11 @@ bool cli_access_is_node(const cli_access *access);
 tandem_err cli_access_run(cli_access *access, const json_t *object, cli_emit_fn emit, void *context,
                           char why[CLI_WHY_BYTES]);
 
+/* The same for one that gives raw bytes, too; both get context. */
+tandem_err cli_access_run_bytes(cli_access *access, const json_t *object, cli_emit_fn emit,
+                                cli_emit_bytes_fn emit_bytes, void *context,
+                                char why[CLI_WHY_BYTES]);
+
 /*
  * An import's group, in two halves, so that a node can work on one while the next is read: at most
  * cli_access_depth() groups may be sent and not received.

@@ -88,8 +88,28 @@ tandem_err cli_admin_client_send(cli_admin_client *client, const json_t *object,
     return err == TANDEM_OK ? TANDEM_OK : lost(err, why);
 }
 
-tandem_err cli_admin_client_receive(cli_admin_client *client, cli_emit_fn emit, void *context,
-                                    uint64_t *line_out, char why[CLI_WHY_BYTES])
+/* Raw bytes, which follow the line that told their number. */
+static tandem_err receive_bytes(cli_admin_client *client, uint64_t size,
+                                cli_emit_bytes_fn emit_bytes, void *context,
+                                char why[CLI_WHY_BYTES])
+{
+    char *bytes;
+    tandem_err err;
+
+    if (!emit_bytes || size > CLI_CHUNK_BYTES_MAX) {
+        snprintf(why, CLI_WHY_BYTES, "the node answers in a way that is not known here");
+        return TANDEM_E_PROTOCOL;
+    }
+    if ((err = cli_line_socket_read_raw(&client->socket, (size_t)size, &bytes)) != TANDEM_OK)
+        return lost(err, why);
+    err = emit_bytes(context, bytes, (size_t)size);
+    free(bytes);
+    return err;
+}
+
+tandem_err cli_admin_client_receive(cli_admin_client *client, cli_emit_fn emit,
+                                    cli_emit_bytes_fn emit_bytes, void *context, uint64_t *line_out,
+                                    char why[CLI_WHY_BYTES])
 {
     json_t *answer = NULL;
     tandem_err err;
@@ -97,18 +117,22 @@ tandem_err cli_admin_client_receive(cli_admin_client *client, cli_emit_fn emit, 
     if (line_out)
         *line_out = 0;
     for (;;) {
-        const json_t *result, *done;
+        const json_t *result, *done, *bytes;
 
         if ((err = cli_line_socket_read(&client->socket, &answer)) != TANDEM_OK)
             return lost(err, why);
         result = json_object_get(answer, "result");
         done = json_object_get(answer, "done");
+        bytes = json_object_get(answer, "bytes");
         if (done) {
             err = outcome(done, line_out, why);
             break;
         }
         why[0] = 0;
         if (result && (err = emit(context, result)) != TANDEM_OK)
+            break;
+        if (bytes && (err = receive_bytes(client, cli_number_of(answer, "bytes", UINT64_MAX),
+                                          emit_bytes, context, why)) != TANDEM_OK)
             break;
         json_decref(answer);
     }

@@ -18,12 +18,14 @@ void cli_admin_client_free(cli_admin_client *client); /* NULL is fine */
 tandem_err cli_admin_client_send(cli_admin_client *client, const json_t *object, const char *bytes,
                                  size_t size, char why[CLI_WHY_BYTES]);
 /*
- * Receive the answer to the oldest request that was sent: its results, then its outcome. Errors:
+ * Receive the answer to the oldest request that was sent: its results and its raw bytes (emit_bytes
+ * NULL: it has none), in the order in which they come, then its outcome. Errors:
  * the node's own, whatever emit returned (then the client is of no further use),
  * TANDEM_E_UNREACHABLE if the node is lost on the way. line_out (may be NULL) receives an import's
  * bad line, or 0.
  */
-tandem_err cli_admin_client_receive(cli_admin_client *client, cli_emit_fn emit, void *context,
-                                    uint64_t *line_out, char why[CLI_WHY_BYTES]);
+tandem_err cli_admin_client_receive(cli_admin_client *client, cli_emit_fn emit,
+                                    cli_emit_bytes_fn emit_bytes, void *context, uint64_t *line_out,
+                                    char why[CLI_WHY_BYTES]);
 
 #endif

@@ -64,6 +64,18 @@ static tandem_err connection_emit(void *context, const json_t *result)
     return err;
 }
 
+static tandem_err connection_emit_bytes(void *context, const char *bytes, size_t size)
+{
+    struct connection *connection = context;
+    json_t *line = json_pack("{s:o}", "bytes", cli_json_number(size));
+    tandem_err err = line ? cli_line_socket_write(&connection->socket, line) : TANDEM_E_NOMEM;
+
+    json_decref(line);
+    if (err == TANDEM_OK)
+        err = cli_line_socket_write_raw(&connection->socket, bytes, size);
+    return err;
+}
+
 static tandem_err write_done(cli_line_socket *socket, tandem_err outcome, const char *why,
                              uint64_t line)
 {
@@ -113,6 +125,7 @@ static bool serve_one(struct connection *connection, const json_t *object)
                            .sync = connection->server->sync,
                            .running = true,
                            .emit = connection_emit,
+                           .emit_bytes = connection_emit_bytes,
                            .emit_context = connection,
                            .cancelled = connection_cancelled,
                            .cancel_context = connection};

@@ -2,14 +2,11 @@
  * export: a collection's content as JSON Lines, to stdout or to a file that appears once it is
  * whole.
  */
-#include <errno.h>
-#include <libgen.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/tandem/access.h"
 #include "tools/tandem/print.h"
+#include "tools/tandem/whole_file.h"
 
 struct export {
     FILE *out;
@@ -35,53 +32,22 @@ static json_t *request_of(const cli_call *call)
     return object;
 }
 
-/* Make the rename outlive a loss of power as well. */
-static void folder_sync(const char *path)
-{
-    char *copy = strdup(path);
-    FILE *folder = copy ? fopen(dirname(copy), "r") : NULL;
-
-    if (folder) {
-        fsync(fileno(folder));
-        fclose(folder);
-    }
-    free(copy);
-}
-
 static int export_to(const cli_call *call, const char *path)
 {
     struct export export = {0};
-    char *temporary = NULL;
-    int fd = -1, code;
-    bool whole;
+    cli_whole_file file;
+    int code;
 
-    if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
-        return cli_fail(TANDEM_E_NOMEM, NULL, "nothing was exported");
-    fd = mkstemp(temporary); /* mode 0600 */
-    if (fd >= 0)
-        export.out = fdopen(fd, "w");
-    if (!export.out) {
-        code = cli_fail(errno == EACCES ? TANDEM_E_PERMISSION : TANDEM_E_IO, strerror(errno),
-                        "%s cannot be written", path);
-        goto out;
-    }
+    if (!cli_whole_file_open(&file, path, true, &code))
+        return code;
+    export.out = file.out;
     code = cli_run_request(call, false, request_of(call), write_line, &export,
                            "nothing was exported");
-    whole = !fflush(export.out) && !ferror(export.out) && !fsync(fd);
-    if (!code && (!whole || rename(temporary, path)))
-        code = cli_fail(TANDEM_E_IO, strerror(errno), "%s cannot be written", path);
-
-out:
-    if (export.out)
-        fclose(export.out);
-    else if (fd >= 0)
-        close(fd);
-    if (code && fd >= 0)
-        unlink(temporary);
-    free(temporary);
+    if (!code)
+        code = cli_whole_file_keep(&file, true);
+    cli_whole_file_release(&file);
     if (code)
         return code;
-    folder_sync(path);
     if (call->json)
         printf("{\"lines\":%llu}\n", (unsigned long long)export.lines);
     else

@@ -315,7 +315,8 @@ int cli_import(const cli_call *call)
     }
     cli_progress_begin(&import->progress, call,
                        fstat(fd, &found) == 0 && S_ISREG(found.st_mode) ? (uint64_t)found.st_size
-                                                                        : 0);
+                                                                        : 0,
+                       "lines");
     skip_lines(import, from - 1);
     err = run(import);
     cli_progress_end(&import->progress);

@@ -4,7 +4,8 @@
  *
  * One conversation: the node says hello; then, any number of times, the client sends one request
  * object in one line and the node answers {"result": …} lines and one {"done": {"code", "error",
- * "message"}} line. After an `import` header line its raw bytes follow.
+ * "message"}} line. After an `import` header line its raw bytes follow; in the answer, after a
+ * {"bytes": n} line n raw bytes.
  *
  * Threads: a line_socket belongs to one thread.
  */
@@ -20,6 +21,7 @@
 
 enum {
     CLI_REQUEST_BYTES_MAX = 1024 * 1024, /* one request line, towards the node */
+    CLI_CHUNK_BYTES_MAX = 4 * 1024 * 1024, /* raw bytes at once, from the node */
     CLI_ANSWER_BYTES_MAX = 64 * 1024 * 1024, /* one line from the node: a large state */
 };
 

@@ -30,6 +30,7 @@ static const struct {
     {"job.ls", cli_job_ls_run},
     {"job.show", cli_job_show_run},
     {"wait", cli_wait_run},
+    {"backup", cli_backup_run},
 };
 
 tandem_err cli_request_run(cli_request *request, const json_t *object)

@@ -17,6 +17,7 @@
 
 #include "tools/tandem/command.h"
 #include "reactor/reactor.h"
+#include "sync/backup.h"
 #include "sync/sync.h"
 
 enum {
@@ -28,11 +29,15 @@ enum {
 /* Receives one result, borrowed for the call. An error ends the request with that error. */
 typedef tandem_err (*cli_emit_fn)(void *context, const json_t *result);
 
+/* Receives the next raw bytes of a request that gives some (a backup); the same. */
+typedef tandem_err (*cli_emit_bytes_fn)(void *context, const char *bytes, size_t size);
+
 typedef struct cli_request {
     tandem_reactor *reactor;
     tandem_sync *sync; /* NULL, where running is false, until cli_request_sync() */
     bool running;      /* a node serves it: sessions exist, things arrive */
     cli_emit_fn emit;
+    cli_emit_bytes_fn emit_bytes; /* NULL: the caller takes none */
     void *emit_context;
     bool (*cancelled)(void *context); /* should it end before its time? */
     void *cancel_context;
@@ -77,6 +82,7 @@ tandem_err cli_peer_rm_run(cli_request *request, const json_t *object);
 tandem_err cli_job_ls_run(cli_request *request, const json_t *object);
 tandem_err cli_job_show_run(cli_request *request, const json_t *object);
 tandem_err cli_wait_run(cli_request *request, const json_t *object);
+tandem_err cli_backup_run(cli_request *request, const json_t *object);
 
 /* Hand out a result and let go of it. result NULL: memory ran out. */
 tandem_err cli_emit(cli_request *request, json_t *result);
@@ -109,6 +115,9 @@ uint64_t cli_wall_ms(void);
 uint64_t cli_monotonic_ms(void);
 void cli_pause_ms(uint64_t ms);
 
+/* What a backup holds, as `backup`, `restore` and `clone` print it; "reactor" and "origin" are those
+ * that it was taken of. */
+json_t *cli_json_backup(const tandem_backup_info *info);
 /* One remote as `status` and `peer` print it. */
 json_t *cli_json_remote(const tandem_remote_status *status, bool running);
 
