@@ -83,7 +83,7 @@ typedef struct tandem_workload {
 } tandem_workload;
 
 /* Counters, maps and logs: what the simulator writes by default. */
-extern TANDEM_API const tandem_workload tandem_default_workload;
+TANDEM_API extern const tandem_workload tandem_default_workload;
 
 typedef struct tandem_simulator_options {
     size_t size;         /* sizeof(tandem_simulator_options) */
