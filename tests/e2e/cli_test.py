@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import subprocess
+import threading
 
 import support
 
@@ -274,6 +275,65 @@ class Data(support.Case):
         digests = {row["collection"]: row["state_digest"] for row in self.json("digest",
                                                                                data=data)}
         self.assertEqual(digests["c"], digests["copy"])
+
+
+class ExportTarget(support.Case):
+    """What stands where an export goes is not destroyed by it."""
+
+    def setUp(self):
+        super().setUp()
+        self.append("d", {"x": 1})
+        self.text = self.tandem("export", "c").out
+        self.path = os.path.join(self.folder, "out")
+
+    def read(self, path):
+        with open(path, encoding="utf-8") as lines:
+            return lines.read()
+
+    def test_a_fifo_is_written_into_and_stays_one(self):
+        os.mkfifo(self.path)
+        got = []
+        reader = threading.Thread(target=lambda: got.append(self.read(self.path)))
+        reader.start()
+        self.tandem("export", "c", self.path)
+        reader.join(support.DEADLINE_S)
+        self.assertEqual([self.text], got)
+        self.assertTrue(stat.S_ISFIFO(os.stat(self.path).st_mode))
+        # Standard output, by its name: nothing but the export.
+        self.assertEqual(self.text, self.tandem("export", "c", "/dev/stdout").out)
+
+    def test_a_symbolic_link_stays_and_its_file_is_replaced(self):
+        os.mkdir(os.path.join(self.folder, "deep"))
+        target = os.path.join(self.folder, "deep", "file")
+        os.symlink("hop", self.path)
+        os.symlink(os.path.join("deep", "file"), os.path.join(self.folder, "hop"))
+        for before in (None, "what was there\n"):  # a link may point to nothing yet
+            if before:
+                self.file(target, before)
+            self.tandem("export", "c", self.path)
+            self.assertEqual("hop", os.readlink(self.path))
+            self.assertEqual(self.text, self.read(target))
+        self.assertEqual(["file"], os.listdir(os.path.dirname(target)))
+        os.symlink("round", os.path.join(self.folder, "round"))
+        self.tandem("export", "c", os.path.join(self.folder, "round"), code=2)
+
+    def test_a_file_keeps_its_mode(self):
+        self.file("out", "what was there\n")
+        os.chmod(self.path, 0o640)
+        self.tandem("export", "c", self.path)
+        self.assertEqual(0o640, stat.S_IMODE(os.stat(self.path).st_mode))
+        self.assertEqual(self.text, self.read(self.path))
+
+    def test_a_failed_export_leaves_the_file_as_it_was(self):
+        self.file("out", "what was there\n")
+        self.tandem("export", "c", self.path, data=os.path.join(self.folder, "none"), code=4)
+        self.assertEqual("what was there\n", self.read(self.path))
+        self.assertEqual({"data", "out"}, set(os.listdir(self.folder)))
+
+    def test_a_folder_that_is_not_there_is_exit_4(self):
+        result = self.tandem("export", "c", os.path.join(self.folder, "none", "out"), code=4)
+        self.assertIn("(TANDEM_E_NOT_FOUND)", result.err)
+        self.assertIn("(TANDEM_E_INVALID)", self.tandem("export", "c", self.folder, code=2).err)
 
 
 class Following(support.Case):

@@ -36,17 +36,19 @@ static int export_to(const cli_call *call, const char *path)
 {
     struct export export = {0};
     cli_whole_file file;
+    bool shares_stdout;
     int code;
 
     if (!cli_whole_file_open(&file, path, true, &code))
         return code;
     export.out = file.out;
     code = cli_run_request(call, false, request_of(call), write_line, &export,
-                           "nothing was exported");
+                           "the export is not whole");
     if (!code)
         code = cli_whole_file_keep(&file, true);
+    shares_stdout = file.is_stdout;
     cli_whole_file_release(&file);
-    if (code)
+    if (code || shares_stdout) /* a note would stand in the export */
         return code;
     if (call->json)
         printf("{\"lines\":%llu}\n", (unsigned long long)export.lines);

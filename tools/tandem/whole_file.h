@@ -1,6 +1,11 @@
 /*
  * A file that appears once it is whole: written under another name beside its place, flushed, and
- * moved there. Mode 0600. A signal that ends the process takes it away again.
+ * moved there. A new one has mode 0600, one that takes another's place the mode and the owner of that;
+ * a symbolic link stays, what it points to is replaced. A signal that ends the process takes away
+ * what was written.
+ *
+ * What is no regular file (a device, a FIFO, a terminal) cannot be replaced without destroying it:
+ * that is written straight into.
  */
 #ifndef TANDEM_TOOLS_WHOLE_FILE_H
 #define TANDEM_TOOLS_WHOLE_FILE_H
@@ -13,7 +18,9 @@
 typedef struct cli_whole_file {
     FILE *out;
     const char *path; /* borrowed */
-    char *temporary;
+    char *target;     /* what path points to */
+    char *temporary;  /* NULL: out is the target itself */
+    bool is_stdout;   /* the target is what stdout is, too */
 } cli_whole_file;
 
 /*
