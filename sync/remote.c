@@ -308,9 +308,15 @@ static tandem_err run_poke(tandem_sync *sync, td_sync_call *call)
 {
     if (call->name && !td_sync_find_remote(sync, call->name))
         return TANDEM_E_NOT_FOUND;
-    for (td_peer *peer = sync->peers; peer; peer = peer->next)
-        if (peer->is_remote && (!call->name || !strcmp(peer->record.name, call->name)))
-            td_channel_poke(peer->channel);
+    for (td_peer *peer = sync->peers; peer; peer = peer->next) {
+        if (!peer->is_remote || (call->name && strcmp(peer->record.name, call->name)))
+            continue;
+        /* What the last try ended with says nothing of this one: who waits for its outcome must
+         * not take the old one for it. */
+        if (td_channel_state_of(peer->channel) == TD_CHANNEL_WAITING)
+            peer->last_err = TANDEM_OK;
+        td_channel_poke(peer->channel);
+    }
     td_sync_tick_at(sync, 0);
     return TANDEM_OK;
 }

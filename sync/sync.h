@@ -77,7 +77,8 @@ TANDEM_API tandem_err tandem_remote_remove(tandem_sync *sync, const char *name);
 TANDEM_API tandem_err tandem_remote_pause(tandem_sync *sync, const char *name);
 /* TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_resume(tandem_sync *sync, const char *name);
-/* The network may be back: retry now. name NULL: every remote. TANDEM_E_NOT_FOUND. */
+/* The network may be back: retry now. What a remote was blocked by is forgotten until it is met
+ * again. name NULL: every remote. TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_poke(tandem_sync *sync, const char *name);
 
 typedef enum tandem_remote_state {

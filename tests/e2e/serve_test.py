@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 
 import support
 
@@ -161,6 +162,43 @@ class TwoNodes(support.Case):
         shown, = self.json("doc", "show", "c", "d", data=self.a)
         self.assertEqual([shown], self.json("doc", "show", "c", "d", data=self.b))
         self.assertEqual((1, 1), (shown["state"]["a"], shown["state"]["b"]))
+
+    def test_a_wait_for_being_in_step_ends_with_the_reason_of_a_blocked_peer(self):
+        url = self.json("status", data=self.a)[0]["listener"]["url"]
+        self.append("d", {"from": "a"}, data=self.a)
+        self.tandem("peer", "add", "myself", url, data=self.a)
+        for args in ((), ("myself",)):
+            err = self.tandem("peer", "sync", *args, "--wait", data=self.a, code=3).err
+            self.assertRegex(err, r"`myself` is blocked: .+; see to that.+\(TANDEM_E_REFUSED\)\n$")
+        # The others are in step by then.
+        self.assertEqual(self.json("digest", data=self.a), self.json("digest", data=self.b))
+        self.tandem("peer", "pause", "myself", data=self.a)
+        self.tandem("peer", "sync", "--wait", "--timeout", "60", data=self.a)
+        err = self.tandem("peer", "sync", "myself", "--wait", data=self.a, code=3).err
+        self.assertIn("`myself` is paused", err)
+
+    def test_what_blocked_a_peer_once_does_not_end_the_next_wait(self):
+        stranger = socket.create_server(("127.0.0.1", 0))
+        port = stranger.getsockname()[1]
+
+        def answer():
+            while True:
+                try:
+                    client, _ = stranger.accept()
+                except OSError:
+                    return
+                with client:
+                    client.recv(4096)
+                    client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        thread = threading.Thread(target=answer)
+        thread.start()
+        self.tandem("peer", "add", "c", "ws://127.0.0.1:%d/tandem" % port, data=self.a)
+        self.tandem("peer", "sync", "c", "--wait", data=self.a, code=3)
+        stranger.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        stranger.close()
+        self.node("--listen", "127.0.0.1:%d" % port, data=os.path.join(self.folder, "c"))
+        self.tandem("peer", "sync", "c", "--wait", "--timeout", "60", data=self.a)
 
     def test_expect_refuses_the_seq_of_another_origin(self):
         self.append("d", {"a": 1}, data=self.a)

@@ -66,7 +66,7 @@ int cli_fail(tandem_err err, const char *why, const char *what, ...)
     say(sentence);
     fputs(", ", stderr);
     say(why && why[0] ? why : tandem_err_text(err));
-    if (info)
+    if (info && !(why && strchr(why, ';')))
         fprintf(stderr, "; %s", info->cure);
     fprintf(stderr, " (%s)\n", tandem_err_name(err));
     return cli_exit_code(err);

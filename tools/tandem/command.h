@@ -123,7 +123,8 @@ const char *cli_flag_help(cli_flag flag);
 /*
  * Report a failure on stderr, in one line: what, why; what to do (NAME). Returns the exit code.
  *
- * why      NULL or "": the error's own text
+ * why      NULL or "": the error's own text. One with a semicolon says behind it what to do, in the
+ *          place of the error's own advice, which is written for every program.
  */
 int cli_fail(tandem_err err, const char *why, const char *what, ...)
     __attribute__((format(printf, 3, 4)));

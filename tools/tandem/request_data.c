@@ -45,7 +45,7 @@ static tandem_err expect_position(cli_request *request, const json_t *object, ta
         return err;
     if (expect == 0 && position)
         return cli_refuse(request, TANDEM_E_CONFLICT,
-                          "the document exists; its newest operation has seq %llu",
+                          "the document exists, its newest operation has seq %llu",
                           (unsigned long long)seq);
     if (expect && !position)
         return cli_refuse(request, TANDEM_E_CONFLICT, "the document is not known");

@@ -229,6 +229,36 @@ tandem_err cli_job_show_run(cli_request *request, const json_t *object)
 
 /* ---- Waiting ---- */
 
+/* What a wait for being in step waits for. */
+struct outlook {
+    const char *name; /* NULL: all that are not paused */
+    size_t blocked;   /* until somebody acts */
+    size_t others;    /* that are not in step yet */
+};
+
+static tandem_err look_at(void *context, const tandem_remote_status *status)
+{
+    struct outlook *outlook = context;
+    bool paused = status->state == TANDEM_REMOTE_PAUSED;
+
+    if (!status->name || (outlook->name ? strcmp(outlook->name, status->name) != 0 : paused))
+        return TANDEM_OK;
+    if (paused || status->state == TANDEM_REMOTE_BLOCKED)
+        outlook->blocked++;
+    else if (status->state != TANDEM_REMOTE_IN_STEP)
+        outlook->others++;
+    return TANDEM_OK;
+}
+
+/* Is nothing left to wait for but what does not end by itself? */
+static bool is_hopeless(tandem_sync *sync, const char *name)
+{
+    struct outlook outlook = {.name = name};
+
+    return tandem_remotes(sync, look_at, &outlook) == TANDEM_OK && outlook.blocked &&
+           !outlook.others;
+}
+
 /* Wait for a while after a while, so that it ends when its caller has gone or the node stops. */
 static tandem_err wait_in_steps(cli_request *request, tandem_sync *sync, const char *name,
                                 tandem_barrier *barrier, uint64_t timeout_ms)
@@ -244,6 +274,8 @@ static tandem_err wait_in_steps(cli_request *request, tandem_sync *sync, const c
         tandem_err err = barrier ? tandem_barrier_wait(barrier, step_ms)
                                  : tandem_wait_in_step(sync, name, step_ms);
 
+        if (err == TANDEM_E_TIMEOUT && !barrier && is_hopeless(sync, name))
+            return TANDEM_E_REFUSED;
         if (err != TANDEM_E_TIMEOUT || left <= STEP_MS)
             return err;
         if ((err = cli_check(request)) != TANDEM_OK)
@@ -264,6 +296,7 @@ static tandem_err find_name(void *context, const tandem_remote_status *status)
 struct excuse {
     cli_request *request;
     const char *name;
+    const char *advice; /* "; what to do", or "" */
 };
 
 static tandem_err find_excuse(void *context, const tandem_remote_status *status)
@@ -271,11 +304,12 @@ static tandem_err find_excuse(void *context, const tandem_remote_status *status)
     struct excuse *excuse = context;
 
     if (!status->name || (excuse->name && strcmp(excuse->name, status->name)) ||
+        (!excuse->name && status->state == TANDEM_REMOTE_PAUSED) ||
         status->state == TANDEM_REMOTE_IN_STEP || excuse->request->why[0])
         return TANDEM_OK;
-    cli_refuse(excuse->request, TANDEM_E_TIMEOUT, "`%s` is %s%s%s, %llu operations behind",
+    cli_refuse(excuse->request, TANDEM_E_TIMEOUT, "`%s` is %s%s%s, %llu operations behind%s",
                status->name, tandem_remote_state_name(status->state), status->reason[0] ? ": " : "",
-               status->reason, (unsigned long long)status->lag_operations);
+               status->reason, (unsigned long long)status->lag_operations, excuse->advice);
     return TANDEM_OK;
 }
 
@@ -284,7 +318,7 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
     const char *name = cli_text_of(object, "name");
     bool waits = json_is_true(json_object_get(object, "wait"));
     struct gathering g = {.name = name};
-    struct excuse excuse = {request, name};
+    struct excuse excuse = {request, name, ""};
     tandem_sync *sync;
     tandem_err err;
 
@@ -299,7 +333,9 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
     err = tandem_remote_poke(sync, name);
     if (err == TANDEM_OK && waits)
         err = wait_in_steps(request, sync, name, NULL, cli_timeout_of(object));
-    if (err == TANDEM_E_TIMEOUT)
+    if (err == TANDEM_E_REFUSED)
+        excuse.advice = "; see to that, or resume, set or remove the peer";
+    if (err == TANDEM_E_TIMEOUT || err == TANDEM_E_REFUSED)
         tandem_remotes(sync, find_excuse, &excuse);
     if (err != TANDEM_OK)
         return err;
@@ -309,7 +345,7 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
 tandem_err cli_wait_run(cli_request *request, const json_t *object)
 {
     const char *name;
-    struct excuse excuse = {request, NULL};
+    struct excuse excuse = {request, NULL, ""};
     tandem_barrier *barrier;
     tandem_sync *sync;
     tandem_err err = peer_of(request, object, true, &name, &sync);
