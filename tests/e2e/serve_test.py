@@ -65,6 +65,17 @@ class Serve(support.Case):
         self.assertEqual({"n": 19}, self.json("doc", "show", "c", "d")[0]["state"])
         self.assertTrue(self.json("verify")[-1]["ok"])
 
+    def test_what_is_no_store_of_peers_is_told(self):
+        self.append("d", {"a": 1})
+        self.tandem("peer", "add", "a", "ws://127.0.0.1:1/tandem")
+        with open(os.path.join(self.data, "sync", "data.mdb"), "r+b") as file:
+            file.write(b"garbage" * 2000)
+        result = self.tandem("serve", "--listen", "127.0.0.1:0", code=8)
+        self.assertRegex(result.err, r"not started, what is kept of the peers .+/data/sync.+ is not "
+                                     r"a store of this program.+\(TANDEM_E_FORMAT\)\n$")
+        self.assertIn("what is kept of the peers", self.tandem("peer", "ls", code=8).err)
+        self.tandem("doc", "show", "c", "d")
+
     def test_a_folder_deeper_than_a_socket_address(self):
         deep = os.path.join(self.folder, "x" * 100, "y" * 100)
         self.node(data=deep)

@@ -70,7 +70,9 @@ static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor
     options.log = cli_log;
     options.log_level = log_level_of(call);
     err = tandem_open(&options, out);
-    if (err == TANDEM_E_NOT_FOUND)
+    if (err == TANDEM_OK)
+        why[0] = 0; /* it may have been locked a moment ago */
+    else if (err == TANDEM_E_NOT_FOUND)
         snprintf(why, CLI_WHY_BYTES, "there is no data folder %.180s", call->data);
     else if (err == TANDEM_E_LOCKED)
         snprintf(why, CLI_WHY_BYTES, "another process has %.180s open", call->data);

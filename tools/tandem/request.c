@@ -85,6 +85,9 @@ tandem_err cli_request_sync(cli_request *request, bool online, tandem_sync **out
     if (!request->sync) {
         options.offline = !online;
         err = tandem_sync_open(request->reactor, &options, &request->sync);
+        if (err != TANDEM_OK)
+            cli_refuse(request, err, "what is kept of the peers (in sync/) cannot be opened: %s",
+                       tandem_err_text(err));
     }
     *out = request->sync;
     return err;

@@ -108,8 +108,11 @@ static tandem_err network_open(struct node *node, const char *address, uint16_t 
     bool insecure = node->call->given[CLI_INSECURE] > 0;
     tandem_err err;
 
-    if ((err = tandem_sync_open(node->reactor, NULL, &node->sync)) != TANDEM_OK)
+    if ((err = tandem_sync_open(node->reactor, NULL, &node->sync)) != TANDEM_OK) {
+        snprintf(why, CLI_WHY_BYTES, "what is kept of the peers (%.120s/sync) cannot be opened: %s",
+                 node->call->data, tandem_err_text(err));
         return err;
+    }
     err = tandem_listen(node->sync, address, port, insecure, node->url);
     if (err != TANDEM_OK)
         snprintf(why, CLI_WHY_BYTES, "%s port %u: %.120s", address, port, tandem_err_text(err));
