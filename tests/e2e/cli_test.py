@@ -336,6 +336,45 @@ class ExportTarget(support.Case):
         self.assertIn("(TANDEM_E_INVALID)", self.tandem("export", "c", self.folder, code=2).err)
 
 
+class Terminal(support.Case):
+    """What people see: text as it is, but nothing that a terminal would obey."""
+
+    def lines(self, *args, **locale):
+        env = dict(support.environment(), **locale)
+        for name in ("LC_ALL", "LANG"):
+            if name not in locale:
+                env.pop(name, None)
+        return subprocess.run([support.TANDEM, "--data", self.data, *args], env=env, check=True,
+                              stdout=subprocess.PIPE).stdout.decode()
+
+    def test_letters_are_shown_under_any_locale(self):
+        self.append("né", {"ключ": "値", "n": 0.5})
+        for locale in ({}, {"LC_ALL": "C"}, {"LC_ALL": "C.UTF-8"}, {"LANG": "nonsense"}):
+            self.assertRegex(self.lines("doc", "ls", "c", **locale), r"\nné +kv +2 +false\n")
+            self.assertIn('{"n":0.5,"ключ":"値"}', self.lines("op", "ls", "c", **locale))
+            self.assertIn('"ключ": "値"', self.lines("doc", "show", "c", "né", **locale))
+
+    def test_control_characters_are_escaped(self):
+        for document, value in (("d", "a\x1b[2J\x7f\x9b2J\nb"), ("e", ["a\x7f\x9b2J"])):
+            self.tandem("op", "append", "c", document, "--type", "APPEND", "--model", "log",
+                        "--input", json.dumps(value))
+        shown = "".join(self.lines(*args) for args in (
+            ("op", "ls", "c"), ("doc", "show", "c", "d"), ("doc", "show", "c", "e")))
+        self.node()
+        follower = subprocess.Popen(
+            [support.TANDEM, "--data", self.data, "op", "ls", "c", "--follow"], text=True,
+            stdout=subprocess.PIPE, env=support.environment())
+        shown += "".join(follower.stdout.readline() for _ in range(4))
+        follower.kill()
+        follower.communicate()
+        self.assertIn("\\u009b2J", shown)
+        for control in "\x1b\x7f\x9b":
+            self.assertNotIn(control, shown)
+        # In a table and a follower's line nothing begins a line but a row.
+        self.assertNotIn("\nb", shown)
+        self.assertEqual([["a\x7f\x9b2J"]], self.json("doc", "show", "c", "e")[0]["state"])
+
+
 class Following(support.Case):
     def follow(self, *args):
         follower = subprocess.Popen(

@@ -14,11 +14,24 @@ enum { WORD_BYTES_MAX = 64 };
 
 /* ---- Reporting ---- */
 
+size_t cli_control(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+
+    if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) /* U+0080 to U+009F, CSI among them */
+        return 2;
+    return c[0] && (c[0] < 0x20 || c[0] == 0x7f) ? 1 : 0;
+}
+
 /* What a peer or a file says reaches these lines: none of it may move the cursor of a terminal. */
 static void say(const char *text)
 {
-    for (const char *c = text; *c; c++)
-        putc((unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c, stderr);
+    while (*text) {
+        size_t size = cli_control(text);
+
+        putc(size ? '?' : *text, stderr);
+        text += size ? size : 1;
+    }
 }
 
 int cli_exit_code(tandem_err err)

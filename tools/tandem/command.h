@@ -120,6 +120,9 @@ char cli_flag_letter(cli_flag flag);
 const char *cli_flag_value_name(cli_flag flag);
 const char *cli_flag_help(cli_flag flag);
 
+/* The bytes of the control character that text begins with, which a terminal would obey; 0: none. */
+size_t cli_control(const char *text);
+
 /*
  * Report a failure on stderr, in one line: what, why; what to do (NAME). Returns the exit code.
  *

@@ -237,14 +237,11 @@ int cli_doc_ls(const cli_call *call)
 
 static tandem_err print_document(void *context, const json_t *result)
 {
-    const json_t *state = json_object_get(result, "state");
-
     printf("%s/%s  %s, branch %s, scope %s, %llu operations\n", cli_text_of(result, "collection"),
            cli_text_of(result, "document"), cli_text_of(result, "model"),
            cli_text_of(result, "branch"), cli_text_of(result, "scope"),
            (unsigned long long)cli_number_of(result, "operations", 0));
-    cli_json_write(state, stdout, JSON_INDENT(2));
-    putchar('\n');
+    cli_json_show(json_object_get(result, "state"));
     return TANDEM_OK;
 }
 

@@ -125,14 +125,54 @@ void cli_bytes_text(uint64_t bytes, char out[32])
     snprintf(out, 32, "%.1f %s", size, units[unit]);
 }
 
+/* A copy of text in which control characters are written as JSON writes them. but: one that stays,
+ * or 0. NULL: no memory, or no text. */
+static char *escaped(const char *text, char but)
+{
+    const size_t escape_bytes = strlen("\\u001b");
+    char *copy = text ? malloc(strlen(text) * escape_bytes + 1) : NULL, *out = copy;
+
+    while (copy && *text) {
+        size_t size = *text == but ? 0 : cli_control(text);
+
+        if (size) {
+            out += snprintf(out, escape_bytes + 1, "\\u%04x", (unsigned char)text[size - 1]);
+            text += size;
+        } else {
+            *out++ = *text++;
+        }
+    }
+    if (copy)
+        *out = 0;
+    return copy;
+}
+
+static char *json_escaped(const json_t *value, size_t flags)
+{
+    char *text = json_dumps(value, flags | JSON_ENCODE_ANY |
+                                       JSON_REAL_PRECISION(tandem_json_digits(value)));
+    /* JSON has its control characters escaped, up to U+001F: a line feed is between its members. */
+    char *safe = escaped(text, '\n');
+
+    free(text);
+    return safe;
+}
+
 char *cli_cell(const json_t *value)
 {
     if (json_is_string(value))
-        return strdup(json_string_value(value));
+        return escaped(json_string_value(value), 0);
     if (!value || json_is_null(value))
         return strdup("-");
-    return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY |
-                             JSON_REAL_PRECISION(tandem_json_digits(value)));
+    return json_escaped(value, JSON_COMPACT);
+}
+
+void cli_json_show(const json_t *value)
+{
+    char *text = json_escaped(value, JSON_INDENT(2));
+
+    puts(text ? text : "?");
+    free(text);
 }
 
 const char *cli_state_color(const char *state)

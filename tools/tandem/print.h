@@ -37,8 +37,11 @@ void cli_table_free(cli_table *table);
 
 /* "1.5 MiB". */
 void cli_bytes_text(uint64_t bytes, char out[32]);
-/* A JSON value as a cell: text as it is, null as "-", all else as JSON; freed by the caller. */
+/* A JSON value as a cell: text as it is but for control characters, null as "-", all else as JSON;
+ * freed by the caller. */
 char *cli_cell(const json_t *value);
+/* A JSON value for people, over as many lines as it takes. */
+void cli_json_show(const json_t *value);
 /* The colour of a peer's state. */
 const char *cli_state_color(const char *state);
 
