@@ -39,6 +39,32 @@ class Usage(support.Case):
             result = self.tandem(*args, code=2)
             self.assertIn("(TANDEM_E_UNSUPPORTED)", result.err, args)
 
+    def test_what_is_not_utf8_is_refused_and_named(self):
+        bad, url = b"b\xff", "ws://127.0.0.1:1/tandem"
+        rest = ("--type", "SET", "--model", "kv", "--input", "{}")
+        for args, word in (
+                (("op", "append", "c", bad, *rest), "DOCUMENT"),
+                (("op", "append", bad, "d", *rest), "COLLECTION"),
+                (("op", "append", "c", "d", *rest, "--scope", bad), "--scope"),
+                (("op", "append", "c", "d", "--type", "SET", "--input", bad), "--input"),
+                (("op", "ls", "c", bad), "DOCUMENT"), (("doc", "show", bad, "d"), "COLLECTION"),
+                (("import", bad, "file"), "COLLECTION"), (("export", bad), "COLLECTION"),
+                (("digest", bad), "COLLECTION"), (("peer", "add", bad, url), "NAME"),
+                (("peer", "sync", bad), "NAME"), (("wait", bad), "PEER"), (("errors", bad), "CODE"),
+                (("-n", "doc", "delete", "c", bad), "DOCUMENT"),
+                (("serve", "--peer", b"p\xff=" + url.encode()), "--peer")):
+            result = self.tandem(*args, code=2)
+            self.assertEqual("tandem: %s cannot be used, it is not UTF-8; correct the input "
+                             "(TANDEM_E_INPUT)\n" % word, result.err, args)
+        self.assertFalse(os.path.exists(self.data))
+
+    def test_a_path_may_be_any_bytes(self):
+        path = os.path.join(self.folder, "out").encode() + b"\xff"
+        data = self.data.encode() + b"\xff"
+        self.append("d", {"x": 1}, data=data)
+        self.tandem("export", "c", path, data=data)
+        self.tandem("import", "copy", path, data=data)
+
     def test_help_is_made_of_the_table(self):
         self.assertIn("op append COLLECTION DOCUMENT", self.tandem("--help").out)
         self.assertIn("append", self.tandem("op", "--help").out)

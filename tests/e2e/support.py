@@ -75,7 +75,8 @@ class Case(unittest.TestCase):
         """Run one command on a data folder and check its exit code."""
         done = subprocess.run(
             [TANDEM, "--data", data or self.data, *args], input=stdin, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, env=environment())
+            stderr=subprocess.PIPE, text=True, errors="backslashreplace", timeout=DEADLINE_S,
+            env=environment())
         if code is not None:
             self.assertEqual(code, done.returncode, (args, done.stdout, done.stderr))
         return Result(done)

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -329,6 +330,37 @@ static bool arguments_check(const cli_call *call, int *exit_out)
     return false;
 }
 
+/*
+ * Names and values are UTF-8: a request could not carry what is not, nor could the store. Only a
+ * path may be any bytes, as the file system has it.
+ */
+static bool texts_check(const cli_call *call, int *exit_out)
+{
+    const char *word = call->command->arguments;
+
+    for (unsigned flag = 0; flag < CLI_FLAG_COUNT; flag++)
+        for (size_t i = 0; cli_flag_value_name(flag) && i < call->given[flag]; i++)
+            if (flag != CLI_DATA && flag != CLI_NODE && !cli_is_utf8(call->values[flag][i])) {
+                *exit_out = cli_fail(TANDEM_E_INPUT, "it is not UTF-8", "%s cannot be used",
+                                     cli_flag_name(flag));
+                return false;
+            }
+    for (size_t i = 0; i < call->arg_count; i++) {
+        size_t size;
+
+        word += strspn(word, " []");
+        size = strcspn(word, " []");
+        if (strncmp(word, "FILE", size) && strncmp(word, "DIR", size) &&
+            !cli_is_utf8(call->args[i])) {
+            *exit_out = cli_fail(TANDEM_E_INPUT, "it is not UTF-8", "%.*s cannot be used",
+                                 (int)size, word);
+            return false;
+        }
+        word += size;
+    }
+    return true;
+}
+
 static bool when_read(const cli_call *call, cli_flag flag, cli_when *out, int *exit_out)
 {
     const char *value = cli_value(call, flag);
@@ -443,7 +475,7 @@ bool cli_call_init(cli_call *call, int argc, char **argv, int *exit_out)
     if (call->command->later)
         return true;
     return flags_check(&p, exit_out) && arguments_check(call, exit_out) &&
-           globals_read(call, exit_out);
+           texts_check(call, exit_out) && globals_read(call, exit_out);
 }
 
 void cli_call_release(cli_call *call)
@@ -456,6 +488,14 @@ void cli_call_release(cli_call *call)
 const char *cli_value(const cli_call *call, cli_flag flag)
 {
     return call->given[flag] ? call->values[flag][call->given[flag] - 1] : NULL;
+}
+
+bool cli_is_utf8(const char *text)
+{
+    json_t *string = json_string(text);
+
+    json_decref(string);
+    return string != NULL;
 }
 
 bool cli_parse_number(const char *text, uint64_t *out)

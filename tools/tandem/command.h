@@ -104,6 +104,7 @@ void cli_call_release(cli_call *call);
 const char *cli_value(const cli_call *call, cli_flag flag);
 /* Read a flag as a whole number; fallback if not given. False, reported, if it is none. */
 bool cli_number(const cli_call *call, cli_flag flag, uint64_t fallback, uint64_t *out);
+bool cli_is_utf8(const char *text);
 /* A whole number and nothing else. */
 bool cli_parse_number(const char *text, uint64_t *out);
 

@@ -59,14 +59,6 @@ static tandem_err print_receipt(void *context, const json_t *result)
     return TANDEM_OK;
 }
 
-static bool is_text(const char *text)
-{
-    json_t *probe = json_string(text);
-
-    json_decref(probe);
-    return probe != NULL;
-}
-
 int cli_op_append(const cli_call *call)
 {
     const char *type = cli_value(call, CLI_TYPE), *input = cli_value(call, CLI_INPUT);
@@ -83,7 +75,7 @@ int cli_op_append(const cli_call *call)
         return cli_exit_code(TANDEM_E_USAGE);
     if (!strcmp(input, "-") && !(input = read_input = stdin_read()))
         return cli_exit_code(TANDEM_E_LIMIT);
-    if (!is_text(input)) {
+    if (!cli_is_utf8(input)) {
         free(read_input);
         return cli_fail(TANDEM_E_INPUT, "the input is no UTF-8", "%s", what);
     }
