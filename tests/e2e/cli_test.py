@@ -69,6 +69,11 @@ class Usage(support.Case):
         self.assertIn("op append COLLECTION DOCUMENT", self.tandem("--help").out)
         self.assertIn("append", self.tandem("op", "--help").out)
         self.assertIn("--expect SEQ", self.tandem("op", "append", "-h").out)
+        for verb in ("add", "set"):  # filters there, of a later version
+            out = self.tandem("peer", verb, "--help").out
+            self.assertNotIn("default", out)
+            self.assertEqual(6, out.count("(a later version)"))
+        self.assertIn("default main", self.tandem("doc", "show", "--help").out)
         self.assertRegex(self.tandem("--version").out, r"^tandem \d+\.\d+\.\d+\n$")
 
     def test_errors_are_listed_and_found(self):

@@ -119,7 +119,6 @@ const char *cli_nearest(const char *word, const char *const *candidates, size_t 
 const char *cli_flag_name(cli_flag flag);
 char cli_flag_letter(cli_flag flag);
 const char *cli_flag_value_name(cli_flag flag);
-const char *cli_flag_help(cli_flag flag);
 
 /* The bytes of the control character that text begins with, which a terminal would obey; 0: none. */
 size_t cli_control(const char *text);

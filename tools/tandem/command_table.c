@@ -122,11 +122,6 @@ const char *cli_flag_value_name(cli_flag flag)
     return flag_rows[flag].value;
 }
 
-const char *cli_flag_help(cli_flag flag)
-{
-    return flag_rows[flag].help;
-}
-
 /* ---- Help ---- */
 
 void cli_synopsis(const cli_command *command, char *out, size_t size)
@@ -134,6 +129,16 @@ void cli_synopsis(const cli_command *command, char *out, size_t size)
     snprintf(out, size, "%s%s%s%s%s", command->noun, command->verb ? " " : "",
              command->verb ? command->verb : "", command->arguments[0] ? " " : "",
              command->arguments);
+}
+
+/* Where a scope or a branch chooses what a peer gets, nothing is its default. */
+static const char *help_of(unsigned flag, uint64_t flags)
+{
+    if (flag == CLI_SCOPE && flags & BIT(CLI_PUSH))
+        return "only this scope (a later version)";
+    if (flag == CLI_BRANCH && flags & BIT(CLI_PUSH))
+        return "only this branch (a later version)";
+    return flag_rows[flag].help;
 }
 
 static void help_flags(uint64_t flags)
@@ -148,7 +153,7 @@ static void help_flags(uint64_t flags)
             snprintf(letter, sizeof(letter), "-%c, ", row->letter);
         snprintf(spelling, sizeof(spelling), "%s%s%s%s", letter, row->name, row->value ? " " : "",
                  row->value ? row->value : "");
-        printf("  %-27s %s\n", spelling, row->help);
+        printf("  %-27s %s\n", spelling, help_of(flag, flags));
     }
 }
 
