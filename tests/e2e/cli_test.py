@@ -102,6 +102,18 @@ class Folder(support.Case):
         self.append("d", {"a": 1}, data=deep)
         self.assertEqual(0o700, stat.S_IMODE(os.stat(deep).st_mode))
 
+    def test_a_folder_that_others_may_use_is_exit_7_and_its_cure_is_told(self):
+        os.mkdir(self.data)
+        os.chmod(self.data, 0o755)
+        for args in (("doc", "ls", "c"), ("serve", "--listen", "127.0.0.1:0")):
+            self.assertIn("%s has mode 0755, others may use it; `chmod 700 %s` (TANDEM_E_PERMISSION)"
+                          % (self.data, self.data), self.tandem(*args, code=7).err)
+        os.chmod(self.data, 0o700)
+        self.append("d", {"a": 1})
+        index = os.path.join(self.data, "index")
+        os.chmod(index, 0o750)
+        self.assertIn("`chmod 700 %s`" % index, self.tandem("doc", "ls", "c", code=7).err)
+
     def test_the_environment_names_the_default(self):
         for name, folder in (("TANDEM_DATA_DIR", self.data), ("XDG_STATE_HOME", self.folder)):
             env = dict(support.environment(), **{name: folder})

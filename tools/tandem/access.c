@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tools/tandem/admin_client.h"
 
@@ -57,6 +58,37 @@ static tandem_log_level log_level_of(const cli_call *call)
     return level < TANDEM_LOG_DEBUG ? (tandem_log_level)level : TANDEM_LOG_DEBUG;
 }
 
+/* Which part of the folder is not its owner's alone, as td_data_folder_open() wants it. */
+static void tell_permission(const char *data, char why[CLI_WHY_BYTES])
+{
+    static const struct {
+        const char *name;
+        unsigned mode;
+    } parts[] = {{"", 0700}, {"/lock", 0600}, {"/store", 0700}, {"/index", 0700}, {"/sync", 0700}};
+
+    snprintf(why, CLI_WHY_BYTES, "%.180s cannot be used", data);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        struct stat found;
+        char *path;
+        int exists;
+
+        if (asprintf(&path, "%s%s", data, parts[i].name) < 0)
+            return;
+        exists = stat(path, &found) == 0;
+        if (exists && found.st_uid != geteuid())
+            snprintf(why, CLI_WHY_BYTES, "%.150s belongs to user %u; run this as that user", path,
+                     (unsigned)found.st_uid);
+        else if (exists && found.st_mode & 077)
+            snprintf(why, CLI_WHY_BYTES, "%.90s has mode %04o, others may use it; `chmod %o %.90s`",
+                     path, (unsigned)found.st_mode & 07777, parts[i].mode, path);
+        else
+            exists = 0;
+        free(path);
+        if (exists)
+            return;
+    }
+}
+
 static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor **out,
                                char why[CLI_WHY_BYTES])
 {
@@ -74,6 +106,8 @@ static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor
         why[0] = 0; /* it may have been locked a moment ago */
     else if (err == TANDEM_E_NOT_FOUND)
         snprintf(why, CLI_WHY_BYTES, "there is no data folder %.180s", call->data);
+    else if (err == TANDEM_E_PERMISSION)
+        tell_permission(call->data, why);
     else if (err == TANDEM_E_LOCKED)
         snprintf(why, CLI_WHY_BYTES, "another process has %.180s open", call->data);
     else
