@@ -293,6 +293,17 @@ class Data(support.Case):
         self.append("d", {"a": 1}, data=data)
         self.assertEqual(True, self.json("verify", data=data)[-1]["ok"])
 
+    def test_verify_does_not_advise_to_run_itself(self):
+        self.append("d", {"a": "the one that rots"})
+        path = os.path.join(self.data, "store", "data.mdb")
+        with open(path, "r+b") as store:
+            bytes_ = store.read()
+            store.seek(0)
+            store.write(bytes_.replace(b"the one that rots", b"the one that rotz"))
+        err = self.tandem("verify", code=8).err
+        self.assertRegex(err, r" wrong; fetch the operations again .+\(TANDEM_E_CORRUPT\)\n$")
+        self.assertNotIn("tandem verify", err)
+
     @support.on_both
     def test_export_and_import_give_the_same_states(self, data):
         self.append("a", {"x": 1}, data=data)

@@ -113,7 +113,10 @@ tandem_err cli_verify_run(cli_request *request, const json_t *object)
                                               "problems", cli_json_number(problems.count)));
     }
     if (err == TANDEM_E_CORRUPT)
-        cli_refuse(request, err, "%llu things are wrong", (unsigned long long)problems.count);
+        cli_refuse(request, err,
+                   "%llu %s wrong; fetch the operations again from a peer into a new folder",
+                   (unsigned long long)problems.count,
+                   problems.count == 1 ? "thing is" : "things are");
     return err == TANDEM_OK ? emitted : err;
 }
 
