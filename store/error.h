@@ -43,14 +43,14 @@ extern "C" {
     X(TANDEM_E_CHANNEL_NETWORK, -4, true, 5, "the network failed until the retry policy was spent", \
       "check the URL and the network; the remote is probed again later")                           \
     X(TANDEM_E_INVALID, -5, false, 2, "an argument is out of its range",                           \
-      "read the contract of the call")                                                             \
+      "correct the argument")                                                                      \
     X(TANDEM_E_NOT_FOUND, -6, false, 4, "there is nothing by that name", "check the name")         \
     X(TANDEM_E_EXISTS, -7, false, 6, "that name is taken", "choose another name")                  \
     X(TANDEM_E_LOCKED, -8, true, 6, "another process has the data folder open",                    \
       "stop that process, or talk to it")                                                          \
     X(TANDEM_E_IO, -9, true, 1, "the disk or the operating system failed",                         \
       "look at the log, mend the disk, then repeat")                                               \
-    X(TANDEM_E_STORE_FULL, -10, true, 1, "the disk is full; nothing was written",                  \
+    X(TANDEM_E_STORE_FULL, -10, true, 1, "the disk is full, nothing was written",                  \
       "free space; writing goes on by itself")                                                     \
     X(TANDEM_E_CORRUPT, -11, false, 8, "a stored record does not match its checksum or its hash",  \
       "run `tandem verify`; fetch the operations again from a peer into a new folder")             \

@@ -84,6 +84,15 @@ class Usage(support.Case):
             self.assertEqual(("TANDEM_E_CONFLICT", -17, 6),
                              (row["name"], row["number"], row["exit_code"]))
         self.tandem("errors", "nonsense", code=4)
+        self.assertEqual("tandem: there is no error `conflicts`, did you mean `CONFLICT`?; `tandem "
+                         "errors` lists them all (TANDEM_E_NOT_FOUND)\n",
+                         self.tandem("errors", "conflicts", code=4).err)
+
+    def test_no_advice_is_a_programmers(self):
+        for name, url in (("a", "bogus"), ("", "ws://127.0.0.1:1/tandem")):
+            err = self.tandem("peer", "add", name, url, code=2).err
+            self.assertRegex(err, r"ws://HOST:PORT/tandem; correct the argument "
+                                  r"\(TANDEM_E_INVALID\)\n$")
 
     def test_flags_stand_anywhere(self):
         self.append("d", {"a": 1})

@@ -46,8 +46,24 @@ class Serve(support.Case):
         self.assertEqual(0, self.node("--listen", "0.0.0.0:0", "--insecure").end()[0])
 
     def test_bad_addresses_are_exit_2(self):
-        for address in ("7400", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", "::1:7400", ":1"):
-            self.tandem("serve", "--listen", address, code=2)
+        for address in ("7400", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", "::1:7400", ":1",
+                        "foo:0", "[foo]:0", "1.2.3:0"):
+            err = self.tandem("serve", "--listen", address, code=2).err
+            self.assertIn("it takes ADDR:PORT", err)
+
+    def test_all_peers_are_checked_before_anything_starts(self):
+        for bad in ("p1=bogus", "p1", "=ws://127.0.0.1:1/tandem", "p1=wss://127.0.0.1:1/tandem"):
+            result = self.tandem("serve", "--listen", "127.0.0.1:0", "--peer",
+                                 "p0=ws://127.0.0.1:1/tandem", "--peer", bad, code=2)
+            self.assertEqual(1, result.err.count("\n"), result.err)  # no log of a start
+            self.assertFalse(os.path.exists(self.data))
+        self.tandem("-n", "serve", "--peer", "p1=bogus", code=2)
+
+    def test_what_is_no_folder_is_told(self):
+        path = self.file("file", "")
+        for data in (path, os.path.join(path, "below")):
+            err = self.tandem("serve", "--listen", "127.0.0.1:0", data=data, code=2).err
+            self.assertIn("%s is no folder" % data, err)
 
     def test_a_stale_socket_is_replaced(self):
         self.node().end(signal.SIGKILL)

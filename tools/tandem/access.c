@@ -106,6 +106,9 @@ static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor
         why[0] = 0; /* it may have been locked a moment ago */
     else if (err == TANDEM_E_NOT_FOUND)
         snprintf(why, CLI_WHY_BYTES, "there is no data folder %.180s", call->data);
+    else if (err == TANDEM_E_INVALID)
+        snprintf(why, CLI_WHY_BYTES, "%.150s is no folder, nor can it be one; --data names another",
+                 call->data);
     else if (err == TANDEM_E_PERMISSION)
         tell_permission(call->data, why);
     else if (err == TANDEM_E_LOCKED)

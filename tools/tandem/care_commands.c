@@ -190,6 +190,7 @@ int cli_errors(const cli_call *call)
     static const char *const headings[] = {"NAME",      ">NUMBER",      ">EXIT",
                                            "TRANSIENT", "WHEN", "WHAT TO DO"};
     const char *code = call->arg_count > 0 ? call->args[0] : NULL;
+    char why[CLI_WHY_BYTES] = "nor one like it; `tandem errors` lists them all";
     const char *names[64], *nearest;
     cli_table *table = call->json ? NULL : cli_table_open(call, headings, 6, false);
     size_t count, shown = 0;
@@ -209,8 +210,6 @@ int cli_errors(const cli_call *call)
         return 0;
     nearest = cli_nearest(code, names, count < 64 ? count : 64);
     if (nearest)
-        return cli_fail(TANDEM_E_NOT_FOUND, NULL, "there is no error `%.64s` (but %s)", code,
-                        nearest);
-    return cli_fail(TANDEM_E_NOT_FOUND, "`tandem errors` lists them all",
-                    "there is no error `%.64s`", code);
+        snprintf(why, sizeof(why), "did you mean `%s`?; `tandem errors` lists them all", nearest);
+    return cli_fail(TANDEM_E_NOT_FOUND, why, "there is no error `%.64s`", code);
 }

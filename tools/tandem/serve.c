@@ -39,11 +39,13 @@ static void say(struct node *node, const char *text)
 
 /* ---- Arguments ---- */
 
-/* Split ADDR:PORT or [ADDR]:PORT. False: it is neither. */
+/* Split ADDR:PORT or [ADDR]:PORT. False: it is neither, or ADDR is no IP address. */
 static bool address_split(const char *text, char address[64], uint16_t *port_out)
 {
     const char *colon = strrchr(text, ':');
     size_t size = colon ? (size_t)(colon - text) : 0;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
     uint64_t port;
 
     if (!colon || !cli_parse_number(colon + 1, &port) || port > UINT16_MAX)
@@ -61,10 +63,10 @@ static bool address_split(const char *text, char address[64], uint16_t *port_out
     if (!strcmp(address, "localhost"))
         memcpy(address, "127.0.0.1", sizeof("127.0.0.1"));
     *port_out = (uint16_t)port;
-    return true;
+    return !uv_ip4_addr(address, 0, &v4) || !uv_ip6_addr(address, 0, &v6);
 }
 
-static tandem_err peer_put(struct node *node, const char *text, char why[CLI_WHY_BYTES])
+static tandem_err peer_put(tandem_sync *sync, const char *text, char why[CLI_WHY_BYTES])
 {
     const char *equals = strchr(text, '=');
     char name[TANDEM_NAME_BYTES_MAX + 1];
@@ -76,14 +78,43 @@ static tandem_err peer_put(struct node *node, const char *text, char why[CLI_WHY
     }
     memcpy(name, text, (size_t)(equals - text));
     name[equals - text] = 0;
-    err = tandem_remote_add(node->sync, name, equals + 1);
+    err = tandem_remote_add(sync, name, equals + 1);
     if (err == TANDEM_E_EXISTS)
-        err = tandem_remote_set(node->sync, name, equals + 1);
+        err = tandem_remote_set(sync, name, equals + 1);
     if (err == TANDEM_E_INVALID)
         snprintf(why, CLI_WHY_BYTES, "a peer is NAME=ws://HOST:PORT/tandem, not `%.100s`", text);
     else if (err != TANDEM_OK)
         snprintf(why, CLI_WHY_BYTES, "peer `%.32s` at %.100s: %.80s", name, equals + 1,
                  tandem_err_text(err));
+    return err;
+}
+
+static tandem_err peers_put(const cli_call *call, tandem_sync *sync, char why[CLI_WHY_BYTES])
+{
+    tandem_err err = TANDEM_OK;
+
+    for (size_t i = 0; err == TANDEM_OK && i < call->given[CLI_PEER]; i++)
+        err = peer_put(sync, call->values[CLI_PEER][i], why);
+    return err;
+}
+
+/* Could all that --peer says be put? Asked of a reactor that is gone at once, so that nothing is
+ * kept and nobody is dialed if not. */
+static tandem_err peers_check(const cli_call *call, char why[CLI_WHY_BYTES])
+{
+    tandem_sync_options options = TANDEM_SYNC_OPTIONS_INIT;
+    tandem_reactor *reactor = NULL;
+    tandem_sync *sync = NULL;
+    tandem_err err;
+
+    if (!call->given[CLI_PEER])
+        return TANDEM_OK;
+    options.offline = true;
+    if ((err = tandem_open(NULL, &reactor)) == TANDEM_OK &&
+        (err = tandem_sync_open(reactor, &options, &sync)) == TANDEM_OK)
+        err = peers_put(call, sync, why);
+    tandem_sync_close(sync);
+    tandem_close(reactor);
     return err;
 }
 
@@ -116,9 +147,7 @@ static tandem_err network_open(struct node *node, const char *address, uint16_t 
     err = tandem_listen(node->sync, address, port, insecure, node->url);
     if (err != TANDEM_OK)
         snprintf(why, CLI_WHY_BYTES, "%s port %u: %.120s", address, port, tandem_err_text(err));
-    for (size_t i = 0; err == TANDEM_OK && i < node->call->given[CLI_PEER]; i++)
-        err = peer_put(node, node->call->values[CLI_PEER][i], why);
-    return err;
+    return err == TANDEM_OK ? peers_put(node->call, node->sync, why) : err;
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -206,8 +235,10 @@ int cli_serve(const cli_call *call)
     tandem_err err;
 
     if (!address_split(listen ? listen : LISTEN_DEFAULT, address, &port))
-        return cli_fail(TANDEM_E_USAGE, "it takes ADDR:PORT or [ADDR]:PORT", "--listen is `%.64s`",
-                        listen);
+        return cli_fail(TANDEM_E_USAGE, "it takes ADDR:PORT or [ADDR]:PORT, ADDR an IP address",
+                        "--listen is `%.64s`", listen);
+    if ((err = peers_check(call, why)) != TANDEM_OK)
+        return cli_fail(err, why, "the node was not started");
     if (call->dry_run) {
         printf("would serve %s on %s\n", call->data ? call->data : "?",
                listen ? listen : LISTEN_DEFAULT);
