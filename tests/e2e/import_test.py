@@ -1,9 +1,12 @@
 """import: atomic groups, the first bad line, resuming, a node lost on the way."""
 
+import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
+import termios
 
 import support
 
@@ -89,6 +92,31 @@ class Import(support.Case):
     def test_a_file_that_is_not_there_is_exit_4(self):
         self.tandem("import", "c", os.path.join(self.folder, "none"), code=4)
         self.assertFalse(os.path.exists(self.data))
+
+    def test_a_signal_stops_it_behind_a_group_and_what_was_kept_is_told(self):
+        for data in self.stopped_and_running().values():
+            for number, name in ((signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")):
+                importer = subprocess.Popen(
+                    [support.TANDEM, "--data", data, "import", name], stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                    env=support.environment())
+                importer.stdin.write(lines(3500))
+                importer.stdin.flush()
+                # Not the end of the file: it waits for more, or is about to.
+                self.until("the lines are read", lambda: fcntl.ioctl(
+                    importer.stdin, termios.FIONREAD, b"\0" * 4) == b"\0" * 4)
+                importer.send_signal(number)
+                code = importer.wait(support.DEADLINE_S)
+                _, err = importer.communicate()
+                self.assertEqual(128 + number, code, err)
+                told = re.fullmatch(r"line (\d+): stopped by %s; (?:lines 1-(\d+)|no lines) kept "
+                                    r"\(TANDEM_E_CLOSED\)\n" % name, err)
+                self.assertTrue(told, err)
+                kept = int(told[2] or 0)
+                self.assertEqual((0, kept + 1), (kept % 1000, int(told[1])))
+                self.assertEqual(list(range(1, kept + 1)), self.operations(data, name))
+                self.tandem("import", name, "--from", told[1], data=data, stdin=lines(3500))
+                self.assertEqual(list(range(1, 3501)), self.operations(data, name))
 
     def test_a_node_lost_on_the_way_is_exit_5_and_what_was_kept_is_told(self):
         node = self.node()

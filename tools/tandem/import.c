@@ -4,16 +4,19 @@
  * Lines are cut here and parsed where the reactor is, so that the errors are the same whether a
  * node runs or not. To a node the next group is on its way while one is executed; groups are
  * answered in order, and after one that failed the node executes no other, so that what was kept is
- * always everything up to a line.
+ * always everything up to a line. A signal lets the groups that were sent be answered, and drops
+ * the one that is being read.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "tools/tandem/access.h"
+#include "tools/tandem/interrupt.h"
 #include "tools/tandem/print.h"
 #include "tools/tandem/progress.h"
 
@@ -51,6 +54,7 @@ struct import {
     uint64_t kept_last; /* number of the last of them */
     uint64_t groups;
     uint64_t bad_line;
+    bool interrupted;
     char why[CLI_WHY_BYTES];
 };
 
@@ -62,7 +66,7 @@ static bool source_fill(struct source *source)
 
     if (source->at < source->end)
         return true;
-    if (source->ended)
+    if (source->ended || !cli_interrupt_wait(source->fd))
         return false;
     do
         got = read(source->fd, source->buffer, sizeof(source->buffer));
@@ -234,6 +238,10 @@ static tandem_err run(struct import *import)
                 return err;
             }
             ended = group.lines == 0;
+            if (cli_interrupt() && !(ended && import->source.ended)) {
+                import->interrupted = ended = true;
+                import->next_line = group.first;
+            }
             if (ended)
                 continue;
             if ((err = send_group(import, &group)) != TANDEM_OK)
@@ -247,6 +255,11 @@ static tandem_err run(struct import *import)
         }
     }
     import->bad_line = import->next_line;
+    if (import->interrupted) {
+        snprintf(import->why, sizeof(import->why), "stopped by %s",
+                 cli_interrupt() == SIGINT ? "SIGINT" : "SIGTERM");
+        return TANDEM_E_CLOSED;
+    }
     if (import->source.failed) {
         snprintf(import->why, sizeof(import->why), "reading failed: %s", strerror(errno));
         return TANDEM_E_IO;
@@ -277,6 +290,8 @@ static int report(struct import *import, tandem_err err)
     else
         snprintf(sentence, sizeof(sentence), "line %llu: %s; no lines %s", line, why, verb);
     cli_fail_plain(err, sentence);
+    if (import->interrupted && err == TANDEM_E_CLOSED)
+        return 128 + cli_interrupt();
     if (err == TANDEM_E_UNREACHABLE)
         return cli_exit_code(err);
     return import->kept ? 3 : 1;
@@ -310,6 +325,7 @@ int cli_import(const cli_call *call)
         code = cli_fail(err, import->why, "nothing was imported");
         goto out;
     }
+    cli_interrupt_begin();
     cli_progress_begin(&import->progress, call,
                        fstat(fd, &found) == 0 && S_ISREG(found.st_mode) ? (uint64_t)found.st_size
                                                                         : 0,
