@@ -160,7 +160,7 @@ def nothing_is_done_where_that_is_asked(field):
     check(not os.path.exists(b.data), "a dry run made something")
     # The wrong things in the wrong places.
     for args, code in ((("backup", os.path.join(field.folder, "no", "where")), 4),
-                       (("backup", "/dev/null", "-y"), 2), (("backup", path + "/x"), 4),
+                       (("backup", field.folder, "-y"), 2), (("backup", path + "/x"), 2),
                        (("backup",), 2), (("restore", "nothing-here"), 4),
                        (("clone", "nothing-here", "--node", "unix:x"), 2)):
         result = (a if args[0] == "backup" else b).run(*args, code=code)

@@ -54,6 +54,8 @@ tandem_err cli_err_of_errno(int error)
     case ENOSPC:
     case EDQUOT:
         return TANDEM_E_STORE_FULL;
+    case EEXIST:
+        return TANDEM_E_EXISTS;
     case EISDIR:
     case ENOTDIR:
     case ELOOP:
