@@ -24,7 +24,7 @@ everything. Each node must have been listed so, for each collection.
     {"event": "fault", "kind": "restore", "node": "a"}  its folder went back in time: what it
                                     showed before is not expected of it until the final reads
     {"event": "fault", "kind": "clock", "node": "a"}    its clock began again: likewise, and what
-                                    is written there now may sort before what it showed
+                                    is written there now may sort before what was before
     {"event": "fork", "origin": …}  that origin may have two operations at one seq from here on
 
 In the manner of Jepsen's `set-full`, check() takes everything for known on a node that the node
@@ -175,6 +175,7 @@ class Checker:
 
     def parse(self, events):
         lives = collections.Counter()
+        self.clock_lives = set()  # (node, life) that began with a clock that began again
         under_way, ended = {}, set()
         for line, event in enumerate(events, 1):
             kind = event.get("event")
@@ -192,6 +193,8 @@ class Checker:
             elif kind == "fault":
                 if event["kind"] in ("restore", "clock"):
                     lives[event["node"]] += 1
+                    if event["kind"] == "clock":
+                        self.clock_lives.add((event["node"], lives[event["node"]]))
             elif kind == "fork":
                 self.forks.setdefault(event["origin"], line)
             else:
@@ -467,18 +470,24 @@ class Checker:
     def follows_what_was_known(self, read):
         """What a node knew before an append was invoked there does not stand behind it."""
         earliest = {}  # place -> (line from which on it was known, key), of all behind this one
-        for key in reversed(read.keys):
-            append = self.appends.get(key)
-            if append and not append.spans:
-                line, behind = earliest.get(append.place(), (append.invoked, None))
-                if line < append.invoked:
-                    self.find("reordered", key, "%r stands behind %r, which was invoked on %s "
-                              "when that was known there: %s" % (behind, key, append.node,
-                                                                  read.describe()))
+        for append in map(self.appends.get, reversed(read.keys)):
+            if not append:
+                continue
+            line, behind = earliest.get(append.place(), (append.invoked, None))
+            if line < append.invoked and not append.spans:
+                self.find("reordered", append.marker, "%s stands behind %s, which was invoked on "
+                          "%s when that was known there: %s" % (behind, append.name, append.node,
+                                                                read.describe()))
             for place, known in self.known.items():
-                line = known.get(key)
-                if append and line and line < earliest.get(place, (line + 1, None))[0]:
-                    earliest[place] = (line, key)
+                line = known.get(append.marker)
+                if line and not self.was_overtaken(append, place):
+                    earliest[place] = min(earliest.get(place, (line, "")), (line, append.name))
+
+    def was_overtaken(self, append, place):
+        """It is of that node's own, and the clock there began again since."""
+        node, life = place
+        return append.node == node and any(
+            (node, later) in self.clock_lives for later in range(append.life + 1, life + 1))
 
     # ---- The end ----
 

@@ -280,6 +280,7 @@ class Good(unittest.TestCase):
         w.append("a", "x")
         w.fault("clock", "a")
         w.origins["a"], w.hlc = "origin-a2", 1
+        w.list("a")
         w.append("a", "y")
         w.end()
         self.check_good(w)
