@@ -672,6 +672,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
             continue;
         if (job->err == TANDEM_E_PREDECESSOR)
             td_puller_step_back(peer, handle->collection, handle->origin);
+        if (job->err == TANDEM_E_CLOCK)
+            td_puller_wait(peer, handle->collection, handle->origin, job->detail);
         if (job->err != TANDEM_OK) {
             td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "a job was not applied: %s",
                    tandem_err_name(job->err));

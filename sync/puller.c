@@ -23,6 +23,7 @@ struct td_ask_range {
     uint64_t progress_ms;
     bool of_fork; /* of operations beside ours, not after them */
     bool queued;  /* not in a PULL yet */
+    uint64_t waits_ms; /* wall clock: not before; 0: it does not wait, and counts in peer->asks */
     td_ask_range *next;
     UT_hash_handle hh;
     size_t name_size;
@@ -50,7 +51,8 @@ static void forget(tandem_sync *sync, td_ask_range *ask)
 {
     if (ask->queued)
         LL_DELETE(ask->peer->ask_queue, ask);
-    ask->peer->asks--;
+    if (!ask->waits_ms)
+        ask->peer->asks--;
     HASH_DEL(sync->asks, ask);
     free(ask);
 }
@@ -97,36 +99,43 @@ static bool has_direct_peer(tandem_sync *sync, const uint8_t *origin)
     return false;
 }
 
-static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
+/* An entry for an origin of which there is none. NULL: no memory. */
+static td_ask_range *ask_open(td_peer *peer, tandem_slice name, const uint8_t *origin)
 {
-    tandem_slice name = origin->collection->name;
     td_ask_range *ask = calloc(1, sizeof(*ask) + TANDEM_ORIGIN_BYTES + name.size);
     bool failed = false;
-    uint64_t last;
 
     if (!ask)
-        return false;
-    last = origin->lacking_seq;
+        return NULL;
     ask->peer = peer;
-    ask->last = last;
-    ask->first = origin->our_seq + 1;
-    if (origin->back || ask->first > last) {
-        ask->of_fork = true;
-        ask->first = last > origin->back ? last - origin->back : 1;
-    }
-    ask->progress_seq = origin->our_seq;
-    ask->progress_ms = now_ms;
     ask->name_size = name.size;
-    key_of(name, origin->origin, ask->key);
+    key_of(name, origin, ask->key);
     HASH_ADD_KEYPTR(hh, peer->sync->asks, ask->key, TANDEM_ORIGIN_BYTES + name.size, ask);
     if (failed) {
         free(ask);
-        return false;
+        return NULL;
     }
+    peer->asks++;
+    return ask;
+}
+
+static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
+{
+    td_ask_range *ask = ask_open(peer, origin->collection->name, origin->origin);
+
+    if (!ask)
+        return false;
+    ask->last = origin->lacking_seq;
+    ask->first = origin->our_seq + 1;
+    if (origin->back || ask->first > ask->last) {
+        ask->of_fork = true;
+        ask->first = ask->last > origin->back ? ask->last - origin->back : 1;
+    }
+    ask->progress_seq = origin->our_seq;
+    ask->progress_ms = now_ms;
     td_probe(peer->sync->env, ask->of_fork ? TD_PROBE_ASKED_OF_FORK : TD_PROBE_ASKED);
     ask->queued = true;
     LL_APPEND(peer->ask_queue, ask);
-    peer->asks++;
     return true;
 }
 
@@ -205,11 +214,37 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     td_origin_cover *lacked = cover ? td_coverage_find_origin(cover, origin) : NULL;
     td_ask_range *ask = find(peer->sync, collection, origin);
 
-    if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued)
+    if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued || ask->waits_ms)
         return;
     td_probe(peer->sync->env, TD_PROBE_STEPPED_BACK);
     lacked->back = lacked->back ? lacked->back * 2 : 1;
     forget(peer->sync, ask);
+}
+
+void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t hlc)
+{
+    td_ask_range *ask = find(peer->sync, collection, origin);
+
+    if ((!ask && !(ask = ask_open(peer, collection, origin))) || ask->peer != peer || ask->queued)
+        return;
+    if (!ask->waits_ms)
+        peer->asks--;
+    ask->last = UINT64_MAX; /* until it is time */
+    ask->waits_ms = td_hlc_ms(hlc) + 1;
+}
+
+bool td_puller_is_waiting(td_peer *peer, uint64_t *until_out)
+{
+    *until_out = UINT64_MAX;
+    for (td_origin_cover *o = peer->coverage.lacking; o; o = o->next_lacking) {
+        td_ask_range *ask = find(peer->sync, o->collection->name, o->origin);
+
+        if (!ask || !ask->waits_ms)
+            return false;
+        if (ask->waits_ms < *until_out)
+            *until_out = ask->waits_ms;
+    }
+    return peer->coverage.lacking != NULL;
 }
 
 /* Is it delivering, or being asked for more than this? */
@@ -231,6 +266,11 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
         (!ask->of_fork && origin->our_seq >= ask->last)) {
         td_probe(sync->env, TD_PROBE_ASK_ANSWERED);
         forget(sync, ask);
+        return;
+    }
+    if (ask->waits_ms) {
+        if (td_env_wall_ms(sync->env) >= ask->waits_ms)
+            forget(sync, ask);
         return;
     }
     heard_ms = td_session_heard_ms(td_channel_session(ask->peer->channel));

@@ -48,6 +48,7 @@ bool td_peer_is_compared(const td_peer *peer)
 static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
 {
     const td_origin_cover *origin;
+    uint64_t until_ms;
     tandem_err trouble;
 
     if (!td_peer_is_compared(peer)) {
@@ -72,6 +73,10 @@ static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
                  (int)origin->collection->name.size, (const char *)origin->collection->name.bytes,
                  tandem_err_text(trouble));
         return waits ? TANDEM_REMOTE_BACKING_OFF : TANDEM_REMOTE_BLOCKED;
+    }
+    if (td_puller_is_waiting(peer, &until_ms)) {
+        snprintf(reason, size, "operations that it announced are dated ahead of our clock");
+        return TANDEM_REMOTE_WAITING_FOR_CLOCK;
     }
     if (peer->coverage.lacking_count || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0) {
         snprintf(reason, size, "it announced operations that are not held here yet");
@@ -337,6 +342,7 @@ typedef tandem_err (*visit_remote_fn)(void *context, const tandem_remote_status 
 static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context)
 {
     td_peer *works = td_peer_serving(peer);
+    uint64_t until_ms;
     uint64_t retry_ms = peer->served_by ? 0 : td_channel_retry_at_ms(peer->channel);
     tandem_remote_status status = {
         .name = peer->is_remote ? peer->record.name : NULL,
@@ -349,6 +355,8 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
         const td_origin_cover *origin;
 
         retry_ms = td_sender_trouble(works, &origin) != TANDEM_OK ? origin->range.retry_at_ms : 0;
+        if (!retry_ms && td_puller_is_waiting(works, &until_ms))
+            status.retry_at_ms = until_ms;
     }
     status.state = peer->state;
     status.reason = peer->reason;

@@ -13,7 +13,12 @@
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
-enum { RETRY_MS = 500, RETRY_MS_MAX = 30000, PREDECESSOR_ATTEMPTS_MAX = 5 };
+enum {
+    RETRY_MS = 500,
+    RETRY_MS_MAX = 30000,
+    CLOCK_DELAY_MS_MAX = 60 * 60 * 1000,
+    PREDECESSOR_ATTEMPTS_MAX = 5,
+};
 
 static void list_sending(td_peer *peer, td_collection_cover *collection)
 {
@@ -59,6 +64,8 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
             range->last = last;
         if (sent_ordinal < range->sent_ordinal)
             range->sent_ordinal = sent_ordinal;
+        if (range->last != UINT64_MAX)
+            range->retry_at_ms = 0; /* who asks knows that it is time */
         range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
     }
     range->next_seq = 0;
@@ -328,6 +335,31 @@ static bool is_refusal(tandem_err err)
     }
 }
 
+/* How long until the peer's clock has reached an HLC; not for ever: clocks are set right. */
+static uint64_t clock_delay_ms(const td_peer *peer, uint64_t hlc, uint64_t now_ms)
+{
+    uint64_t clock_ms = peer->peer_clock_ms + (now_ms - peer->peer_clock_at_ms), delay_ms;
+
+    delay_ms = td_hlc_ms(hlc) > clock_ms + RETRY_MS ? td_hlc_ms(hlc) - clock_ms : RETRY_MS;
+    return delay_ms < CLOCK_DELAY_MS_MAX ? delay_ms : CLOCK_DELAY_MS_MAX;
+}
+
+/* What was asked for is asked for again when its time has come: till then it shows that it waits. */
+static void show_waiting(td_peer *peer, td_origin_cover *origin, uint64_t hlc)
+{
+    td_send_range *range = &origin->range;
+    uint64_t now_ms = td_sync_now_ms(peer->sync);
+
+    if (!range->active)
+        peer->asked_ranges++;
+    range->active = true;
+    range->retry_err = TANDEM_E_CLOCK;
+    range->clock_hlc = hlc;
+    range->retry_at_ms = now_ms + clock_delay_ms(peer, hlc, now_ms);
+    peer->troubled = true;
+    td_sync_tick_at(peer->sync, range->retry_at_ms);
+}
+
 /* Put what was refused back into its range, to be sent again when its time comes. */
 static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_handle *handle,
                      uint64_t detail)
@@ -345,13 +377,8 @@ static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_ha
         range->next_seq = handle->first_seq;
     }
     if (handle->error == TANDEM_E_CLOCK) {
-        uint64_t clock_ms = peer->peer_clock_ms + (now_ms - peer->peer_clock_at_ms);
-
         range->clock_hlc = detail;
-        delay_ms = td_hlc_ms(detail) > clock_ms + RETRY_MS ? td_hlc_ms(detail) - clock_ms
-                                                           : RETRY_MS;
-        if (delay_ms > 60 * 60 * 1000)
-            delay_ms = 60 * 60 * 1000;
+        delay_ms = clock_delay_ms(peer, detail, now_ms);
     } else if (range->retry_at_ms == 0) {
         for (uint32_t i = 0; i < range->attempts && delay_ms < RETRY_MS_MAX; i++)
             delay_ms *= 2;
@@ -382,8 +409,11 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     }
     td_log(peer->sync->env, TANDEM_LOG_INFO, "sender", "a job was not taken: %s",
            tandem_err_name(handle->error));
-    if (range->last != UINT64_MAX)
-        return; /* it was asked for: the asker knows best when to ask again */
+    if (range->last != UINT64_MAX) { /* it was asked for: the asker knows best when to ask again */
+        if (handle->error == TANDEM_E_CLOCK)
+            show_waiting(peer, origin, detail);
+        return;
+    }
     if (is_refusal(handle->error)) {
         td_probe(peer->sync->env, TD_PROBE_RANGE_BLOCKED);
         if (range->blocked == TANDEM_OK)
@@ -472,6 +502,8 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
             if (o->range.retry_at_ms <= now_ms) {
                 td_probe(peer->sync->env, TD_PROBE_RANGE_RETRIED);
                 o->range.retry_at_ms = 0;
+                if (o->range.last != UINT64_MAX)
+                    o->range.retry_err = TANDEM_OK; /* to be asked for again */
                 list_sending(peer, c);
             } else if (o->range.retry_at_ms < due_ms) {
                 due_ms = o->range.retry_at_ms;

@@ -164,6 +164,7 @@ static tandem_err accept_link(void *context, td_link *link,
         return TANDEM_E_LIMIT;
     if ((err = peer_open(sync, &peer)) != TANDEM_OK)
         return err;
+    td_sync_tick_at(sync, 0); /* where there was no peer, time was not looked at */
     return td_channel_accept(peer->channel, link, events_out, context_out);
 }
 

@@ -292,6 +292,59 @@ static void a_clock_that_jumped_a_year_heals_by_itself(void **state)
     tandem_harness_free(harness);
 }
 
+struct seen {
+    tandem_remote_state state;
+    uint64_t sent, retry_at_ms;
+};
+
+static tandem_err note_remote(void *context, const tandem_remote_status *status)
+{
+    *(struct seen *)context =
+        (struct seen){status->state, status->sent_operations, status->retry_at_ms};
+    return TANDEM_OK;
+}
+
+static struct seen remote_of(tandem_harness *harness, const char *name)
+{
+    struct seen seen = {0};
+
+    assert_int_equal(TANDEM_OK,
+                     tandem_remotes(tandem_harness_sync(harness, name), note_remote, &seen));
+    return seen;
+}
+
+/* What was written under the origin before is asked for, not pushed: that waits as well. */
+static void what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time(void **state)
+{
+    tandem_harness *harness = open_shop(8, NAMES("a", "b"));
+
+    (void)state;
+    connect_to(harness, "a", "b");
+    assert_all_show(harness, NAMES("a", "b"), 3);
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", 30 * 60 * 1000));
+    count_to(harness, "a", 2);
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_REMOTE_WAITING_FOR_CLOCK, remote_of(harness, "a").state);
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", 0));
+    tandem_harness_run(harness, 60000);
+    assert_int_equal(2, stat_of(harness, "a").incarnation);
+    count_to(harness, "a", 4);
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(7, shown(harness, "b"));
+    for (int minute = 0; minute < 20; minute++) {
+        tandem_harness_run(harness, 60000);
+        assert_int_equal(TANDEM_REMOTE_WAITING_FOR_CLOCK, remote_of(harness, "a").state);
+        assert_int_equal(TANDEM_REMOTE_WAITING_FOR_CLOCK, remote_of(harness, "b").state);
+        assert_true(remote_of(harness, "a").retry_at_ms > 0);
+        assert_int_equal(7, shown(harness, "b"));
+    }
+    assert_true(stat_of(harness, "b").events[TANDEM_EVENT_CLOCK] < 5); /* not again and again */
+    tandem_harness_run(harness, 5 * 60000);
+    assert_all_show(harness, NAMES("a", "b"), 9);
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, remote_of(harness, "a").state);
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +355,7 @@ int main(void)
         cmocka_unit_test(copies_behind_two_hubs_part),
         cmocka_unit_test(a_reactor_that_was_started_again_is_no_copy),
         cmocka_unit_test(a_clock_that_jumped_a_year_heals_by_itself),
+        cmocka_unit_test(what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
