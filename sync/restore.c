@@ -15,6 +15,7 @@ enum {
     /* Jobs that go to the executor at once, as one group: one flush of the disk. */
     BATCH_JOBS_MAX = 8192,
     BATCH_BYTES_MAX = 2 * 1024 * 1024,
+    BATCH_COLLECTIONS_MAX = 256,
 };
 
 #define MAKING ".restoring"
@@ -24,6 +25,14 @@ struct batched {
     size_t size;
     uint32_t count;
     uint32_t held;
+};
+
+/* A collection of which all jobs have come, the last ones perhaps in the batch. */
+struct ended {
+    char name[TANDEM_NAME_BYTES_MAX];
+    size_t name_size;
+    uint64_t operations;
+    uint8_t vector_digest[TANDEM_HASH_BYTES];
 };
 
 struct tandem_restore {
@@ -37,6 +46,8 @@ struct tandem_restore {
     struct batched *batched;
     td_remote_job *jobs;
     uint32_t count;
+    struct ended *ended;
+    uint32_t ended_count;
     tandem_restored restored;
     char *why; /* of the call that runs */
     char unheard[TANDEM_WHY_BYTES];
@@ -77,6 +88,30 @@ static void executed(td_remote_request *request)
     td_reply_set(request->context, TANDEM_OK);
 }
 
+/* What the store holds of collections that have ended is what the other one held. */
+static tandem_err compare(tandem_restore *restore)
+{
+    td_op_store *ops = td_reactor_ops(restore->reactor);
+
+    for (uint32_t i = 0; i < restore->ended_count; i++) {
+        const struct ended *ended = &restore->ended[i];
+        tandem_slice name = tandem_slice_of(ended->name, ended->name_size);
+        uint8_t digest[TANDEM_HASH_BYTES];
+        td_collection_info info;
+        tandem_err err;
+
+        if ((err = td_op_store_collection(ops, name, &info)) != TANDEM_OK ||
+            (err = td_op_store_vector_digest(ops, name, digest)) != TANDEM_OK)
+            return err;
+        if (info.operations != ended->operations ||
+            memcmp(digest, ended->vector_digest, sizeof(digest)))
+            return refuse(restore, TANDEM_E_CORRUPT, "a collection became another one");
+    }
+    restore->ended_count = 0;
+    return TANDEM_OK;
+}
+
+/* Have the batch executed, and look at what it brought to an end. */
 static tandem_err execute(tandem_restore *restore)
 {
     td_remote_request request = {
@@ -85,7 +120,7 @@ static tandem_err execute(tandem_restore *restore)
     tandem_err err;
 
     if (restore->count == 0)
-        return TANDEM_OK;
+        return compare(restore);
     if ((err = tandem_writer_err(&restore->bytes)) != TANDEM_OK)
         return err;
     for (uint32_t i = 0; i < restore->count; i++) {
@@ -105,7 +140,7 @@ static tandem_err execute(tandem_restore *restore)
         err = judge(restore, &restore->jobs[i], &restore->batched[i]);
     restore->count = 0;
     tandem_writer_clear(&restore->bytes);
-    return err;
+    return err == TANDEM_OK ? compare(restore) : err;
 }
 
 static tandem_err take_job(void *context, const td_backup_job *job)
@@ -124,23 +159,17 @@ static tandem_err take_job(void *context, const td_backup_job *job)
     return TANDEM_OK;
 }
 
-/* All of a collection came: what the store holds now is what the other one held. */
+/* Many small collections share a batch: a flush for each would take long. */
 static tandem_err take_collection(void *context, const td_backup_collection *collection)
 {
     tandem_restore *restore = context;
-    td_op_store *ops = td_reactor_ops(restore->reactor);
-    uint8_t digest[TANDEM_HASH_BYTES];
-    td_collection_info info;
-    tandem_err err;
+    struct ended *ended = &restore->ended[restore->ended_count++];
 
-    if ((err = execute(restore)) != TANDEM_OK ||
-        (err = td_op_store_collection(ops, collection->name, &info)) != TANDEM_OK ||
-        (err = td_op_store_vector_digest(ops, collection->name, digest)) != TANDEM_OK)
-        return err;
-    if (info.operations != collection->operations ||
-        memcmp(digest, collection->vector_digest, sizeof(digest)))
-        return refuse(restore, TANDEM_E_CORRUPT, "a collection became another one");
-    return TANDEM_OK;
+    memcpy(ended->name, collection->name.bytes, collection->name.size);
+    ended->name_size = collection->name.size;
+    ended->operations = collection->operations;
+    memcpy(ended->vector_digest, collection->vector_digest, sizeof(ended->vector_digest));
+    return restore->ended_count == BATCH_COLLECTIONS_MAX ? execute(restore) : TANDEM_OK;
 }
 
 /* ---- The rest of the stream ---- */
@@ -212,7 +241,9 @@ static tandem_err folder_begin(tandem_restore *restore, const tandem_options *op
     restore->making = path_copy(options->path, MAKING);
     restore->batched = malloc(BATCH_JOBS_MAX * sizeof(*restore->batched));
     restore->jobs = malloc(BATCH_JOBS_MAX * sizeof(*restore->jobs));
-    if (!restore->path || !restore->making || !restore->batched || !restore->jobs)
+    restore->ended = malloc(BATCH_COLLECTIONS_MAX * sizeof(*restore->ended));
+    if (!restore->path || !restore->making || !restore->batched || !restore->jobs ||
+        !restore->ended)
         return TANDEM_E_NOMEM;
     err = td_data_folder_vacant(restore->path);
     if (err == TANDEM_E_EXISTS)
@@ -276,11 +307,13 @@ tandem_err tandem_restore_feed(tandem_restore *restore, tandem_slice bytes,
     return td_backup_reader_feed(restore->reader, bytes, restore->why);
 }
 
-/* Close what was made, and put it in its place. */
+/* Make what is left, close it, and put it in its place. */
 static tandem_err folder_finish(tandem_restore *restore)
 {
-    tandem_err err;
+    tandem_err err = execute(restore);
 
+    if (err != TANDEM_OK)
+        return err;
     memcpy(restore->restored.reactor, tandem_reactor_id(restore->reactor), TANDEM_ORIGIN_BYTES);
     memcpy(restore->restored.origin, tandem_reactor_origin(restore->reactor), TANDEM_ORIGIN_BYTES);
     if (!restore->remotes && (err = remotes_open(restore)) != TANDEM_OK)
@@ -332,6 +365,7 @@ void tandem_restore_free(tandem_restore *restore)
     tandem_writer_release(&restore->bytes);
     free(restore->batched);
     free(restore->jobs);
+    free(restore->ended);
     free(restore->making);
     free(restore->path);
     free(restore);

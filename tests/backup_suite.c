@@ -312,6 +312,29 @@ static void nothing_comes_back_of_nothing(void **state)
     assert_int_equal(0, restored.backup.collections);
 }
 
+static void many_collections_come_back(void **state)
+{
+    enum { COUNT = 300 };
+    struct bed *bed = *state;
+    tandem_restored restored;
+    tandem_reactor *reactor;
+    char name[16];
+
+    if (in_folder)
+        return; /* a flush for each; the folder that counts is the one that is made */
+    for (unsigned i = 0; i < COUNT; i++) {
+        snprintf(name, sizeof(name), "c%u", i);
+        write_some(bed->reactor, name, 1);
+    }
+    reactor = round_trip(bed, &restored);
+    assert_int_equal(COUNT, restored.backup.collections);
+    for (unsigned i = 0; i < COUNT; i += 60) {
+        snprintf(name, sizeof(name), "c%u", i);
+        expect_same(bed->reactor, reactor, name);
+    }
+    tandem_close(reactor);
+}
+
 static void jobs_of_every_size_stay_whole(void **state)
 {
     enum { COUNT = 999 };
@@ -737,6 +760,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         ON_BED(everything_comes_back_under_a_new_name),
         ON_BED(nothing_comes_back_of_nothing),
+        ON_BED(many_collections_come_back),
         ON_BED(jobs_of_every_size_stay_whole),
         ON_BED(all_branches_of_forks_come_back),
         ON_BED(a_backup_is_taken_while_others_write),
