@@ -282,6 +282,25 @@ def a_backup_that_is_broken_off_leaves_no_file(field):
     check(not left, "something was left", left)
 
 
+def a_node_that_is_killed_takes_the_backup_with_it(field):
+    a = field.node("a")
+    a.import_file("c", field.file("in.jsonl", node.operations(8000, bytes_=512)))
+    a.start()
+    process = subprocess.Popen([field.tandem, "--data", a.data, "backup", "-"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=node.environment())
+    field.processes.append(process)
+    got = process.stdout.read(100000)  # the node has more than all buffers take
+    a.kill()
+    got += process.stdout.read()
+    code = process.wait(node.DEADLINE_S)
+    err = process.stderr.read().decode()
+    process.stdout.close()
+    process.stderr.close()
+    check(code == 5, "exit %d" % code, err)
+    restore(field, "-", "half", stdin=got, code=8)
+
+
 def memory_does_not_grow_with_the_backup(field):
     count = field.size(12000, 2000000)
     a = field.node("a")
@@ -308,4 +327,6 @@ if __name__ == "__main__":
               a_stopped_store_and_a_running_node_give_the_same,
               nothing_is_done_where_that_is_asked, a_damaged_backup_is_refused,
               a_damaged_store_has_no_backup, a_restore_that_is_killed_leaves_no_store,
-              a_backup_that_is_broken_off_leaves_no_file, memory_does_not_grow_with_the_backup)
+              a_backup_that_is_broken_off_leaves_no_file,
+              a_node_that_is_killed_takes_the_backup_with_it,
+              memory_does_not_grow_with_the_backup)
