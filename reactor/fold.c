@@ -246,9 +246,10 @@ static tandem_err find_cached(struct run *run, const char *key, size_t size, str
         if ((err = count_entries(run, &s->place, NULL, &later)) != TANDEM_OK)
             return err;
         if (s->folded + later == run->entries) {
-            *out = s;
             td_probe(td_stream_index_env(run->index), TD_PROBE_FOLD_CONTINUED);
-            return touch(folder, s, false);
+            if ((err = touch(folder, s, false)) == TANDEM_OK)
+                *out = s;
+            return err;
         }
         td_probe(td_stream_index_env(run->index), TD_PROBE_FOLD_REPEATED);
     }
