@@ -787,6 +787,7 @@ tandem_err td_document_view_open(td_host *host, td_op_store *ops,
                                  void *indexed_context, td_document_view **out)
 {
     td_document_view *view = calloc(1, sizeof(*view));
+    uint64_t committed;
     tandem_err err;
 
     if (!view)
@@ -806,8 +807,14 @@ tandem_err td_document_view_open(td_host *host, td_op_store *ops,
     message_init(&view->retry_timer, RETRY);
     message_init(&view->close_message, CLOSE);
     view->close_message.drop = close_drop;
-    if ((err = td_folder_open(ops, registry, TD_VIEW_STATES_MAX, &view->folder)) != TANDEM_OK ||
-        (err = td_actor_open(host, &view_ops, view, &view->actor)) != TANDEM_OK) {
+    /* What waits for a position of former times must not wait for it to be committed. */
+    if ((err = td_op_store_last_ordinal(ops, &committed)) != TANDEM_OK ||
+        (err = td_folder_open(ops, registry, TD_VIEW_STATES_MAX, &view->folder)) != TANDEM_OK) {
+        free(view);
+        return err;
+    }
+    atomic_init(&view->committed, committed);
+    if ((err = td_actor_open(host, &view_ops, view, &view->actor)) != TANDEM_OK) {
         td_folder_free(view->folder);
         free(view);
         return err;
