@@ -579,6 +579,15 @@ out:
     return err;
 }
 
+/* A record that cannot be read now says nothing about the record. */
+static tandem_err record_check(struct verify *v, const char *what, tandem_err err)
+{
+    if (err == TANDEM_OK || tandem_err_is_transient(err))
+        return err;
+    say(v, "the record of the %s: %s", what, tandem_err_text(err));
+    return TANDEM_OK;
+}
+
 static tandem_err meta_check(struct verify *v)
 {
     td_identity identity;
@@ -588,15 +597,12 @@ static tandem_err meta_check(struct verify *v)
 
     if ((err = td_store_begin_read(td_op_store_backend(v->ops), &txn)) != TANDEM_OK)
         return err;
-    if ((err = td_format_check(txn)) != TANDEM_OK)
-        say(v, "the record of the format version: %s", tandem_err_text(err));
-    if ((err = td_identity_get(txn, &identity)) != TANDEM_OK)
-        say(v, "the record of the identity: %s", tandem_err_text(err));
-    if ((err = td_position_get(txn, &position)) != TANDEM_OK)
-        say(v, "the record of the position: %s", tandem_err_text(err));
+    if ((err = record_check(v, "format version", td_format_check(txn))) == TANDEM_OK &&
+        (err = record_check(v, "identity", td_identity_get(txn, &identity))) == TANDEM_OK)
+        err = record_check(v, "position", td_position_get(txn, &position));
     memset(&identity, 0, sizeof(identity));
     td_txn_abort(txn);
-    return TANDEM_OK;
+    return err;
 }
 
 struct ids {
