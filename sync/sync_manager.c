@@ -124,13 +124,17 @@ tandem_err td_peer_start(td_peer *peer)
     td_carrier *carrier;
     tandem_err err;
 
+    peer->start_at_ms = 0;
     if (peer->sync->options.offline || peer->record.paused || peer->removed)
         return TANDEM_OK;
-    if ((err = td_sync_carrier(peer->sync, peer->record.url, &carrier)) != TANDEM_OK ||
-        (err = td_channel_start(peer->channel, carrier, peer->record.url)) != TANDEM_OK)
-        return err;
-    td_sync_tick_at(peer->sync, 0);
-    return TANDEM_OK;
+    err = td_sync_carrier(peer->sync, peer->record.url, &carrier);
+    if (err == TANDEM_OK)
+        err = td_channel_start(peer->channel, carrier, peer->record.url);
+    if (tandem_err_is_transient(err))
+        peer->start_at_ms = td_sync_now_ms(peer->sync) + TD_START_AGAIN_MS;
+    if (err == TANDEM_OK || peer->start_at_ms)
+        td_sync_tick_at(peer->sync, peer->start_at_ms);
+    return err;
 }
 
 tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
@@ -274,11 +278,14 @@ static void happened(void *context, const tandem_event *event)
 
 static uint64_t tick_peer(td_peer *peer, uint64_t now_ms)
 {
-    uint64_t due_ms = td_channel_tick(peer->channel, now_ms), sender_ms;
+    uint64_t due_ms, sender_ms;
 
+    if (peer->start_at_ms && now_ms >= peer->start_at_ms)
+        td_peer_start(peer);
+    due_ms = td_channel_tick(peer->channel, now_ms);
     if (!td_peer_is_open(peer)) {
         td_peer_refresh(peer);
-        return due_ms;
+        return peer->start_at_ms && peer->start_at_ms < due_ms ? peer->start_at_ms : due_ms;
     }
     sender_ms = td_sender_tick(peer, now_ms);
     td_sender_fill(peer);
@@ -409,7 +416,24 @@ static void handle(void *self, td_message *message)
 
 static const td_actor_ops sync_ops = {.name = "sync", .handle = handle};
 
-/* Run on the loop and wait. A driven loop is run from here. */
+/* A driven loop is run from here. */
+tandem_err td_sync_call_with(tandem_sync *sync, td_sync_call *call, td_reply *reply)
+{
+    tandem_err err;
+
+    if (td_host_is_current(sync->loop))
+        return call->run(sync, call);
+    call->reply = reply;
+    call->message = (td_message){.kind = TD_SYNC_CALL, .drop = drop_call};
+    td_actor_post(sync->actor, &call->message);
+    if (td_host_fd(sync->loop) >= 0)
+        while ((err = td_reply_wait(reply, 0)) == TANDEM_E_TIMEOUT)
+            td_host_poll(sync->loop);
+    else
+        err = td_reply_wait(reply, UINT64_MAX);
+    return err;
+}
+
 tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call)
 {
     td_reply *reply;
@@ -419,14 +443,7 @@ tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call)
         return call->run(sync, call);
     if ((err = td_reply_open(sync->runtime, &reply)) != TANDEM_OK)
         return err;
-    call->reply = reply;
-    call->message = (td_message){.kind = TD_SYNC_CALL, .drop = drop_call};
-    td_actor_post(sync->actor, &call->message);
-    if (td_host_fd(sync->loop) >= 0)
-        while ((err = td_reply_wait(reply, 0)) == TANDEM_E_TIMEOUT)
-            td_host_poll(sync->loop);
-    else
-        err = td_reply_wait(reply, UINT64_MAX);
+    err = td_sync_call_with(sync, call, reply);
     td_reply_free(reply);
     return err;
 }
@@ -473,6 +490,8 @@ static void sync_free(tandem_sync *sync)
     td_sync_forget_digests(sync);
     td_sync_store_free(sync->store);
     free(sync->corrupt);
+    for (unsigned i = 0; i < 3; i++)
+        td_reply_free(sync->farewell[i]);
     td_reactor_detach(sync->reactor);
     free(sync);
 }
@@ -507,8 +526,12 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
     td_copies_init(sync);
     if ((err = td_reactor_open_sync_store(reactor, td_sync_store_tables,
                                           td_sync_store_table_count, &store)) != TANDEM_OK ||
-        (err = td_sync_store_open(sync->env, store, &sync->store)) != TANDEM_OK ||
-        (err = td_actor_open(sync->loop, &sync_ops, sync, &sync->actor)) != TANDEM_OK)
+        (err = td_sync_store_open(sync->env, store, &sync->store)) != TANDEM_OK)
+        goto fail;
+    for (unsigned i = 0; i < 3; i++)
+        if ((err = td_reply_open(sync->runtime, &sync->farewell[i])) != TANDEM_OK)
+            goto fail;
+    if ((err = td_actor_open(sync->loop, &sync_ops, sync, &sync->actor)) != TANDEM_OK)
         goto fail;
     if ((err = td_sync_call_loop(sync, &call)) != TANDEM_OK ||
         (err = td_event_bus_subscribe(td_reactor_bus(reactor), committed, sync,
@@ -576,7 +599,7 @@ void tandem_sync_close(tandem_sync *sync)
 {
     struct closing closing = {.sync = sync};
     td_sync_call call = {.run = end};
-    td_reply *ended, *freed;
+    td_reply *asked, *ended, *freed;
     td_host *loop;
 
     if (!sync)
@@ -584,13 +607,14 @@ void tandem_sync_close(tandem_sync *sync)
     loop = sync->loop;
     td_event_bus_unsubscribe(sync->subscription);
     td_event_bus_unsubscribe(sync->watch);
-    if (td_reply_open(sync->runtime, &ended) != TANDEM_OK)
-        return; /* out of memory: leak rather than pull it from under the executor */
+    asked = sync->farewell[0];
+    ended = sync->farewell[1];
+    freed = sync->farewell[2];
+    memset(sync->farewell, 0, sizeof(sync->farewell));
     call.argument = ended;
-    td_sync_call_loop(sync, &call);
+    td_sync_call_with(sync, &call, asked);
+    td_reply_free(asked);
     wait_for(loop, ended);
-    if (td_reply_open(sync->runtime, &freed) != TANDEM_OK)
-        return;
     closing.reply = freed;
     closing.call.run = run_free;
     closing.call.message.drop = drop_nothing;

@@ -42,6 +42,7 @@ enum {
     TD_DIRECT_PATIENCE_MS = 3000, /* leave an origin's own reactor so long to push it */
     TD_WATCH_MS = 500,
     TD_GOODBYE_MS = 1000, /* links have so long to close */
+    TD_START_AGAIN_MS = 1000, /* after a channel could not be started */
     TD_REPLACED_KEPT = 32, /* instances whose sessions gave way to another's */
 };
 
@@ -72,6 +73,7 @@ struct td_peer {
     td_peer *served_by; /* an inbound session from the same reactor does the work */
     bool redial;        /* at once, when its link is gone */
     bool removed;       /* to be freed when its link and its deliveries are gone */
+    uint64_t start_at_ms; /* its channel could not be started: again then; 0: it was */
     uint32_t deliveries;
 
     /* This session: */
@@ -152,6 +154,7 @@ struct tandem_sync {
     bool closing;
     bool freeing; /* the carriers are being freed */
     td_reply *closed; /* set when the links are closed and the last delivery is back */
+    td_reply *farewell[3]; /* what closing waits for: it must not fail for want of memory */
 };
 
 /* ---- sync_manager.c ---- */
@@ -186,6 +189,8 @@ struct td_sync_call {
 };
 /* Run it on the loop and wait; a driven loop is run from here. */
 tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call);
+/* The same with the caller's reply: it does not fail for want of memory. */
+tandem_err td_sync_call_with(tandem_sync *sync, td_sync_call *call, td_reply *reply);
 /* A record that does not verify was met: count it once. */
 void td_sync_count_corrupt(tandem_sync *sync, tandem_slice collection, uint64_t ordinal);
 /* Visit peers that are open and known: for what must reach all. */

@@ -184,6 +184,7 @@ static tandem_err run_unwait(tandem_sync *sync, td_sync_call *call)
 struct tandem_barrier {
     tandem_sync *sync;
     td_reply *reply;
+    td_reply *farewell; /* what freeing waits for: it must not fail for want of memory */
 };
 
 static tandem_err waiting_open(tandem_sync *sync, const char *name, bool in_step,
@@ -196,18 +197,20 @@ static tandem_err waiting_open(tandem_sync *sync, const char *name, bool in_step
     if (!(barrier = calloc(1, sizeof(*barrier))))
         return TANDEM_E_NOMEM;
     barrier->sync = sync;
-    if ((err = td_reply_open(sync->runtime, &barrier->reply)) != TANDEM_OK) {
-        free(barrier);
-        return err;
-    }
+    if ((err = td_reply_open(sync->runtime, &barrier->reply)) != TANDEM_OK ||
+        (err = td_reply_open(sync->runtime, &barrier->farewell)) != TANDEM_OK)
+        goto fail;
     call.argument = barrier->reply;
-    if ((err = td_sync_call_loop(sync, &call)) != TANDEM_OK) {
-        td_reply_free(barrier->reply);
-        free(barrier);
-        return err;
-    }
+    if ((err = td_sync_call_loop(sync, &call)) != TANDEM_OK)
+        goto fail;
     *out = barrier;
     return TANDEM_OK;
+
+fail:
+    td_reply_free(barrier->farewell);
+    td_reply_free(barrier->reply);
+    free(barrier);
+    return err;
 }
 
 tandem_err tandem_barrier_open(tandem_sync *sync, const char *name, tandem_barrier **out)
@@ -233,7 +236,8 @@ void tandem_barrier_free(tandem_barrier *barrier)
     if (!barrier)
         return;
     call.argument = barrier->reply;
-    td_sync_call_loop(barrier->sync, &call);
+    td_sync_call_with(barrier->sync, &call, barrier->farewell);
+    td_reply_free(barrier->farewell);
     td_reply_free(barrier->reply);
     free(barrier);
 }
