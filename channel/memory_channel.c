@@ -822,10 +822,6 @@ tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, con
     carrier->last_number >>= 1; /* it never comes around to 0 */
     tandem_writer_init(&carrier->writer);
     strcpy(carrier->name, name);
-    if ((err = td_actor_open(host, &carrier_actor, carrier, &carrier->actor)) != TANDEM_OK) {
-        free(carrier);
-        return err;
-    }
     pthread_mutex_lock(&network->lock);
     HASH_FIND_STR(network->carriers, name, taken);
     if (!taken)
@@ -834,9 +830,12 @@ tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, con
         err = TANDEM_E_EXISTS;
     if (failed)
         err = TANDEM_E_NOMEM;
+    /* Last: it could not be freed while its host runs. */
+    if (err == TANDEM_OK &&
+        (err = td_actor_open(host, &carrier_actor, carrier, &carrier->actor)) != TANDEM_OK)
+        HASH_DEL(network->carriers, carrier);
     pthread_mutex_unlock(&network->lock);
     if (err != TANDEM_OK) {
-        td_actor_free(carrier->actor);
         free(carrier);
         return err;
     }
