@@ -25,7 +25,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +32,7 @@
 
 #include "store/op_store.h"
 #include "store/stream_index.h"
+#include "tests/memory_folder.h"
 #include "tests/power_cut_disk.h"
 
 enum {
@@ -987,18 +987,6 @@ static bool explore_all(const char *const *folders, uint64_t states, uint64_t se
     return true;
 }
 
-/* In memory if there is a folder for that: it is faster, and nothing here needs a disk. */
-static const char *folder_above(void)
-{
-    const char *tmp = getenv("TMPDIR"), *memory = "/dev/shm";
-    struct statvfs disk;
-
-    if (!tmp && access(memory, W_OK) == 0 && statvfs(memory, &disk) == 0 &&
-        (uint64_t)disk.f_bavail * disk.f_frsize >= 256 << 20)
-        return memory;
-    return tmp ? tmp : "/tmp";
-}
-
 int main(int argc, char **argv)
 {
     char root[256], store[300], index[300];
@@ -1015,7 +1003,7 @@ int main(int argc, char **argv)
         else
             must(false, "usage: power_cut_test [--states N] [--seed S]");
     }
-    snprintf(root, sizeof(root), "%s/tandem-cut-XXXXXX", folder_above());
+    snprintf(root, sizeof(root), "%s/tandem-cut-XXXXXX", memory_folder());
     must(mkdtemp(root), "no folder");
     snprintf(store, sizeof(store), "%s/store", root);
     snprintf(index, sizeof(index), "%s/index", root);
