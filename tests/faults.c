@@ -1,17 +1,21 @@
 #include "tests/faults.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <link.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "store/store.h"
 
 static struct {
     struct fault fault;
-    bool armed, hit, hit_commit;
+    bool armed, hit, may_have_happened;
     uint64_t count;
 } state;
 
@@ -37,9 +41,9 @@ bool fault_hit(void)
     return state.hit;
 }
 
-bool fault_hit_commit(void)
+bool fault_may_have_happened(void)
 {
-    return state.hit_commit;
+    return state.may_have_happened;
 }
 
 static bool is_due(fault_kind kind)
@@ -190,6 +194,67 @@ void fault_free(void *memory)
     REAL(free)(memory);
 }
 
+/* ---- The disk ---- */
+
+ssize_t fault_pwrite(int fd, const void *bytes, size_t size, off_t offset)
+    TAKES_THE_PLACE_OF("pwrite");
+ssize_t fault_writev(int fd, const struct iovec *parts, int count) TAKES_THE_PLACE_OF("writev");
+int fault_fdatasync(int fd) TAKES_THE_PLACE_OF("fdatasync");
+int fault_fsync(int fd) TAKES_THE_PLACE_OF("fsync");
+int fault_ftruncate(int fd, off_t size) TAKES_THE_PLACE_OF("ftruncate");
+int fault_ftruncate64(int fd, off_t size) TAKES_THE_PLACE_OF("ftruncate64");
+
+/* What a call is answered, that would be answered done. */
+static bool disk_fails(const void *caller)
+{
+    if (!state.armed || (!is_in(&ours, caller) && !is_in(&lmdb, caller)) || !is_due(FAULT_DISK))
+        return false;
+    state.may_have_happened = true;
+    errno = state.fault.err == TANDEM_E_STORE_FULL ? ENOSPC : EIO;
+    return true;
+}
+
+#define DISK_CALL(type, ...)                                                                       \
+    do {                                                                                           \
+        bool fails = disk_fails(__builtin_return_address(0));                                      \
+        int why = errno;                                                                           \
+        long done = fails && !state.fault.happened ? -1 : syscall(__VA_ARGS__);                    \
+                                                                                                   \
+        if (fails)                                                                                 \
+            errno = why;                                                                           \
+        return fails ? -1 : (type)done;                                                            \
+    } while (0)
+
+ssize_t fault_pwrite(int fd, const void *bytes, size_t size, off_t offset)
+{
+    DISK_CALL(ssize_t, SYS_pwrite64, fd, bytes, size, offset);
+}
+
+ssize_t fault_writev(int fd, const struct iovec *parts, int count)
+{
+    DISK_CALL(ssize_t, SYS_writev, fd, parts, count);
+}
+
+int fault_fdatasync(int fd)
+{
+    DISK_CALL(int, SYS_fdatasync, fd);
+}
+
+int fault_fsync(int fd)
+{
+    DISK_CALL(int, SYS_fsync, fd);
+}
+
+int fault_ftruncate(int fd, off_t size)
+{
+    DISK_CALL(int, SYS_ftruncate, fd, size);
+}
+
+int fault_ftruncate64(int fd, off_t size)
+{
+    DISK_CALL(int, SYS_ftruncate, fd, size);
+}
+
 /* ---- Stores ---- */
 
 enum { STORES_MAX = 16 };
@@ -273,7 +338,7 @@ static tandem_err faulty_commit(td_txn *txn)
     if (!is_due(FAULT_STORE))
         return f->real->commit(txn);
     f->recover_due = true;
-    state.hit_commit = true;
+    state.may_have_happened = true;
     if (!state.fault.happened)
         f->real->abort(txn);
     else if ((err = f->real->commit(txn)) != TANDEM_OK)
