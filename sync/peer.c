@@ -611,6 +611,7 @@ static void deliver(void *context, td_delivery *delivery)
     delivery->returned.drop = drop_delivery;
     delivery->request.done = executed;
     peer->deliveries++;
+    peer->delivered_ms = td_sync_now_ms(peer->sync);
     peer->sync->deliveries++;
     td_executor_remote(peer->sync->executor, &delivery->request);
 }
@@ -675,6 +676,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
         if (job->err == TANDEM_E_CLOCK)
             td_puller_wait(peer, handle->collection, handle->origin, job->detail);
         if (job->err != TANDEM_OK) {
+            td_puller_failed(peer, handle->collection, handle->origin);
+            td_unsure_note(peer->sync, handle, job->err);
             td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "a job was not applied: %s",
                    tandem_err_name(job->err));
             continue;

@@ -22,6 +22,7 @@ struct td_ask_range {
     uint64_t progress_seq; /* ours, when it was last looked at */
     uint64_t progress_ms;
     bool of_fork; /* of operations beside ours, not after them */
+    bool failed;  /* what came could not be applied here */
     bool queued;  /* not in a PULL yet */
     uint64_t waits_ms; /* wall clock: not before; 0: it does not wait, and counts in peer->asks */
     td_ask_range *next;
@@ -247,10 +248,20 @@ bool td_puller_is_waiting(td_peer *peer, uint64_t *until_out)
     return peer->coverage.lacking != NULL;
 }
 
-/* Is it delivering, or being asked for more than this? */
-static bool peer_is_busy(td_peer *peer)
+void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *origin)
 {
-    return peer->asks > 1 || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0;
+    td_ask_range *ask = find(peer->sync, collection, origin);
+
+    if (ask && ask->peer == peer)
+        ask->failed = true;
+}
+
+/* Has it delivered since, or does it now? That it was asked for more says nothing: it may have none
+ * of it. */
+static bool peer_is_busy(td_peer *peer, uint64_t since_ms)
+{
+    return peer->delivered_ms > since_ms ||
+           tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0;
 }
 
 /* An ask is over when what it was for is held; it is dropped when nothing comes. */
@@ -260,7 +271,6 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
     td_collection_cover *collection = td_coverage_find(&ask->peer->coverage, name);
     td_origin_cover *origin =
         collection ? td_coverage_find_origin(collection, ask->key) : NULL;
-    uint64_t heard_ms;
 
     if (!origin || td_puller_look(ask->peer, origin) != TANDEM_OK || !origin->lacking ||
         (!ask->of_fork && origin->our_seq >= ask->last)) {
@@ -273,12 +283,12 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
             forget(sync, ask);
         return;
     }
-    heard_ms = td_session_heard_ms(td_channel_session(ask->peer->channel));
     if (origin->our_seq > ask->progress_seq) {
         ask->progress_seq = origin->our_seq;
         ask->progress_ms = now_ms;
-    } else if (heard_ms > ask->progress_ms && peer_is_busy(ask->peer)) {
-        ask->progress_ms = heard_ms; /* other things of it come first */
+    } else if (!ask->failed && peer_is_busy(ask->peer, ask->progress_ms)) {
+        if (ask->progress_ms < ask->peer->delivered_ms)
+            ask->progress_ms = ask->peer->delivered_ms; /* other things of it come first */
     } else if (!ask->queued && now_ms >= ask->progress_ms + TD_ASK_PATIENCE_MS &&
                tandem_mailbox_jobs(td_channel_inbox(ask->peer->channel)) == 0) {
         td_peer *peer = ask->peer;

@@ -444,6 +444,17 @@ static void take_out(td_peer *peer, tandem_job_handle *handle, bool applied)
     tandem_job_handle_free(handle);
 }
 
+void td_sender_leave(td_peer *peer)
+{
+    tandem_job_handle *handle;
+
+    while ((handle = tandem_mailbox_first(td_channel_outbox(peer->channel)))) {
+        td_probe(peer->sync->env, TD_PROBE_SETTLED_ELSEWHERE);
+        tandem_mailbox_remove(td_channel_outbox(peer->channel), handle);
+        tandem_job_handle_free(handle);
+    }
+}
+
 void td_sender_settle(td_peer *peer, td_collection_cover *collection)
 {
     const uint8_t *own = td_op_store_identity(peer->sync->ops)->origin;

@@ -195,6 +195,7 @@ static void look_at_duplicates(tandem_sync *sync)
                 td_probe(sync->env, TD_PROBE_SERVED_BY_INBOUND);
                 peer->served_by = other;
                 td_channel_stop(peer->channel, TANDEM_OK, "");
+                td_sender_leave(peer);
                 break;
             }
     }
@@ -251,6 +252,7 @@ void td_sync_look_at_commits(tandem_sync *sync)
         }
     }
     tandem_writer_release(&grown.names);
+    td_unsure_settle(sync);
     for (td_peer *peer = sync->peers; peer; peer = peer->next) {
         td_sender_fill(peer);
         td_peer_refresh(peer);
@@ -485,6 +487,7 @@ static void sync_free(tandem_sync *sync)
 {
     td_actor_free(sync->actor);
     td_sync_end_waiters(sync);
+    td_unsure_release(sync);
     while (sync->peers)
         peer_free(sync->peers);
     td_sync_forget_digests(sync);

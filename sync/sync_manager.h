@@ -14,6 +14,7 @@
  *   digests.c       of our vectors, for the handshake
  *   sender.c        what goes out: ranges of the store into the outbox
  *   puller.c        what is asked for: lacking heads into PULL
+ *   unsure.c        what may be held, though its commit failed
  *   coverage.c      what a peer is known to hold
  *
  * Who sends what. A reactor sends the operations of its own origin to every peer that lacks them, as
@@ -52,6 +53,7 @@ enum { TD_SYNC_TICK = 1, TD_SYNC_RETURNED, TD_SYNC_CALL };
 typedef struct td_peer td_peer;
 typedef struct td_ask_range td_ask_range;
 typedef struct td_waiter td_waiter;
+typedef struct td_unsure td_unsure;
 
 /* A digest that was computed, valid while the collection's last ordinal is the same. */
 typedef struct td_cached_digest {
@@ -75,6 +77,7 @@ struct td_peer {
     bool removed;       /* to be freed when its link and its deliveries are gone */
     uint64_t start_at_ms; /* its channel could not be started: again then; 0: it was */
     uint32_t deliveries;
+    uint64_t delivered_ms; /* when the last one came */
 
     /* This session: */
     bool said_hello;
@@ -140,6 +143,7 @@ struct tandem_sync {
     td_cached_digest *digests;
     td_ask_range *asks; /* all that are asked of anybody, by collection and origin */
     td_waiter *waiters;
+    td_unsure *unsure;
     uint64_t seen_position;
     uint64_t rejected;
     uint64_t quarantined;
@@ -296,6 +300,8 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms);
 /* Why some range does not go on: blocked for good, or waiting for its time (what it waits for is in
  * its retry_err then). TANDEM_OK if all do. */
 tandem_err td_sender_trouble(td_peer *peer, const td_origin_cover **origin_out);
+/* Another session serves the peer: what waits in its own outbox goes there anew. */
+void td_sender_leave(td_peer *peer);
 tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
                           tandem_err (*visit)(void *visitor, tandem_slice canonical),
                           void *visitor);
@@ -317,8 +323,18 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
 void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t hlc);
 /* Is our clock all that keeps us from what the peer announced? until: wall clock ms. */
 bool td_puller_is_waiting(td_peer *peer, uint64_t *until_out);
+/* A job of this origin came and could not be applied here: for now, or for good. */
+void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *origin);
 /* Operations of an origin have been committed: is what was asked for here? */
 void td_puller_progress(tandem_sync *sync, tandem_slice collection, const uint8_t *origin);
 void td_puller_tick(tandem_sync *sync, uint64_t now_ms);
+
+/* ---- unsure.c ---- */
+
+/* A job that was delivered ended with err: if it may be held all the same, keep it in mind. */
+void td_unsure_note(tandem_sync *sync, const tandem_job_handle *handle, tandem_err err);
+/* Something was committed: the disk works, and shows what it holds. */
+void td_unsure_settle(tandem_sync *sync);
+void td_unsure_release(tandem_sync *sync);
 
 #endif
