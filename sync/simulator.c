@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
 #include <xxhash.h>
 
 #include "sync/oracle.h"
@@ -17,6 +18,14 @@ enum {
     PROBES_MAX = 256,
 };
 
+/* A job on its way. */
+struct pending {
+    struct run *run;
+    struct pending *prev, *next;
+    uint64_t number;
+    unsigned node;
+};
+
 struct run {
     const tandem_plan *plan;
     const tandem_simulator_options *options;
@@ -26,8 +35,8 @@ struct run {
     td_oracle *oracle;
     unsigned nodes;
     bool added[TD_PLAN_NODES_MAX];
-    uint64_t jobs;    /* written so far */
-    uint64_t pending; /* and not answered yet */
+    uint64_t jobs; /* written so far */
+    struct pending *pending; /* and not answered yet */
     uint64_t outcomes; /* a hash over all answers */
     bool ending;       /* what ends from now on is no news */
     const char *probes[PROBES_MAX];
@@ -43,12 +52,6 @@ static const char *name_of(unsigned node)
 }
 
 /* ---- Writing ---- */
-
-struct pending {
-    struct run *run;
-    uint64_t number;
-    unsigned node;
-};
 
 /* With these a job may be on disk all the same. */
 static bool is_unknown(tandem_err err)
@@ -77,9 +80,21 @@ static void executed(void *context, tandem_err err, const tandem_receipt *receip
     struct pending *pending = context;
 
     (void)why;
-    pending->run->pending--;
+    DL_DELETE(pending->run->pending, pending);
     job_ended(pending->run, pending->node, pending->number, err, receipt);
     free(pending);
+}
+
+/* Whoever asked a reactor that has crashed hears nothing. */
+static void end_pending(struct run *run, bool all)
+{
+    struct pending *pending, *next;
+
+    DL_FOREACH_SAFE(run->pending, pending, next)
+    {
+        if (all || !tandem_harness_reactor(run->harness, name_of(pending->node)))
+            executed(pending, TANDEM_E_CLOSED, NULL, "");
+    }
 }
 
 static void write_job(struct run *run, unsigned node, uint64_t random)
@@ -104,8 +119,8 @@ static void write_job(struct run *run, unsigned node, uint64_t random)
         run->err = TANDEM_E_NOMEM;
         return;
     }
-    *pending = (struct pending){run, number, node};
-    run->pending++;
+    *pending = (struct pending){.run = run, .number = number, .node = node};
+    DL_APPEND(run->pending, pending);
     err = tandem_execute_async(reactor, &job, executed, pending);
     if (err != TANDEM_OK)
         executed(pending, err, NULL, "");
@@ -205,6 +220,7 @@ static void crash_at(struct run *run, const td_step *step)
 
 static void restart(struct run *run, unsigned node)
 {
+    end_pending(run, false);
     if (tandem_harness_restart(run->harness, name_of(node)) == TANDEM_OK)
         td_oracle_restarted(run->oracle, node);
 }
@@ -326,6 +342,7 @@ static tandem_err look(struct run *run, const char *when)
     char why[256];
     tandem_err err = td_oracle_look(run->oracle, why);
 
+    end_pending(run, false);
     if (err == TANDEM_OK && run->err != TANDEM_OK)
         return run->err;
     if (err == TANDEM_E_STATE)
@@ -354,7 +371,9 @@ static tandem_err world_open(struct run *run)
     options.sync = sync;
     if ((err = run->workload->open(&run->work)) != TANDEM_OK ||
         (err = tandem_harness_open(&options, &run->harness)) != TANDEM_OK ||
-        (err = td_oracle_open(run->harness, &run->oracle)) != TANDEM_OK)
+        (err = td_oracle_open(run->harness,
+                              plan->faults & (TANDEM_FAULT_CORRUPT | TANDEM_FAULT_LIAR),
+                              &run->oracle)) != TANDEM_OK)
         return err;
     for (; run->nodes < plan->reactors; run->nodes++) {
         int64_t skew_ms = plan->faults & TANDEM_FAULT_CLOCK
@@ -452,7 +471,9 @@ static tandem_err converge(struct run *run)
         if ((err = look(run, "after the faults")) != TANDEM_OK)
             return err;
         run->result->converged_ms = tandem_harness_now_ms(run->harness) - begin_ms;
-        if (td_oracle_is_equal(run->oracle) && td_oracle_is_idle(run->oracle) && !run->pending)
+        /* A disk that has failed may hold what its reactor shows a little later. */
+        if (td_oracle_is_equal(run->oracle) && td_oracle_is_idle(run->oracle) && !run->pending &&
+            tandem_harness_converged(run->harness, why) == TANDEM_OK)
             return TANDEM_OK;
         if (run->result->converged_ms >= CONVERGE_MS_MAX)
             break;
@@ -537,15 +558,10 @@ static tandem_err check_node(struct run *run, unsigned node)
 
 static tandem_err check_end(struct run *run)
 {
-    char why[256];
     tandem_err err;
 
     if ((err = td_oracle_lost(run->oracle, lost, run, run->result->why)) != TANDEM_OK)
         return err;
-    if (tandem_harness_converged(run->harness, why) != TANDEM_OK) {
-        snprintf(run->result->why, sizeof(run->result->why), "%.250s", why);
-        return TANDEM_E_STATE;
-    }
     for (unsigned i = 0; i < run->nodes && err == TANDEM_OK; i++)
         err = check_node(run, i);
     return err;
@@ -567,6 +583,8 @@ static void world_close(struct run *run)
     if (run->oracle)
         result->operations = td_oracle_operations(run->oracle);
     result->reactors = run->nodes;
+    if (run->harness)
+        end_pending(run, true);
     td_oracle_free(run->oracle);
     tandem_harness_free(run->harness);
     run->workload->free(run->work);
@@ -585,7 +603,7 @@ tandem_err tandem_simulate(const tandem_plan *plan, const tandem_simulator_optio
         return TANDEM_E_INVALID;
     memset(result, 0, sizeof(*result));
     run.options = options;
-    run.workload = options->workload ? options->workload : &tandem_default_workload;
+    run.workload = options->workload ? options->workload : tandem_default_workload();
     if ((err = world_open(&run)) == TANDEM_OK && (err = chaos(&run)) == TANDEM_OK) {
         heal(&run);
         if ((err = converge(&run)) == TANDEM_OK)

@@ -83,7 +83,7 @@ typedef struct tandem_workload {
 } tandem_workload;
 
 /* Counters, maps and logs: what the simulator writes by default. */
-TANDEM_API extern const tandem_workload tandem_default_workload;
+TANDEM_API const tandem_workload *tandem_default_workload(void);
 
 typedef struct tandem_simulator_options {
     size_t size;         /* sizeof(tandem_simulator_options) */
@@ -102,7 +102,8 @@ typedef struct tandem_simulator_options {
 
 /* What finds nothing but bugs; the others end runs that are as they must be, see README.md. */
 #define TANDEM_FAULT_DEFAULT                                                                       \
-    (TANDEM_FAULT_ALL & ~(TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_COPY | TANDEM_FAULT_LIAR))
+    (TANDEM_FAULT_ALL & ~(TANDEM_FAULT_CORRUPT | TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_COPY |     \
+                          TANDEM_FAULT_LIAR))
 
 #define TANDEM_SIMULATOR_OPTIONS_INIT                                                              \
     {                                                                                              \

@@ -197,10 +197,15 @@ static void workload_free(void *context)
     free(workload);
 }
 
-const tandem_workload tandem_default_workload = {
-    .open = workload_open,
-    .job = workload_job,
-    .outcome = workload_outcome,
-    .check = workload_check,
-    .free = workload_free,
-};
+const tandem_workload *tandem_default_workload(void)
+{
+    static const tandem_workload workload = {
+        .open = workload_open,
+        .job = workload_job,
+        .outcome = workload_outcome,
+        .check = workload_check,
+        .free = workload_free,
+    };
+
+    return &workload;
+}

@@ -139,32 +139,32 @@ static bool unlucky_written;
 static tandem_err unlucky_open(void **out)
 {
     unlucky_written = false;
-    return tandem_default_workload.open(out);
+    return tandem_default_workload()->open(out);
 }
 
 static void unlucky_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
 {
-    tandem_default_workload.job(context, number, random, job);
+    tandem_default_workload()->job(context, number, random, job);
     if (number && random % 31 == 7)
         unlucky_written = true;
 }
 
 static void unlucky_outcome(void *context, uint64_t number, tandem_outcome outcome)
 {
-    tandem_default_workload.outcome(context, number, outcome);
+    tandem_default_workload()->outcome(context, number, outcome);
 }
 
 static tandem_err unlucky_check(void *context, tandem_reactor *reactor, bool damaged, char why[256])
 {
     if (!unlucky_written)
-        return tandem_default_workload.check(context, reactor, damaged, why);
+        return tandem_default_workload()->check(context, reactor, damaged, why);
     snprintf(why, 256, "the unlucky job was written");
     return TANDEM_E_STATE;
 }
 
 static void unlucky_free(void *context)
 {
-    tandem_default_workload.free(context);
+    tandem_default_workload()->free(context);
 }
 
 static const tandem_workload unlucky = {
