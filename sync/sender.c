@@ -507,7 +507,9 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
                 continue;
             if (o->lag == 0 && o->range.last == UINT64_MAX)
                 clear_trouble(&o->range); /* somebody else delivered it */
-            trouble = trouble || o->range.retry_err || o->range.blocked;
+            /* One that waits for its time may have no reason left: what was refused was held after
+             * all, and what followed it was applied. */
+            trouble = trouble || o->range.retry_err || o->range.blocked || o->range.retry_at_ms;
             if (o->range.retry_at_ms == 0)
                 continue;
             if (o->range.retry_at_ms <= now_ms) {
