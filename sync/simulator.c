@@ -567,6 +567,40 @@ static tandem_err check_end(struct run *run)
     return err;
 }
 
+struct telling {
+    const struct run *run;
+    unsigned node;
+};
+
+static tandem_err tell_remote(void *context, const tandem_remote_status *status)
+{
+    const struct telling *telling = context;
+    const tandem_simulator_options *options = telling->run->options;
+    char line[256];
+
+    snprintf(line, sizeof(line),
+             "%s -> %s: %s (%s), lag %" PRIu64 ", outbox %" PRIu64 ", inbox %" PRIu64,
+             name_of(telling->node), status->name ? status->name : "inbound",
+             tandem_remote_state_name(status->state), status->reason, status->lag_operations,
+             status->outbox, status->inbox);
+    options->log(options->log_context, TANDEM_LOG_INFO, "simulator", line);
+    return TANDEM_OK;
+}
+
+/* How all stood when something did not hold. */
+static void tell_remotes(const struct run *run)
+{
+    if (!run->options->log || !run->harness)
+        return;
+    for (unsigned i = 0; i < run->nodes; i++) {
+        struct telling telling = {run, i};
+        tandem_sync *sync = tandem_harness_sync(run->harness, name_of(i));
+
+        if (sync)
+            tandem_remotes(sync, tell_remote, &telling);
+    }
+}
+
 static void world_close(struct run *run)
 {
     tandem_simulator_result *result = run->result;
@@ -609,6 +643,8 @@ tandem_err tandem_simulate(const tandem_plan *plan, const tandem_simulator_optio
         if ((err = converge(&run)) == TANDEM_OK)
             err = check_end(&run);
     }
+    if (err != TANDEM_OK)
+        tell_remotes(&run);
     world_close(&run);
     result->ok = err == TANDEM_OK;
     return err == TANDEM_E_STATE && result->why[0] ? TANDEM_OK : err;

@@ -54,6 +54,13 @@ typedef enum cli_flag {
     CLI_PULL,
     CLI_COLLECTION,
     CLI_DOCUMENT,
+    CLI_SEED,
+    CLI_SEEDS,
+    CLI_STORE,
+    CLI_SCRIPT,
+    CLI_SHRINK,
+    CLI_EVENTS,
+    CLI_FAULT,
     CLI_FLAG_COUNT,
 } cli_flag;
 
@@ -164,6 +171,7 @@ int cli_status(const cli_call *call);
 int cli_digest(const cli_call *call);
 int cli_verify(const cli_call *call);
 int cli_errors(const cli_call *call);
+int cli_sim(const cli_call *call);
 int cli_later(const cli_call *call);
 
 #endif

@@ -59,7 +59,10 @@ const cli_command cli_commands[] = {
     {"errors", NULL, "[CODE]", "the list of errors", 0, 0, 1, false, cli_errors},
     {"bench", NULL, "[NAME]", "benchmarks", 0, 0, 0, true, cli_later},
     {"trace", "replay", "FILE", "replay a recorded editing session", 0, 0, 0, true, cli_later},
-    {"sim", NULL, "", "the simulator", 0, 0, 0, true, cli_later},
+    {"sim", NULL, "", "the simulator: bad weeks drawn from seeds",
+     BIT(CLI_SEED) | BIT(CLI_SEEDS) | BIT(CLI_STORE) | BIT(CLI_SCRIPT) | BIT(CLI_SHRINK) |
+         BIT(CLI_EVENTS) | BIT(CLI_FAULT),
+     0, 0, false, cli_sim},
 };
 const size_t cli_command_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
 
@@ -105,6 +108,13 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_PULL] = {"--pull", 0, NULL, "only fetch (a later version)"},
     [CLI_COLLECTION] = {"--collection", 0, "COLLECTION", "only this one (a later version)"},
     [CLI_DOCUMENT] = {"--document", 0, "GLOB", "only these documents (a later version)"},
+    [CLI_SEED] = {"--seed", 0, "N", "the first seed (default 1)"},
+    [CLI_SEEDS] = {"--seeds", 0, "COUNT", "how many seeds, from the first on (default 1)"},
+    [CLI_STORE] = {"--store", 0, "STORE", "memory (the default), or lmdb: real stores"},
+    [CLI_SCRIPT] = {"--script", 0, "FILE", "run a plan that --shrink has printed; - reads stdin"},
+    [CLI_SHRINK] = {"--shrink", 0, NULL, "make what fails small, and print it as a script"},
+    [CLI_EVENTS] = {"--events", 0, NULL, "print how often each event has happened"},
+    [CLI_FAULT] = {"--fault", 0, "CLASS", "only such faults; may be repeated; none, or all"},
 };
 
 const char *cli_flag_name(cli_flag flag)
