@@ -137,7 +137,7 @@ class Folder(support.Case):
                       self.tandem("--node", "unix:" + path, "status", code=5).err)
 
     def test_a_dry_run_changes_nothing(self):
-        for args in (("op", "append", "c", "d", "--type", "SET", "--input", "{}"),
+        for args in (("op", "append", "c", "d", "--type", "kv.SET", "--input", "{}"),
                      ("doc", "delete", "c", "d"), ("peer", "add", "a", "ws://127.0.0.1:1/tandem"),
                      ("peer", "rm", "a"), ("serve",)):
             self.assertIn("would", self.tandem("-n", *args).out)
@@ -184,6 +184,29 @@ class Data(support.Case):
                                  data=data, stdin=text, code=2)
             self.assertIn("(TANDEM_E_%s)" % name, result.err)
         self.append("other", {"a": 1}, data=data, model="nonsense", code=2)
+
+    @support.on_both
+    def test_a_dry_run_checks_all_that_appending_checks(self, data):
+        cases = (("d", "SET", "kv", {"a": 1}, 0), ("new", "ADD", "counter", 1, 0),
+                 ("d", "SET", None, {"a": 1}, None),  # None: as the store holds it or not
+                 ("d", "nonsense", "kv", {"a": 1}, 2), ("d", "SET", "kv", [1], 2),
+                 ("new", "SET", "nonsense", {}, 2), ("\x01", "SET", "kv", {}, 2),
+                 ("d", "SET", "kv", {"a": json.loads("[" * 99 + "]" * 99)}, 2))
+
+        def checked(held):
+            for document, type_, model, value, code in cases:
+                self.append(document, value, "-n", data=data, type=type_, model=model,
+                            code=(0 if held else 2) if code is None else code)
+        checked(False)
+        self.append("d", {"a": 0}, data=data)
+        checked(True)
+        result = self.append("d", 1, "-n", data=data, type="ADD", model="counter", code=6)
+        self.assertIn("(TANDEM_E_MODEL_MISMATCH)", result.err)
+        self.append("d", {}, "-n", "--expect", "0", data=data, code=6)
+        self.append("d", {}, "-n", "--expect", "2", data=data)
+        self.assertEqual([{"dry_run": True, "would": "append SET to c/d"}],
+                         self.append("d", {}, "-n", data=data).json())
+        self.assertEqual(2, len(self.json("op", "ls", "c", data=data)))
 
     @support.on_both
     def test_operations_are_listed_in_both_orders(self, data):

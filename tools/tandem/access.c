@@ -260,19 +260,25 @@ json_t *cli_request_of(const cli_call *call, const char *command)
     return object;
 }
 
+tandem_err cli_ask(const cli_call *call, bool create, const json_t *object, cli_emit_fn emit,
+                   void *context, char why[CLI_WHY_BYTES])
+{
+    cli_access *access = NULL;
+    tandem_err err = cli_access_open(call, create, &access, why);
+
+    if (err == TANDEM_OK)
+        err = cli_access_run(access, object, emit, context, why);
+    cli_access_free(access);
+    return err;
+}
+
 int cli_run_request(const cli_call *call, bool create, json_t *object, cli_emit_fn emit,
                     void *context, const char *what)
 {
     const cli_command *command = call->command;
     char why[CLI_WHY_BYTES] = "";
-    cli_access *access = NULL;
-    tandem_err err = object ? TANDEM_OK : TANDEM_E_NOMEM;
+    tandem_err err = object ? cli_ask(call, create, object, emit, context, why) : TANDEM_E_NOMEM;
 
-    if (err == TANDEM_OK)
-        err = cli_access_open(call, create, &access, why);
-    if (err == TANDEM_OK)
-        err = cli_access_run(access, object, emit, context, why);
-    cli_access_free(access);
     json_decref(object);
     if (err == TANDEM_OK)
         return 0;

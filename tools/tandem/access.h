@@ -58,6 +58,9 @@ char *cli_socket_path(const cli_call *call);
 /* The log of a library on stderr, with times; -v shows more of it. */
 void cli_log(void *context, tandem_log_level level, const char *component, const char *text);
 
+/* Open the way, run one request, and leave. An error is not reported; why tells. */
+tandem_err cli_ask(const cli_call *call, bool create, const json_t *object, cli_emit_fn emit,
+                   void *context, char why[CLI_WHY_BYTES]);
 /* For a command that is one request: open the way, run it, report what fails as "what, why". what
  * may be NULL: "tandem NOUN VERB failed". object is taken. Returns the exit code. */
 int cli_run_request(const cli_call *call, bool create, json_t *object, cli_emit_fn emit,

@@ -59,6 +59,30 @@ static tandem_err print_receipt(void *context, const json_t *result)
     return TANDEM_OK;
 }
 
+/* Have the operation checked where it would be executed. Takes object. */
+static int append_check(const cli_call *call, json_t *object, const char *what)
+{
+    cli_request nowhere = {.emit = cli_print_nothing};
+    cli_call asks = *call;
+    char why[CLI_WHY_BYTES] = "";
+    tandem_err err = TANDEM_E_NOMEM;
+
+    asks.dry_run = false; /* the request is to get there: it changes nothing */
+    if (object)
+        err = cli_ask(&asks, false, object, cli_print_nothing, NULL, why);
+    /* There is no store yet: an empty one is in memory as well. */
+    if (err == TANDEM_E_NOT_FOUND && (err = tandem_open(NULL, &nowhere.reactor)) == TANDEM_OK) {
+        err = cli_request_run(&nowhere, object);
+        memcpy(why, nowhere.why, sizeof(why));
+    }
+    tandem_close(nowhere.reactor);
+    json_decref(object);
+    if (err != TANDEM_OK)
+        return cli_fail(err, why, "%s", what);
+    return cli_would(call, "append %s to %s/%s", cli_value(call, CLI_TYPE), call->args[0],
+                     call->args[1]);
+}
+
 int cli_op_append(const cli_call *call)
 {
     const char *type = cli_value(call, CLI_TYPE), *input = cli_value(call, CLI_INPUT);
@@ -66,7 +90,6 @@ int cli_op_append(const cli_call *call)
     char *read_input = NULL;
     json_t *object;
     uint64_t expect;
-    int code;
 
     if (!type || !input)
         return cli_fail(TANDEM_E_USAGE, type ? "--input is missing" : "--type is missing",
@@ -79,11 +102,8 @@ int cli_op_append(const cli_call *call)
         free(read_input);
         return cli_fail(TANDEM_E_INPUT, "the input is no UTF-8", "%s", what);
     }
-    if (call->dry_run) {
-        free(read_input);
-        return cli_would(call, "append %s to %s/%s", type, call->args[0], call->args[1]);
-    }
-    object = cli_request_of(call, "op.append");
+    /* Of another name, not with a flag that a node from before would not know, and append. */
+    object = cli_request_of(call, call->dry_run ? "op.check" : "op.append");
     if (object) {
         json_object_set_new(object, "collection", json_string(call->args[0]));
         json_object_set_new(object, "document", json_string(call->args[1]));
@@ -95,10 +115,11 @@ int cli_op_append(const cli_call *call)
     put_flag(call, object, "model", CLI_MODEL);
     put_flag(call, object, "scope", CLI_SCOPE);
     put_flag(call, object, "branch", CLI_BRANCH);
-    code = cli_run_request(call, true, object, call->json ? cli_print_json : print_receipt,
-                           (void *)call, what);
     free(read_input);
-    return code;
+    if (call->dry_run)
+        return append_check(call, object, what);
+    return cli_run_request(call, true, object, call->json ? cli_print_json : print_receipt,
+                           (void *)call, what);
 }
 
 int cli_doc_delete(const cli_call *call)

@@ -11,6 +11,7 @@ static const struct {
     tandem_err (*run)(cli_request *request, const json_t *object);
 } requests[] = {
     {"op.append", cli_op_append_run},
+    {"op.check", cli_op_check_run},
     {"op.ls", cli_op_ls_run},
     {"doc.ls", cli_doc_ls_run},
     {"doc.show", cli_doc_show_run},

@@ -63,6 +63,7 @@ tandem_err cli_request_import(cli_request *request, const json_t *object, const 
 /* ---- Shared by the files of requests ---- */
 
 tandem_err cli_op_append_run(cli_request *request, const json_t *object);
+tandem_err cli_op_check_run(cli_request *request, const json_t *object);
 tandem_err cli_op_ls_run(cli_request *request, const json_t *object);
 tandem_err cli_doc_ls_run(cli_request *request, const json_t *object);
 tandem_err cli_doc_show_run(cli_request *request, const json_t *object);

@@ -61,7 +61,25 @@ static tandem_err expect_position(cli_request *request, const json_t *object, ta
     return TANDEM_OK;
 }
 
-tandem_err cli_op_append_run(cli_request *request, const json_t *object)
+/*
+ * Check all that executing checks, and write nothing: behind the job stands one that is never
+ * legal, jobs are looked at in order, and a group is executed whole or not at all.
+ */
+static tandem_err check_only(cli_request *request, const tandem_job *job)
+{
+    tandem_job jobs[] = {*job, *job};
+    size_t failed = 0;
+    tandem_err err;
+
+    jobs[1].document = "";
+    err = tandem_execute_group(request->reactor, jobs, 2, NULL, &failed, request->why);
+    if (err != TANDEM_E_INPUT || failed != 1)
+        return err;
+    request->why[0] = 0;
+    return cli_emit(request, json_pack("{s:b}", "dry_run", 1));
+}
+
+static tandem_err append(cli_request *request, const json_t *object, bool checks_only)
 {
     tandem_input input = {.scope = cli_text_of(object, "scope"),
                           .type = cli_text_of(object, "type"),
@@ -79,8 +97,20 @@ tandem_err cli_op_append_run(cli_request *request, const json_t *object)
         return cli_refuse(request, TANDEM_E_PROTOCOL, "the request lacks a type or an input");
     if ((err = expect_position(request, object, &job)) != TANDEM_OK)
         return err;
+    if (checks_only)
+        return check_only(request, &job);
     err = tandem_execute(request->reactor, &job, &receipt, request->why);
     return err == TANDEM_OK ? emit_receipt(request, &receipt) : err;
+}
+
+tandem_err cli_op_append_run(cli_request *request, const json_t *object)
+{
+    return append(request, object, false);
+}
+
+tandem_err cli_op_check_run(cli_request *request, const json_t *object)
+{
+    return append(request, object, true);
 }
 
 tandem_err cli_doc_delete_run(cli_request *request, const json_t *object)
