@@ -31,6 +31,13 @@ def an_import_and_a_fresh_node_stay_below_64_mib(field):
     catches_up(field, field.size(20000, 100000), 128)
 
 
+def an_import_into_a_stopped_store_stays_below_64_mib(field):
+    """There the importing process is the reactor as well."""
+    a = field.node("a")
+    a.import_file("c", field.file("in.jsonl", node.operations(field.size(20000, 1000000))))
+    field.check_memory(a)
+
+
 def a_million_operations_of_128_bytes_stay_below_64_mib(field):
     catches_up(field, field.size(30000, 1000000), 128)
 
@@ -114,6 +121,7 @@ def a_node_that_was_away_catches_up_and_restarts_send_little_again(field):
 
 
 node.main(an_import_and_a_fresh_node_stay_below_64_mib,
+          an_import_into_a_stopped_store_stays_below_64_mib,
           a_million_operations_of_128_bytes_stay_below_64_mib,
           a_stopped_receiver_stops_the_sender,
           a_node_that_was_away_catches_up_and_restarts_send_little_again)

@@ -46,8 +46,8 @@ def environment():
 
 
 class Result:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
+    def __init__(self, code, out, err, peak_rss):
+        self.code, self.out, self.err, self.peak_rss = code, out, err, peak_rss
 
     def lines(self):
         return [json.loads(line) for line in self.out.splitlines()]
@@ -94,6 +94,7 @@ class Node:
         self.port = 0
         self.frozen = False
         self.peak = 0  # of RssAnon, over all its processes
+        self.import_peak = 0  # of those that imported into it
 
     # ---- Its process ----
 
@@ -226,7 +227,8 @@ class Node:
 
     def import_file(self, collection, path, timeout=1800):
         begun = time.monotonic()
-        self.run("-q", "import", collection, path, timeout=timeout)
+        result = self.run("-q", "import", collection, path, timeout=timeout)
+        self.import_peak = max(self.import_peak, result.peak_rss)
         return time.monotonic() - begun
 
 
@@ -279,6 +281,8 @@ class Field:
         process = subprocess.Popen(
             [*prefix, self.tandem, *args], stdin=subprocess.PIPE if stdin is not None else
             subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        memory = Memory(process.pid)
+        memory.start()
         try:
             out, err = process.communicate(
                 stdin.encode() if isinstance(stdin, str) else stdin,
@@ -287,11 +291,13 @@ class Field:
             process.kill()
             process.communicate()
             raise Failure("`%s` did not end within %d s" % (" ".join(args), timeout)) from None
+        finally:
+            memory.stop()
         out, err = (text.decode("utf-8", "replace") for text in (out, err))
         if code is not None:
             check(process.returncode == code, "`%s`: exit %d, not %d" %
                   (" ".join(args)[:300], process.returncode, code), out[-1500:], err[-1500:])
-        return Result(process.returncode, out, err)
+        return Result(process.returncode, out, err, memory.peak)
 
     def file(self, name, lines):
         """Write lines (texts, or values that become JSON); returns the path."""
@@ -334,10 +340,15 @@ class Field:
         return found[0]
 
     def check_memory(self, *nodes, limit=RSS_ANON_MAX):
+        """Of the nodes, and of the processes that imported into them."""
         for node in nodes:
-            self.say("RssAnon of %s: at most %.1f MiB" % (node.name, node.peak_rss() / MIB))
-            check(self.sanitized or node.peak_rss() < limit, "RssAnon of %s reached %.1f MiB, more than %d" %
-                  (node.name, node.peak_rss() / MIB, limit // MIB))
+            for who, peak in ((node.name, node.peak_rss()),
+                              ("an import into " + node.name, node.import_peak)):
+                if not peak:
+                    continue  # there was none
+                self.say("RssAnon of %s: at most %.1f MiB" % (who, peak / MIB))
+                check(self.sanitized or peak < limit, "RssAnon of %s reached %.1f MiB, more than %d"
+                      % (who, peak / MIB, limit // MIB))
 
     def logs(self):
         for node in self.nodes:
