@@ -204,6 +204,7 @@ class Peer:
             while time.monotonic() - begun < DEADLINE_S:
                 self.message()
         except Closed as closed:
+            self.socket.close() # else the node waits for the answer to its close frame
             error = [value[2] for value in self.heard if value[0] == 7]
             return closed.code, error[0] if error else None
         except socket.timeout:
@@ -289,7 +290,7 @@ class Ground:
         check(self.target.is_running(), "the node died of `%s`" % name, self.target.log())
         if before is not None:
             self.field.until("`%s` is counted in listener.rejected" % name,
-                             lambda: self.rejected() > before, timeout=5)
+                             lambda: self.rejected() > before)
 
     def check_in_step(self):
         self.count += 1
