@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <xxhash.h>
-
+#include "reactor/recent.h"
 #include "reactor/runtime.h"
 #include "store/probe.h"
 
@@ -19,25 +18,7 @@ enum {
     REINCARNATE,
     REINCARNATE_LATER,
 };
-enum {
-    MEND_MS = 1000,
-    READER_CHECK_MS = 30000,
-    /* Indexed ordinals that are remembered all the same: a group that was prepared just before the
-     * view went on need not be prepared again. */
-    RECENT_KEPT = 4096,
-};
-
-/*
- * Which documents were touched by the operations after `base`: one entry an ordinal, a hash of the
- * document's name whose lowest bit says whether the operation was a CREATE or DELETE. A false match
- * costs one more look, never a wrong answer.
- */
-struct recent {
-    uint64_t *entries; /* ring of capacity (a power of two) */
-    uint64_t capacity;
-    uint64_t base; /* ordinals up to here are forgotten */
-    uint64_t last; /* the newest ordinal in it */
-};
+enum { MEND_MS = 1000, READER_CHECK_MS = 30000 };
 
 /* A request that takes part in the open group, in order: either kind. */
 struct member {
@@ -53,7 +34,7 @@ struct td_executor {
     tandem_env *env;
     uint64_t max_clock_skew_ms;
     td_clock clock;
-    struct recent recent;
+    td_recent recent;
     bool open; /* a group is */
     uint64_t group_base; /* the last ordinal before it */
     uint32_t group_operations;
@@ -83,81 +64,6 @@ struct td_executor {
     _Atomic uint64_t position;
     _Atomic int store_err;
 };
-
-/* ---- Recently touched documents ---- */
-
-static uint64_t document_hash(tandem_slice collection, tandem_slice document)
-{
-    uint64_t hash = XXH3_64bits_withSeed(document.bytes, document.size,
-                                         XXH3_64bits(collection.bytes, collection.size));
-
-    return hash & ~(uint64_t)1;
-}
-
-static tandem_err recent_grow(struct recent *recent)
-{
-    uint64_t capacity = recent->capacity ? recent->capacity * 2 : 1024;
-    uint64_t *entries = malloc(capacity * sizeof(*entries));
-
-    if (!entries)
-        return TANDEM_E_NOMEM;
-    for (uint64_t o = recent->base + 1; o <= recent->last; o++)
-        entries[o & (capacity - 1)] = recent->entries[o & (recent->capacity - 1)];
-    free(recent->entries);
-    recent->entries = entries;
-    recent->capacity = capacity;
-    return TANDEM_OK;
-}
-
-/* Room for count more ordinals: before they are appended, so that noting them cannot fail. */
-static tandem_err recent_reserve(struct recent *recent, size_t count)
-{
-    tandem_err err;
-
-    while (recent->last - recent->base + count >= recent->capacity)
-        if ((err = recent_grow(recent)) != TANDEM_OK)
-            return err;
-    return TANDEM_OK;
-}
-
-static void recent_note(struct recent *recent, const td_operation *operation)
-{
-    bool lifecycle =
-        tandem_slice_equal(operation->scope, tandem_slice_text(TD_SCOPE_DOCUMENT));
-
-    recent->last++;
-    recent->entries[recent->last & (recent->capacity - 1)] =
-        document_hash(operation->collection, operation->document) | lifecycle;
-}
-
-/* Was the document touched after an ordinal? lifecycle_only: by a CREATE or DELETE. */
-static bool recent_touched(const struct recent *recent, uint64_t after, uint64_t hash,
-                           bool lifecycle_only)
-{
-    if (after < recent->base)
-        return true; /* forgotten: look again */
-    for (uint64_t o = after + 1; o <= recent->last; o++) {
-        uint64_t entry = recent->entries[o & (recent->capacity - 1)];
-
-        if ((entry & ~(uint64_t)1) == hash && (!lifecycle_only || (entry & 1)))
-            return true;
-    }
-    return false;
-}
-
-static void recent_forget(struct recent *recent, uint64_t position)
-{
-    uint64_t known = position < recent->last ? position : recent->last;
-
-    if (known > recent->base + RECENT_KEPT)
-        recent->base = known - RECENT_KEPT;
-}
-
-/* Begin anew behind an ordinal. */
-static void recent_reset(struct recent *recent, uint64_t ordinal)
-{
-    recent->base = recent->last = ordinal;
-}
 
 /* ---- Answers ---- */
 
@@ -219,7 +125,7 @@ static tandem_err group_begin(td_executor *executor)
     /* A commit whose outcome could not be looked up has happened after all: what it touched is
      * unknown by now. */
     if (executor->group_base != executor->recent.last)
-        recent_reset(&executor->recent, executor->group_base);
+        td_recent_reset(&executor->recent, executor->group_base);
     executor->group_operations = 0;
     executor->group_bytes = 0;
     executor->group_forks = 0;
@@ -248,12 +154,12 @@ static tandem_err append(td_executor *executor, const td_operation *job, size_t 
 {
     tandem_err err;
 
-    if ((err = recent_reserve(&executor->recent, count)) != TANDEM_OK)
+    if ((err = td_recent_reserve(&executor->recent, count)) != TANDEM_OK)
         return err;
     if ((err = td_op_store_append(executor->ops, job, count, result)) != TANDEM_OK)
         return err;
     for (size_t i = count - result->appended; i < count; i++) {
-        recent_note(&executor->recent, &job[i]);
+        td_recent_note(&executor->recent, &job[i]);
         executor->group_bytes += job[i].canonical.size;
     }
     executor->group_operations += result->appended;
@@ -329,10 +235,10 @@ static tandem_err append_remote(td_executor *executor, td_remote_request *reques
 static bool is_stale(const td_executor *executor, const td_local_group *group,
                      const td_local_job *job)
 {
-    uint64_t hash = document_hash(job->collection, job->document);
+    uint64_t hash = td_recent_hash(job->collection, job->document);
     bool any_matters = job->create || job->has_expect || job->state_read;
 
-    return recent_touched(&executor->recent, group->looked_at, hash, !any_matters);
+    return td_recent_touched(&executor->recent, group->looked_at, hash, !any_matters);
 }
 
 /* Encode one operation of a local job after `tip`, which moves to it. */
@@ -726,7 +632,7 @@ static void take_indexed(td_executor *executor)
     td_remote_request *held = executor->held;
 
     atomic_store(&executor->indexed_posted, false);
-    recent_forget(&executor->recent, atomic_load(&executor->indexed));
+    td_recent_forget(&executor->recent, atomic_load(&executor->indexed));
     if (!held || index_lag(executor) > TD_INDEX_LAG_MAX / 2)
         return;
     executor->held = NULL;
@@ -1001,7 +907,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     td_clock_init(&executor->clock, executor->env, high_water);
     atomic_init(&executor->position, position);
     /* What is not indexed yet was not noted here: the view's first look says where to begin. */
-    executor->recent.base = executor->recent.last = position;
+    td_recent_reset(&executor->recent, position);
     atomic_init(&executor->indexed, position);
     if ((err = td_actor_open(host, &executor_ops, executor, &executor->actor)) != TANDEM_OK)
         goto fail;
@@ -1034,7 +940,7 @@ void td_executor_free(td_executor *executor)
     }
     td_actor_free(executor->actor);
     tandem_writer_release(&executor->encoded);
-    free(executor->recent.entries);
+    td_recent_release(&executor->recent);
     free(executor->members);
     free(executor->parsed);
     free(executor);
