@@ -452,6 +452,14 @@ static tandem_err look_up_commit(td_executor *executor, uint64_t reached, tandem
     return td_op_store_commit(executor->ops) == TANDEM_OK ? TANDEM_OK : err;
 }
 
+/* Somebody else writes under our origin, if the group said so: leave it. */
+static void forget_own(td_executor *executor)
+{
+    if (executor->group_has_own)
+        td_executor_reincarnate(executor, TANDEM_INCARNATION_CONTINUED);
+    executor->group_has_own = false;
+}
+
 /*
  * Commit. A group that appended nothing confirms duplicates: what they repeat was committed before,
  * and the store knows whether that is proven.
@@ -477,6 +485,7 @@ static void group_commit(td_executor *executor)
         executor->recent.last = executor->group_base;
         store_failed(executor, err);
         answer_members(executor, err);
+        forget_own(executor); /* they may be there, and will not come again */
         return;
     }
     store_works(executor);
@@ -491,10 +500,7 @@ static void group_commit(td_executor *executor)
     if (executor->group_event.kind)
         td_event_bus_tell(executor->bus, &executor->group_event);
     answer_members(executor, TANDEM_OK);
-    if (executor->group_has_own) {
-        executor->group_has_own = false;
-        td_executor_reincarnate(executor, TANDEM_INCARNATION_CONTINUED);
-    }
+    forget_own(executor);
 }
 
 static tandem_err members_reserve(td_executor *executor)
@@ -865,9 +871,12 @@ static tandem_err count_fork(void *context, const uint8_t *origin, const td_head
 {
     td_executor *executor = context;
 
-    (void)origin;
     (void)heads;
     atomic_fetch_add(&executor->forks, count > 1);
+    /* It crashed before it could take another. */
+    if (count > 1 &&
+        !memcmp(origin, td_op_store_identity(executor->ops)->origin, TANDEM_ORIGIN_BYTES))
+        atomic_fetch_or(&executor->reincarnation, REASON(TANDEM_INCARNATION_CONTINUED));
     return TANDEM_OK;
 }
 
@@ -912,6 +921,8 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     if ((err = td_actor_open(host, &executor_ops, executor, &executor->actor)) != TANDEM_OK)
         goto fail;
     td_actor_post(executor->actor, &executor->check_message);
+    if (atomic_load(&executor->reincarnation))
+        reincarnate_after(executor, 0);
     *out = executor;
     return TANDEM_OK;
 

@@ -28,6 +28,11 @@ static void list_sending(td_peer *peer, td_collection_cover *collection)
     LL_APPEND2(peer->sending, collection, next_sending);
 }
 
+void td_sender_look(td_peer *peer, td_collection_cover *collection)
+{
+    list_sending(peer, collection);
+}
+
 tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first, uint64_t last,
                          uint64_t sent_ordinal)
 {
