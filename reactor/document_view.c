@@ -462,7 +462,6 @@ static void digest_step(td_document_view *view)
     if (digest->generation != view->generation) {
         if (view->position < digest->request->position)
             return; /* the index is being built anew */
-        td_probe(view->env, TD_PROBE_DIGEST_REPEATED);
         digest_reset(view, digest);
     }
     digest->visited = digest->count = 0;

@@ -56,7 +56,6 @@
     X(INDEX_REBUILT, "an index was dropped and is built anew")                                     \
     X(INDEX_BACK, "the index went back to its last commit")                                        \
     X(READ_WAITED, "a request waited for the index")                                               \
-    X(DIGEST_REPEATED, "a digest began anew, the index having gone back")                          \
     X(GROUP_SHARED, "several requests went into one commit")                                       \
     X(GROUP_REPEATED, "a group was undone and repeated")                                           \
     X(GROUP_FAILED, "a group was given up")                                                        \
@@ -65,7 +64,6 @@
     X(JOB_STALE, "a document changed before its job was written")                                  \
     X(CLOCK_WAIT, "an operation from too far ahead was sent back to wait")                         \
     X(OWN_CONTINUED, "operations of our origin came that we did not write")                        \
-    X(INCARNATION_DELAYED, "a new origin had to wait for its time")                                \
     X(INCARNATION_CONTINUED, "a new origin: our chain was continued by another")                   \
     X(COMMIT_HAD_HAPPENED, "a commit that was reported as failed had happened")                    \
     X(COMMIT_WAS_LOST, "a commit that failed had not happened, or cannot be looked up")            \

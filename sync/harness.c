@@ -194,6 +194,15 @@ tandem_err tandem_harness_add(tandem_harness *harness, const char *name, int64_t
     return add(harness, name, clock_skew_ms, NULL);
 }
 
+tandem_err tandem_harness_set_sync_options(tandem_harness *harness,
+                                           const tandem_sync_options *options)
+{
+    if (!options || options->size != sizeof(*options))
+        return TANDEM_E_INVALID;
+    harness->options.sync = *options;
+    return TANDEM_OK;
+}
+
 tandem_reactor *tandem_harness_reactor(tandem_harness *harness, const char *name)
 {
     struct node *node = find(harness, name);
@@ -479,35 +488,30 @@ tandem_err tandem_harness_run_until_idle(tandem_harness *harness, uint64_t limit
 
 /* ---- Convergence ---- */
 
-struct checking {
-    tandem_harness *harness;
-    struct node *node;
-    char *why;
-    bool digest_states;
-};
-
-static tandem_err compare(struct checking *checking, struct node *other, const char *collection)
+static tandem_err digest_of(const struct node *node, const char *collection, tandem_digest *out,
+                            char why[256])
 {
-    tandem_digest a, b;
-    tandem_err err;
+    tandem_err err = tandem_digest_collection(node->reactor, collection, UINT64_MAX, out, NULL);
 
-    if ((err = tandem_digest_collection(checking->node->reactor, collection, UINT64_MAX, &a,
-                                        NULL)) != TANDEM_OK ||
-        (err = tandem_digest_collection(other->reactor, collection, UINT64_MAX, &b, NULL)) !=
-            TANDEM_OK) {
-        snprintf(checking->why, 256, "%s: no digest: %s", collection, tandem_err_name(err));
-        return err;
-    }
-    if (memcmp(a.vector_digest, b.vector_digest, sizeof(a.vector_digest)) != 0) {
-        snprintf(checking->why, 256, "%s: %s holds %llu operations, %s others (%llu)", collection,
-                 checking->node->name, (unsigned long long)a.operations, other->name,
-                 (unsigned long long)b.operations);
+    if (err != TANDEM_OK)
+        snprintf(why, 256, "%s: %s has no digest: %s", collection, node->name,
+                 tandem_err_name(err));
+    return err;
+}
+
+static tandem_err compare(const char *collection, const struct node *node, const tandem_digest *a,
+                          const struct node *other, const tandem_digest *b, char why[256])
+{
+    if (memcmp(a->vector_digest, b->vector_digest, sizeof(a->vector_digest)) != 0) {
+        snprintf(why, 256, "%s: %s holds %llu operations, %s others (%llu)", collection, node->name,
+                 (unsigned long long)a->operations, other->name,
+                 (unsigned long long)b->operations);
         return TANDEM_E_STATE;
     }
-    if (a.documents != b.documents ||
-        memcmp(a.state_digest, b.state_digest, sizeof(a.state_digest)) != 0) {
-        snprintf(checking->why, 256, "%s: %s and %s show other documents of the same operations",
-                 collection, checking->node->name, other->name);
+    if (a->documents != b->documents ||
+        memcmp(a->state_digest, b->state_digest, sizeof(a->state_digest)) != 0) {
+        snprintf(why, 256, "%s: %s and %s show other documents of the same operations", collection,
+                 node->name, other->name);
         return TANDEM_E_STATE;
     }
     return TANDEM_OK;
@@ -522,7 +526,12 @@ struct collection_names {
 static tandem_err note_collection(void *context, const tandem_collection_entry *entry)
 {
     struct collection_names *names = context;
-    void *grown = realloc(names->names, (names->count + 1) * sizeof(*names->names));
+    void *grown;
+
+    for (size_t i = 0; i < names->count; i++)
+        if (!strcmp(names->names[i], entry->name))
+            return TANDEM_OK;
+    grown = realloc(names->names, (names->count + 1) * sizeof(*names->names));
 
     if (!grown)
         return TANDEM_E_NOMEM;
@@ -531,31 +540,44 @@ static tandem_err note_collection(void *context, const tandem_collection_entry *
     return TANDEM_OK;
 }
 
-static tandem_err check_node(struct checking *checking)
+static struct node *first_running(tandem_harness *harness)
 {
-    struct collection_names names = {NULL, 0};
-    tandem_err err = tandem_collections(checking->node->reactor, note_collection, &names);
+    struct node *node = harness->nodes;
 
-    for (size_t i = 0; err == TANDEM_OK && i < names.count; i++)
-        for (struct node *other = checking->harness->nodes; other && err == TANDEM_OK;
-             other = other->next)
-            if (other != checking->node && other->reactor)
-                err = compare(checking, other, names.names[i]);
-    free(names.names);
+    while (node && !node->reactor)
+        node = node->next;
+    return node;
+}
+
+/* One collection: everybody's against the first's. */
+static tandem_err check_collection(tandem_harness *harness, const char *collection, char why[256])
+{
+    struct node *first = first_running(harness);
+    tandem_digest digest, other;
+    tandem_err err = digest_of(first, collection, &digest, why);
+
+    for (struct node *node = first->next; node && err == TANDEM_OK; node = node->next) {
+        if (!node->reactor)
+            continue;
+        if ((err = digest_of(node, collection, &other, why)) == TANDEM_OK)
+            err = compare(collection, first, &digest, node, &other, why);
+    }
     return err;
 }
 
 tandem_err tandem_harness_converged(tandem_harness *harness, char why[256])
 {
+    struct collection_names names = {NULL, 0};
     tandem_err err = TANDEM_OK;
 
+    bury(harness);
     why[0] = 0;
-    for (struct node *node = harness->nodes; node && err == TANDEM_OK; node = node->next) {
-        struct checking checking = {.harness = harness, .node = node, .why = why};
-
+    for (struct node *node = harness->nodes; node && err == TANDEM_OK; node = node->next)
         if (node->reactor)
-            err = check_node(&checking);
-    }
+            err = tandem_collections(node->reactor, note_collection, &names);
+    for (size_t i = 0; i < names.count && err == TANDEM_OK; i++)
+        err = check_collection(harness, names.names[i], why);
+    free(names.names);
     return err;
 }
 

@@ -65,6 +65,9 @@ TANDEM_API void tandem_harness_free(tandem_harness *harness); /* NULL is fine */
  */
 TANDEM_API tandem_err tandem_harness_add(tandem_harness *harness, const char *name,
                                          int64_t clock_skew_ms);
+/* How reactors sync whose lives begin from now on. TANDEM_E_INVALID (size). */
+TANDEM_API tandem_err tandem_harness_set_sync_options(tandem_harness *harness,
+                                                      const tandem_sync_options *options);
 /* NULL while it is crashed, or if there is none of this name. Valid until it crashes. */
 TANDEM_API tandem_reactor *tandem_harness_reactor(tandem_harness *harness, const char *name);
 TANDEM_API tandem_sync *tandem_harness_sync(tandem_harness *harness, const char *name);

@@ -185,7 +185,8 @@ static tandem_err draw_step(tandem_plan *plan, td_step_kind kind, uint64_t *stat
                      ? WARM_UP_MS + td_plan_draw_below(state, left_ms)
                      : td_plan_draw_below(state, plan->heal_ms);
     /* Each gives an origin one branch more, and there are eight. */
-    if (kind == TD_STEP_BACKUP && steps_of_kind(plan, TD_STEP_GO_BACK) >= 3)
+    if ((kind == TD_STEP_BACKUP || kind == TD_STEP_GO_BACK) &&
+        steps_of_kind(plan, TD_STEP_GO_BACK) >= 4)
         return TANDEM_OK;
     if ((kind == TD_STEP_COPY || kind == TD_STEP_CLOCK_JUMP || kind == TD_STEP_LIE) &&
         steps_of_kind(plan, kind) >= 2)
@@ -223,7 +224,7 @@ static tandem_err draw_steps(tandem_plan *plan, uint64_t *state)
     tandem_err err = TANDEM_OK;
 
     for (unsigned kind = 0; kind < TD_STEP_KINDS; kind++)
-        if ((kinds[kind].fault & plan->faults) && kind != TD_STEP_GO_BACK)
+        if (kinds[kind].fault & plan->faults)
             troubles[trouble_count++] = (td_step_kind)kind;
     if (plan->faults & network)
         troubles[trouble_count++] = TD_STEP_NETWORK;

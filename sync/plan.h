@@ -42,6 +42,7 @@ enum {
     X(GO_BACK, "go_back", 1, TANDEM_FAULT_RESTORE)                                                 \
     X(COPY, "copy", 1, TANDEM_FAULT_COPY)                                                          \
     X(CONNECT, "connect", 2, 0)                                                                    \
+    X(MEET_SELF, "meet_self", 1, TANDEM_FAULT_REMOTES)                                             \
     X(DISCONNECT, "disconnect", 2, TANDEM_FAULT_REMOTES)                                           \
     X(PAUSE, "pause", 2, TANDEM_FAULT_REMOTES)                                                     \
     X(RESUME, "resume", 2, 0)                                                                      \

@@ -218,15 +218,30 @@ static void crash_at(struct run *run, const td_step *step)
                             1 + td_plan_draw_below(&state, 5));
 }
 
+/* Every other reactor has the plan's windows, so that they differ from their peers'. */
+static void set_windows(struct run *run, unsigned node)
+{
+    tandem_sync_options sync = TANDEM_SYNC_OPTIONS_INIT;
+
+    if (node % 2 == 0) {
+        sync.window_jobs = run->plan->window_jobs;
+        sync.window_bytes = run->plan->window_bytes;
+        sync.pool_bytes = run->plan->pool_bytes;
+    }
+    tandem_harness_set_sync_options(run->harness, &sync);
+}
+
 static void restart(struct run *run, unsigned node)
 {
     end_pending(run, false);
+    set_windows(run, node);
     if (tandem_harness_restart(run->harness, name_of(node)) == TANDEM_OK)
         td_oracle_restarted(run->oracle, node);
 }
 
 static void copy(struct run *run, unsigned node)
 {
+    set_windows(run, run->nodes);
     if (run->nodes == TD_PLAN_NODES_MAX ||
         tandem_harness_copy(run->harness, name_of(node), name_of(run->nodes)) != TANDEM_OK)
         return;
@@ -310,6 +325,9 @@ static void do_step(struct run *run, const td_step *step)
     case TD_STEP_CONNECT:
         tandem_harness_connect(run->harness, a, b);
         break;
+    case TD_STEP_MEET_SELF:
+        tandem_harness_connect(run->harness, a, a);
+        break;
     case TD_STEP_DISCONNECT:
         tandem_harness_disconnect(run->harness, a, b);
         break;
@@ -354,13 +372,9 @@ static tandem_err world_open(struct run *run)
 {
     const tandem_plan *plan = run->plan;
     tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
-    tandem_sync_options sync = TANDEM_SYNC_OPTIONS_INIT;
     uint64_t state = plan->seed;
     tandem_err err;
 
-    sync.window_jobs = plan->window_jobs;
-    sync.window_bytes = plan->window_bytes;
-    sync.pool_bytes = plan->pool_bytes;
     options.seed = plan->seed;
     options.models = run->options->models;
     options.model_count = run->options->model_count;
@@ -368,7 +382,6 @@ static tandem_err world_open(struct run *run)
     options.log_context = run->options->log_context;
     options.log_level = run->options->log_level;
     options.folder = run->options->folder;
-    options.sync = sync;
     if ((err = run->workload->open(&run->work)) != TANDEM_OK ||
         (err = tandem_harness_open(&options, &run->harness)) != TANDEM_OK ||
         (err = td_oracle_open(run->harness,
@@ -380,6 +393,7 @@ static tandem_err world_open(struct run *run)
                               ? (int64_t)td_plan_draw_below(&state, 4000) - 2000
                               : 0;
 
+        set_windows(run, run->nodes);
         if ((err = tandem_harness_add(run->harness, name_of(run->nodes), skew_ms)) != TANDEM_OK)
             return err;
         td_oracle_added(run->oracle, run->nodes, -1);
@@ -455,10 +469,12 @@ static void heal(struct run *run)
         tandem_harness_set_clock(run->harness, name_of(a), 0);
         restart(run, a);
     }
-    for (unsigned a = 0; a < run->nodes; a++)
+    for (unsigned a = 0; a < run->nodes; a++) {
+        tandem_harness_disconnect(run->harness, name_of(a), name_of(a));
         for (unsigned b = 0; b < run->nodes; b++)
             if (a != b)
                 heal_link(run, a, b);
+    }
 }
 
 static tandem_err converge(struct run *run)
