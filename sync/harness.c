@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "sync/harness_disk.h"
+#include "sync/harness_parts.h"
 #include "sync/sync_manager.h"
 
 enum { NAME_BYTES_MAX = 31, SLICE_MS = 20, QUIET_MS = 1000 };
@@ -144,6 +145,16 @@ void tandem_harness_free(tandem_harness *harness)
     td_memory_network_free(harness->network);
     td_simulation_free(harness->simulation);
     free(harness);
+}
+
+td_simulation *td_harness_simulation(tandem_harness *harness)
+{
+    return harness->simulation;
+}
+
+td_memory_network *td_harness_network(tandem_harness *harness)
+{
+    return harness->network;
 }
 
 static struct node *find(tandem_harness *harness, const char *name)

@@ -38,7 +38,7 @@ struct durable {
 /* A job handle in flight, as it was seen last. */
 struct flight {
     struct flight_key {
-        const td_peer *peer;
+        uint64_t peer; /* its serial */
         uint64_t life;
         uint64_t id;
         uint64_t box;
@@ -383,7 +383,7 @@ static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer
     bool failed = false;
 
     memset(&key, 0, sizeof(key));
-    key.peer = peer;
+    key.peer = peer->serial;
     key.life = oracle->nodes[number].life << 8 | number;
     key.id = handle->id;
     key.box = box;

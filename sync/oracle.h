@@ -19,8 +19,7 @@ typedef struct td_oracle td_oracle;
 /*
  * harness is borrowed. Reactors are known by number, see td_plan_name().
  *
- * gullible  they may be told what is not so (a wrong bit, a liar): what they believe of each other
- *           is not looked at
+ * gullible  a wrong bit may tell them what is not so: what they believe of each other is not looked at
  */
 tandem_err td_oracle_open(tandem_harness *harness, bool gullible, td_oracle **out);
 void td_oracle_free(td_oracle *oracle); /* NULL is fine */

@@ -8,6 +8,7 @@
 #include <utlist.h>
 #include <xxhash.h>
 
+#include "sync/liar.h"
 #include "sync/oracle.h"
 
 enum {
@@ -16,6 +17,7 @@ enum {
     SLICE_MS_MAX = 500,
     READ_MS = 5000,
     PROBES_MAX = 256,
+    LIARS_MAX = 4,
 };
 
 /* A job on its way. */
@@ -35,6 +37,8 @@ struct run {
     td_oracle *oracle;
     unsigned nodes;
     bool added[TD_PLAN_NODES_MAX];
+    td_liar *liars[LIARS_MAX];
+    unsigned liar_count;
     uint64_t jobs; /* written so far */
     struct pending *pending; /* and not answered yet */
     uint64_t outcomes; /* a hash over all answers */
@@ -249,6 +253,24 @@ static void copy(struct run *run, unsigned node)
     run->added[run->nodes++] = true;
 }
 
+static void lie(struct run *run, const td_step *step)
+{
+    char name[16];
+
+    if (run->liar_count == LIARS_MAX)
+        return;
+    snprintf(name, sizeof(name), "liar%u", run->liar_count);
+    if (td_liar_open(run->harness, name, name_of(step->a), step->random,
+                     &run->liars[run->liar_count]) == TANDEM_OK)
+        run->liar_count++;
+}
+
+static void end_lies(struct run *run)
+{
+    while (run->liar_count)
+        td_liar_free(run->liars[--run->liar_count]);
+}
+
 static void do_step(struct run *run, const td_step *step)
 {
     const char *a = name_of(step->a), *b = name_of(step->b);
@@ -342,6 +364,8 @@ static void do_step(struct run *run, const td_step *step)
         break;
     }
     case TD_STEP_LIE:
+        lie(run, step);
+        break;
     case TD_STEP_KINDS:
         break;
     }
@@ -384,8 +408,7 @@ static tandem_err world_open(struct run *run)
     options.folder = run->options->folder;
     if ((err = run->workload->open(&run->work)) != TANDEM_OK ||
         (err = tandem_harness_open(&options, &run->harness)) != TANDEM_OK ||
-        (err = td_oracle_open(run->harness,
-                              plan->faults & (TANDEM_FAULT_CORRUPT | TANDEM_FAULT_LIAR),
+        (err = td_oracle_open(run->harness, plan->faults & TANDEM_FAULT_CORRUPT,
                               &run->oracle)) != TANDEM_OK)
         return err;
     for (; run->nodes < plan->reactors; run->nodes++) {
@@ -460,6 +483,7 @@ static void heal(struct run *run)
 {
     static const tandem_harness_faults none;
 
+    end_lies(run);
     tandem_harness_set_faults(run->harness, &none);
     tandem_harness_events(run->harness, note_corrupted, run);
     for (unsigned a = 0; a < run->nodes; a++) {
@@ -564,7 +588,7 @@ static tandem_err check_node(struct run *run, unsigned node)
     }
     err = tandem_verify(reactor, note_damage, why);
     if (err == TANDEM_OK)
-        err = run->workload->check(run->work, reactor, run->corrupted, why);
+        err = run->workload->check(run->work, reactor, run->corrupted > 0, why);
     if (err != TANDEM_OK) {
         snprintf(run->result->why, sizeof(run->result->why), "%s: %.200s", name_of(node), why);
         return TANDEM_E_STATE;
@@ -635,6 +659,7 @@ static void world_close(struct run *run)
     result->reactors = run->nodes;
     if (run->harness)
         end_pending(run, true);
+    end_lies(run);
     td_oracle_free(run->oracle);
     tandem_harness_free(run->harness);
     run->workload->free(run->work);

@@ -70,6 +70,7 @@ static tandem_err peer_open(tandem_sync *sync, td_peer **out)
     if (!(peer = calloc(1, sizeof(*peer))))
         return TANDEM_E_NOMEM;
     peer->sync = sync;
+    peer->serial = ++sync->peers_opened;
     peer->since_ms = td_env_wall_ms(sync->env);
     config.context = peer;
     config.retry.base_ms = sync->options.retry_base_ms;

@@ -67,6 +67,7 @@ typedef struct td_cached_digest {
 /* A remote, or an inbound session that no remote stands for. */
 struct td_peer {
     tandem_sync *sync;
+    uint64_t serial; /* no other of this sync ever had it */
     td_peer *prev, *next;
     bool is_remote;
     td_remote_record record; /* of a remote, as it is kept */
@@ -140,6 +141,7 @@ struct tandem_sync {
     uint32_t replaced_count;                  /* ever */
     td_peer *peers;
     uint32_t peer_count;
+    uint64_t peers_opened;
     td_cached_digest *digests;
     td_ask_range *asks; /* all that are asked of anybody, by collection and origin */
     td_waiter *waiters;

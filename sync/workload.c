@@ -11,7 +11,7 @@
 #include "sync/plan.h"
 
 /* Rarely a job is so long that its fold leaves a snapshot, or so large that it fills a message. */
-enum { COUNTERS = 3, MAPS = 3, ADDS_MAX = 6, ADDS_LONG = 300, BLOB_BYTES = 60 * 1024 };
+enum { COUNTERS = 3, MAPS = 3, ADDS_MAX = 6, ADDS_LONG = 300, BLOB_BYTES = 150 * 1024 };
 
 struct written {
     uint16_t counter; /* COUNTERS: another job */
@@ -133,7 +133,7 @@ static void workload_job(void *context, uint64_t number, uint64_t random, tandem
         job->count = 1;
         break;
     default:
-        if (td_plan_draw_below(&state, 60) == 0)
+        if (td_plan_draw_below(&state, 50) == 0)
             write_blob(workload, number, job);
         else
             write_map(workload, number, &state, job);
