@@ -100,7 +100,7 @@ typedef struct tandem_simulator_options {
     void *event_context;
 } tandem_simulator_options;
 
-/* What finds nothing but bugs; the others end runs that are as they must be, see README.md. */
+/* Those under which all holds today; sync/README.md says what is open about the others. */
 #define TANDEM_FAULT_DEFAULT                                                                       \
     (TANDEM_FAULT_ALL & ~(TANDEM_FAULT_CORRUPT | TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_COPY))
 
