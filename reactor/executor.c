@@ -764,7 +764,6 @@ static void reincarnate(td_executor *executor)
         if (!(atomic_load(&executor->reincarnation) & REASON(reason)))
             continue;
         if (last_ms && now_ms < last_ms + TD_INCARNATION_MS) {
-            td_probe(executor->env, TD_PROBE_INCARNATION_DELAYED);
             if (last_ms + TD_INCARNATION_MS - now_ms < wait_ms)
                 wait_ms = last_ms + TD_INCARNATION_MS - now_ms;
             continue;
