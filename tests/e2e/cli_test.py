@@ -67,7 +67,7 @@ class Usage(support.Case):
     def test_help_is_made_of_the_table(self):
         self.assertIn("op append COLLECTION DOCUMENT", self.tandem("--help").out)
         self.assertIn("append", self.tandem("op", "--help").out)
-        self.assertIn("--expect SEQ", self.tandem("op", "append", "-h").out)
+        self.assertIn("--expect [ORIGIN:]SEQ", self.tandem("op", "append", "-h").out)
         for verb in ("add", "set"):  # filters there, of a later version
             out = self.tandem("peer", verb, "--help").out
             self.assertNotIn("default", out)

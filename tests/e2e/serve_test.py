@@ -232,6 +232,11 @@ class TwoNodes(support.Case):
         self.in_step()
         self.append("d", {"a": 2}, "--expect", "2", data=self.b, code=6)
         self.append("d", {"a": 2}, "--expect", "2", data=self.a)
+        self.in_step()
+        newest = max(self.json("op", "ls", "c", "d", data=self.b), key=lambda op: op["ordinal"])
+        for seq, code in ((newest["seq"] - 1, 6), (newest["seq"], 0)):
+            self.append("d", {"b": 1}, "--expect", "%s:%d" % (newest["origin"], seq), data=self.b,
+                        code=code)
 
     def test_a_stopped_store_syncs_by_itself_when_told_to_wait(self):
         self.append("d", {"a": 1}, data=self.b)

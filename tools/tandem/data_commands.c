@@ -83,19 +83,33 @@ static int append_check(const cli_call *call, json_t *object, const char *what)
                      call->args[1]);
 }
 
+/* "SEQ" or "ORIGIN:SEQ"; NULL is fine. */
+static bool is_operation(const char *text)
+{
+    const char *seq = text ? strchr(text, ':') : NULL;
+    uint64_t number;
+
+    if (!text)
+        return true;
+    if (seq && ((size_t)(seq - text) != 2 * TANDEM_ORIGIN_BYTES ||
+                strspn(text, "0123456789abcdefABCDEF") != 2 * TANDEM_ORIGIN_BYTES))
+        return false;
+    return cli_parse_number(seq ? seq + 1 : text, &number);
+}
+
 int cli_op_append(const cli_call *call)
 {
     const char *type = cli_value(call, CLI_TYPE), *input = cli_value(call, CLI_INPUT);
     const char *what = "the operation was not appended";
     char *read_input = NULL;
     json_t *object;
-    uint64_t expect;
 
     if (!type || !input)
         return cli_fail(TANDEM_E_USAGE, type ? "--input is missing" : "--type is missing",
                         "%s", what);
-    if (!cli_number(call, CLI_EXPECT, UINT64_MAX, &expect))
-        return cli_exit_code(TANDEM_E_USAGE);
+    if (!is_operation(cli_value(call, CLI_EXPECT)))
+        return cli_fail(TANDEM_E_USAGE, "it takes SEQ or ORIGIN:SEQ", "--expect is `%.64s`",
+                        cli_value(call, CLI_EXPECT));
     if (!strcmp(input, "-") && !(input = read_input = stdin_read()))
         return cli_exit_code(TANDEM_E_LIMIT);
     if (!cli_is_utf8(input)) {
@@ -108,9 +122,8 @@ int cli_op_append(const cli_call *call)
         json_object_set_new(object, "collection", json_string(call->args[0]));
         json_object_set_new(object, "document", json_string(call->args[1]));
         json_object_set_new(object, "input", json_string(input));
-        if (expect != UINT64_MAX)
-            json_object_set_new(object, "expect", cli_json_number(expect));
     }
+    put_flag(call, object, "expect", CLI_EXPECT);
     put_flag(call, object, "type", CLI_TYPE);
     put_flag(call, object, "model", CLI_MODEL);
     put_flag(call, object, "scope", CLI_SCOPE);

@@ -18,6 +18,8 @@ static tandem_err names_of(cli_request *request, const json_t *object, const cha
     return TANDEM_OK;
 }
 
+enum { OPERATION_NAME_BYTES = 2 * TANDEM_ORIGIN_BYTES + 1 + 20 + 1 };
+
 /* ---- Writing ---- */
 
 static tandem_err emit_receipt(cli_request *request, const tandem_receipt *receipt)
@@ -29,33 +31,42 @@ static tandem_err emit_receipt(cli_request *request, const tandem_receipt *recei
                                        "hash", cli_json_hex(receipt->hash, TANDEM_HASH_BYTES)));
 }
 
-/* Turn the seq that the caller saw into the position that the job compares when it is committed. */
+/* An operation as people name it: "ORIGIN:SEQ". */
+static void name_operation(const uint8_t *origin, uint64_t seq, char out[OPERATION_NAME_BYTES])
+{
+    for (unsigned i = 0; i < TANDEM_ORIGIN_BYTES; i++)
+        sprintf(out + 2 * i, "%02x", origin[i]);
+    sprintf(out + 2 * TANDEM_ORIGIN_BYTES, ":%llu", (unsigned long long)seq);
+}
+
+/*
+ * Turn the operation that the caller saw into the position that the job compares when it is
+ * committed: 0 for a new document, "SEQ" for one of this reactor's present origin, "ORIGIN:SEQ".
+ */
 static tandem_err expect_position(cli_request *request, const json_t *object, tandem_job *job)
 {
-    uint64_t expect = cli_number_of(object, "expect", UINT64_MAX);
-    uint64_t position = 0, seq = 0;
+    const char *expect = cli_text_of(object, "expect");
+    char newest[OPERATION_NAME_BYTES] = "0", wanted[OPERATION_NAME_BYTES];
     uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint64_t position = 0, seq = 0;
     tandem_err err;
 
-    if (expect == UINT64_MAX)
+    if (!expect)
         return TANDEM_OK;
     err = tandem_document_head(request->reactor, job->collection, job->document,
                                cli_timeout_of(object), &position, &seq, origin);
     if (err != TANDEM_OK)
         return err;
-    if (expect == 0 && position)
+    if (position)
+        name_operation(origin, seq, newest);
+    if (strchr(expect, ':') || !strcmp(expect, "0"))
+        snprintf(wanted, sizeof(wanted), "%s", expect);
+    else
+        name_operation(tandem_reactor_origin(request->reactor), strtoull(expect, NULL, 10), wanted);
+    if (strcasecmp(wanted, newest) != 0)
         return cli_refuse(request, TANDEM_E_CONFLICT,
-                          "the document exists, its newest operation has seq %llu",
-                          (unsigned long long)seq);
-    if (expect && !position)
-        return cli_refuse(request, TANDEM_E_CONFLICT, "the document is not known");
-    if (expect && memcmp(origin, tandem_reactor_origin(request->reactor), sizeof(origin)))
-        return cli_refuse(request, TANDEM_E_CONFLICT,
-                          "the document's newest operation comes from another origin");
-    if (expect && expect != seq)
-        return cli_refuse(request, TANDEM_E_CONFLICT,
-                          "the document's newest operation has seq %llu, not %llu",
-                          (unsigned long long)seq, (unsigned long long)expect);
+                          position ? "its newest operation is %s" : "the document is not known",
+                          newest);
     job->has_expect = true;
     job->expect_position = position;
     return TANDEM_OK;
