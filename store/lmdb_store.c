@@ -19,6 +19,8 @@
  * then copies its meta page; if it is held up in between for as long as two commits take, it copies
  * the second one's page instead, perhaps half written or not flushed yet, and its next transaction
  * may see less than this one did. read_begin() finds that out and begins again.
+ *
+ * Damage. LMDB trusts the file: see lmdb_check.h for what is looked at before the map is used.
  */
 #include <assert.h>
 #include <errno.h>
@@ -35,6 +37,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "store/lmdb_check.h"
 #include "store/probe.h"
 #include "store/store.h"
 
@@ -50,6 +53,8 @@ enum {
     METAS = 2,
     META_MAGIC_AT = 16,
     META_BYTES_MAX = 512,
+    /* A transaction's meta page is written over two commits later: no reader is as slow as that. */
+    CHECK_TRIES_MAX = 100,
 };
 
 struct lmdb_txn {
@@ -94,6 +99,7 @@ struct lmdb_store {
     uint64_t map_bytes;
     uint64_t last_txn_bytes; /* of the last commit, or of what met the end of the map */
     bool recover_due;
+    bool marked; /* `unclean` is there, and goes when the store is closed */
 };
 
 static struct lmdb_store *store_of(td_store *store)
@@ -326,6 +332,42 @@ static int creation_mend(const char *folder)
     return rc;
 }
 
+/* ---- The mark of a store that is open ---- */
+
+static const char mark_name[] = "unclean";
+
+static int mark_path(const char *folder, char path[PATH_MAX])
+{
+    int size = snprintf(path, PATH_MAX, "%s/%s", folder, mark_name);
+
+    return size < 0 || size >= PATH_MAX ? ENAMETOOLONG : 0;
+}
+
+/* Made durable with the folder, in map_open(). EEXIST: it was there. */
+static int mark_make(const char *folder)
+{
+    char path[PATH_MAX];
+    int rc = mark_path(folder, path), fd;
+
+    if (rc)
+        return rc;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    close(fd);
+    return 0;
+}
+
+static void mark_remove(const char *folder)
+{
+    char path[PATH_MAX];
+
+    if (mark_path(folder, path) == 0)
+        unlink(path);
+}
+
+/* ---- The map, opened ---- */
+
 /* On failure map_close() is due. */
 static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
 {
@@ -339,7 +381,7 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
     if ((rc = mdb_env_set_maxreaders(s->mdb, READERS_MAX)) != 0 ||
         (rc = mdb_env_set_maxdbs(s->mdb, s->count)) != 0 ||
         (rc = mdb_env_set_mapsize(s->mdb, (size_t)map_bytes)) != 0 ||
-        (rc = lock_file_reserve(s->folder)) != 0 || (rc = creation_mend(s->folder)) != 0 ||
+        (rc = lock_file_reserve(s->folder)) != 0 ||
         (rc = mdb_env_open(s->mdb, s->folder, MDB_NOTLS, 0600)) != 0 ||
         (rc = mdb_env_info(s->mdb, &info)) != 0)
         return rc;
@@ -360,6 +402,20 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
     return 0;
 }
 
+/* Is the file one that the map can be used of? */
+static tandem_err file_check(struct lmdb_store *s, bool walk)
+{
+    char why[TD_STORE_WHY_BYTES] = "";
+    int rc = creation_mend(s->folder);
+    tandem_err err =
+        rc ? err_of(rc) : td_lmdb_check(s->folder, TD_LMDB_NEWEST, walk, why);
+
+    if (err)
+        td_log(s->env, TANDEM_LOG_ERROR, "store", "%s/data.mdb cannot be used: %s", s->folder,
+               why[0] ? why : tandem_err_text(err));
+    return err;
+}
+
 /*
  * Close and open again; the gate is held alone, or nobody else knows the store yet. Where the
  * address space has no room, a smaller map still lets everybody read.
@@ -372,6 +428,9 @@ static tandem_err map_reopen(struct lmdb_store *s, bool grow)
     } tries[] = {{s->map_bytes, grow}, {s->map_bytes, false}, {MAP_BYTES_INITIAL, false}};
     int rc = ENOMEM;
 
+    map_close(s);
+    if ((s->down = file_check(s, false)) != TANDEM_OK)
+        return s->down;
     for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]) && rc == ENOMEM; i++) {
         map_close(s);
         rc = map_open(s, tries[i].map_bytes, tries[i].grow);
@@ -794,6 +853,23 @@ static tandem_err lmdb_recover(td_store *store)
     return err;
 }
 
+static tandem_err lmdb_check(td_store *store, char why[TD_STORE_WHY_BYTES])
+{
+    struct lmdb_store *s = store_of(store);
+    tandem_err err = TANDEM_E_STATE;
+
+    why[0] = '\0';
+    for (unsigned i = 0; i < CHECK_TRIES_MAX && err == TANDEM_E_STATE; i++) {
+        td_txn *txn;
+
+        if ((err = lmdb_begin_read(store, &txn)) != TANDEM_OK)
+            return err;
+        err = td_lmdb_check(s->folder, mdb_txn_id(txn_of(txn)->mdb), true, why);
+        lmdb_abort(txn);
+    }
+    return err == TANDEM_E_STATE ? TANDEM_E_TIMEOUT : err;
+}
+
 static uint64_t lmdb_bytes(td_store *store)
 {
     return atomic_load(&store_of(store)->bytes);
@@ -822,6 +898,8 @@ static void lmdb_free(td_store *store)
     if (s->writer.mdb)
         mdb_txn_abort(s->writer.mdb);
     map_close(s);
+    if (s->marked)
+        mark_remove(s->folder);
     pthread_mutex_destroy(&s->pool_lock);
     pthread_rwlock_destroy(&s->gate);
     free(s->folder);
@@ -843,6 +921,7 @@ static const struct td_store_ops lmdb_store_ops = {
     .next = lmdb_next,
     .cursor_free = lmdb_cursor_free,
     .recover = lmdb_recover,
+    .check = lmdb_check,
     .bytes = lmdb_bytes,
     .reader_check = lmdb_reader_check,
     .free = lmdb_free,
@@ -860,6 +939,26 @@ static int gate_init(pthread_rwlock_t *gate)
     rc = pthread_rwlock_init(gate, &attr);
     pthread_rwlockattr_destroy(&attr);
     return rc;
+}
+
+tandem_err td_lmdb_store_suspect(const char *folder)
+{
+    int rc = mark_make(folder);
+
+    return rc == EEXIST ? TANDEM_OK : err_of(rc);
+}
+
+/* The mark stays if the pages are damaged: they are looked at again next time. Without room for it
+ * the store may still be read. */
+static tandem_err marked_open(struct lmdb_store *s)
+{
+    int rc = mark_make(s->folder);
+    tandem_err err;
+
+    if (rc == EEXIST && (err = file_check(s, true)) != TANDEM_OK)
+        return err;
+    s->marked = rc == 0 || rc == EEXIST;
+    return proven_open(s);
 }
 
 tandem_err td_lmdb_store_open(tandem_env *env, const char *folder, const char *const *names,
@@ -883,7 +982,7 @@ tandem_err td_lmdb_store_open(tandem_env *env, const char *folder, const char *c
     s->count = count;
     s->map_bytes = MAP_BYTES_INITIAL;
     s->folder = strdup(folder);
-    err = s->folder ? proven_open(s) : TANDEM_E_NOMEM;
+    err = s->folder ? marked_open(s) : TANDEM_E_NOMEM;
     if (err != TANDEM_OK) {
         lmdb_free(&s->base);
         return err;

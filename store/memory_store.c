@@ -758,6 +758,13 @@ static tandem_err memory_recover(td_store *store)
     return err;
 }
 
+/* Nothing lies beneath the tables that could be damaged. */
+static tandem_err memory_check(td_store *store, char why[TD_STORE_WHY_BYTES])
+{
+    why[0] = '\0';
+    return TANDEM_OK;
+}
+
 static uint64_t memory_bytes(td_store *store)
 {
     struct version *version = disk_version(store_of(store)->disk);
@@ -803,6 +810,7 @@ static const struct td_store_ops memory_store_ops = {
     .next = memory_next,
     .cursor_free = memory_cursor_free,
     .recover = memory_recover,
+    .check = memory_check,
     .bytes = memory_bytes,
     .reader_check = memory_reader_check,
     .free = memory_free,

@@ -18,6 +18,7 @@ void td_store_check(const struct td_store_ops *ops)
     assert(ops->next);
     assert(ops->cursor_free);
     assert(ops->recover);
+    assert(ops->check);
     assert(ops->bytes);
     assert(ops->reader_check);
     assert(ops->free);

@@ -30,7 +30,7 @@
 #include "store/env.h"
 #include "store/error.h"
 
-enum { TD_STORE_KEY_BYTES_MAX = 511, TD_STORE_TABLES_MAX = 16 };
+enum { TD_STORE_KEY_BYTES_MAX = 511, TD_STORE_TABLES_MAX = 16, TD_STORE_WHY_BYTES = 160 };
 
 typedef struct td_store td_store;
 typedef struct td_txn td_txn;
@@ -76,6 +76,10 @@ struct td_store_ops {
      * the store usable again; what it then shows is what happened. May be called repeatedly. */
     tandem_err (*recover)(td_store *store);
 
+    /* Reads all that the store is made of beneath its tables (LMDB: its pages, store/lmdb_check.h),
+     * as a reading transaction does, for as long as that takes. TANDEM_E_CORRUPT: it is not whole,
+     * why says what was found first, and reading its tables may end the process. */
+    tandem_err (*check)(td_store *store, char why[TD_STORE_WHY_BYTES]);
     /* Bytes that the store occupies on disk or in memory. */
     uint64_t (*bytes)(td_store *store);
     /* Frees what crashed readers hold; call at open and every 30 s. */
@@ -104,10 +108,19 @@ struct td_cursor {
  * names        count (<= TD_STORE_TABLES_MAX) table names, static
  *
  * Flags are LMDB's default, safe ones. The map grows by itself.
- * Errors: TANDEM_E_IO, TANDEM_E_STORE_FULL, TANDEM_E_FORMAT, TANDEM_E_PERMISSION, TANDEM_E_NOMEM.
+ *
+ * A file that is shorter than it should be is refused, whenever it is opened. One that was not closed
+ * (a file `unclean` stands beside it while it is open) or is suspected has all its pages looked at
+ * first, which takes as long as reading it: a process that damaged pages have ended does not end at
+ * them again.
+ * Errors: TANDEM_E_CORRUPT, TANDEM_E_FORMAT, TANDEM_E_IO, TANDEM_E_STORE_FULL, TANDEM_E_PERMISSION,
+ * TANDEM_E_NOMEM; what is damaged is logged.
  */
 tandem_err td_lmdb_store_open(tandem_env *env, const char *folder, const char *const *names,
                               unsigned count, td_store **out);
+/* Have all pages looked at when the folder is opened next; it is not open. TANDEM_E_IO,
+ * TANDEM_E_STORE_FULL, TANDEM_E_PERMISSION. */
+tandem_err td_lmdb_store_suspect(const char *folder);
 
 /*
  * The same in memory. It models a disk: what was committed survives td_memory_disk users being
@@ -195,6 +208,10 @@ static inline void td_cursor_free(td_cursor *cursor)
 static inline tandem_err td_store_recover(td_store *store)
 {
     return store->ops->recover(store);
+}
+static inline tandem_err td_store_pages_check(td_store *store, char why[TD_STORE_WHY_BYTES])
+{
+    return store->ops->check(store, why);
 }
 static inline void td_store_free(td_store *store)
 {

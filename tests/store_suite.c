@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "store/lmdb_check.h"
 #include "store/store.h"
 
 static const char *const names[] = {"first", "second", "third"};
@@ -34,6 +35,7 @@ struct bed {
     td_memory_disk *disk;
     td_store *store;
     struct rlimit file_limit;
+    bool damaged; /* its file, on purpose */
 };
 
 struct backend {
@@ -121,9 +123,14 @@ static int bed_unmake(void **state)
 {
     struct bed *bed = *state;
 
+    char why[TD_STORE_WHY_BYTES];
+
     setrlimit(RLIMIT_FSIZE, &bed->file_limit);
     td_store_free(bed->store);
     td_memory_disk_free(bed->disk);
+    /* Whatever a test did through the contract, LMDB's pages are in order. */
+    if (!bed->damaged && td_lmdb_check(bed->folder, TD_LMDB_NEWEST, true, why) != TANDEM_OK)
+        fail_msg("the file is not whole: %s", why);
     folder_remove(bed->folder);
     free(bed);
     return 0;
@@ -1010,6 +1017,25 @@ static void a_write_cut_short_loses_nothing_and_heals(void **state)
     fill_fail_and_heal(*state, 300 * 1024 + 77);
 }
 
+static void what_it_is_made_of_is_checked_while_it_is_open(void **state)
+{
+    struct bed *bed = *state;
+    char why[TD_STORE_WHY_BYTES];
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, td_store_pages_check(bed->store, why));
+    for (int i = 0; i < 3; i++) {
+        txn = writing(bed);
+        put(txn, 0, "a", i ? "2" : "1");
+        commit(txn);
+        txn = writing(bed);
+        put(txn, 0, "b", "not committed");
+        assert_int_equal(TANDEM_OK, td_store_pages_check(bed->store, why));
+        assert_string_equal("", why);
+        td_txn_abort(txn);
+    }
+}
+
 static void recover_may_be_called_at_any_time(void **state)
 {
     struct bed *bed = *state;
@@ -1055,6 +1081,7 @@ static void a_foreign_file_is_no_store(void **state)
     for (int i = 0; i < 4096; i++)
         fputs("no store", file);
     fclose(file);
+    bed->damaged = true;
     assert_int_equal(TANDEM_E_FORMAT, backend->open(bed, names, TABLES));
     assert_null(bed->store);
 }
@@ -1184,6 +1211,7 @@ int main(int argc, char **argv)
         ON_BED(a_full_disk_loses_nothing_and_heals),
         ON_BED(a_write_cut_short_loses_nothing_and_heals),
         ON_BED(recover_may_be_called_at_any_time),
+        ON_BED(what_it_is_made_of_is_checked_while_it_is_open),
     };
     static const struct CMUnitTest lmdb_only[] = {
         ON_BED(files_are_the_owners_alone),
