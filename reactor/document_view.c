@@ -324,12 +324,23 @@ static void digest_free(struct digest *digest)
     free(digest);
 }
 
-static void digest_reset(td_document_view *view, struct digest *digest)
+/* What is folded of a collection that lacks records has no digest. */
+static tandem_err digest_reset(td_document_view *view, struct digest *digest)
 {
+    td_view_request *r = digest->request;
+    uint64_t corrupt, first;
+    tandem_err err = td_stream_index_corrupt(view->index, r->collection, &corrupt, &first);
+
+    if (err == TANDEM_OK && corrupt) {
+        td_why(r->why, "%" PRIu64 " records are corrupt, the first at ordinal %" PRIu64, corrupt,
+               first);
+        err = TANDEM_E_CORRUPT;
+    }
     crypto_generichash_init(&digest->state, NULL, 0, TANDEM_HASH_BYTES);
     digest->after.size = 0;
     digest->request->documents = 0;
     digest->generation = view->generation;
+    return err;
 }
 
 /* TANDEM_OK: it is on its way and will finish the request. */
@@ -338,7 +349,6 @@ static tandem_err digest_begin(td_document_view *view, td_view_request *r)
     /* libsodium's state wants more than malloc's alignment. */
     size_t unit = _Alignof(struct digest);
     struct digest *digest = aligned_alloc(unit, (sizeof(*digest) + unit - 1) / unit * unit);
-    uint64_t corrupt, first;
     tandem_err err;
 
     if (!digest)
@@ -347,14 +357,7 @@ static tandem_err digest_begin(td_document_view *view, td_view_request *r)
     tandem_writer_init(&digest->streams);
     tandem_writer_init(&digest->item);
     digest->request = r;
-    digest_reset(view, digest);
-    err = td_stream_index_corrupt(view->index, r->collection, &corrupt, &first);
-    if (err == TANDEM_OK && corrupt) {
-        td_why(r->why, "%" PRIu64 " records are corrupt, the first at ordinal %" PRIu64, corrupt,
-               first);
-        err = TANDEM_E_CORRUPT;
-    }
-    if (err) {
+    if ((err = digest_reset(view, digest)) != TANDEM_OK) {
         digest_free(digest);
         return err;
     }
@@ -455,18 +458,19 @@ static tandem_err digest_streams(td_document_view *view, struct digest *digest,
 static void digest_step(td_document_view *view)
 {
     struct digest *digest = view->digests;
-    tandem_err err;
+    tandem_err err = TANDEM_OK;
 
     if (!digest)
         return;
     if (digest->generation != view->generation) {
         if (view->position < digest->request->position)
             return; /* the index is being built anew */
-        digest_reset(view, digest);
+        err = digest_reset(view, digest);
     }
     digest->visited = digest->count = 0;
-    err = td_stream_index_documents(view->index, digest->request->collection,
-                                    name_slice(&digest->after), digest_document, digest);
+    if (err == TANDEM_OK)
+        err = td_stream_index_documents(view->index, digest->request->collection,
+                                        name_slice(&digest->after), digest_document, digest);
     for (unsigned i = 0; i < digest->count && err == TANDEM_OK; i++)
         err = digest_streams(view, digest, name_slice(&digest->slice[i]));
     if (err && td_stream_index_failure(view->index) && !digest->request->retried) {

@@ -53,6 +53,19 @@ struct reading {
     bool stopped;
 };
 
+/*
+ * The store holds no record where the index says so. The index is built from the store, so it is
+ * the index that goes; if the store has lost the record, the new index counts it as gone.
+ */
+static tandem_err points_at_nothing(td_stream_index *index, const td_entry *entry,
+                                    char why[TD_WHY_BYTES])
+{
+    td_why(why, "the index names a record at ordinal %" PRIu64 ", and there is none",
+           entry->ordinal);
+    td_stream_index_distrust(index);
+    return TANDEM_E_CORRUPT;
+}
+
 static tandem_err read_one(void *context, tandem_err err, uint64_t ordinal,
                            const td_operation *operation)
 {
@@ -62,9 +75,10 @@ static tandem_err read_one(void *context, tandem_err err, uint64_t ordinal,
 
     if (ordinal < entry->ordinal)
         return TANDEM_OK; /* in a gap */
-    if (err || ordinal > entry->ordinal) {
-        td_why(r->why, "the record at ordinal %" PRIu64 " is %s", entry->ordinal,
-               ordinal > entry->ordinal ? "missing" : "corrupt");
+    if (ordinal > entry->ordinal)
+        return points_at_nothing(r->index, entry, r->why);
+    if (err) {
+        td_why(r->why, "the record at ordinal %" PRIu64 " is corrupt", entry->ordinal);
         return TANDEM_E_CORRUPT;
     }
     if (memcmp(entry->place.bytes + sizeof(entry->place.bytes) - 16, operation->hash, 16) != 0) {
@@ -96,10 +110,8 @@ tandem_err td_entries_read(td_op_store *ops, td_stream_index *index, tandem_slic
 
         if (err < TANDEM_OK)
             return err;
-        if (r.at == before && !r.stopped) {
-            td_why(why, "the record at ordinal %" PRIu64 " is missing", entries[r.at].ordinal);
-            return TANDEM_E_CORRUPT;
-        }
+        if (r.at == before && !r.stopped)
+            return points_at_nothing(index, &entries[r.at], why);
     }
     return TANDEM_OK;
 }

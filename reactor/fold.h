@@ -62,9 +62,9 @@ typedef tandem_err (*td_visit_entry_operation)(void *context, const td_entry *en
                                                const td_operation *operation);
 
 /*
- * Read the operations of entries, in their order. A record that is corrupt or missing is
- * TANDEM_E_CORRUPT with why naming its ordinal; one that is another operation than the entry says
- * makes the index distrusted besides.
+ * Read the operations of entries, in their order. A record that is corrupt is TANDEM_E_CORRUPT with
+ * why naming its ordinal; one that is not there, or is another operation than the entry says, makes
+ * the index distrusted besides.
  */
 tandem_err td_entries_read(td_op_store *ops, td_stream_index *index, tandem_slice collection,
                            const td_entry *entries, size_t count, td_visit_entry_operation visit,

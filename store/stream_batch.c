@@ -47,6 +47,7 @@ struct target {
     td_index_collection *collection;
     uint64_t last;
     uint64_t progress; /* the last ordinal looked at */
+    uint64_t entries;
     uint64_t corrupt;
     uint64_t corrupt_first;
 };
@@ -101,6 +102,7 @@ static tandem_err survey(void *context, const td_collection_info *info)
     batch->targets[at] = (struct target){.collection = c,
                                          .last = info->last_ordinal,
                                          .progress = c->progress,
+                                         .entries = c->entries,
                                          .corrupt = c->corrupt,
                                          .corrupt_first = c->corrupt_first};
     batch->target_count++;
@@ -161,10 +163,11 @@ static enum life life_of(const td_operation *operation)
     return LIFE_NOTHING;
 }
 
-static void pass_over(struct target *target, uint64_t ordinal)
+static void pass_over(struct target *target, uint64_t ordinal, uint64_t records)
 {
-    if (target->corrupt++ == 0)
+    if (target->corrupt == 0)
         target->corrupt_first = ordinal;
+    target->corrupt += records;
 }
 
 static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
@@ -178,7 +181,7 @@ static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
     if (batch->count + batch->passed == batch->max)
         return TANDEM_END;
     if (err) {
-        pass_over(target, ordinal);
+        pass_over(target, ordinal, 1);
         batch->passed++;
         target->progress = ordinal;
         return TANDEM_OK;
@@ -194,8 +197,30 @@ static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
     entry->model_size = (uint8_t)model.size;
     tandem_write_raw(&batch->models, model);
     batch->count++;
+    target->entries++;
     target->progress = ordinal;
     return tandem_writer_err(&batch->models);
+}
+
+/*
+ * The scan came to the collection's end. Are records gone that the collection counts? verify tells
+ * which. What arrived meanwhile leaves the question to the next batch.
+ */
+static tandem_err count_gone(struct batch *batch, struct target *target)
+{
+    const td_index_collection *c = target->collection;
+    td_collection_info info;
+    uint64_t known = target->entries + target->corrupt;
+    tandem_err err = td_op_store_collection(batch->index->ops, tandem_slice_of(c->name, c->size),
+                                            &info);
+
+    if (err)
+        return err;
+    if (target->progress < target->last)
+        target->progress = target->last;
+    if (info.last_ordinal == target->progress && info.operations > known)
+        pass_over(target, c->progress + 1, info.operations - known);
+    return TANDEM_OK;
 }
 
 /* Scan until the budget is spent. lowest_out: everything up to there is in the batch or indexed. */
@@ -213,11 +238,8 @@ static tandem_err gather_all(struct batch *batch, uint64_t *lowest_out)
                                gather, batch);
         if (err < TANDEM_OK)
             return err;
-        if (err == TANDEM_OK && target->progress < target->last) {
-            /* Records are gone that the collection counts: verify tells which. */
-            pass_over(target, target->progress + 1);
-            target->progress = target->last;
-        }
+        if (err == TANDEM_OK && (err = count_gone(batch, target)) != TANDEM_OK)
+            return err;
         if (err == TANDEM_END && target->progress < lowest)
             lowest = target->progress;
     }
@@ -260,7 +282,7 @@ static tandem_err batch_load(struct batch *batch)
     HASH_SORT(batch->documents, document_order);
     HASH_SORT(batch->streams, stream_order);
     for (struct document_node *d = batch->documents; d; d = d->hh.next) {
-        err = td_txn_get(index->txn, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size), &value);
+        err = td_index_get(index, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size), &value);
         if (err == TANDEM_OK)
             err = td_document_decode(value, &d->record);
         if (err && err != TANDEM_E_NOT_FOUND)
@@ -269,7 +291,7 @@ static tandem_err batch_load(struct batch *batch)
         d->epoch_before = d->record.info.epoch;
     }
     for (struct stream_node *s = batch->streams; s; s = s->hh.next) {
-        err = td_txn_get(index->txn, TD_INDEX_STREAMS, tandem_slice_of(s->key, s->size), &value);
+        err = td_index_get(index, TD_INDEX_STREAMS, tandem_slice_of(s->key, s->size), &value);
         if (err == TANDEM_OK)
             err = td_stream_decode(value, &s->record);
         else if (err == TANDEM_E_NOT_FOUND) {
@@ -351,7 +373,8 @@ static tandem_err lifecycle_refold(td_stream_index *index, struct document_node 
          err = td_cursor_next(cursor, &key, &value)) {
         td_place place;
 
-        if (key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 9 ||
+        if (td_index_unwrap(TD_INDEX_ENTRIES, key, &value) != TANDEM_OK ||
+            key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 9 ||
             value.bytes[8] > LIFE_DELETE || value.size - 9 > TANDEM_NAME_BYTES_MAX) {
             err = TANDEM_E_CORRUPT;
             break;
@@ -419,7 +442,9 @@ static tandem_err epoch_changed(td_stream_index *index, const struct document_no
         for (err = td_cursor_seek(cursor, td_index_key_slice(&at), &key, &value);
              !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
              err = td_cursor_next(cursor, &key, &value)) {
-            err = td_stream_decode(value, &record);
+            err = td_index_unwrap(TD_INDEX_STREAMS, key, &value);
+            if (err == TANDEM_OK)
+                err = td_stream_decode(value, &record);
             found = !err && record.marked && key.bytes[prefix.size] != 0;
             if (err || found)
                 break;
@@ -485,6 +510,7 @@ static tandem_err batch_write(struct batch *batch, uint64_t position)
 
         index->corrupt += target->corrupt - c->corrupt;
         c->progress = target->progress;
+        c->entries = target->entries;
         c->corrupt = target->corrupt;
         c->corrupt_first = target->corrupt_first;
         if ((err = td_index_progress_put(index, c)) != TANDEM_OK)

@@ -5,7 +5,7 @@
 
 #include "store/probe.h"
 
-enum { INDEX_VERSION = 1 };
+enum { INDEX_VERSION = 2, PROGRESS_BYTES = 4 + 4 * 8 };
 
 /* ---- Transactions ---- */
 
@@ -16,11 +16,28 @@ tandem_err td_index_begin(td_stream_index *index)
     return index->txn ? TANDEM_OK : td_store_begin_write(index->store, &index->txn);
 }
 
+tandem_err td_index_get(td_stream_index *index, unsigned table, tandem_slice key,
+                        tandem_slice *value_out)
+{
+    tandem_err err = td_txn_get(index->txn, table, key, value_out);
+
+    return err ? err : td_index_unwrap(table, key, value_out);
+}
+
 tandem_err td_index_put(td_stream_index *index, unsigned table, tandem_slice key,
                         tandem_slice value)
 {
+    uint8_t checksum[TD_INDEX_CHECKSUM_BYTES];
+    tandem_err err;
+
+    td_index_checksum(table, key, value, checksum);
+    tandem_writer_clear(&index->record);
+    tandem_write_raw(&index->record, tandem_slice_of(checksum, sizeof(checksum)));
+    tandem_write_raw(&index->record, value);
+    if ((err = tandem_writer_err(&index->record)) != TANDEM_OK)
+        return err;
     index->changed = true;
-    return td_txn_put(index->txn, table, key, value);
+    return td_txn_put(index->txn, table, key, tandem_writer_slice(&index->record));
 }
 
 tandem_err td_index_del(td_stream_index *index, unsigned table, tandem_slice key)
@@ -81,15 +98,17 @@ static tandem_err progress_load(td_stream_index *index)
         return err;
     for (err = td_cursor_seek(cursor, tandem_slice_of(NULL, 0), &key, &value); !err;
          err = td_cursor_next(cursor, &key, &value)) {
-        if (value.size != 28 || !td_index_name_fits(key))
+        err = td_index_unwrap(TD_INDEX_PROGRESS, key, &value);
+        if (err == TANDEM_OK && (value.size != PROGRESS_BYTES || !td_index_name_fits(key)))
             err = TANDEM_E_CORRUPT;
-        else
+        if (err == TANDEM_OK)
             err = td_index_collection_add(index, key, td_get_u32(value.bytes), &c);
         if (err)
             break;
         c->progress = td_get_u64(value.bytes + 4);
-        c->corrupt = td_get_u64(value.bytes + 12);
-        c->corrupt_first = td_get_u64(value.bytes + 20);
+        c->entries = td_get_u64(value.bytes + 12);
+        c->corrupt = td_get_u64(value.bytes + 20);
+        c->corrupt_first = td_get_u64(value.bytes + 28);
     }
     td_cursor_free(cursor);
     return err == TANDEM_END ? TANDEM_OK : err;
@@ -97,12 +116,13 @@ static tandem_err progress_load(td_stream_index *index)
 
 tandem_err td_index_progress_put(td_stream_index *index, const td_index_collection *c)
 {
-    uint8_t value[28];
+    uint8_t value[PROGRESS_BYTES];
 
     td_put_u32(value, c->id);
     td_put_u64(value + 4, c->progress);
-    td_put_u64(value + 12, c->corrupt);
-    td_put_u64(value + 20, c->corrupt_first);
+    td_put_u64(value + 12, c->entries);
+    td_put_u64(value + 20, c->corrupt);
+    td_put_u64(value + 28, c->corrupt_first);
     return td_index_put(index, TD_INDEX_PROGRESS, tandem_slice_of(c->name, c->size),
                         tandem_slice_of(value, sizeof(value)));
 }
@@ -123,7 +143,7 @@ tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
         !td_index_name_fits(scope))
         return TANDEM_E_NOT_FOUND;
     td_index_key_stream(key_out, c->id, document, branch, scope);
-    err = td_txn_get(index->txn, TD_INDEX_STREAMS, td_index_key_slice(key_out), &value);
+    err = td_index_get(index, TD_INDEX_STREAMS, td_index_key_slice(key_out), &value);
     return err ? err : td_stream_decode(value, out);
 }
 
@@ -141,7 +161,7 @@ tandem_err td_index_stream_put(td_stream_index *index, tandem_slice key,
 static tandem_err meta_get(td_stream_index *index, const char *name, uint64_t *out)
 {
     tandem_slice value;
-    tandem_err err = td_txn_get(index->txn, TD_INDEX_META, tandem_slice_text(name), &value);
+    tandem_err err = td_index_get(index, TD_INDEX_META, tandem_slice_text(name), &value);
 
     if (err)
         return err;
@@ -233,18 +253,23 @@ static tandem_err identity_put(td_stream_index *index)
 static tandem_err identity_check(td_stream_index *index)
 {
     const td_identity *identity = td_op_store_identity(index->ops);
-    tandem_slice reactor;
+    tandem_slice value;
     uint64_t version;
     tandem_err err;
 
+    err = td_txn_get(index->txn, TD_INDEX_META, tandem_slice_text("version"), &value);
+    if (err)
+        return err;
+    if (value.size == 8) /* version 1 had no checksums */
+        return TANDEM_E_FORMAT;
     if ((err = meta_get(index, "version", &version)) != TANDEM_OK)
         return err;
-    err = td_txn_get(index->txn, TD_INDEX_META, tandem_slice_text("reactor"), &reactor);
+    err = td_index_get(index, TD_INDEX_META, tandem_slice_text("reactor"), &value);
     if (err)
         return err == TANDEM_E_NOT_FOUND ? TANDEM_E_CORRUPT : err;
-    if (version != INDEX_VERSION || reactor.size != sizeof(identity->reactor) ||
-        memcmp(reactor.bytes, identity->reactor, reactor.size) != 0)
-        return TANDEM_E_CORRUPT;
+    if (version != INDEX_VERSION || value.size != sizeof(identity->reactor) ||
+        memcmp(value.bytes, identity->reactor, value.size) != 0)
+        return TANDEM_E_FORMAT;
     return TANDEM_OK;
 }
 
@@ -259,13 +284,13 @@ static tandem_err ahead_check(td_stream_index *index)
     if (err)
         return err;
     if (index->position > last)
-        return TANDEM_E_CORRUPT;
+        return TANDEM_E_FORMAT;
     for (c = index->collections; c; c = c->hh.next) {
         err = td_op_store_collection(index->ops, tandem_slice_of(c->name, c->size), &info);
         if (err)
             return err;
         if (c->progress > info.last_ordinal)
-            return TANDEM_E_CORRUPT;
+            return TANDEM_E_FORMAT;
     }
     return TANDEM_OK;
 }
@@ -283,6 +308,7 @@ tandem_err td_stream_index_open(tandem_env *env, td_store *store, td_op_store *o
     index->env = env;
     index->store = store;
     index->ops = ops;
+    tandem_writer_init(&index->record);
     if ((err = td_index_begin(index)) != TANDEM_OK)
         goto fail;
     err = identity_check(index);
@@ -307,6 +333,7 @@ void td_stream_index_free(td_stream_index *index)
         return;
     td_txn_abort(index->txn);
     collections_free(index);
+    tandem_writer_release(&index->record);
     td_store_free(index->store);
     free(index);
 }

@@ -58,8 +58,8 @@ typedef struct td_document_info {
 /*
  * Open on a td_store, which it then owns (also on failure). ops is borrowed and outlives it.
  *
- * Errors: TANDEM_E_CORRUPT if it is torn, of another version or of another reactor's store, or
- * ahead of ops: then drop its folder and open anew.
+ * Errors: TANDEM_E_CORRUPT if it is damaged, TANDEM_E_FORMAT if it is of another version or of
+ * another reactor's store, or ahead of ops: then drop its folder and open anew.
  */
 tandem_err td_stream_index_open(tandem_env *env, td_store *store, td_op_store *ops,
                                 td_stream_index **out);
@@ -88,7 +88,8 @@ tandem_err td_stream_index_failure(const td_stream_index *index);
 /* Its entries do not fit the operations store: it fails with TANDEM_E_CORRUPT from now on. */
 void td_stream_index_distrust(td_stream_index *index);
 
-/* How many corrupt records of a collection were passed over, and the ordinal of the first: what is
+/* How many corrupt records of a collection were passed over, those counted in it that the
+ * store lacks, and the ordinal of the first (or, of one that is lacking, one before it): what is
  * folded of this collection may lack them. first_out is 0 if there are none. */
 tandem_err td_stream_index_corrupt(td_stream_index *index, tandem_slice collection,
                                    uint64_t *count_out, uint64_t *first_out);

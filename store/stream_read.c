@@ -30,7 +30,7 @@ tandem_err td_stream_index_document(td_stream_index *index, tandem_slice collect
     if (!c || !td_index_name_fits(document) || document.size == 0)
         return TANDEM_OK;
     td_index_key_document(&key, c->id, document);
-    err = td_txn_get(index->txn, TD_INDEX_DOCUMENTS, td_index_key_slice(&key), &value);
+    err = td_index_get(index, TD_INDEX_DOCUMENTS, td_index_key_slice(&key), &value);
     if (err == TANDEM_E_NOT_FOUND)
         return TANDEM_OK;
     if (err || (err = td_document_decode(value, &record)) != TANDEM_OK)
@@ -73,7 +73,8 @@ tandem_err td_stream_index_documents(td_stream_index *index, tandem_slice collec
          err = td_cursor_next(cursor, &key, &value)) {
         if (tandem_slice_equal(key, td_index_key_slice(&from)))
             continue;
-        if ((err = td_document_decode(value, &record)) != TANDEM_OK)
+        if ((err = td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value)) != TANDEM_OK ||
+            (err = td_document_decode(value, &record)) != TANDEM_OK)
             break;
         said = visit(context, tandem_slice_of(key.bytes + 4, key.size - 4), &record.info);
         if (said)
@@ -112,7 +113,8 @@ tandem_err td_stream_index_streams(td_stream_index *index, tandem_slice collecti
         }
         if (zero == branch)
             continue;
-        if ((err = td_stream_decode(value, &record)) != TANDEM_OK)
+        if ((err = td_index_unwrap(TD_INDEX_STREAMS, key, &value)) != TANDEM_OK ||
+            (err = td_stream_decode(value, &record)) != TANDEM_OK)
             break;
         said = visit(context, tandem_slice_of(branch, (size_t)(zero - branch)),
                      tandem_slice_of(zero + 1, (size_t)(end - zero - 1)), record.count);
@@ -159,10 +161,11 @@ tandem_err td_stream_index_entries(td_stream_index *index, tandem_slice collecti
 
         if (tandem_slice_equal(key, td_index_key_slice(&from)))
             continue;
-        if (key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 8) {
+        err = td_index_unwrap(TD_INDEX_ENTRIES, key, &value);
+        if (err == TANDEM_OK && (key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 8))
             err = TANDEM_E_CORRUPT;
+        if (err)
             break;
-        }
         place = td_place_of_key(key);
         said = visit(context, &place, td_get_u64(value.bytes));
         if (said)

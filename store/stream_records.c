@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <string.h>
+#include <xxhash.h>
 
 const char *const td_stream_index_tables[] = {"meta",    "progress", "documents",
                                               "streams", "entries",  "snapshots"};
@@ -77,6 +78,31 @@ void td_index_key_place(td_index_key *key, uint64_t stream, const td_place *plac
 bool td_index_key_starts_with(tandem_slice key, tandem_slice prefix)
 {
     return key.size >= prefix.size && memcmp(key.bytes, prefix.bytes, prefix.size) == 0;
+}
+
+/* ---- Checksums ---- */
+
+void td_index_checksum(unsigned table, tandem_slice key, tandem_slice value,
+                       uint8_t out[TD_INDEX_CHECKSUM_BYTES])
+{
+    uint64_t seed = XXH3_64bits_withSeed(key.bytes, key.size, table);
+
+    td_put_u32(out, (uint32_t)XXH3_64bits_withSeed(value.bytes, value.size, seed));
+}
+
+tandem_err td_index_unwrap(unsigned table, tandem_slice key, tandem_slice *value)
+{
+    uint8_t checksum[TD_INDEX_CHECKSUM_BYTES];
+    tandem_slice inner;
+
+    if (value->size < sizeof(checksum))
+        return TANDEM_E_CORRUPT;
+    inner = tandem_slice_of(value->bytes + sizeof(checksum), value->size - sizeof(checksum));
+    td_index_checksum(table, key, inner, checksum);
+    if (memcmp(checksum, value->bytes, sizeof(checksum)) != 0)
+        return TANDEM_E_CORRUPT;
+    *value = inner;
+    return TANDEM_OK;
 }
 
 /* ---- Places ---- */

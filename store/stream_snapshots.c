@@ -5,12 +5,11 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "store/probe.h"
 #include "store/stream_state.h"
 
-enum { SNAPSHOT_HEADER_BYTES = 8 + 4 + 8 };
+enum { SNAPSHOT_HEADER_BYTES = 8 + 4 };
 
 /* Is this the key of a snapshot of the stream? */
 static bool is_of(tandem_slice key, uint64_t stream)
@@ -20,14 +19,15 @@ static bool is_of(tandem_slice key, uint64_t stream)
 
 static bool snapshot_decode(tandem_slice key, tandem_slice value, td_snapshot *out)
 {
-    if (value.size < SNAPSHOT_HEADER_BYTES)
+    if (td_index_unwrap(TD_INDEX_SNAPSHOTS, key, &value) != TANDEM_OK ||
+        value.size < SNAPSHOT_HEADER_BYTES)
         return false;
     out->place = td_place_of_key(key);
     out->folded = td_get_u64(value.bytes);
     out->model_version = td_get_u32(value.bytes + 8);
     out->bytes = tandem_slice_of(value.bytes + SNAPSHOT_HEADER_BYTES,
                                  value.size - SNAPSHOT_HEADER_BYTES);
-    return XXH3_64bits(out->bytes.bytes, out->bytes.size) == td_get_u64(value.bytes + 12);
+    return true;
 }
 
 tandem_err td_stream_index_snapshot(td_stream_index *index, tandem_slice collection,
@@ -161,7 +161,6 @@ static tandem_err snapshot_put(td_stream_index *index, uint64_t stream, const td
         return TANDEM_E_NOMEM;
     td_put_u64(value, snapshot->folded);
     td_put_u32(value + 8, snapshot->model_version);
-    td_put_u64(value + 12, XXH3_64bits(snapshot->bytes.bytes, snapshot->bytes.size));
     if (snapshot->bytes.size)
         memcpy(value + SNAPSHOT_HEADER_BYTES, snapshot->bytes.bytes, snapshot->bytes.size);
     td_index_key_place(&key, stream, &snapshot->place);

@@ -23,6 +23,7 @@ typedef struct td_index_collection {
     UT_hash_handle hh;
     uint32_t id;
     uint64_t progress; /* its last indexed ordinal */
+    uint64_t entries;  /* that it has in the index */
     uint64_t corrupt;  /* records passed over, and the ordinal of the first */
     uint64_t corrupt_first;
     size_t size;
@@ -35,6 +36,7 @@ struct td_stream_index {
     td_op_store *ops;
     td_txn *txn;
     bool changed; /* something was put in txn */
+    tandem_writer record; /* that is being put */
     uint32_t dirty;
     tandem_err failed;
     td_index_collection *collections;
@@ -49,7 +51,9 @@ struct td_stream_index {
 
 /* Have one open, or the error that made the index unusable. */
 tandem_err td_index_begin(td_stream_index *index);
-/* Within it. */
+/* Within it. Each record is put with its checksum, and got without. */
+tandem_err td_index_get(td_stream_index *index, unsigned table, tandem_slice key,
+                        tandem_slice *value_out);
 tandem_err td_index_put(td_stream_index *index, unsigned table, tandem_slice key,
                         tandem_slice value);
 tandem_err td_index_del(td_stream_index *index, unsigned table, tandem_slice key);

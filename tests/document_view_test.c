@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "reactor/document_view.h"
+#include "store/stream_records.h"
 #include "reactor/runtime.h"
 
 static bool on_threads;
@@ -320,6 +321,16 @@ static struct question digest_of(struct bed *bed)
     return q;
 }
 
+static void one_in(struct bed *bed, const char *collection, uint32_t number)
+{
+    struct made made;
+
+    make_single(collection, number, number, "d", "main", "global", "probe.X", &made);
+    arrive(bed->ops, &made, NULL, 1);
+    made_release(&made, 1);
+    committed(bed);
+}
+
 static void one(struct bed *bed, uint32_t number, uint64_t hlc, const char *document,
                 const char *scope, const char *type)
 {
@@ -574,8 +585,8 @@ static void reads_say_what_there_is_not(void **state)
     tandem_writer_release(&q.request.out);
 }
 
-/* Damage the record of an ordinal. */
-static void damage(struct bed *bed, uint64_t ordinal)
+/* Damage the record of an ordinal, or delete it. */
+static void harm(struct bed *bed, uint64_t ordinal, bool del)
 {
     td_store *store = td_op_store_backend(bed->ops);
     uint8_t key_bytes[64], damaged[512];
@@ -596,9 +607,15 @@ static void damage(struct bed *bed, uint64_t ordinal)
     memcpy(damaged, value.bytes, size = value.size);
     damaged[size - 1] ^= 1;
     td_cursor_free(cursor);
-    assert_int_equal(TANDEM_OK, td_txn_put(txn, table, tandem_slice_of(key_bytes, key_size),
-                                           tandem_slice_of(damaged, size)));
+    key = tandem_slice_of(key_bytes, key_size);
+    assert_int_equal(TANDEM_OK, del ? td_txn_del(txn, table, key)
+                                    : td_txn_put(txn, table, key, tandem_slice_of(damaged, size)));
     assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+}
+
+static void damage(struct bed *bed, uint64_t ordinal)
+{
+    harm(bed, ordinal, false);
 }
 
 static void a_corrupt_record_fails_what_needs_it(void **state)
@@ -629,6 +646,65 @@ static void a_corrupt_record_fails_what_needs_it(void **state)
     assert_int_equal(1, q.request.stat.corrupt);
     assert_int_equal(4, q.request.stat.position);
     assert_true(q.request.stat.bytes > 0);
+}
+
+/* Make the index's entry of an ordinal name another one, with the checksum that belongs to it. */
+static void entry_move(struct bed *bed, uint64_t ordinal, uint64_t to)
+{
+    uint8_t key_bytes[TD_INDEX_PLACE_KEY_BYTES], bytes[TD_INDEX_CHECKSUM_BYTES + 8];
+    tandem_slice key, value;
+    td_store *store;
+    td_cursor *cursor;
+    td_txn *txn;
+
+    view_stop(bed);
+    assert_int_equal(TANDEM_OK, open_index(bed, false, &store));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, TD_INDEX_ENTRIES, &cursor));
+    assert_int_equal(TANDEM_OK, td_cursor_seek(cursor, s(""), &key, &value));
+    while (td_get_u64(value.bytes + TD_INDEX_CHECKSUM_BYTES) != ordinal)
+        assert_int_equal(TANDEM_OK, td_cursor_next(cursor, &key, &value));
+    memcpy(key_bytes, key.bytes, sizeof(key_bytes));
+    td_cursor_free(cursor);
+    key = tandem_slice_of(key_bytes, sizeof(key_bytes));
+    td_put_u64(bytes + TD_INDEX_CHECKSUM_BYTES, to);
+    td_index_checksum(TD_INDEX_ENTRIES, key,
+                      tandem_slice_of(bytes + TD_INDEX_CHECKSUM_BYTES, 8), bytes);
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, TD_INDEX_ENTRIES, key,
+                                           tandem_slice_of(bytes, sizeof(bytes))));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+    td_store_free(store);
+    view_start(bed);
+}
+
+static void an_entry_that_points_at_nothing_costs_the_index_alone(void **state)
+{
+    static const uint64_t nowhere[] = {4, 999};
+    struct bed *bed = *state;
+    struct question q;
+    uint64_t number;
+
+    one(bed, 1, 1, "d", "document", "probe.CREATE");
+    one(bed, 2, 2, "d", "global", "probe.X");
+    one(bed, 3, 3, "d", "global", "probe.X");
+    one_in(bed, "other", 4); /* its ordinal, 4, is none of collection c */
+    one(bed, 5, 5, "d", "global", "probe.X");
+    number = number_of(bed, "d");
+    for (unsigned i = 0; i < 2; i++) {
+        entry_move(bed, 3, nowhere[i]);
+        assert_int_equal(number, number_of(bed, "d"));
+        assert_int_equal(i + 1, bed->dropped);
+        assert_int_equal(TANDEM_OK, ask_about(bed, TD_VIEW_STATES, "", &q));
+    }
+    /* The store itself has lost a record: the new index counts it, and is not built for ever. */
+    view_stop(bed); /* it has the state in memory */
+    harm(bed, 3, true);
+    view_start(bed);
+    assert_int_equal(TANDEM_E_CORRUPT, ask_about(bed, TD_VIEW_STATES, "", &q));
+    assert_non_null(strstr(q.request.why, "1 records are corrupt"));
+    assert_int_equal(3, bed->dropped);
+    assert_true(number_of(bed, "d") != number);
+    assert_int_equal(3, bed->dropped);
 }
 
 /* ---- Digests ---- */
@@ -1352,6 +1428,7 @@ int main(void)
         ON_A_BED(what_cannot_be_applied_is_a_no_op),
         ON_A_BED(reads_say_what_there_is_not),
         ON_A_BED(a_corrupt_record_fails_what_needs_it),
+        ON_A_BED(an_entry_that_points_at_nothing_costs_the_index_alone),
         ON_A_BED(equal_operations_have_equal_digests),
         ON_A_BED(a_digest_is_over_arrays_of_document_branch_scope_model_state),
         ON_A_BED(a_wrong_job_is_refused_with_a_reason),

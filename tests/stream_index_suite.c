@@ -704,7 +704,7 @@ static void an_index_of_another_store_is_refused(void **state)
     td_stream_index_free(bed->index);
     bed->index = NULL;
     bed->ops = ops_open(); /* another reactor id, and nothing in it */
-    assert_int_equal(TANDEM_E_CORRUPT, try_index(bed));
+    assert_int_equal(TANDEM_E_FORMAT, try_index(bed));
     td_op_store_free(bed->ops);
     bed->ops = own;
     bed->index = NULL;
@@ -753,6 +753,130 @@ static void corrupt_records_are_passed_over_and_counted(void **state)
     assert_int_equal(2, first);
     assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("b"), &count, &first));
     assert_int_equal(0, count);
+}
+
+/* ---- Damage ---- */
+
+/* Read everything, from opening on; the first error. The index is left as it is then. */
+static tandem_err read_everything(struct bed *bed)
+{
+    struct names names = {.max = SIZE_MAX};
+    struct listing listing = {.max = SIZE_MAX};
+    td_place zero = {{0}};
+    tandem_err err;
+
+    td_stream_index_free(bed->index);
+    bed->index = NULL;
+    if ((err = try_index(bed)) != TANDEM_OK ||
+        (err = td_stream_index_documents(bed->index, s("c"), s(""), note_document, &names)) ||
+        (err = td_stream_index_streams(bed->index, s("c"), s("d"), note_stream, &names)))
+        return err;
+    return td_stream_index_entries(bed->index, s("c"), s("d"), s("main"), s("global"), &zero,
+                                   list_entry, &listing);
+}
+
+static void flip_in(td_store *store, unsigned table, size_t at)
+{
+    uint8_t key_bytes[256], damaged[512];
+    tandem_slice key, value;
+    size_t key_size, size;
+    td_cursor *cursor;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, table, &cursor));
+    assert_int_equal(TANDEM_OK, td_cursor_seek_before(cursor, s(""), &key, &value));
+    memcpy(key_bytes, key.bytes, key_size = key.size);
+    memcpy(damaged, value.bytes, size = value.size);
+    damaged[at < size ? at : size - 1] ^= 4;
+    td_cursor_free(cursor);
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, table, tandem_slice_of(key_bytes, key_size),
+                                           tandem_slice_of(damaged, size)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+}
+
+static void a_changed_record_of_any_table_is_noticed(void **state)
+{
+    static const size_t places[] = {0, 4, 11, SIZE_MAX};
+    struct bed *bed = *state;
+
+    live_document(bed, 3);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_OK, read_everything(bed));
+    for (unsigned table = 0; table < 5; table++) { /* snapshots are passed over */
+        for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+            assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+            flip_in(bed->store, table, places[i]);
+            assert_int_equal(TANDEM_E_CORRUPT, read_everything(bed));
+            if (bed->index)
+                assert_int_equal(TANDEM_E_CORRUPT, td_stream_index_failure(bed->index));
+            index_drop(bed);
+            index_all(bed);
+            assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+            assert_int_equal(TANDEM_OK, read_everything(bed));
+        }
+    }
+}
+
+static void an_index_without_checksums_is_of_another_version(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t one[8] = {0, 0, 0, 0, 0, 0, 0, 1};
+    td_txn *txn;
+
+    live_document(bed, 3);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, 0, s("version"), tandem_slice_of(one, 8)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+    assert_int_equal(TANDEM_E_FORMAT, read_everything(bed));
+}
+
+static void op_record_delete(struct bed *bed, uint64_t ordinal)
+{
+    td_store *store = td_op_store_backend(bed->ops);
+    uint8_t key_bytes[64];
+    tandem_slice key, value;
+    td_cursor *cursor;
+    unsigned table = 0;
+    size_t key_size;
+    td_txn *txn;
+
+    while (strcmp(td_op_store_tables[table], "operations") != 0)
+        table++;
+    assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, table, &cursor));
+    assert_int_equal(TANDEM_OK, td_cursor_seek(cursor, s(""), &key, &value));
+    while (td_get_u64(key.bytes + key.size - 8) != ordinal)
+        assert_int_equal(TANDEM_OK, td_cursor_next(cursor, &key, &value));
+    memcpy(key_bytes, key.bytes, key_size = key.size);
+    td_cursor_free(cursor);
+    assert_int_equal(TANDEM_OK, td_txn_del(txn, table, tandem_slice_of(key_bytes, key_size)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+}
+
+static void records_that_the_store_lacks_are_counted(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t count, first;
+
+    live_document(bed, 6);
+    op_record_delete(bed, 3);
+    op_record_delete(bed, 5);
+    index_drop(bed);
+    assert_int_equal(7, index_all(bed));
+    assert_int_equal(4, count_of(bed, "d", "main", "global"));
+    assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("c"), &count, &first));
+    assert_int_equal(2, count);
+    assert_in_range(first, 1, 3);
+    op_record_delete(bed, 7); /* the last one */
+    index_drop(bed);
+    assert_int_equal(7, index_all(bed));
+    assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("c"), &count, &first));
+    assert_int_equal(3, count);
+    one_more(bed, 50, 40, "global", "log.APPEND");
+    assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("c"), &count, &first));
+    assert_int_equal(3, count);
 }
 
 static void a_distrusted_index_answers_nothing_more(void **state)
@@ -837,6 +961,9 @@ int main(int argc, char **argv)
         ON_A_BED(a_dropped_index_is_built_again_and_says_the_same),
         ON_A_BED(an_index_of_another_store_is_refused),
         ON_A_BED(corrupt_records_are_passed_over_and_counted),
+        ON_A_BED(a_changed_record_of_any_table_is_noticed),
+        ON_A_BED(an_index_without_checksums_is_of_another_version),
+        ON_A_BED(records_that_the_store_lacks_are_counted),
         ON_A_BED(a_distrusted_index_answers_nothing_more),
     };
     const struct CMUnitTest memory_tests[] = {
