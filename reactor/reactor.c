@@ -101,6 +101,17 @@ tandem_err td_reactor_open_sync_store(tandem_reactor *reactor, const char *const
     return td_memory_store_open(reactor->runtime->env, reactor->disks->sync, tables, count, out);
 }
 
+static tandem_err open_folder(tandem_reactor *reactor, const tandem_options *options)
+{
+    tandem_err err = td_data_folder_open(options->path, !options->must_exist, &reactor->folder);
+
+    if (err == TANDEM_E_CORRUPT)
+        td_log(reactor->runtime->env, TANDEM_LOG_ERROR, "reactor",
+               "%s: the operations are gone (store/), and what was made of them is there (index/, "
+               "sync/); move those away to begin anew", options->path);
+    return err;
+}
+
 static tandem_err open_disks(tandem_reactor *reactor)
 {
     tandem_err err;
@@ -195,7 +206,7 @@ static tandem_err reactor_open(td_runtime *runtime, bool owns_runtime,
     if (disks)
         reactor->disks = disks;
     else if (options->path)
-        err = td_data_folder_open(options->path, !options->must_exist, &reactor->folder);
+        err = open_folder(reactor, options);
     else
         err = open_disks(reactor);
     if (err == TANDEM_OK)

@@ -128,6 +128,15 @@ static tandem_err take_lock(td_data_folder *folder, bool create)
     return errno == EWOULDBLOCK ? TANDEM_E_LOCKED : err_of_errno(errno);
 }
 
+static bool has_bytes(const td_data_folder *folder, unsigned part)
+{
+    char name[PART_BYTES_MAX + 16];
+    struct stat info;
+
+    snprintf(name, sizeof(name), "%s/data.mdb", part_names[part]);
+    return fstatat(folder->folder, name, &info, 0) == 0 && info.st_size > 0;
+}
+
 static tandem_err make_part(td_data_folder *folder, const char *path, unsigned part)
 {
     size_t size = strlen(path) + PART_BYTES_MAX;
@@ -176,6 +185,10 @@ tandem_err td_data_folder_open(const char *path, bool create, td_data_folder **o
         goto fail;
     if ((err = take_lock(folder, create)) != TANDEM_OK)
         goto fail;
+    if (!has_bytes(folder, 0) && (has_bytes(folder, 1) || has_bytes(folder, 2))) {
+        err = TANDEM_E_CORRUPT;
+        goto fail;
+    }
     for (unsigned part = 0; part < PARTS; part++)
         if ((err = make_part(folder, path, part)) != TANDEM_OK)
             goto fail;

@@ -52,7 +52,7 @@ extern "C" {
       "look at the log, mend the disk, then repeat")                                               \
     X(TANDEM_E_STORE_FULL, -10, true, 1, "the disk is full, nothing was written",                  \
       "free space; writing goes on by itself")                                                     \
-    X(TANDEM_E_CORRUPT, -11, false, 8, "a stored record does not match its checksum or its hash",  \
+    X(TANDEM_E_CORRUPT, -11, false, 8, "stored data is damaged, or a part of it is gone",          \
       "run `tandem verify`; fetch the operations again from a peer into a new folder")             \
     X(TANDEM_E_FORMAT, -12, false, 8, "the data folder is not a store of this program",            \
       "check the path")                                                                            \

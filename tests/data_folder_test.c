@@ -275,7 +275,38 @@ static void file_make(const char *folder, const char *name)
     snprintf(path, sizeof(path), "%s/%s", folder, name);
     file = fopen(path, "w");
     assert_non_null(file);
+    assert_int_equal(4, fwrite("data", 1, 4, file));
     fclose(file);
+}
+
+static void a_store_that_is_gone_is_not_made_anew(void **state)
+{
+    static const char *const others[] = {"index", "sync"};
+    struct place *place = *state;
+    char store[450], file[500], other[450];
+
+    for (unsigned i = 0; i < 2; i++) {
+        td_data_folder *folder = opened(place->path);
+
+        snprintf(store, sizeof(store), "%s", td_data_folder_store(folder));
+        snprintf(other, sizeof(other), "%s/%s", place->path, others[i]);
+        file_make(store, "data.mdb");
+        file_make(other, "data.mdb");
+        td_data_folder_free(folder);
+        td_data_folder_free(opened(place->path));
+        snprintf(file, sizeof(file), "%s/data.mdb", store);
+        assert_int_equal(0, truncate(file, 0));
+        assert_refused(TANDEM_E_CORRUPT, place->path, true);
+        assert_refused(TANDEM_E_CORRUPT, place->path, false);
+        assert_int_equal(0, unlink(file));
+        assert_refused(TANDEM_E_CORRUPT, place->path, true);
+        assert_int_equal(0, rmdir(store));
+        assert_refused(TANDEM_E_CORRUPT, place->path, true);
+        assert_absent(store);
+        snprintf(file, sizeof(file), "%s/data.mdb", other);
+        assert_int_equal(0, truncate(file, 0)); /* then it may be a new one */
+        td_data_folder_free(opened(place->path));
+    }
 }
 
 static void dropping_the_index_touches_nothing_else(void **state)
@@ -379,6 +410,7 @@ int main(void)
         IN_PLACE(what_belongs_to_others_is_refused),
         IN_PLACE(a_path_that_cannot_be_is_invalid),
         IN_PLACE(a_lock_that_is_a_link_is_not_followed),
+        IN_PLACE(a_store_that_is_gone_is_not_made_anew),
         IN_PLACE(dropping_the_index_touches_nothing_else),
         IN_PLACE(a_folder_is_moved_to_a_vacant_place),
         IN_PLACE(a_folder_is_removed_with_what_is_its_own),
