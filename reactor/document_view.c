@@ -64,6 +64,8 @@ struct td_document_view {
     bool behind;        /* there may be more to index */
     bool try_open;      /* a request came, or the time to try again */
     bool commit_due;
+    bool damaged; /* an index was, and nobody was told yet */
+    bool told;    /* that the one in use is */
 
     td_message_list waiting;
     struct digest *digests, **digests_end;
@@ -315,6 +317,23 @@ static tandem_err answer_streams(td_document_view *view, td_view_request *r)
     return td_stream_index_streams(view->index, r->collection, r->document, list_stream, r);
 }
 
+/* ---- Verifying ---- */
+
+static tandem_err answer_verify(td_document_view *view, td_view_request *r)
+{
+    char why[TD_INDEX_WHY_BYTES];
+    tandem_err err;
+
+    r->rebuilt = view->damaged;
+    view->damaged = false;
+    err = td_stream_index_verify(view->index, r->collection, r->after, page_limit(r),
+                                 r->after_name, &r->more, why);
+    r->after = tandem_slice_text(r->after_name);
+    if (err && why[0])
+        td_why(r->why, "%s", why);
+    return err;
+}
+
 /* ---- The digest of a collection ---- */
 
 static void digest_free(struct digest *digest)
@@ -529,6 +548,11 @@ static bool answer(td_document_view *view, td_view_request *r)
     case TD_VIEW_STAT:
         td_stream_index_stat_get(view->index, &r->stat);
         break;
+    case TD_VIEW_VERIFY:
+        err = answer_verify(view, r);
+        r->damaged = view->told = td_stream_index_failure(view->index) != TANDEM_OK;
+        finish(r, err);
+        return true;
     }
     /* A damaged index is built anew: that deserves a second look, and only one. */
     if (err && td_stream_index_failure(view->index) && !r->retried) {
@@ -624,6 +648,8 @@ static void index_get(td_document_view *view, bool drop)
     if (err && !drop) {
         td_log(view->env, TANDEM_LOG_WARNING, "view", "the stream index is built anew: %s",
                tandem_err_name(err));
+        if (err == TANDEM_E_CORRUPT)
+            view->damaged = true;
         err = index_try(view, true);
     }
     view->try_open = false;
@@ -650,6 +676,9 @@ static void index_failed(td_document_view *view, tandem_err err)
         td_probe(view->env, TD_PROBE_INDEX_REBUILT);
         td_log(view->env, TANDEM_LOG_WARNING, "view", "the stream index is built anew: %s",
                tandem_err_name(td_stream_index_failure(view->index)));
+        if (td_stream_index_failure(view->index) == TANDEM_E_CORRUPT && !view->told)
+            view->damaged = true;
+        view->told = false;
         index_close(view);
         index_get(view, true);
         return;
@@ -877,6 +906,7 @@ void td_document_view_post(td_document_view *view, td_view_request *request)
     request->why[0] = '\0';
     request->retried = false;
     request->more = false;
+    request->rebuilt = request->damaged = false;
     request->corrupt = 0;
     memset(&request->info, 0, sizeof(request->info));
     request->operations = 0;

@@ -77,6 +77,8 @@ typedef enum td_view_kind {
                         * between, so operations that are indexed meanwhile may or may not count */
     TD_VIEW_WAIT,      /* nothing: done when position is indexed */
     TD_VIEW_STAT,      /* index position and sizes */
+    TD_VIEW_VERIFY,    /* a page of td_stream_index_verify(); if that is TANDEM_E_CORRUPT, the index is
+                        * dropped and built anew */
 } td_view_kind;
 
 typedef struct td_view_request td_view_request;
@@ -92,10 +94,10 @@ struct td_view_request {
     tandem_slice document;
     tandem_slice branch; /* READ: "main" if empty */
     tandem_slice scope;  /* READ: "global" if empty */
-    tandem_slice after;  /* DOCUMENTS: name of the last one seen */
+    tandem_slice after;  /* DOCUMENTS, VERIFY: name of the last one seen */
     bool has_after_place; /* STREAM: go on after this place */
     td_place after_place;
-    uint32_t limit;        /* DOCUMENTS, STREAM: entries of this page, 1 to 1,000 */
+    uint32_t limit;        /* DOCUMENTS, STREAM, VERIFY: entries of this page, 1 to 1,000 */
 
     /* PREPARE; its payloads, jobs' answers, err and why are filled, the latter as the request's. */
     td_local_group *group;
@@ -114,10 +116,14 @@ struct td_view_request {
      * canonical bytes (bin), hash (bin)]. STREAMS: an array per stream [branch, scope, operations].
      * To be released by whoever made the request. */
     tandem_writer out;
-    bool more; /* DOCUMENTS, STREAM: another page may follow; after or after_place is set for it */
+    bool rebuilt; /* VERIFY: the index was damaged when it was opened or read, and was built anew:
+                   * told once */
+    bool damaged; /* VERIFY, TANDEM_E_CORRUPT: it is the index, not the operations store */
+    bool more; /* DOCUMENTS, STREAM, VERIFY: another page may follow; after or after_place is set
+                * for it */
     uint64_t corrupt; /* STREAM, TANDEM_E_CORRUPT: the ordinal of the page's first record, which is;
                        * the next page goes on behind it. 0: something else is */
-    char after_name[TANDEM_NAME_BYTES_MAX + 1]; /* DOCUMENTS: the last name of the page */
+    char after_name[TANDEM_NAME_BYTES_MAX + 1]; /* DOCUMENTS, VERIFY: the last name of the page */
 };
 
 void td_document_view_post(td_document_view *view, td_view_request *request);

@@ -101,6 +101,17 @@ tandem_err td_reactor_open_sync_store(tandem_reactor *reactor, const char *const
     return td_memory_store_open(reactor->runtime->env, reactor->disks->sync, tables, count, out);
 }
 
+/* Whoever opens the stores in it, then or later, looks at all their pages first. */
+static tandem_err suspect(const td_data_folder *folder)
+{
+    tandem_err err;
+
+    if ((err = td_lmdb_store_suspect(td_data_folder_store(folder))) != TANDEM_OK ||
+        (err = td_lmdb_store_suspect(td_data_folder_index(folder))) != TANDEM_OK)
+        return err;
+    return td_lmdb_store_suspect(td_data_folder_sync(folder));
+}
+
 static tandem_err open_folder(tandem_reactor *reactor, const tandem_options *options)
 {
     tandem_err err = td_data_folder_open(options->path, !options->must_exist, &reactor->folder);
@@ -109,6 +120,8 @@ static tandem_err open_folder(tandem_reactor *reactor, const tandem_options *opt
         td_log(reactor->runtime->env, TANDEM_LOG_ERROR, "reactor",
                "%s: the operations are gone (store/), and what was made of them is there (index/, "
                "sync/); move those away to begin anew", options->path);
+    if (err == TANDEM_OK && options->check)
+        err = suspect(reactor->folder);
     return err;
 }
 

@@ -6,6 +6,8 @@
 
 #include "reactor/ask.h"
 
+enum { VERIFY_DOCUMENTS = 256 }; /* that are looked at before other requests get in */
+
 static void set_why(char *why, const char *text)
 {
     if (why)
@@ -217,12 +219,126 @@ tandem_err tandem_digest_collection(tandem_reactor *reactor, const char *collect
     return td_op_store_vector_digest(ops, tandem_slice_text(collection), out->vector_digest);
 }
 
+/* ---- Verifying ---- */
+
+struct verify {
+    tandem_reactor *reactor;
+    void (*report)(void *context, const char *text);
+    void *context;
+    char after[TANDEM_NAME_BYTES_MAX + 1];
+    bool index_wrong;
+};
+
+static void tell(struct verify *v, const char *what, const char *why)
+{
+    char text[2 * TANDEM_WHY_BYTES + TD_STORE_WHY_BYTES];
+
+    snprintf(text, sizeof(text), "%s%s%s", what, why[0] ? ": " : "", why);
+    v->report(v->context, text);
+}
+
+/* One page. TANDEM_END: the index is wrong, and that was told. */
+static tandem_err verify_page(struct verify *v, tandem_slice collection, bool *more_out)
+{
+    td_view_request *r;
+    td_ask *asked;
+    tandem_err err;
+
+    if ((err = td_ask_open(v->reactor, TD_VIEW_VERIFY, NULL, NULL, NULL, NULL, &asked)) != TANDEM_OK)
+        return err;
+    r = td_ask_request(asked);
+    r->collection = collection;
+    r->after = tandem_slice_text(v->after);
+    r->limit = VERIFY_DOCUMENTS;
+    err = td_ask_wait(asked, UINT64_MAX);
+    *more_out = r->more;
+    if (r->rebuilt) {
+        tell(v, "the index was damaged, and was built anew", "");
+        v->index_wrong = true;
+    }
+    if (err == TANDEM_OK) {
+        memcpy(v->after, r->after_name, sizeof(v->after));
+    } else if (err == TANDEM_E_CORRUPT && r->damaged) {
+        tell(v, "the index is damaged, and is built anew", r->why);
+        v->index_wrong = true;
+        err = TANDEM_END;
+    } else if (err == TANDEM_E_CORRUPT) {
+        tell(v, "the index cannot be made of these operations", r->why);
+    }
+    td_ask_free(asked);
+    return err;
+}
+
+struct collection_name {
+    size_t size;
+    uint8_t bytes[TANDEM_NAME_BYTES_MAX];
+};
+
+static tandem_err first_collection(void *context, const td_collection_info *info)
+{
+    struct collection_name *name = context;
+
+    memcpy(name->bytes, info->name.bytes, name->size = info->name.size);
+    return TANDEM_END;
+}
+
+/* Names are fetched one by one: what visits a store must not wait for others who read it. */
+static tandem_err verify_collections(struct verify *v)
+{
+    struct collection_name name = {0};
+    tandem_err err;
+    bool more;
+
+    while ((err = td_op_store_collections(td_reactor_ops(v->reactor),
+                                          tandem_slice_of(name.bytes, name.size), first_collection,
+                                          &name)) == TANDEM_END) {
+        v->after[0] = '\0';
+        do
+            err = verify_page(v, tandem_slice_of(name.bytes, name.size), &more);
+        while (err == TANDEM_OK && more);
+        if (err)
+            return err;
+    }
+    return err;
+}
+
+/* The first fault ends it: all of the index is built anew then, which is waited for. */
+static tandem_err verify_index(struct verify *v)
+{
+    uint64_t position;
+    tandem_err err;
+    bool more;
+
+    if ((err = verify_page(v, tandem_slice_of(NULL, 0), &more)) == TANDEM_OK)
+        err = verify_collections(v);
+    if (err == TANDEM_END)
+        err = TANDEM_OK;
+    if (err || !v->index_wrong)
+        return err;
+    if ((err = tandem_position(v->reactor, &position)) == TANDEM_OK)
+        err = tandem_wait(v->reactor, position, UINT64_MAX);
+    return err ? err : TANDEM_E_CORRUPT;
+}
+
 tandem_err tandem_verify(tandem_reactor *reactor, void (*report)(void *context, const char *text),
                          void *context)
 {
+    struct verify v = {.reactor = reactor, .report = report, .context = context};
+    char why[TD_STORE_WHY_BYTES];
+    tandem_err err, index_err;
+
     if (!reactor || !report)
         return TANDEM_E_INVALID;
-    return td_op_store_verify(td_reactor_ops(reactor), report, context);
+    err = td_store_pages_check(td_op_store_backend(td_reactor_ops(reactor)), why);
+    if (err == TANDEM_E_CORRUPT)
+        tell(&v, "the store's file is damaged, and its records were not read", why);
+    if (err)
+        return err;
+    err = td_op_store_verify(td_reactor_ops(reactor), report, context);
+    if (err && err != TANDEM_E_CORRUPT)
+        return err;
+    index_err = verify_index(&v);
+    return index_err ? index_err : err;
 }
 
 static tandem_err count_operations(void *context, const td_collection_info *info)

@@ -718,6 +718,8 @@ tandem_err td_op_store_verify(td_op_store *ops, void (*report)(void *context, co
             err = collection_next(v, name, &size);
         while (err == TANDEM_OK);
     }
+    if (err == TANDEM_E_CORRUPT)
+        say(v, "what comes after this cannot be read");
     if (err == TANDEM_END)
         err = v->reported ? TANDEM_E_CORRUPT : TANDEM_OK;
     free(v);

@@ -11,9 +11,6 @@
 
 enum { TARGETS_MAX = 64 }; /* collections that one batch looks at */
 
-/* What a lifecycle operation does. */
-enum life { LIFE_NOTHING, LIFE_CREATE, LIFE_DELETE };
-
 struct document_node {
     UT_hash_handle hh;
     td_document_record record;
@@ -37,7 +34,7 @@ struct entry {
     struct stream_node *stream;
     td_place place;
     uint64_t ordinal;
-    enum life life;
+    enum td_life life;
     uint32_t model_at;
     uint8_t model_size;
 };
@@ -152,15 +149,15 @@ static struct stream_node *stream_node(struct batch *batch, const td_operation *
     return node;
 }
 
-static enum life life_of(const td_operation *operation)
+enum td_life td_index_life(const td_operation *operation)
 {
     tandem_slice verb = td_type_verb(operation->type);
 
     if (tandem_slice_equal(verb, tandem_slice_text("CREATE")))
-        return LIFE_CREATE;
+        return TD_LIFE_CREATE;
     if (tandem_slice_equal(verb, tandem_slice_text("DELETE")))
-        return LIFE_DELETE;
-    return LIFE_NOTHING;
+        return TD_LIFE_DELETE;
+    return TD_LIFE_NOTHING;
 }
 
 static void pass_over(struct target *target, uint64_t ordinal, uint64_t records)
@@ -191,7 +188,7 @@ static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
         return TANDEM_E_NOMEM;
     entry->place = td_place_of(operation);
     entry->ordinal = ordinal;
-    entry->life = entry->stream->lifecycle ? life_of(operation) : LIFE_NOTHING;
+    entry->life = entry->stream->lifecycle ? td_index_life(operation) : TD_LIFE_NOTHING;
     model = td_type_model(operation->type);
     entry->model_at = (uint32_t)batch->models.size;
     entry->model_size = (uint8_t)model.size;
@@ -304,38 +301,41 @@ static tandem_err batch_load(struct batch *batch)
     return TANDEM_OK;
 }
 
-/* Entries still stand in their order of arrival. */
+void td_index_document_note(td_document_record *record, const td_place *place, uint64_t ordinal,
+                            tandem_slice model)
+{
+    if (!record->info.known || tandem_slice_compare(model, td_model_name_slice(&record->least)) < 0)
+        td_model_name_set(&record->least, model);
+    if (!record->info.known ||
+        tandem_slice_compare(model, td_model_name_slice(&record->greatest)) > 0)
+        td_model_name_set(&record->greatest, model);
+    record->info.known = true;
+    record->info.operations++;
+    if (ordinal <= record->info.last_ordinal)
+        return;
+    record->info.last_ordinal = ordinal;
+    memcpy(record->info.last_origin, place->bytes + 8, TANDEM_ORIGIN_BYTES);
+    record->info.last_seq = td_get_u64(place->bytes + 8 + TANDEM_ORIGIN_BYTES);
+}
+
 static void documents_note(struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->count; i++) {
         const struct entry *entry = &batch->entries[i];
-        td_document_record *record = &entry->stream->document->record;
-        tandem_slice model = entry_model(batch, entry);
 
-        if (!record->info.known ||
-            tandem_slice_compare(model, td_model_name_slice(&record->least)) < 0)
-            td_model_name_set(&record->least, model);
-        if (!record->info.known ||
-            tandem_slice_compare(model, td_model_name_slice(&record->greatest)) > 0)
-            td_model_name_set(&record->greatest, model);
-        record->info.known = true;
-        record->info.operations++;
-        if (entry->ordinal <= record->info.last_ordinal)
-            continue;
-        record->info.last_ordinal = entry->ordinal;
-        memcpy(record->info.last_origin, entry->place.bytes + 8, TANDEM_ORIGIN_BYTES);
-        record->info.last_seq = td_get_u64(entry->place.bytes + 8 + TANDEM_ORIGIN_BYTES);
+        td_index_document_note(&entry->stream->document->record, &entry->place, entry->ordinal,
+                               entry_model(batch, entry));
     }
 }
 
 /* The lifecycle as a fold, one operation in total order. */
-static void lifecycle_step(td_document_info *info, enum life life, tandem_slice model,
+static void lifecycle_step(td_document_info *info, enum td_life life, tandem_slice model,
                            const td_place *place)
 {
-    if (life == LIFE_NOTHING)
+    if (life == TD_LIFE_NOTHING)
         return;
     if (!info->created) {
-        if (life != LIFE_CREATE)
+        if (life != TD_LIFE_CREATE)
             return;
         info->created = true;
         info->deleted = false;
@@ -346,7 +346,7 @@ static void lifecycle_step(td_document_info *info, enum life life, tandem_slice 
     }
     if (!tandem_slice_equal(model, tandem_slice_text(info->model)))
         return;
-    if (life == LIFE_DELETE) {
+    if (life == TD_LIFE_DELETE) {
         info->deleted = true;
     } else if (info->deleted) {
         info->deleted = false;
@@ -354,9 +354,8 @@ static void lifecycle_step(td_document_info *info, enum life life, tandem_slice 
     }
 }
 
-static tandem_err lifecycle_refold(td_stream_index *index, struct document_node *document)
+tandem_err td_index_lifecycle_fold(td_stream_index *index, uint64_t stream, td_document_info *info)
 {
-    td_document_info *info = &document->record.info;
     tandem_slice key, value;
     td_cursor *cursor;
     td_index_key prefix;
@@ -367,7 +366,7 @@ static tandem_err lifecycle_refold(td_stream_index *index, struct document_node 
     info->created = info->deleted = false;
     info->model[0] = '\0';
     info->epoch = td_place_zero;
-    td_index_key_number(&prefix, document->refold->record.id);
+    td_index_key_number(&prefix, stream);
     for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
          !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
          err = td_cursor_next(cursor, &key, &value)) {
@@ -375,12 +374,12 @@ static tandem_err lifecycle_refold(td_stream_index *index, struct document_node 
 
         if (td_index_unwrap(TD_INDEX_ENTRIES, key, &value) != TANDEM_OK ||
             key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 9 ||
-            value.bytes[8] > LIFE_DELETE || value.size - 9 > TANDEM_NAME_BYTES_MAX) {
+            value.bytes[8] > TD_LIFE_DELETE || value.size - 9 > TANDEM_NAME_BYTES_MAX) {
             err = TANDEM_E_CORRUPT;
             break;
         }
         place = td_place_of_key(key);
-        lifecycle_step(info, (enum life)value.bytes[8],
+        lifecycle_step(info, (enum td_life)value.bytes[8],
                        tandem_slice_of(value.bytes + 9, value.size - 9), &place);
     }
     td_cursor_free(cursor);
@@ -469,7 +468,8 @@ static tandem_err documents_put(struct batch *batch)
     for (struct document_node *d = batch->documents; d; d = d->hh.next) {
         size_t size;
 
-        if (d->refold && (err = lifecycle_refold(index, d)) != TANDEM_OK)
+        if (d->refold && (err = td_index_lifecycle_fold(index, d->refold->record.id,
+                                                        &d->record.info)) != TANDEM_OK)
             return err;
         size = td_document_encode(&d->record, value);
         err = td_index_put(index, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size),

@@ -145,6 +145,26 @@ tandem_err td_stream_index_put_snapshot(td_stream_index *index, tandem_slice col
                                         tandem_slice document, tandem_slice branch,
                                         tandem_slice scope, const td_snapshot *snapshot);
 
+/*
+ * Does the index fit the operations store? Everything that it says of a document is derived again
+ * from the operations: entries and their order, counts, position, life, epoch, models; and where its
+ * snapshots stand. What a call looks at is one page, so that others get in between; the index is
+ * current when the first call is made.
+ *
+ * collection   empty: what the index is made of beneath its tables (td_store_ops.check)
+ * after        documents > after, documents_max of them
+ * last_out     the page's last document, room for a name and a zero; more_out: go on after it
+ * why          a sentence
+ *
+ * Errors: TANDEM_E_CORRUPT: it does not, as why says, and is unusable from now on; as when a record
+ * of it cannot be read. Records of the operations store that cannot be read are passed over.
+ */
+enum { TD_INDEX_WHY_BYTES = 2 * TANDEM_NAME_BYTES_MAX + TD_STORE_WHY_BYTES };
+tandem_err td_stream_index_verify(td_stream_index *index, tandem_slice collection,
+                                  tandem_slice after, uint32_t documents_max,
+                                  char last_out[TANDEM_NAME_BYTES_MAX + 1], bool *more_out,
+                                  char why[TD_INDEX_WHY_BYTES]);
+
 /* Counters for status and tests. */
 typedef struct td_stream_index_stat {
     uint64_t position;         /* as advance gives it */

@@ -65,15 +65,9 @@ tandem_err td_stream_index_snapshot(td_stream_index *index, tandem_slice collect
     return td_index_outcome(index, err == TANDEM_END ? TANDEM_E_NOT_FOUND : err);
 }
 
-/* What is left of a snapshot when it is to be decided which one goes. */
-struct kept {
-    td_place place;
-    uint64_t folded;
-    bool stale; /* torn or of another version */
-};
-
-static tandem_err snapshots_list(td_stream_index *index, uint64_t stream, uint32_t model_version,
-                                 struct kept *kept, unsigned *count_out)
+tandem_err td_index_snapshots_list(td_stream_index *index, uint64_t stream,
+                                   td_index_snapshot out[TD_SNAPSHOTS_MAX + 1],
+                                   unsigned *count_out)
 {
     tandem_slice key, value;
     td_cursor *cursor;
@@ -92,10 +86,10 @@ static tandem_err snapshots_list(td_stream_index *index, uint64_t stream, uint32
             err = TANDEM_E_CORRUPT;
             break;
         }
-        kept[count].stale = !snapshot_decode(key, value, &snapshot) ||
-                            snapshot.model_version != model_version;
-        kept[count].place = td_place_of_key(key);
-        kept[count].folded = snapshot.folded;
+        out[count].torn = !snapshot_decode(key, value, &snapshot);
+        out[count].place = td_place_of_key(key);
+        out[count].folded = snapshot.folded;
+        out[count].model_version = snapshot.model_version;
         count++;
     }
     td_cursor_free(cursor);
@@ -107,7 +101,7 @@ static tandem_err snapshots_list(td_stream_index *index, uint64_t stream, uint32
  * Which of too many snapshots goes: the one whose absence leaves the smallest gap for its age, so
  * that distances grow with age and a late operation never refolds much more than it must.
  */
-static unsigned snapshot_to_drop(const struct kept *kept, unsigned count)
+static unsigned snapshot_to_drop(const td_index_snapshot *kept, unsigned count)
 {
     double best = 0;
     unsigned drop = 0;
@@ -127,16 +121,16 @@ static unsigned snapshot_to_drop(const struct kept *kept, unsigned count)
 
 static tandem_err snapshots_thin(td_stream_index *index, uint64_t stream, uint32_t model_version)
 {
-    struct kept kept[TD_SNAPSHOTS_MAX + 1];
+    td_index_snapshot kept[TD_SNAPSHOTS_MAX + 1];
     unsigned count = 0, left;
     td_index_key key;
-    tandem_err err = snapshots_list(index, stream, model_version, kept, &count);
+    tandem_err err = td_index_snapshots_list(index, stream, kept, &count);
 
     if (err)
         return err;
     left = 0;
     for (unsigned i = 0; i < count; i++) {
-        if (!kept[i].stale) {
+        if (!kept[i].torn && kept[i].model_version == model_version) {
             kept[left++] = kept[i];
             continue;
         }

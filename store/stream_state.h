@@ -85,4 +85,29 @@ tandem_err td_index_stream_put(td_stream_index *index, tandem_slice key,
 tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *record,
                                    const td_place *place);
 
+/* The newest last; room for one more than TD_SNAPSHOTS_MAX, which is as many as there can be. */
+typedef struct td_index_snapshot {
+    td_place place;
+    uint64_t folded;
+    uint32_t model_version;
+    bool torn; /* nothing but its place can be told */
+} td_index_snapshot;
+
+tandem_err td_index_snapshots_list(td_stream_index *index, uint64_t stream,
+                                   td_index_snapshot out[TD_SNAPSHOTS_MAX + 1],
+                                   unsigned *count_out);
+
+/* ---- Documents ---- */
+
+/* What a lifecycle operation does. */
+enum td_life { TD_LIFE_NOTHING, TD_LIFE_CREATE, TD_LIFE_DELETE };
+
+enum td_life td_index_life(const td_operation *operation);
+/* Fold the lifecycle stream into info: whether it lives, its model, its epoch. */
+tandem_err td_index_lifecycle_fold(td_stream_index *index, uint64_t stream,
+                                   td_document_info *info);
+/* Count an operation into what is known of its document; in whatever order they come. */
+void td_index_document_note(td_document_record *record, const td_place *place, uint64_t ordinal,
+                            tandem_slice model);
+
 #endif

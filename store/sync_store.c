@@ -1,5 +1,6 @@
 #include "store/sync_store.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <xxhash.h>
 
@@ -265,6 +266,44 @@ tandem_err td_sync_store_remotes(td_sync_store *sync,
     }
     if (err == TANDEM_OK && found != TANDEM_END)
         err = found;
+
+out:
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_sync_store_verify(td_sync_store *sync,
+                                void (*report)(void *context, const char *text), void *context)
+{
+    char why[TD_STORE_WHY_BYTES], text[TD_STORE_WHY_BYTES + TANDEM_NAME_BYTES_MAX];
+    td_remote_record record;
+    tandem_slice name, value;
+    td_cursor *cursor = NULL;
+    bool wrong = false;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = td_store_pages_check(sync->store, why)) == TANDEM_E_CORRUPT) {
+        snprintf(text, sizeof(text), "the file of the remotes is damaged: %s", why);
+        report(context, text);
+    }
+    if (err || (err = td_store_begin_read(sync->store, &txn)) != TANDEM_OK)
+        return err;
+    if ((err = td_txn_cursor(txn, TABLE_REMOTES, &cursor)) != TANDEM_OK)
+        goto out;
+    for (err = td_cursor_seek(cursor, tandem_slice_of(NULL, 0), &name, &value); err == TANDEM_OK;
+         err = td_cursor_next(cursor, &name, &value)) {
+        if (decode(name, value, &record) != TANDEM_E_CORRUPT)
+            continue;
+        snprintf(text, sizeof(text), "remote %.*s: what is kept of it is damaged",
+                 name.size < TANDEM_NAME_BYTES_MAX ? (int)name.size : TANDEM_NAME_BYTES_MAX,
+                 (const char *)name.bytes);
+        report(context, text);
+        wrong = true;
+    }
+    if (err == TANDEM_END)
+        err = wrong ? TANDEM_E_CORRUPT : TANDEM_OK;
 
 out:
     td_cursor_free(cursor);

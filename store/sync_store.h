@@ -48,4 +48,11 @@ tandem_err td_sync_store_remotes(td_sync_store *sync,
                                  tandem_err (*visit)(void *context, const td_remote_record *record),
                                  void *context);
 
+/*
+ * Read everything again. report is called for each thing found wrong, with a sentence borrowed for
+ * the call. TANDEM_E_CORRUPT if it was called.
+ */
+tandem_err td_sync_store_verify(td_sync_store *sync,
+                                void (*report)(void *context, const char *text), void *context);
+
 #endif

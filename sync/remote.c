@@ -414,6 +414,22 @@ tandem_err tandem_remotes(tandem_sync *sync, visit_remote_fn visit, void *contex
     return td_sync_call_loop(sync, &call);
 }
 
+typedef void (*report_fn)(void *context, const char *text);
+
+static tandem_err run_verify(tandem_sync *sync, td_sync_call *call)
+{
+    return td_sync_store_verify(sync->store, *(report_fn *)call->argument, call->context);
+}
+
+tandem_err tandem_sync_verify(tandem_sync *sync, report_fn report, void *context)
+{
+    td_sync_call call = {.run = run_verify, .argument = &report, .context = context};
+
+    if (!sync || !report)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
 static tandem_err run_stat(tandem_sync *sync, td_sync_call *call)
 {
     tandem_sync_stat *stat = call->argument;

@@ -121,6 +121,12 @@ TANDEM_API tandem_err tandem_remotes(tandem_sync *sync,
                                                          const tandem_remote_status *status),
                                      void *context);
 
+/* Re-read what is kept of remotes. TANDEM_E_CORRUPT if anything is wrong: then report was called for
+ * each thing, with a sentence borrowed for the call, from the loop's thread. */
+TANDEM_API tandem_err tandem_sync_verify(tandem_sync *sync,
+                                         void (*report)(void *context, const char *text),
+                                         void *context);
+
 typedef struct tandem_sync_stat {
     char listener_url[128]; /* "" if none */
     uint64_t sessions;      /* inbound, open */

@@ -707,6 +707,63 @@ static void an_entry_that_points_at_nothing_costs_the_index_alone(void **state)
     assert_int_equal(3, bed->dropped);
 }
 
+static tandem_err verify(struct bed *bed, const char *collection, struct question *q)
+{
+    memset(q, 0, sizeof(*q));
+    q->request.kind = TD_VIEW_VERIFY;
+    q->request.collection = s(collection);
+    q->request.limit = 2;
+    return ask(bed, q);
+}
+
+static void a_damaged_index_is_told_once_and_built_anew(void **state)
+{
+    struct bed *bed = *state;
+    struct question q;
+    unsigned pages = 1;
+
+    one(bed, 1, 1, "d", "document", "probe.CREATE");
+    one(bed, 2, 2, "e", "global", "probe.X");
+    one(bed, 3, 3, "f", "global", "probe.X");
+    assert_int_equal(TANDEM_OK, verify(bed, "", &q));
+    assert_int_equal(TANDEM_OK, verify(bed, "c", &q));
+    for (; q.request.more; pages++) {
+        assert_string_equal("e", q.request.after_name);
+        assert_int_equal(TANDEM_OK, ask(bed, &q));
+    }
+    assert_int_equal(2, pages);
+    /* Found by verifying: */
+    entry_move(bed, 3, 2);
+    memset(&q, 0, sizeof(q));
+    assert_int_equal(TANDEM_OK, verify(bed, "c", &q));
+    assert_true(q.request.more);
+    assert_int_equal(TANDEM_E_CORRUPT, ask(bed, &q));
+    assert_true(q.request.damaged && !q.request.rebuilt);
+    assert_non_null(strstr(q.request.why, "document f"));
+    assert_int_equal(TANDEM_OK, verify(bed, "", &q));
+    assert_false(q.request.rebuilt);
+    assert_int_equal(1, bed->dropped);
+    /* Found by reading: */
+    entry_move(bed, 2, 999);
+    assert_int_equal(TANDEM_OK, ask_about(bed, TD_VIEW_STREAMS, "e", &q));
+    tandem_writer_release(&q.request.out);
+    memset(&q, 0, sizeof(q));
+    q.request.kind = TD_VIEW_STREAM;
+    q.request.collection = s("c");
+    q.request.document = s("e");
+    q.request.branch = s("main");
+    q.request.scope = s("global");
+    q.request.limit = 10;
+    q.request.next_index = 1;
+    assert_int_equal(TANDEM_OK, ask(bed, &q));
+    tandem_writer_release(&q.request.out);
+    assert_int_equal(2, bed->dropped);
+    assert_int_equal(TANDEM_OK, verify(bed, "", &q));
+    assert_true(q.request.rebuilt);
+    assert_int_equal(TANDEM_OK, verify(bed, "", &q));
+    assert_false(q.request.rebuilt);
+}
+
 /* ---- Digests ---- */
 
 static void equal_operations_have_equal_digests(void **state)
@@ -1429,6 +1486,7 @@ int main(void)
         ON_A_BED(reads_say_what_there_is_not),
         ON_A_BED(a_corrupt_record_fails_what_needs_it),
         ON_A_BED(an_entry_that_points_at_nothing_costs_the_index_alone),
+        ON_A_BED(a_damaged_index_is_told_once_and_built_anew),
         ON_A_BED(equal_operations_have_equal_digests),
         ON_A_BED(a_digest_is_over_arrays_of_document_branch_scope_model_state),
         ON_A_BED(a_wrong_job_is_refused_with_a_reason),

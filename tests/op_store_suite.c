@@ -1291,6 +1291,64 @@ static void a_damaged_record_is_never_handed_out(void **state)
     }
 }
 
+static void beyond_the_heads_nothing_is_held_whatever_is_damaged(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t hash[TANDEM_HASH_BYTES] = {1};
+    td_operation all[10];
+    uint64_t ordinal;
+    bool held = true;
+
+    ten(bed, all);
+    flip(bed, 9, -1); /* origin 0's last, seq 5 */
+    assert_int_equal(TANDEM_E_CORRUPT,
+                     td_op_store_locate(bed->ops, NOTES, origin_of(0), 5, &ordinal));
+    assert_int_equal(TANDEM_E_NOT_FOUND,
+                     td_op_store_locate(bed->ops, NOTES, origin_of(0), 6, &ordinal));
+    assert_int_equal(TANDEM_OK, td_op_store_holds(bed->ops, NOTES, origin_of(0), 6, hash, &held));
+    assert_false(held);
+}
+
+/* A store whose pages are damaged beneath the records. */
+static struct td_store_ops broken_ops;
+static tandem_err (*whole_next)(td_cursor *cursor, tandem_slice *key_out, tandem_slice *value_out);
+static unsigned steps_left;
+
+static tandem_err broken_next(td_cursor *cursor, tandem_slice *key_out, tandem_slice *value_out)
+{
+    return steps_left-- ? whole_next(cursor, key_out, value_out) : TANDEM_E_CORRUPT;
+}
+
+static void verify_says_something_wherever_it_cannot_read_on(void **state)
+{
+    struct bed *bed = *state;
+    const struct td_store_ops *whole;
+    td_operation all[10];
+    td_store *store;
+    unsigned steps = 0;
+    bool ended = false;
+
+    ten(bed, all);
+    store = td_op_store_backend(bed->ops);
+    whole = store->ops;
+    whole_next = whole->next;
+    broken_ops = *whole;
+    broken_ops.next = broken_next;
+    for (; !ended; steps++) {
+        struct reports reports;
+
+        steps_left = steps;
+        store->ops = &broken_ops;
+        reports = verify(bed); /* which checks that it is TANDEM_E_CORRUPT if anything was said */
+        store->ops = whole;
+        ended = reports.count == 0;
+        assert_true(ended == (steps_left < UINT_MAX / 2));
+        if (!ended)
+            assert_says(&reports, "cannot be read");
+    }
+    assert_true(steps > 10);
+}
+
 static void a_record_at_another_key_is_damage(void **state)
 {
     struct bed *bed = *state;
@@ -1912,6 +1970,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(digests_are_those_of_the_test_vectors),
         ON_BED(a_damaged_record_is_never_handed_out),
         ON_BED(a_record_at_another_key_is_damage),
+        ON_BED(beyond_the_heads_nothing_is_held_whatever_is_damaged),
+        ON_BED(verify_says_something_wherever_it_cannot_read_on),
         ON_BED(verify_names_what_is_damaged),
         ON_BED(verify_compares_the_tables),
         ON_BED(verify_finds_what_the_rules_would_have_refused),

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store/stream_index.h"
+#include "store/stream_records.h"
 
 static void random_bytes(tandem_env *env, void *out, size_t size)
 {
@@ -818,20 +818,6 @@ static void a_changed_record_of_any_table_is_noticed(void **state)
     }
 }
 
-static void an_index_without_checksums_is_of_another_version(void **state)
-{
-    struct bed *bed = *state;
-    uint8_t one[8] = {0, 0, 0, 0, 0, 0, 0, 1};
-    td_txn *txn;
-
-    live_document(bed, 3);
-    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
-    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
-    assert_int_equal(TANDEM_OK, td_txn_put(txn, 0, s("version"), tandem_slice_of(one, 8)));
-    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
-    assert_int_equal(TANDEM_E_FORMAT, read_everything(bed));
-}
-
 static void op_record_delete(struct bed *bed, uint64_t ordinal)
 {
     td_store *store = td_op_store_backend(bed->ops);
@@ -853,6 +839,169 @@ static void op_record_delete(struct bed *bed, uint64_t ordinal)
     td_cursor_free(cursor);
     assert_int_equal(TANDEM_OK, td_txn_del(txn, table, tandem_slice_of(key_bytes, key_size)));
     assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+}
+
+/* ---- Verifying ---- */
+
+/* All pages, of max documents each, of one collection and of what lies beneath the tables. */
+static tandem_err verify(struct bed *bed, const char *collection, uint32_t max,
+                         char why[TD_INDEX_WHY_BYTES])
+{
+    char last[TANDEM_NAME_BYTES_MAX + 1] = "";
+    bool more = false;
+    tandem_err err = td_stream_index_verify(bed->index, s(""), s(""), 1, last, &more, why);
+
+    assert_false(more);
+    do {
+        if (err == TANDEM_OK)
+            err = td_stream_index_verify(bed->index, s(collection), s(last), max, last, &more, why);
+    } while (err == TANDEM_OK && more);
+    return err;
+}
+
+/* Documents of two models, a deleted one, branches, scopes, late arrivals, snapshots. */
+static void eventful_history(struct bed *bed)
+{
+    live_document(bed, 9);
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 21, 2, "two"));
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 41, 4, "four"));
+    assert_int_equal(TANDEM_OK, put_snapshot(bed, 81, 8, "eight"));
+    one_more(bed, 100, 65, "global", "log.APPEND"); /* late: drops one of them */
+    one_more(bed, 101, 66, "other", "kv.SET");
+    one_more(bed, 102, 300, "document", "log.DELETE");
+    one_more(bed, 103, 200, "document", "kv.CREATE");
+    for (uint32_t i = 0; i < 20; i++) {
+        struct made made;
+        char name[8];
+
+        snprintf(name, sizeof(name), "e%u", i % 5);
+        make_single("c", 200 + i, 1000 - i, name, i % 2 ? "main" : "side", i % 7 ? "x" : "document",
+                    i % 7 ? "kv.SET" : "kv.CREATE", &made);
+        arrive(bed->ops, &made, NULL, 1);
+        made_release(&made, 1);
+    }
+    index_all(bed);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+}
+
+static void an_index_that_fits_its_store_is_verified(void **state)
+{
+    struct bed *bed = *state;
+    char why[TD_INDEX_WHY_BYTES];
+
+    eventful_history(bed);
+    for (uint32_t max = 1; max < 9; max += 3)
+        assert_int_equal(TANDEM_OK, verify(bed, "c", max, why));
+    assert_string_equal("", why);
+    assert_int_equal(TANDEM_OK, td_stream_index_failure(bed->index));
+}
+
+struct wrong {
+    unsigned table;
+    size_t at;        /* in the value, behind the checksum; SIZE_MAX: the record is deleted */
+    const char *said;
+};
+
+/* Change the first record of a table, with a checksum that fits. */
+static void rewrite(struct bed *bed, const struct wrong *wrong)
+{
+    uint8_t key_bytes[300], bytes[600];
+    tandem_slice key, value;
+    td_cursor *cursor;
+    size_t size;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, wrong->table, &cursor));
+    assert_int_equal(TANDEM_OK, td_cursor_seek(cursor, s(""), &key, &value));
+    memcpy(key_bytes, key.bytes, key.size);
+    memcpy(bytes, value.bytes, size = value.size);
+    key = tandem_slice_of(key_bytes, key.size);
+    td_cursor_free(cursor);
+    if (wrong->at == SIZE_MAX) {
+        assert_int_equal(TANDEM_OK, td_txn_del(txn, wrong->table, key));
+    } else {
+        bytes[TD_INDEX_CHECKSUM_BYTES + wrong->at] ^= 1;
+        td_index_checksum(wrong->table, key,
+                          tandem_slice_of(bytes + TD_INDEX_CHECKSUM_BYTES,
+                                          size - TD_INDEX_CHECKSUM_BYTES), bytes);
+        assert_int_equal(TANDEM_OK,
+                         td_txn_put(txn, wrong->table, key, tandem_slice_of(bytes, size)));
+    }
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+}
+
+static void an_index_that_does_not_fit_is_told(void **state)
+{
+    static const struct wrong wrongs[] = {
+        {TD_INDEX_DOCUMENTS, 0, "what is known of it"},  /* it is created, or not */
+        {TD_INDEX_DOCUMENTS, 8, "what is known of it"},  /* operations */
+        {TD_INDEX_DOCUMENTS, 16, "what is known of it"}, /* the last ordinal */
+        {TD_INDEX_DOCUMENTS, 60, "what is known of it"}, /* the epoch */
+        {TD_INDEX_DOCUMENTS, SIZE_MAX, "operations are indexed, documents have"},
+        {TD_INDEX_STREAMS, 15, "entries of a stream are counted"},
+        {TD_INDEX_STREAMS, 20, "the mark of a stream"}, /* the lifecycle's */
+        {TD_INDEX_STREAMS, SIZE_MAX, "what is known of it"},
+        {TD_INDEX_ENTRIES, 6, "no operation at ordinal"},
+        {TD_INDEX_ENTRIES, 7, "no ordinal"},
+        {TD_INDEX_ENTRIES, 8, "does not fit the operation"}, /* what the lifecycle does */
+        {TD_INDEX_ENTRIES, SIZE_MAX, "entries of a stream are counted"},
+        {TD_INDEX_SNAPSHOTS, 7, "a snapshot of"},
+        {TD_INDEX_PROGRESS, 19, "operations are indexed"},
+    };
+    char why[TD_INDEX_WHY_BYTES];
+    struct bed *bed = *state;
+
+    eventful_history(bed);
+    for (unsigned i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++) {
+        rewrite(bed, &wrongs[i]);
+        td_stream_index_free(bed->index);
+        bed->index = NULL;
+        assert_int_equal(TANDEM_OK, try_index(bed));
+        assert_int_equal(TANDEM_E_CORRUPT, verify(bed, "c", 2, why));
+        if (!strstr(why, wrongs[i].said) || !strstr(why, "collection c"))
+            fail_msg("%u: `%s` is not in `%s`", i, wrongs[i].said, why);
+        assert_int_equal(TANDEM_E_CORRUPT, td_stream_index_failure(bed->index));
+        index_drop(bed);
+        index_all(bed);
+        assert_int_equal(TANDEM_OK, put_snapshot(bed, 21, 2, "two"));
+        assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+        assert_int_equal(TANDEM_OK, verify(bed, "c", 2, why));
+    }
+    assert_int_equal(TANDEM_E_CORRUPT, verify(bed, "unknown", 2, why));
+}
+
+static void records_that_cannot_be_read_are_not_the_indexs_fault(void **state)
+{
+    struct bed *bed = *state;
+    char why[TD_INDEX_WHY_BYTES];
+    unsigned table = 0;
+
+    while (strcmp(td_op_store_tables[table], "operations") != 0)
+        table++;
+    eventful_history(bed);
+    flip_in(td_op_store_backend(bed->ops), table, SIZE_MAX);
+    assert_int_equal(TANDEM_OK, verify(bed, "c", 2, why));
+    op_record_delete(bed, 3);
+    assert_int_equal(TANDEM_E_CORRUPT, verify(bed, "c", 2, why));
+    index_drop(bed);
+    index_all(bed);
+    assert_int_equal(TANDEM_OK, verify(bed, "c", 2, why));
+}
+
+static void an_index_without_checksums_is_of_another_version(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t one[8] = {0, 0, 0, 0, 0, 0, 0, 1};
+    td_txn *txn;
+
+    live_document(bed, 3);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, 0, s("version"), tandem_slice_of(one, 8)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+    assert_int_equal(TANDEM_E_FORMAT, read_everything(bed));
 }
 
 static void records_that_the_store_lacks_are_counted(void **state)
@@ -963,6 +1112,9 @@ int main(int argc, char **argv)
         ON_A_BED(corrupt_records_are_passed_over_and_counted),
         ON_A_BED(a_changed_record_of_any_table_is_noticed),
         ON_A_BED(an_index_without_checksums_is_of_another_version),
+        ON_A_BED(an_index_that_fits_its_store_is_verified),
+        ON_A_BED(an_index_that_does_not_fit_is_told),
+        ON_A_BED(records_that_cannot_be_read_are_not_the_indexs_fault),
         ON_A_BED(records_that_the_store_lacks_are_counted),
         ON_A_BED(a_distrusted_index_answers_nothing_more),
     };

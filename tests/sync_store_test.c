@@ -230,6 +230,26 @@ static void a_record_of_a_newer_kind_is_told_apart_from_damage(void **state)
     assert_int_equal(TANDEM_E_FORMAT_NEWER, td_sync_store_remotes(bed->sync, collect, all));
 }
 
+static void note_problem(void *context, const char *text)
+{
+    snprintf(context, 200, "%s", text);
+}
+
+static void what_is_kept_is_verified(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t bad[20] = {1};
+    char said[200] = "";
+
+    assert_int_equal(TANDEM_OK, td_sync_store_verify(bed->sync, note_problem, said));
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    put_record(bed, "b", 2, 0); /* of a newer kind */
+    assert_int_equal(TANDEM_OK, td_sync_store_verify(bed->sync, note_problem, said));
+    put_raw(bed, REMOTES, "c", tandem_slice_of(bad, sizeof(bad)));
+    assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_verify(bed->sync, note_problem, said));
+    assert_string_equal("remote c: what is kept of it is damaged", said);
+}
+
 /* Whatever byte is flipped, and wherever it is cut. */
 static void a_damaged_record_is_corrupt(void **state)
 {
@@ -324,6 +344,7 @@ int main(void)
         ON_BED(a_visitor_may_stop),
         ON_BED(fields_of_a_later_version_are_skipped),
         ON_BED(a_record_of_a_newer_kind_is_told_apart_from_damage),
+        ON_BED(what_is_kept_is_verified),
         ON_BED(a_damaged_record_is_corrupt),
         ON_BED(a_newer_or_damaged_store_is_not_opened),
         ON_BED(a_remote_without_a_format_is_corrupt),

@@ -99,6 +99,7 @@ static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor
         parents_make(call->data);
     options.path = call->data;
     options.must_exist = !create;
+    options.check = call->command->run == cli_verify;
     options.log = cli_log;
     options.log_level = log_level_of(call);
     err = tandem_open(&options, out);

@@ -78,6 +78,14 @@ tandem_err cli_refuse(cli_request *request, tandem_err err, const char *format, 
     return err;
 }
 
+/* Remotes are configuration: nobody but their owner can say again what they were. */
+const char *cli_sync_cure(tandem_err err)
+{
+    return err == TANDEM_E_CORRUPT || err == TANDEM_E_FORMAT
+               ? "; move the folder sync/ away and add the peers again"
+               : "";
+}
+
 tandem_err cli_request_sync(cli_request *request, bool online, tandem_sync **out)
 {
     tandem_sync_options options = TANDEM_SYNC_OPTIONS_INIT;
@@ -87,8 +95,8 @@ tandem_err cli_request_sync(cli_request *request, bool online, tandem_sync **out
         options.offline = !online;
         err = tandem_sync_open(request->reactor, &options, &request->sync);
         if (err != TANDEM_OK)
-            cli_refuse(request, err, "what is kept of the peers (in sync/) cannot be opened: %s",
-                       tandem_err_text(err));
+            cli_refuse(request, err, "what is kept of the peers (in sync/) cannot be opened: %s%s",
+                       tandem_err_text(err), cli_sync_cure(err));
     }
     *out = request->sync;
     return err;

@@ -95,6 +95,8 @@ tandem_err cli_refuse(cli_request *request, tandem_err err, const char *format, 
 /* The sync; a stopped store's is opened here: online if it is to talk to peers, else only to look
  * at and change what is configured. */
 tandem_err cli_request_sync(cli_request *request, bool online, tandem_sync **out);
+/* What to say if opening a sync fails; "" where the error itself says enough. */
+const char *cli_sync_cure(tandem_err err);
 
 /* A member that is text; NULL if missing. */
 const char *cli_text_of(const json_t *object, const char *name);

@@ -89,17 +89,34 @@ static void collect_problem(void *context, const char *text)
         json_decref(sentence);
 }
 
+static tandem_err verify_sync(cli_request *request, struct problems *problems)
+{
+    tandem_sync *sync;
+    tandem_err err = cli_request_sync(request, false, &sync);
+
+    if (err == TANDEM_OK)
+        return tandem_sync_verify(sync, collect_problem, problems);
+    if (err != TANDEM_E_CORRUPT && err != TANDEM_E_FORMAT)
+        return err;
+    collect_problem(problems, request->why);
+    return TANDEM_E_CORRUPT;
+}
+
 tandem_err cli_verify_run(cli_request *request, const json_t *object)
 {
     struct problems problems = {json_array(), 0};
     tandem_stat stat = {0};
     size_t i;
     const json_t *text;
-    tandem_err err, emitted = TANDEM_OK;
+    tandem_err err, sync_err, emitted = TANDEM_OK;
 
     if (!problems.listed)
         return TANDEM_E_NOMEM;
     err = tandem_verify(request->reactor, collect_problem, &problems);
+    if (err == TANDEM_OK || err == TANDEM_E_CORRUPT) {
+        sync_err = verify_sync(request, &problems);
+        err = sync_err ? sync_err : err;
+    }
     json_array_foreach(problems.listed, i, text) {
         if (emitted == TANDEM_OK)
             emitted = cli_emit(request, json_pack("{s:O}", "problem", text));

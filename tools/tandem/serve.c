@@ -140,8 +140,8 @@ static tandem_err network_open(struct node *node, const char *address, uint16_t 
     tandem_err err;
 
     if ((err = tandem_sync_open(node->reactor, NULL, &node->sync)) != TANDEM_OK) {
-        snprintf(why, CLI_WHY_BYTES, "what is kept of the peers (%.120s/sync) cannot be opened: %s",
-                 node->call->data, tandem_err_text(err));
+        snprintf(why, CLI_WHY_BYTES, "what is kept of the peers (%.120s/sync) cannot be opened: %s%s",
+                 node->call->data, tandem_err_text(err), cli_sync_cure(err));
         return err;
     }
     err = tandem_listen(node->sync, address, port, insecure, node->url);

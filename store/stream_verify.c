@@ -1,0 +1,322 @@
+/*
+ * The index against the operations store, a page of documents at a call. The first thing that is
+ * wrong ends it: the whole index is built anew then, so a list of faults would be of no use.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/stream_state.h"
+
+struct verify {
+    td_stream_index *index;
+    tandem_slice collection, document;
+    char *why;
+    td_document_record derived;
+    bool store_failed; /* an error is of the operations store */
+    bool unread; /* some operation cannot be read: what it would tell is not known */
+
+    /* The stream and the entry that are looked at. */
+    tandem_slice branch, scope;
+    bool lifecycle;
+    td_place place;
+    uint64_t ordinal;
+    tandem_slice rest; /* of the entry's value */
+    bool found;
+};
+
+static tandem_err say(struct verify *v, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* One sentence, with the document and the collection behind it: names may be cut off. */
+static tandem_err say(struct verify *v, const char *format, ...)
+{
+    va_list args;
+    size_t used;
+
+    va_start(args, format);
+    vsnprintf(v->why, TD_INDEX_WHY_BYTES, format, args);
+    va_end(args);
+    used = strlen(v->why);
+    if (v->document.size)
+        used += (size_t)snprintf(v->why + used, TD_INDEX_WHY_BYTES - used, ", document %.*s",
+                                 (int)v->document.size, (const char *)v->document.bytes);
+    snprintf(v->why + used, TD_INDEX_WHY_BYTES - used, ", collection %.*s", (int)v->collection.size,
+             (const char *)v->collection.bytes);
+    return TANDEM_E_CORRUPT;
+}
+
+/* ---- Entries ---- */
+
+static bool entry_fits(const struct verify *v, const td_operation *operation)
+{
+    td_place place = td_place_of(operation);
+    tandem_slice model = td_type_model(operation->type);
+
+    if (td_place_compare(&place, &v->place) != 0 ||
+        !tandem_slice_equal(operation->document, v->document) ||
+        !tandem_slice_equal(operation->scope, v->scope))
+        return false;
+    if (!v->lifecycle)
+        return v->rest.size == 0 && tandem_slice_equal(operation->branch, v->branch);
+    return v->rest.size >= 1 && v->rest.bytes[0] == td_index_life(operation) &&
+           tandem_slice_equal(model, tandem_slice_of(v->rest.bytes + 1, v->rest.size - 1));
+}
+
+/* The first operation from the entry's ordinal on. */
+static tandem_err operation_check(void *context, tandem_err err, uint64_t ordinal,
+                                  const td_operation *operation)
+{
+    struct verify *v = context;
+
+    if (ordinal != v->ordinal)
+        return TANDEM_END;
+    v->found = true;
+    if (err) {
+        v->unread = true;
+        return TANDEM_END;
+    }
+    if (!entry_fits(v, operation))
+        return say(v, "the entry of ordinal %" PRIu64 " does not fit the operation", ordinal);
+    td_index_document_note(&v->derived, &v->place, ordinal, td_type_model(operation->type));
+    return TANDEM_END;
+}
+
+static tandem_err entry_check(struct verify *v, tandem_slice key, tandem_slice value)
+{
+    tandem_err err;
+
+    if (td_index_unwrap(TD_INDEX_ENTRIES, key, &value) != TANDEM_OK ||
+        key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 8)
+        return say(v, "an entry does not match its checksum");
+    v->place = td_place_of_key(key);
+    v->ordinal = td_get_u64(value.bytes);
+    v->rest = tandem_slice_of(value.bytes + 8, value.size - 8);
+    v->found = false;
+    if (v->ordinal == 0)
+        return say(v, "an entry has no ordinal");
+    err = td_op_store_scan(v->index->ops, v->collection, v->ordinal - 1, operation_check, v);
+    if (err < TANDEM_OK) {
+        v->store_failed = !v->why[0];
+        return err;
+    }
+    return v->found ? TANDEM_OK
+                    : say(v, "there is no operation at ordinal %" PRIu64, v->ordinal);
+}
+
+/* ---- Streams ---- */
+
+/* A snapshot stands behind as many entries as it says. */
+static tandem_err snapshots_check(struct verify *v, const td_index_snapshot *snapshots,
+                                  unsigned count, unsigned *at, const td_place *before,
+                                  uint64_t entries)
+{
+    for (; *at < count; (*at)++) {
+        const td_index_snapshot *snapshot = &snapshots[*at];
+
+        if (before && td_place_compare(&snapshot->place, before) >= 0)
+            return TANDEM_OK;
+        if (!snapshot->torn && snapshot->folded != entries)
+            return say(v, "a snapshot of %" PRIu64 " operations stands behind %" PRIu64,
+                       snapshot->folded, entries);
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err mark_check(struct verify *v, const td_stream_record *record,
+                             const td_index_snapshot *snapshots, unsigned count)
+{
+    if (v->lifecycle ? !record->marked || td_place_compare(&record->mark, &v->place) != 0
+                     : count && (!record->marked ||
+                                 td_place_compare(&snapshots[count - 1].place, &record->mark) > 0))
+        return say(v, "the mark of a stream is wrong");
+    return TANDEM_OK;
+}
+
+static tandem_err stream_check(struct verify *v, const td_stream_record *record)
+{
+    td_index_snapshot snapshots[TD_SNAPSHOTS_MAX + 1];
+    unsigned count, at = 0;
+    uint64_t entries = 0;
+    tandem_slice key, value;
+    td_cursor *cursor;
+    td_index_key prefix;
+    tandem_err err = td_index_snapshots_list(v->index, record->id, snapshots, &count);
+
+    if (err)
+        return err;
+    if ((err = td_txn_cursor(v->index->txn, TD_INDEX_ENTRIES, &cursor)) != TANDEM_OK)
+        return err;
+    td_index_key_number(&prefix, record->id);
+    for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
+         !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
+         err = td_cursor_next(cursor, &key, &value)) {
+        if ((err = entry_check(v, key, value)) != TANDEM_OK ||
+            (err = snapshots_check(v, snapshots, count, &at, &v->place, entries)) != TANDEM_OK)
+            break;
+        entries++;
+    }
+    td_cursor_free(cursor);
+    if (err < TANDEM_OK || (err = snapshots_check(v, snapshots, count, &at, NULL, entries)))
+        return err;
+    if (entries != record->count)
+        return say(v, "%" PRIu64 " entries of a stream are counted, %" PRIu64 " are there",
+                   record->count, entries);
+    if ((err = mark_check(v, record, snapshots, count)) != TANDEM_OK)
+        return err;
+    return v->lifecycle ? td_index_lifecycle_fold(v->index, record->id, &v->derived.info)
+                        : TANDEM_OK;
+}
+
+/* ---- Documents ---- */
+
+static bool names_equal(const td_model_name *a, const td_model_name *b)
+{
+    return tandem_slice_equal(td_model_name_slice(a), td_model_name_slice(b));
+}
+
+static bool document_fits(const td_document_record *a, const td_document_record *b)
+{
+    const td_document_info *x = &a->info, *y = &b->info;
+
+    return x->operations == y->operations && x->last_ordinal == y->last_ordinal &&
+           x->last_seq == y->last_seq && x->created == y->created && x->deleted == y->deleted &&
+           memcmp(x->last_origin, y->last_origin, sizeof(x->last_origin)) == 0 &&
+           strcmp(x->model, y->model) == 0 && td_place_compare(&x->epoch, &y->epoch) == 0 &&
+           names_equal(&a->least, &b->least) && names_equal(&a->greatest, &b->greatest);
+}
+
+static tandem_err document_check(struct verify *v, tandem_slice document_key,
+                                 const td_document_record *record)
+{
+    td_stream_record stream;
+    tandem_slice key, value;
+    td_cursor *cursor;
+    td_index_key prefix;
+    tandem_err err = td_txn_cursor(v->index->txn, TD_INDEX_STREAMS, &cursor);
+
+    if (err)
+        return err;
+    memset(&v->derived, 0, sizeof(v->derived));
+    v->unread = false;
+    td_index_key_copy(&prefix, document_key);
+    td_index_key_end_name(&prefix);
+    for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
+         !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
+         err = td_cursor_next(cursor, &key, &value)) {
+        const uint8_t *branch = key.bytes + prefix.size, *end = key.bytes + key.size;
+        const uint8_t *zero = branch < end ? memchr(branch, 0, (size_t)(end - branch)) : NULL;
+
+        if (!zero || td_index_unwrap(TD_INDEX_STREAMS, key, &value) != TANDEM_OK ||
+            td_stream_decode(value, &stream) != TANDEM_OK) {
+            err = say(v, "the record of a stream does not match its checksum");
+            break;
+        }
+        v->branch = tandem_slice_of(branch, (size_t)(zero - branch));
+        v->scope = tandem_slice_of(zero + 1, (size_t)(end - zero - 1));
+        v->lifecycle = zero == branch;
+        if ((err = stream_check(v, &stream)) != TANDEM_OK)
+            break;
+    }
+    td_cursor_free(cursor);
+    if (err < TANDEM_OK)
+        return err;
+    return v->unread || document_fits(record, &v->derived)
+               ? TANDEM_OK
+               : say(v, "what is known of it is not what its operations say");
+}
+
+/* A page of documents; or, with last_out NULL, all of them, only to add up their operations. */
+static tandem_err documents_each(struct verify *v, uint32_t collection, tandem_slice after,
+                                 uint32_t documents_max, char *last_out, bool *more_out,
+                                 uint64_t *operations_out)
+{
+    td_document_record record;
+    tandem_slice key, value;
+    uint32_t left = documents_max;
+    td_cursor *cursor;
+    td_index_key from;
+    tandem_err err = td_txn_cursor(v->index->txn, TD_INDEX_DOCUMENTS, &cursor);
+
+    if (err)
+        return err;
+    td_index_key_document(&from, collection, after);
+    for (err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
+         !err && td_index_key_starts_with(key, tandem_slice_of(from.bytes, 4));
+         err = td_cursor_next(cursor, &key, &value)) {
+        if (tandem_slice_equal(key, td_index_key_slice(&from)))
+            continue;
+        if (last_out && left-- == 0) {
+            *more_out = true;
+            break;
+        }
+        v->document = tandem_slice_of(key.bytes + 4, key.size - 4);
+        if (v->document.size > TANDEM_NAME_BYTES_MAX ||
+            td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value) != TANDEM_OK ||
+            td_document_decode(value, &record) != TANDEM_OK) {
+            v->document.size = 0;
+            err = say(v, "the record of a document does not match its checksum");
+            break;
+        }
+        if (operations_out)
+            *operations_out += record.info.operations;
+        if (!last_out)
+            continue;
+        if ((err = document_check(v, key, &record)) != TANDEM_OK)
+            break;
+        memcpy(last_out, v->document.bytes, v->document.size);
+        last_out[v->document.size] = '\0';
+    }
+    td_cursor_free(cursor);
+    v->document.size = 0;
+    return err < TANDEM_OK ? err : TANDEM_OK;
+}
+
+/* Each operation is in one document, and all that the store counts are in the index. */
+static tandem_err totals_check(struct verify *v, const td_index_collection *c)
+{
+    td_collection_info info;
+    uint64_t operations = 0;
+    tandem_err err = documents_each(v, c->id, tandem_slice_of(NULL, 0), 0, NULL, NULL, &operations);
+
+    if (err)
+        return err;
+    if ((err = td_op_store_collection(v->index->ops, v->collection, &info)) != TANDEM_OK) {
+        v->store_failed = true;
+        return err;
+    }
+    if (operations != c->entries)
+        return say(v, "%" PRIu64 " operations are indexed, documents have %" PRIu64, c->entries,
+                   operations);
+    if (info.last_ordinal == c->progress && info.operations != c->entries + c->corrupt)
+        return say(v, "%" PRIu64 " operations are indexed of %" PRIu64, c->entries,
+                   info.operations);
+    return TANDEM_OK;
+}
+
+tandem_err td_stream_index_verify(td_stream_index *index, tandem_slice collection,
+                                  tandem_slice after, uint32_t documents_max,
+                                  char last_out[TANDEM_NAME_BYTES_MAX + 1], bool *more_out,
+                                  char why[TD_INDEX_WHY_BYTES])
+{
+    struct verify v = {.index = index, .collection = collection, .why = why};
+    const td_index_collection *c = td_index_collection_find(index, collection);
+    tandem_err err;
+
+    why[0] = '\0';
+    *more_out = false;
+    if ((err = td_index_begin(index)) != TANDEM_OK)
+        return td_index_outcome(index, err);
+    if (collection.size == 0)
+        err = td_store_pages_check(index->store, why);
+    else if (!c)
+        err = say(&v, "it is not indexed");
+    else if (td_index_name_fits(after) &&
+             (err = documents_each(&v, c->id, after, documents_max, last_out, more_out, NULL)) ==
+                 TANDEM_OK && !*more_out)
+        err = totals_check(&v, c);
+    if (err == TANDEM_E_CORRUPT && !v.store_failed)
+        td_stream_index_distrust(index);
+    return err;
+}
