@@ -530,6 +530,72 @@ static void a_torn_snapshot_is_passed_over(void **state)
     assert_int_equal(5, found.folded);
 }
 
+/* Two streams of the document, whose numbers follow each other. */
+static tandem_err put_snapshot_in(struct bed *bed, const char *scope, uint64_t hlc, uint64_t folded,
+                                  uint32_t version)
+{
+    td_snapshot snapshot = {place_at(hlc), folded, version, s(scope)};
+
+    return td_stream_index_put_snapshot(bed->index, s("c"), s("d"), s("main"), s(scope), &snapshot);
+}
+
+static tandem_err get_snapshot_in(struct bed *bed, const char *scope, td_snapshot *out)
+{
+    return td_stream_index_snapshot(bed->index, s("c"), s("d"), s("main"), s(scope), 3, out);
+}
+
+static bool is_marked(struct bed *bed, const char *scope)
+{
+    const char *const names[] = {"d", "main", scope};
+    td_stream_record record;
+    tandem_slice value;
+    td_index_key key;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
+    td_index_key_stream(&key, 1, s(names[0]), s(names[1]), s(names[2]));
+    assert_int_equal(TANDEM_OK, td_txn_get(txn, TD_INDEX_STREAMS, td_index_key_slice(&key), &value));
+    assert_int_equal(TANDEM_OK,
+                     td_index_unwrap(TD_INDEX_STREAMS, td_index_key_slice(&key), &value));
+    assert_int_equal(TANDEM_OK, td_stream_decode(value, &record));
+    td_txn_abort(txn);
+    return record.marked;
+}
+
+static void snapshots_of_one_stream_are_not_anothers(void **state)
+{
+    struct bed *bed = *state;
+    td_snapshot found;
+
+    one_more(bed, 1, 1, "document", "log.CREATE");
+    one_more(bed, 2, 10, "first", "log.APPEND");
+    one_more(bed, 3, 10, "next", "log.APPEND");
+    /* Looked for: the next one's, which has none of that version, is not the first one's. */
+    assert_int_equal(TANDEM_OK, put_snapshot_in(bed, "first", 20, 1, 3));
+    assert_int_equal(TANDEM_OK, put_snapshot_in(bed, "next", 20, 1, 4));
+    assert_int_equal(TANDEM_E_NOT_FOUND, get_snapshot_in(bed, "next", &found));
+    /* Thinned out: each has its own number of them. */
+    for (uint32_t i = 1; i <= TD_SNAPSHOTS_MAX; i++) {
+        assert_int_equal(TANDEM_OK, put_snapshot_in(bed, "next", 20 + i, 1, 3));
+        assert_int_equal(TANDEM_OK, put_snapshot_in(bed, "first", 20 + i, 1, 3));
+    }
+    /* Dropped: a late entry of the first leaves the next one's alone. */
+    one_more(bed, 4, 5, "first", "log.APPEND");
+    assert_int_equal(TANDEM_E_NOT_FOUND, get_snapshot_in(bed, "first", &found));
+    assert_false(is_marked(bed, "first"));
+    assert_int_equal(TANDEM_OK, get_snapshot_in(bed, "next", &found));
+    assert_true(tandem_slice_equal(s("next"), found.bytes));
+    assert_int_equal(20 + TD_SNAPSHOTS_MAX, td_get_u64(found.place.bytes));
+    /* And where the next one's all go, what is left of the first is not its mark. */
+    assert_int_equal(TANDEM_OK, put_snapshot_in(bed, "first", 20, 2, 3));
+    assert_true(is_marked(bed, "next"));
+    one_more(bed, 5, 5, "next", "log.APPEND");
+    assert_int_equal(TANDEM_E_NOT_FOUND, get_snapshot_in(bed, "next", &found));
+    assert_false(is_marked(bed, "next"));
+    assert_int_equal(TANDEM_OK, get_snapshot_in(bed, "first", &found));
+}
+
 /* ---- Listings ---- */
 
 struct names {
@@ -592,6 +658,44 @@ static void documents_and_streams_are_listed_in_byte_order(void **state)
     assert_string_equal("ma/global:1 main/glob:1 main/global:2 side/x:1 ", names.text);
     assert_int_equal(2, count_of(bed, "a", "", "document"));
     assert_int_equal(2, count_of(bed, "a", "any", "document"));
+}
+
+static tandem_err refuse_document(void *context, tandem_slice document,
+                                  const td_document_info *info)
+{
+    return *(tandem_err *)context;
+}
+
+static tandem_err refuse_stream(void *context, tandem_slice branch, tandem_slice scope,
+                                uint64_t operations)
+{
+    return *(tandem_err *)context;
+}
+
+static tandem_err refuse_entry(void *context, const td_place *place, uint64_t ordinal)
+{
+    return *(tandem_err *)context;
+}
+
+static void a_visitors_error_is_handed_on_and_harms_nothing(void **state)
+{
+    static const tandem_err says[] = {TANDEM_E_INPUT, TANDEM_E_CORRUPT, TANDEM_E_NOMEM, TANDEM_END};
+    td_place zero = {{0}};
+    struct bed *bed = *state;
+
+    live_document(bed, 3);
+    for (unsigned i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
+        tandem_err say = says[i], expected = say < TANDEM_OK ? say : TANDEM_OK;
+
+        assert_int_equal(expected, td_stream_index_documents(bed->index, s("c"), s(""),
+                                                             refuse_document, &say));
+        assert_int_equal(expected, td_stream_index_streams(bed->index, s("c"), s("d"),
+                                                           refuse_stream, &say));
+        assert_int_equal(expected,
+                         td_stream_index_entries(bed->index, s("c"), s("d"), s("main"),
+                                                 s("global"), &zero, refuse_entry, &say));
+        assert_int_equal(TANDEM_OK, td_stream_index_failure(bed->index));
+    }
 }
 
 /* ---- Batches, positions, durability ---- */
@@ -1103,7 +1207,9 @@ int main(int argc, char **argv)
         ON_A_BED(a_new_epoch_drops_all_snapshots_of_the_document),
         ON_A_BED(snapshots_thin_out_with_age),
         ON_A_BED(a_torn_snapshot_is_passed_over),
+        ON_A_BED(snapshots_of_one_stream_are_not_anothers),
         ON_A_BED(documents_and_streams_are_listed_in_byte_order),
+        ON_A_BED(a_visitors_error_is_handed_on_and_harms_nothing),
         ON_A_BED(a_batch_takes_no_more_than_it_may),
         ON_A_BED(many_lagging_collections_are_all_indexed),
         ON_A_BED(what_is_committed_stays_and_the_rest_is_indexed_again),
