@@ -1,4 +1,5 @@
-"""Items 8 and 10: a flipped bit is found and never sent on; durable means durable."""
+"""Items 8 and 10: a flipped bit is found and never sent on; durable means durable; and whatever is
+damaged in the files of a folder is named or mended, by commands that come to their end."""
 
 import os
 import re
@@ -127,6 +128,135 @@ def what_a_rotten_store_lacks_comes_from_another_peer(field):
     b.verify()
 
 
+PAGE = 4096
+
+
+class Folder:
+    """A stopped node's data folder with something in each of its parts, to be damaged again and
+    again; small, so that most of its pages hold something that counts."""
+
+    def __init__(self, field):
+        self.field = field
+        self.node = field.node("a").start()
+        lines = list(node.operations(600, documents=30, bytes_=100))
+        lines[300]["input"] = {"large": "x" * 9000}  # a value of several pages
+        self.node.import_file("c", field.file("in.jsonl", lines))
+        self.node.run("-q", "peer", "add", "nobody", "ws://127.0.0.1:1/tandem")
+        self.node.run("-q", "peer", "pause", "nobody")
+        self.node.end()
+        self.whole = self.node.data + ".whole"
+        shutil.copytree(self.node.data, self.whole)
+        self.digest = self.node.digest()
+
+    def path(self, part):
+        return os.path.join(self.node.data, part, "data.mdb")
+
+    def mend(self):
+        shutil.rmtree(self.node.data)
+        shutil.copytree(self.whole, self.node.data)
+
+    def ends(self, *args, codes=(0, 8)):
+        """Run a command, which comes to its end with one of codes."""
+        result = self.node.run(*args, code=None)
+        check(result.code in codes, "`%s`: exit %d" % (" ".join(args), result.code), result.out,
+              result.err)
+        if result.code == 8:
+            check("TANDEM_E_" in result.err, "no error is named", result.err)
+        return result
+
+    def verify(self, codes=(0, 8)):
+        result = self.ends("verify", codes=codes)
+        check(result.code == 0 or result.out.strip() or "cannot be used: " in result.err or
+              "operations are gone" in result.err, "verify names nothing", result.err)
+        return result
+
+    def check_digest(self, codes=(0, 8)):
+        """It is right, or there is none."""
+        result = self.ends("--json", "digest", codes=codes)
+        check(result.code == 8 or result.lines() == self.digest, "the digest is wrong", result.out)
+
+
+def a_file_that_was_cut_is_named_or_built_anew(field):
+    folder = Folder(field)
+    for part in ("store", "index", "sync"):
+        size = os.path.getsize(folder.path(part))
+        for cut in (1, 100, PAGE, 2 * PAGE, size // 2 // PAGE * PAGE, size - PAGE, size - 1):
+            folder.mend()
+            os.truncate(folder.path(part), cut)
+            if part == "index":  # the first to need it builds it anew, or verify says so and does
+                if cut % (2 * PAGE):
+                    check("index" in folder.verify(codes=(0, 8)).out or cut >= size - PAGE,
+                          "verify does not name the index")
+                folder.check_digest(codes=(0,))
+                folder.verify(codes=(0,))
+                continue
+            folder.verify(codes=(8,) if cut <= size // 2 else (0, 8))
+            if part == "store":
+                for command in (("doc", "ls", "c"), ("status",), ("serve", "--listen",
+                                                                  "127.0.0.1:0")):
+                    if cut <= size // 2:
+                        folder.ends(*command, codes=(8,))
+                folder.check_digest()
+            elif cut <= size // 2:
+                folder.ends("status", codes=(8,))
+                result = folder.ends("peer", "ls", codes=(8,))
+                check("sync/" in result.err, "it does not say what to do", result.err)
+                folder.check_digest(codes=(0,))
+
+
+def operations_that_are_gone_are_no_new_store(field):
+    folder = Folder(field)
+    for lose in (lambda: os.truncate(folder.path("store"), 0),
+                 lambda: os.remove(folder.path("store")),
+                 lambda: shutil.rmtree(os.path.dirname(folder.path("store")))):
+        folder.mend()
+        lose()
+        for command in (("digest",), ("status",), ("verify",), ("op", "append", "c", "d", "--model",
+                        "kv", "--type", "SET", "--input", "{}")):
+            folder.ends(*command, codes=(8,))
+        check(not os.path.exists(folder.path("store")) or
+              os.path.getsize(folder.path("store")) == 0, "a new store was made")
+
+
+def random_flips_are_named_or_mended(field):
+    """Per kind of page: its header, its list of entries, the entries. The process that first meets
+    damaged pages of LMDB's may end at them; one that looks first, or comes after it, does not."""
+    folder = Folder(field)
+    found = 0
+    for part in ("store", "index", "sync"):
+        with open(folder.path(part), "rb") as file:
+            whole = file.read()
+        kinds = {}
+        for page in range(len(whole) // PAGE):
+            kinds.setdefault(whole[page * PAGE + 10], []).append(page)
+        for kind, pages in sorted(kinds.items()):
+            for i in range(field.size(4, 40)):
+                folder.mend()
+                at = field.random.choice(pages) * PAGE + field.random.choice((
+                    field.random.randrange(16), field.random.randrange(16, 160),
+                    field.random.randrange(PAGE)))
+                bit = field.random.randrange(8)
+                with open(folder.path(part), "r+b") as file:
+                    file.seek(at)
+                    file.write(bytes([whole[at] ^ 1 << bit]))
+                try:
+                    if i % 2:
+                        code = folder.node.run("digest", code=None).code
+                        check(code in (0, 8, -6, -7, -11) or field.sanitized,
+                              "the first digest: exit %d" % code)
+                        folder.check_digest()
+                    result = folder.verify()
+                    found += result.code == 8
+                    folder.check_digest(codes=(0,) if part != "store" else (0, 8))
+                    if part == "index":
+                        folder.verify(codes=(0,))
+                except node.Failure:
+                    field.say("bit %d of byte %d of %s" % (bit, at, part))
+                    raise
+    field.say("%d flips were told by verify" % found)
+    check(found >= 3, "verify finds next to nothing")
+
+
 def a_hundred_appends_flush_a_hundred_times(field):
     """Counted by the kernel's own tracer: each answer stands behind a flush of the device."""
     strace = shutil.which("strace")
@@ -171,4 +301,7 @@ def a_hundred_appends_flush_a_hundred_times(field):
 
 node.main(a_flipped_bit_is_named_and_everything_else_flows,
           what_a_rotten_store_lacks_comes_from_another_peer,
+          a_file_that_was_cut_is_named_or_built_anew,
+          operations_that_are_gone_are_no_new_store,
+          random_flips_are_named_or_mended,
           a_hundred_appends_flush_a_hundred_times)
