@@ -395,6 +395,14 @@ static tandem_err held_prefix(td_op_store *ops, const struct origin *origin,
     return TANDEM_OK;
 }
 
+static bool is_of_place(const td_operation *operation, const uint8_t place[TANDEM_HASH_BYTES])
+{
+    uint8_t own[TANDEM_HASH_BYTES];
+
+    td_operation_place(operation, own);
+    return memcmp(own, place, sizeof(own)) == 0;
+}
+
 /*
  * Find where a job belongs.
  *
@@ -427,8 +435,10 @@ static tandem_err job_place(td_op_store *ops, const struct origin *origin,
         err = origin_find(ops, origin, job[0].seq - 1, job[0].predecessor, &before);
         if (err != TANDEM_OK)
             return err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
-        if (before.flags & TD_FLAG_CONTINUES)
-            return TANDEM_E_CHAIN; /* it begins in the middle of another job */
+        /* Whoever holds a fork inside a job has the rest of one branch apart, and can send no more
+         * of it: with what is held here it is whole, if it is of the same document and branch. */
+        if ((before.flags & TD_FLAG_CONTINUES) && !is_of_place(&job[0], before.place))
+            return TANDEM_E_CHAIN;
     }
     return vector->count == TANDEM_HEADS_MAX ? TANDEM_E_QUARANTINED : TANDEM_OK;
 }

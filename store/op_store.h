@@ -84,13 +84,14 @@ tandem_err td_op_store_begin(td_op_store *ops);
  * An operation held already is skipped and counted. One that differs from what is held at its
  * (origin, seq) and whose predecessor is held is kept: that origin has two heads from then on.
  *
- * A job of which the first part is held and the rest is not makes a fork inside that job.
+ * A job of which the first part is held and the rest is not makes a fork inside that job; and so does
+ * the rest alone: together with what is held it is whole.
  *
  * Errors, nothing changed and the group still open: TANDEM_E_CHAIN (not such a job, or one that
- * begins in the middle of another or at seq 1 not at the chain's root), TANDEM_E_LIMIT,
- * TANDEM_E_PREDECESSOR (the first one's predecessor is not held), TANDEM_E_QUARANTINED (it would be
- * the origin's ninth head), TANDEM_E_UNSUPPORTED (a reserved collection), TANDEM_E_CORRUPT (a
- * record that must be looked at cannot be read).
+ * goes on with another on another document or branch, or at seq 1 not at the chain's root),
+ * TANDEM_E_LIMIT, TANDEM_E_PREDECESSOR (the first one's predecessor is not held),
+ * TANDEM_E_QUARANTINED (it would be the origin's ninth head), TANDEM_E_UNSUPPORTED (a reserved
+ * collection), TANDEM_E_CORRUPT (a record that must be looked at cannot be read).
  * Errors after which the group must be aborted and the store recovered: TANDEM_E_STORE_FULL,
  * TANDEM_E_IO, TANDEM_E_NOMEM.
  */
