@@ -226,6 +226,8 @@ void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origi
 {
     td_ask_range *ask = find(peer->sync, collection, origin);
 
+    if (!td_peer_is_open(peer))
+        return; /* its session ended before its jobs did: nothing would ever forget the ask */
     if ((!ask && !(ask = ask_open(peer, collection, origin))) || ask->peer != peer || ask->queued)
         return;
     if (!ask->waits_ms)
