@@ -263,6 +263,10 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
     plan->shape = (td_shape)td_plan_draw_below(&state, TD_SHAPES);
     plan->both = td_plan_draw_below(&state, 2);
     plan->faults = options->faults & (uint32_t)td_plan_draw_next(&state) & TANDEM_FAULT_ALL;
+    /* Of a liar's ten branches eight are kept: the same ones everywhere, as long as no wrong bit
+     * makes others of them on the way. */
+    if (plan->faults & TANDEM_FAULT_CORRUPT)
+        plan->faults &= ~(uint32_t)TANDEM_FAULT_LIAR;
     /* Windows that are ever full, in half of the plans. */
     if (td_plan_draw_below(&state, 2)) {
         plan->window_jobs = (uint32_t)(1 + td_plan_draw_below(&state, 6));

@@ -36,7 +36,7 @@ struct run {
     tandem_harness *harness;
     td_oracle *oracle;
     unsigned nodes;
-    bool added[TD_PLAN_NODES_MAX];
+    unsigned copy_of[TD_PLAN_NODES_MAX]; /* of those above the plan's reactors */
     td_liar *liars[LIARS_MAX];
     unsigned liar_count;
     uint64_t jobs; /* written so far */
@@ -250,7 +250,7 @@ static void copy(struct run *run, unsigned node)
         tandem_harness_copy(run->harness, name_of(node), name_of(run->nodes)) != TANDEM_OK)
         return;
     td_oracle_added(run->oracle, run->nodes, (int)node);
-    run->added[run->nodes++] = true;
+    run->copy_of[run->nodes++] = node;
 }
 
 static void lie(struct run *run, const td_step *step)
@@ -420,7 +420,6 @@ static tandem_err world_open(struct run *run)
         if ((err = tandem_harness_add(run->harness, name_of(run->nodes), skew_ms)) != TANDEM_OK)
             return err;
         td_oracle_added(run->oracle, run->nodes, -1);
-        run->added[run->nodes] = true;
     }
     for (unsigned a = 0; a < plan->reactors; a++)
         for (unsigned b = 0; b < plan->reactors; b++)
@@ -498,6 +497,9 @@ static void heal(struct run *run)
         for (unsigned b = 0; b < run->nodes; b++)
             if (a != b)
                 heal_link(run, a, b);
+        /* Nobody knows of a copy: its original may be one that dials nobody. */
+        if (a >= run->plan->reactors)
+            tandem_harness_connect(run->harness, name_of(a), name_of(run->copy_of[a]));
     }
 }
 

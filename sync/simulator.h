@@ -101,8 +101,7 @@ typedef struct tandem_simulator_options {
 } tandem_simulator_options;
 
 /* Those under which all holds today; sync/README.md says what is open about the others. */
-#define TANDEM_FAULT_DEFAULT                                                                       \
-    (TANDEM_FAULT_ALL & ~(TANDEM_FAULT_CORRUPT | TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_COPY))
+#define TANDEM_FAULT_DEFAULT (TANDEM_FAULT_ALL & ~TANDEM_FAULT_CLOCK_JUMP)
 
 #define TANDEM_SIMULATOR_OPTIONS_INIT                                                              \
     {                                                                                              \
