@@ -220,7 +220,8 @@ def operations_that_are_gone_are_no_new_store(field):
 
 def random_flips_are_named_or_mended(field):
     """Per kind of page: its header, its list of entries, the entries. The process that first meets
-    damaged pages of LMDB's may end at them; one that looks first, or comes after it, does not."""
+    damaged pages of LMDB's may end at them; one that reads all and so looks first, or comes after
+    it, does not."""
     folder = Folder(field)
     found = 0
     for part in ("store", "index", "sync"):
@@ -241,9 +242,11 @@ def random_flips_are_named_or_mended(field):
                     file.write(bytes([whole[at] ^ 1 << bit]))
                 try:
                     if i % 2:
-                        code = folder.node.run("digest", code=None).code
+                        code = folder.node.run("doc", "ls", "c", code=None).code
                         check(code in (0, 8, -6, -7, -11) or field.sanitized,
-                              "the first digest: exit %d" % code)
+                              "the first command: exit %d" % code)
+                        folder.ends("doc", "ls", "c")
+                    if i % 3:
                         folder.check_digest()
                     result = folder.verify()
                     found += result.code == 8
