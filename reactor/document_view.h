@@ -77,8 +77,8 @@ typedef enum td_view_kind {
                         * between, so operations that are indexed meanwhile may or may not count */
     TD_VIEW_WAIT,      /* nothing: done when position is indexed */
     TD_VIEW_STAT,      /* index position and sizes */
-    TD_VIEW_VERIFY,    /* a page of td_stream_index_verify(); if that is TANDEM_E_CORRUPT, the index is
-                        * dropped and built anew */
+    TD_VIEW_VERIFY,    /* a page of td_stream_index_verify(); on TANDEM_E_CORRUPT the index is dropped
+                        * and built anew */
 } td_view_kind;
 
 typedef struct td_view_request td_view_request;

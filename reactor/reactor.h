@@ -40,8 +40,8 @@ typedef struct tandem_options {
     const tandem_model *const *models; /* of one's own, beside the built-in ones */
     size_t model_count;                /* borrowed until close */
     uint64_t max_clock_skew_ms;        /* 0: five minutes */
-    bool check; /* look at all of the folder's files before they are used: what is damaged there is an
-                 * error instead of the end of the process; takes as long as reading them */
+    bool check; /* look at all of the folder's files before they are used: what is damaged there is
+                 * an error instead of the end of the process; takes as long as reading them */
 } tandem_options;
 
 #define TANDEM_OPTIONS_INIT                                                                        \
@@ -294,10 +294,11 @@ TANDEM_API tandem_err tandem_digest_collection(tandem_reactor *reactor, const ch
                                                char why[TANDEM_WHY_BYTES]);
 
 /*
- * Re-read the operations and the index. TANDEM_E_CORRUPT if anything is wrong: then report was called
- * for each thing, with a sentence borrowed for the call. A damaged index is told and built anew. Where
- * the store's file is damaged beneath its records, they are not read. Open with options.check
- * to have that found before anything reads there. What sync keeps: tandem_sync_verify().
+ * Re-read the operations and the index. TANDEM_E_CORRUPT if anything is wrong: then report was
+ * called for each thing, with a sentence borrowed for the call. A damaged index is told and built
+ * anew. Where the store's file is damaged beneath its records, they are not read. Open with
+ * options.check to have that found before anything reads there. What sync keeps:
+ * tandem_sync_verify().
  */
 TANDEM_API tandem_err tandem_verify(tandem_reactor *reactor,
                                     void (*report)(void *context, const char *text), void *context);

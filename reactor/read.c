@@ -244,7 +244,8 @@ static tandem_err verify_page(struct verify *v, tandem_slice collection, bool *m
     td_ask *asked;
     tandem_err err;
 
-    if ((err = td_ask_open(v->reactor, TD_VIEW_VERIFY, NULL, NULL, NULL, NULL, &asked)) != TANDEM_OK)
+    err = td_ask_open(v->reactor, TD_VIEW_VERIFY, NULL, NULL, NULL, NULL, &asked);
+    if (err)
         return err;
     r = td_ask_request(asked);
     r->collection = collection;

@@ -21,9 +21,9 @@ typedef struct td_data_folder td_data_folder;
  *
  * create       false: a folder that does not exist, or was never opened with true, is
  *              TANDEM_E_NOT_FOUND and is left as it is
- * TANDEM_E_CORRUPT: the store is empty or gone, and the index or the sync manager's part is not. Both
- * are made after the store is on disk, so this is a reactor that lost its operations, and not a new
- * one. Nothing is made.
+ * TANDEM_E_CORRUPT: the store is empty or gone, and the index or the sync manager's part is not.
+ * Both are made after the store is on disk, so this is a reactor that lost its operations, and not a
+ * new one. Nothing is made.
  * Errors: TANDEM_E_LOCKED, TANDEM_E_PERMISSION (not ours, or open to others), TANDEM_E_IO,
  * TANDEM_E_STORE_FULL, TANDEM_E_INVALID (path too long, or not to a folder), TANDEM_E_NOMEM.
  */

@@ -209,8 +209,8 @@ static tandem_err page_read(struct check *c, size_t number, uint8_t *out, struct
 }
 
 /*
- * The value of size bytes that begins on an overflow page. LMDB writes a shorter value over a longer
- * one of the same transaction, so there may be more pages than it takes.
+ * The value of size bytes that begins on an overflow page. LMDB writes a shorter value over a
+ * longer one of the same transaction, so there may be more pages than it takes.
  *
  * out   NULL, or receives a copy of the value, to be freed
  */

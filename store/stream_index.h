@@ -147,8 +147,8 @@ tandem_err td_stream_index_put_snapshot(td_stream_index *index, tandem_slice col
 
 /*
  * Does the index fit the operations store? Everything that it says of a document is derived again
- * from the operations: entries and their order, counts, position, life, epoch, models; and where its
- * snapshots stand. What a call looks at is one page, so that others get in between; the index is
+ * from the operations: entries and their order, counts, position, life, epoch, models; and where
+ * its snapshots stand. What a call looks at is one page, so that others get in between; the index is
  * current when the first call is made.
  *
  * collection   empty: what the index is made of beneath its tables (td_store_ops.check)

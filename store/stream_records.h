@@ -6,15 +6,15 @@
  * and entries of one stream stand together in total order:
  *
  *   meta       name -> u64 (version, position, next_stream, next_collection), or the reactor's id
- *   progress   collection -> number u32, last indexed ordinal u64, entries u64, corrupt records u64,
- *              first u64
+ *   progress   collection -> number u32, last indexed ordinal u64, entries u64, corrupt records
+ *              u64, first u64
  *   documents  number, document -> info
  *   streams    number, document, 0, branch, 0, scope -> stream u64, count u64, mark
  *   entries    stream u64, place -> ordinal u64 (lifecycle: and what it does to which model)
  *   snapshots  stream u64, place -> folded u64, model version u32, bytes
  *
- * In front of each value stands a checksum: the lower 32 bits of XXH3 of the value, seeded with XXH3
- * of the key, seeded with the number of the table. So a record that was changed, or stands at
+ * In front of each value stands a checksum: the lower 32 bits of XXH3 of the value, seeded with
+ * XXH3 of the key, seeded with the number of the table. So a record that was changed, or stands at
  * another key, is noticed when it is read, and the index is built again.
  *
  * Names hold no zero byte, so key order is byte order of (document, branch, scope). The lifecycle

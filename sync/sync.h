@@ -121,8 +121,8 @@ TANDEM_API tandem_err tandem_remotes(tandem_sync *sync,
                                                          const tandem_remote_status *status),
                                      void *context);
 
-/* Re-read what is kept of remotes. TANDEM_E_CORRUPT if anything is wrong: then report was called for
- * each thing, with a sentence borrowed for the call, from the loop's thread. */
+/* Re-read what is kept of remotes. TANDEM_E_CORRUPT if anything is wrong: then report was called
+ * for each thing, with a sentence borrowed for the call, from the loop's thread. */
 TANDEM_API tandem_err tandem_sync_verify(tandem_sync *sync,
                                          void (*report)(void *context, const char *text),
                                          void *context);

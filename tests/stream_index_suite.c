@@ -555,7 +555,8 @@ static bool is_marked(struct bed *bed, const char *scope)
     assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
     assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
     td_index_key_stream(&key, 1, s(names[0]), s(names[1]), s(names[2]));
-    assert_int_equal(TANDEM_OK, td_txn_get(txn, TD_INDEX_STREAMS, td_index_key_slice(&key), &value));
+    assert_int_equal(TANDEM_OK,
+                     td_txn_get(txn, TD_INDEX_STREAMS, td_index_key_slice(&key), &value));
     assert_int_equal(TANDEM_OK,
                      td_index_unwrap(TD_INDEX_STREAMS, td_index_key_slice(&key), &value));
     assert_int_equal(TANDEM_OK, td_stream_decode(value, &record));
@@ -1229,7 +1230,7 @@ int main(int argc, char **argv)
         ON_A_BED(a_distrusted_index_answers_nothing_more),
     };
     const struct CMUnitTest memory_tests[] = {
-        ON_A_BED(an_index_that_does_not_fit_is_told), /* it is above the backend, and rebuilds much */
+        ON_A_BED(an_index_that_does_not_fit_is_told), /* above the backend, and rebuilds much */
         ON_A_BED(a_full_disk_undoes_what_was_not_committed),
         ON_A_BED(another_failure_makes_it_unusable),
     };
