@@ -408,7 +408,8 @@ static tandem_err world_open(struct run *run)
     options.folder = run->options->folder;
     if ((err = run->workload->open(&run->work)) != TANDEM_OK ||
         (err = tandem_harness_open(&options, &run->harness)) != TANDEM_OK ||
-        (err = td_oracle_open(run->harness, plan->faults & TANDEM_FAULT_CORRUPT,
+        (err = td_oracle_open(run->harness,
+                              plan->faults & (TANDEM_FAULT_CORRUPT | TANDEM_FAULT_COPY),
                               &run->oracle)) != TANDEM_OK)
         return err;
     for (; run->nodes < plan->reactors; run->nodes++) {
