@@ -49,9 +49,12 @@ enum {
     RESERVE_BYTES = 16 << 20,
     /* Less free space than this explains a short write. */
     FULL_SLACK_BYTES = 1 << 20,
-    /* LMDB's meta pages: how many, where in one its magic stands, and what of one is not zero. */
+    /* LMDB's meta pages: how many, where in one its magic and its transaction stand, what of one is
+     * not zero; and what of a file is written whole or not at all. */
     METAS = 2,
     META_MAGIC_AT = 16,
+    META_TRANSACTION_AT = META_MAGIC_AT + 128,
+    SECTOR_BYTES = 512,
     META_BYTES_MAX = 512,
     /* A transaction's meta page is written over two commits later: no reader is as slow as that. */
     CHECK_TRIES_MAX = 100,
@@ -280,16 +283,20 @@ static int lock_file_reserve(const char *folder)
     return rc == EOPNOTSUPP ? 0 : rc;
 }
 
-/* Is this LMDB's new file with a part of it missing: each meta page there or zeros, the rest zeros? */
+/* Is this LMDB's new file with a part of it missing: each meta page there, of no transaction yet, or
+ * zeros, the rest zeros? */
 static bool creation_is_torn(const uint8_t *bytes, size_t size, size_t page)
 {
     static const uint32_t magic = 0xbeefc0de;
+    static const uint64_t none = 0;
     unsigned metas = 0;
     size_t at = 0;
 
+    if (size % SECTOR_BYTES != 0)
+        return false;
     while (at < size) {
-        if (at % page == 0 && size - at >= META_BYTES_MAX &&
-            memcmp(bytes + at + META_MAGIC_AT, &magic, sizeof(magic)) == 0) {
+        if (at % page == 0 && memcmp(bytes + at + META_MAGIC_AT, &magic, sizeof(magic)) == 0 &&
+            memcmp(bytes + at + META_TRANSACTION_AT, &none, sizeof(none)) == 0) {
             metas++;
             at += META_BYTES_MAX;
         } else if (bytes[at++] != 0) {

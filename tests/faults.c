@@ -436,6 +436,12 @@ static uint64_t faulty_bytes(td_store *store)
     return faulty_of(store)->real->bytes(store);
 }
 
+static tandem_err faulty_check(td_store *store, char why[TD_STORE_WHY_BYTES])
+{
+    why[0] = 0;
+    return is_due(FAULT_STORE) ? TANDEM_E_IO : faulty_of(store)->real->check(store, why);
+}
+
 static void faulty_reader_check(td_store *store)
 {
     faulty_of(store)->real->reader_check(store);
@@ -469,6 +475,7 @@ static const struct td_store_ops faulty_ops = {
     .cursor_free = faulty_cursor_free,
     .recover = faulty_recover,
     .bytes = faulty_bytes,
+    .check = faulty_check,
     .reader_check = faulty_reader_check,
     .free = faulty_free,
 };

@@ -426,6 +426,10 @@ class Operation:
     def continues(self):
         return bool(self.flags & CONTINUES)
 
+    @property
+    def place(self):
+        return self.document, self.branch
+
 
 def good(condition, why):
     if not condition:
@@ -510,7 +514,8 @@ class Table:
         if new[0].seq > 1 and not before:
             raise Breach("PREDECESSOR", "seq %d" % (new[0].seq - 1))
         if new[0] is first and before:
-            chain(not before.continues and before.seq + 1 == first.seq, "a job within another")
+            chain(before.seq + 1 == first.seq and
+                  (not before.continues or before.place == first.place), "a job within another")
         if any(op.hlc > clock_max for op in new):
             raise Breach("CLOCK", "dated too far ahead")
         if len(held.heads) == HEADS_MAX and (new[0].seq - 1, new[0].predecessor) not in held.heads:
@@ -1576,12 +1581,13 @@ def jobs_are_judged_one_by_one(field):
     job.append(op(4, Operation(job[0]).hash))
     answer("CHAIN", "a job of two documents", job[0], op(4, Operation(job[0]).hash, document="e"))
     answer(None, "a job of two", *job)
-    answer("CHAIN", "a job that begins within another",
-           op(4, Operation(job[0]).hash, value={"x": 1}))
+    answer("CHAIN", "a job that goes on with another elsewhere",
+           op(4, Operation(job[0]).hash, document="e"))
+    answer(None, "the rest of a job that forks", op(4, Operation(job[0]).hash, value={"x": 1}))
     answer(None, "a later version, with unknown flags and items",
            op(5, Operation(job[1]).hash, version=7, flags=1 << 40, payload=b""))
     answer(None, "an operation of somebody else", op(1, root("judged"), origin=b"o" * 16))
-    for n in range(HEADS_MAX - 1):
+    for n in range(HEADS_MAX - 2):
         answer(None, "a fork", op(2, hash_one, value={"fork": n}))
     answer("QUARANTINED", "a ninth head", op(2, hash_one, value={"fork": "ninth"}))
     other = Peer(field.c.url)
@@ -1591,7 +1597,7 @@ def jobs_are_judged_one_by_one(field):
         _, _, _, _, level, _, entries = other.next(HAVE)
         if level == 2:
             heads_ = next((h for e in entries for o, h in e[4] if o == peer.origin), heads_)
-    check_equal([2] * 7 + [5], [seq for seq, _ in heads_], "announced heads")
+    check_equal([2] * 6 + [4, 5], [seq for seq, _ in heads_], "announced heads")
     peer.close()
     other.close()
 
