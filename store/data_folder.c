@@ -128,13 +128,13 @@ static tandem_err take_lock(td_data_folder *folder, bool create)
     return errno == EWOULDBLOCK ? TANDEM_E_LOCKED : err_of_errno(errno);
 }
 
-static bool has_bytes(const td_data_folder *folder, unsigned part)
+static bool has_more(const td_data_folder *folder, unsigned part, off_t bytes)
 {
     char name[PART_BYTES_MAX + 16];
     struct stat info;
 
     snprintf(name, sizeof(name), "%s/data.mdb", part_names[part]);
-    return fstatat(folder->folder, name, &info, 0) == 0 && info.st_size > 0;
+    return fstatat(folder->folder, name, &info, 0) == 0 && info.st_size > bytes;
 }
 
 static tandem_err make_part(td_data_folder *folder, const char *path, unsigned part)
@@ -185,7 +185,9 @@ tandem_err td_data_folder_open(const char *path, bool create, td_data_folder **o
         goto fail;
     if ((err = take_lock(folder, create)) != TANDEM_OK)
         goto fail;
-    if (!has_bytes(folder, 0) && (has_bytes(folder, 1) || has_bytes(folder, 2))) {
+    /* LMDB's file has two pages before its first commit. */
+    if (!has_more(folder, 0, 2 * (off_t)sysconf(_SC_PAGESIZE)) &&
+        (has_more(folder, 1, 0) || has_more(folder, 2, 0))) {
         err = TANDEM_E_CORRUPT;
         goto fail;
     }

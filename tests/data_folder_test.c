@@ -276,6 +276,7 @@ static void file_make(const char *folder, const char *name)
     file = fopen(path, "w");
     assert_non_null(file);
     assert_int_equal(4, fwrite("data", 1, 4, file));
+    assert_int_equal(0, ftruncate(fileno(file), 3 * sysconf(_SC_PAGESIZE)));
     fclose(file);
 }
 
@@ -295,6 +296,8 @@ static void a_store_that_is_gone_is_not_made_anew(void **state)
         td_data_folder_free(folder);
         td_data_folder_free(opened(place->path));
         snprintf(file, sizeof(file), "%s/data.mdb", store);
+        assert_int_equal(0, truncate(file, 2 * sysconf(_SC_PAGESIZE)));
+        assert_refused(TANDEM_E_CORRUPT, place->path, true);
         assert_int_equal(0, truncate(file, 0));
         assert_refused(TANDEM_E_CORRUPT, place->path, true);
         assert_refused(TANDEM_E_CORRUPT, place->path, false);
