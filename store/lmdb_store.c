@@ -303,7 +303,7 @@ static bool creation_is_torn(const uint8_t *bytes, size_t size, size_t page)
             return false; /* somebody else's */
         }
     }
-    return size > 0 && size % SECTOR_BYTES == 0 && metas < METAS;
+    return size > 0 && metas < METAS;
 }
 
 /*

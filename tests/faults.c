@@ -484,6 +484,7 @@ static void make_faulty(td_store *store)
 {
     struct faulty *f = stores;
 
+    td_store_check(&faulty_ops);
     while (f->store)
         assert(++f < stores + STORES_MAX);
     *f = (struct faulty){.ops = faulty_ops, .real = store->ops, .store = store};
