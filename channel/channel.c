@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 
 enum { CLOSE_GRACE_MS = 1000, DIAL_MS = 15000, BLOCKED_RETRY_MS = 60000 };
@@ -263,6 +264,8 @@ static void link_closed(void *context, tandem_err err, const char *text)
     for (tandem_job_handle *h = tandem_mailbox_first(channel->outbox); h; h = h->next) {
         h->number = 0;
         h->waiting = true;
+        if (td_planted(TD_PLANTED_STATUS_WENT_BACK))
+            h->status = TANDEM_JOB_TRANSPORT_PENDING;
     }
     if (channel->wanted)
         schedule_retry(channel, err);

@@ -1,5 +1,7 @@
 #include "channel/retry.h"
 
+#include "store/planted.h"
+
 void td_retry_init(td_retry *retry, const td_retry_policy *policy)
 {
     retry->policy = *policy;
@@ -39,6 +41,8 @@ uint64_t td_retry_failed(td_retry *retry, tandem_env *env, uint64_t floor_ms)
         delay_ms = half + td_env_random_below(env, half + 1);
     } else {
         delay_ms = td_env_random_below(env, ceiling_ms(&retry->policy, retry->attempts) + 1);
+        if (td_planted(TD_PLANTED_RETRY_WITHOUT_JITTER))
+            delay_ms = ceiling_ms(&retry->policy, retry->attempts);
     }
     return delay_ms > floor_ms ? delay_ms : floor_ms;
 }

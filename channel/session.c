@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 
 enum { ACK_EXCEPTIONS_MAX = 4096 };
@@ -245,6 +246,10 @@ static void finish(td_session *session, tandem_job_handle *handle, tandem_err er
 
     assert(moved == TANDEM_OK || handle->status == TANDEM_JOB_ERROR);
     (void)moved;
+    if (td_planted(TD_PLANTED_HANDLE_LEFT)) {
+        session->user->finished(session->context, handle, detail);
+        return;
+    }
     tandem_mailbox_remove(session->outbox, handle);
     session->user->finished(session->context, handle, detail);
     tandem_job_handle_free(handle);
@@ -492,7 +497,8 @@ static tandem_err receive_ack(td_session *session, const td_wire_ack *ack)
             detail = exception.detail;
         }
         session->sent_first++;
-        session->inflight_bytes -= job.bytes;
+        if (!td_planted(TD_PLANTED_WINDOW_NOT_GIVEN_BACK))
+            session->inflight_bytes -= job.bytes;
         if (job.handle)
             finish(session, job.handle, err, detail);
     }
@@ -509,7 +515,8 @@ static void delivery_free(td_delivery *delivery)
         tandem_mailbox_remove(delivery->inbox, delivery->handles[i]);
         tandem_job_handle_free(delivery->handles[i]);
     }
-    delivery->pool->used_bytes -= delivery->size;
+    if (!td_planted(TD_PLANTED_POOL_NOT_GIVEN_BACK))
+        delivery->pool->used_bytes -= delivery->size;
     free(delivery->bytes);
     free(delivery->jobs);
     free(delivery->handles);
@@ -636,6 +643,10 @@ static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td
         return err;
     }
     session->next_job += jobs->job_count;
+    if (td_planted(TD_PLANTED_ACKED_EARLY)) {
+        session->done = session->next_job - 1;
+        session->ack_pending = true;
+    }
     session->deliveries_bytes += delivery->operation_bytes;
     *session->deliveries_end = delivery;
     session->deliveries_end = &delivery->next;
@@ -702,11 +713,11 @@ tandem_err td_session_receive(td_session *session, tandem_slice bytes)
         return protocol(session, "a message that is not one of this protocol");
     session->heard_ms = td_env_monotonic_ms(session->env);
     session->stat.received_bytes += bytes.size;
-    if (message.number <= session->received_number) {
+    if (message.number <= session->received_number && !td_planted(TD_PLANTED_REPEAT_TAKEN)) {
         td_probe(session->env, TD_PROBE_MESSAGE_REPEATED); /* on the way */
         return TANDEM_OK;
     }
-    if (message.number != session->received_number + 1) {
+    if (message.number > session->received_number + 1 && !td_planted(TD_PLANTED_GAP_PASSED_OVER)) {
         td_probe(session->env, TD_PROBE_MESSAGE_MISSING);
         /* Lost on the way: the peer broke no rule, and a new session mends it. */
         td_session_fail(session, TANDEM_E_CHANNEL_NETWORK, "a message was lost on the way");
@@ -760,11 +771,16 @@ static void advance_done(td_session *session)
 
         for (uint32_t i = 0; i < delivery->count; i++)
             if (delivery->jobs[i].err != TANDEM_OK &&
-                !note_exception(session, delivery->first_job + i, &delivery->jobs[i]))
+                !note_exception(session,
+                                td_planted(TD_PLANTED_ANSWERS_MIXED_UP)
+                                    ? delivery->first_job + delivery->count - 1
+                                    : delivery->first_job + i,
+                                &delivery->jobs[i]))
                 td_session_fail(session, TANDEM_E_NOMEM, "no memory for an acknowledgement");
         session->done = delivery->first_job + delivery->count - 1;
         session->ack_pending = true;
-        session->deliveries_bytes -= delivery->operation_bytes;
+        if (!td_planted(TD_PLANTED_CREDIT_NOT_GIVEN_BACK))
+            session->deliveries_bytes -= delivery->operation_bytes;
         session->deliveries = delivery->next;
         if (!session->deliveries)
             session->deliveries_end = &session->deliveries;
@@ -804,7 +820,7 @@ uint64_t td_session_tick(td_session *session, uint64_t now_ms)
 
     if (session->err != TANDEM_OK)
         return UINT64_MAX;
-    if (now_ms >= silence_ms && !session->held) {
+    if (now_ms >= silence_ms && !session->held && !td_planted(TD_PLANTED_SILENCE_SUFFERED)) {
         td_probe(session->env, TD_PROBE_PEER_SILENT);
         td_session_fail(session, TANDEM_E_TIMEOUT, "nothing was heard for 30 s");
         return UINT64_MAX;

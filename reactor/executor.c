@@ -6,6 +6,7 @@
 
 #include "reactor/recent.h"
 #include "reactor/runtime.h"
+#include "store/planted.h"
 #include "store/probe.h"
 
 enum {
@@ -200,7 +201,8 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, b
         if (operation->hlc > newest)
             newest = operation->hlc;
     }
-    if (job->err == TANDEM_OK && newest > ahead_max && !restored) {
+    if (job->err == TANDEM_OK && newest > ahead_max && !restored &&
+        !td_planted(TD_PLANTED_SKEW_UNCHECKED)) {
         job->err = TANDEM_E_CLOCK;
         job->detail = newest - td_hlc_of_ms(executor->max_clock_skew_ms);
         td_probe(executor->env, TD_PROBE_CLOCK_WAIT);
@@ -211,7 +213,7 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, b
     if (job->err == TANDEM_E_QUARANTINED)
         tell_of(executor, TANDEM_EVENT_QUARANTINE, &executor->parsed[job->count - 1]);
     if (job->err == TANDEM_OK) {
-        if (newest <= ahead_max)
+        if (newest <= ahead_max && !td_planted(TD_PLANTED_CLOCK_NOT_OBSERVED))
             td_clock_observe(&executor->clock, newest);
         if (job->result.appended && is_own(executor, executor->parsed)) {
             executor->group_has_own = true;
@@ -455,7 +457,7 @@ static tandem_err look_up_commit(td_executor *executor, uint64_t reached, tandem
 /* Somebody else writes under our origin, if the group said so: leave it. */
 static void forget_own(td_executor *executor)
 {
-    if (executor->group_has_own)
+    if (executor->group_has_own && !td_planted(TD_PLANTED_OWN_GOES_ON))
         td_executor_reincarnate(executor, TANDEM_INCARNATION_CONTINUED);
     executor->group_has_own = false;
 }
@@ -469,6 +471,12 @@ static void group_commit(td_executor *executor)
     uint64_t reached = td_op_store_group_ordinal(executor->ops);
     tandem_err err = TANDEM_OK;
 
+    if (td_planted(TD_PLANTED_ANSWERED_EARLY))
+        answer_members(executor, TANDEM_OK);
+    if (td_planted(TD_PLANTED_COMMITTED_EARLY)) {
+        atomic_store(&executor->position, reached);
+        td_event_bus_committed(executor->bus, reached);
+    }
     if (reached != executor->group_base)
         err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock));
     if (err == TANDEM_OK)
@@ -476,6 +484,12 @@ static void group_commit(td_executor *executor)
     else
         td_op_store_abort(executor->ops);
     executor->open = false;
+    if (err != TANDEM_OK && td_planted(TD_PLANTED_COMMIT_REPEATED) &&
+        td_op_store_recover(executor->ops) == TANDEM_OK && group_repeat(executor) == TANDEM_OK) {
+        reached = td_op_store_group_ordinal(executor->ops);
+        executor->open = false;
+        err = td_op_store_commit(executor->ops);
+    }
     if (err != TANDEM_OK) {
         err = look_up_commit(executor, reached, err);
         td_probe(executor->env, err == TANDEM_OK ? TD_PROBE_COMMIT_HAD_HAPPENED

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "store/hash_table.h"
+#include "store/planted.h"
 #include "store/probe.h"
 
 enum {
@@ -257,6 +258,8 @@ static tandem_err find_cached(struct run *run, const char *key, size_t size, str
         memcmp(&s->epoch, &run->info->epoch, sizeof(s->epoch)) == 0) {
         if ((err = count_entries(run, &s->place, NULL, &later)) != TANDEM_OK)
             return err;
+        if (td_planted(TD_PLANTED_LATE_NOT_REFOLDED))
+            s->folded = run->entries - later;
         if (s->folded + later == run->entries) {
             td_probe(td_stream_index_env(run->index), TD_PROBE_FOLD_CONTINUED);
             if ((err = touch(folder, s, false)) == TANDEM_OK)

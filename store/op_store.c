@@ -11,6 +11,7 @@
 
 #include "store/hash_table.h"
 #include "store/op_read.h"
+#include "store/planted.h"
 #include "store/probe.h"
 
 /* A collection that the open group has looked at. */
@@ -433,6 +434,8 @@ static tandem_err job_place(td_op_store *ops, const struct origin *origin,
         return TANDEM_OK;
     if (job[0].seq > 1) {
         err = origin_find(ops, origin, job[0].seq - 1, job[0].predecessor, &before);
+        if (err == TANDEM_E_NOT_FOUND && td_planted(TD_PLANTED_CHAIN_UNCHECKED))
+            return TANDEM_OK;
         if (err != TANDEM_OK)
             return err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
         /* Whoever holds a fork inside a job has the rest of one branch apart, and can send no more
@@ -456,7 +459,11 @@ static int head_compare(const void *a, const void *b)
 
 static void head_move(td_vector_record *vector, int head, const td_operation *last)
 {
-    td_head *to = &vector->heads[head >= 0 ? (unsigned)head : vector->count++];
+    td_head *to;
+
+    if (head < 0 && vector->count && td_planted(TD_PLANTED_HEAD_LOST))
+        head = 0;
+    to = &vector->heads[head >= 0 ? (unsigned)head : vector->count++];
 
     to->seq = last->seq;
     memcpy(to->hash, last->hash, TANDEM_HASH_BYTES);
@@ -495,9 +502,11 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
     if (!collection->record.id)
         collection->record.id = ++ops->position.collections;
     for (size_t i = 0; i < count; i++) {
+        if (i && i >= count / 2 && td_planted(TD_PLANTED_JOB_HALVED))
+            break;
         err = td_operation_put(ops->txn, collection->record.id, ++ops->position.ordinal, &job[i],
                                &ops->scratch);
-        if (err != TANDEM_OK)
+        if (err != TANDEM_OK && !td_planted(TD_PLANTED_PUT_ERROR_DROPPED))
             return err;
         collection->record.bytes += job[i].canonical.size;
     }
@@ -526,6 +535,8 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
         (err = origin_look(ops, collection, job[0].origin, &origin)) != TANDEM_OK ||
         (err = job_place(ops, origin, job, count, &held, &head)) != TANDEM_OK)
         return err;
+    if (td_planted(TD_PLANTED_DEDUPE_SKIPPED))
+        held = 0;
     result->duplicates = (uint32_t)held;
     if (held == count) {
         td_probe(ops->env, TD_PROBE_DUPLICATE_DROPPED);
@@ -575,7 +586,7 @@ tandem_err td_op_store_tip(td_op_store *ops, tandem_slice collection, const uint
     struct origin *known;
     tandem_err err;
 
-    if (ops->txn) {
+    if (ops->txn && !td_planted(TD_PLANTED_SEQ_REUSED)) {
         if (!td_name_valid(collection))
             return TANDEM_E_INVALID;
         if ((err = collection_look(ops, collection, &entry)) != TANDEM_OK ||
@@ -599,7 +610,7 @@ tandem_err td_op_store_tip(td_op_store *ops, tandem_slice collection, const uint
 tandem_err td_op_store_put_clock(td_op_store *ops, uint64_t hlc)
 {
     assert(ops->txn);
-    if (hlc > ops->position.hlc) {
+    if (hlc > ops->position.hlc && !td_planted(TD_PLANTED_CLOCK_NOT_KEPT)) {
         ops->position.hlc = hlc;
         ops->dirty = true;
     }

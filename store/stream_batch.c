@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 #include "store/stream_state.h"
 
@@ -188,6 +189,8 @@ static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
         return TANDEM_E_NOMEM;
     entry->place = td_place_of(operation);
     entry->ordinal = ordinal;
+    if (td_planted(TD_PLANTED_FOLDED_AS_IT_CAME))
+        td_put_u64(entry->place.bytes, ordinal);
     entry->life = entry->stream->lifecycle ? td_index_life(operation) : TD_LIFE_NOTHING;
     model = td_type_model(operation->type);
     entry->model_at = (uint32_t)batch->models.size;
@@ -410,7 +413,7 @@ static tandem_err entry_put(struct batch *batch, const struct entry *entry)
             record->mark = entry->place;
             lifecycle_step(&stream->document->record.info, entry->life, model, &entry->place);
         }
-    } else if (late) {
+    } else if (late && !td_planted(TD_PLANTED_SNAPSHOT_OUTLIVED)) {
         err = td_index_snapshots_drop(batch->index, record, &entry->place);
         if (err)
             return err;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 
 enum { INDEX_VERSION = 2, PROGRESS_BYTES = 4 + 4 * 8 };
@@ -217,7 +218,8 @@ tandem_err td_index_undo(td_stream_index *index, tandem_err err)
     if (err != TANDEM_E_STORE_FULL && err != TANDEM_E_NOMEM)
         index->failed = err;
     else if ((index->failed = td_store_recover(index->store)) == TANDEM_OK &&
-             (index->failed = load(index)) == TANDEM_OK)
+             (td_planted(TD_PLANTED_INDEX_NOT_UNDONE) ||
+              (index->failed = load(index)) == TANDEM_OK))
         td_probe(index->env, TD_PROBE_INDEX_UNDONE);
     if (index->failed)
         td_log(index->env, TANDEM_LOG_ERROR, "index", "the stream index is unusable: %s",

@@ -10,6 +10,7 @@
  * Which is younger is what their wall clocks say, random bytes break a tie: it only matters that
  * everybody says the same. A liar can cost a reactor an origin a minute this way, and no data.
  */
+#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -90,7 +91,7 @@ tandem_err td_copies_resolve(td_peer *peer, td_peer *other)
 
     if (!are_two_lives(peer->instance, other->instance))
         return TANDEM_END;
-    both_live = was_replaced(peer);
+    both_live = was_replaced(peer) && !td_planted(TD_PLANTED_COPY_NOT_TOLD);
     if (both_live && is_younger(peer->instance, other->instance))
         return TANDEM_E_COPY;
     note_replaced(other);

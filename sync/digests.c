@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "store/planted.h"
 #include "sync/sync_manager.h"
 
 tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
@@ -22,7 +23,8 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
     if (last_ordinal_out)
         *last_ordinal_out = info.last_ordinal;
     HASH_FIND(hh, sync->digests, collection.bytes, collection.size, cached);
-    if (cached && cached->last_ordinal == info.last_ordinal) {
+    if (cached && (cached->last_ordinal == info.last_ordinal ||
+                   td_planted(TD_PLANTED_DIGEST_STALE))) {
         memcpy(out, cached->digest, TANDEM_HASH_BYTES);
         return TANDEM_OK;
     }

@@ -8,6 +8,7 @@
 
 #include <utlist.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -742,6 +743,8 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
         td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
     if (seq <= origin->announced_seq && !forked)
         return;
+    if (td_planted(TD_PLANTED_ANNOUNCE_FORGOTTEN))
+        return;
     td_coverage_mark_dirty(origin);
     td_announcer_soon(peer);
 }
@@ -757,6 +760,8 @@ void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
     td_coverage_set_ours(&peer->coverage, origin, seq);
     if (!origin->range.active && !origin->lacking)
         td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
+    if (td_planted(TD_PLANTED_OWN_NOT_SENT))
+        return;
     if (origin->range.active && !collection->sending) {
         collection->sending = true;
         LL_APPEND2(peer->sending, collection, next_sending);
@@ -776,7 +781,8 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
 
     td_remote_keep_held(peer);
     td_puller_forget(peer);
-    td_coverage_release(&peer->coverage);
+    if (!td_planted(TD_PLANTED_COVERAGE_KEPT))
+        td_coverage_release(&peer->coverage);
     peer->said_hello = false;
     peer->identity = NULL;
     peer->all_sent = peer->digests_wanted = peer->digests_sent = false;

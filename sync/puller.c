@@ -12,6 +12,7 @@
 
 #include <utlist.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -120,6 +121,14 @@ static td_ask_range *ask_open(td_peer *peer, tandem_slice name, const uint8_t *o
     return ask;
 }
 
+/* Of whomever. */
+static bool is_asked(td_peer *peer, const td_origin_cover *origin)
+{
+    const td_ask_range *ask = find(peer->sync, origin->collection->name, origin->origin);
+
+    return ask && (ask->peer == peer || !td_planted(TD_PLANTED_ASKED_TWICE));
+}
+
 static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
 {
     td_ask_range *ask = ask_open(peer, origin->collection->name, origin->origin);
@@ -153,7 +162,7 @@ void td_puller_ask(td_peer *peer)
     {
         if (peer->asks >= TD_ASKS_MAX)
             break;
-        if (!origin->collection->known || find(sync, origin->collection->name, origin->origin))
+        if (!origin->collection->known || is_asked(peer, origin))
             continue;
         if (now_ms < origin->lacking_since_ms + TD_DIRECT_PATIENCE_MS &&
             has_direct_peer(sync, origin->origin)) {
@@ -219,6 +228,8 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
         return;
     td_probe(peer->sync->env, TD_PROBE_STEPPED_BACK);
     lacked->back = lacked->back ? lacked->back * 2 : 1;
+    if (td_planted(TD_PLANTED_FORK_NOT_SEARCHED))
+        lacked->back = 1;
     forget(peer->sync, ask);
 }
 

@@ -10,6 +10,7 @@
 
 #include <utlist.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -405,7 +406,7 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     if (!origin)
         return;
     range = &origin->range;
-    if (handle->status == TANDEM_JOB_APPLIED) {
+    if (handle->status == TANDEM_JOB_APPLIED || td_planted(TD_PLANTED_REFUSED_AS_HELD)) {
         td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
         range->attempts = 0;
         range->clock_hlc = 0;
@@ -426,7 +427,7 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
         peer->troubled = true;
         return;
     }
-    if (range->blocked != TANDEM_OK)
+    if (range->blocked != TANDEM_OK || td_planted(TD_PLANTED_PUT_BACK_FORGOTTEN))
         return;
     put_back(peer, origin, handle, detail);
     if (handle->error == TANDEM_E_PREDECESSOR && range->attempts > PREDECESSOR_ATTEMPTS_MAX) {

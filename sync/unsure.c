@@ -8,6 +8,7 @@
 
 #include <utlist.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -41,6 +42,8 @@ void td_unsure_note(tandem_sync *sync, const tandem_job_handle *handle, tandem_e
 
     if (err != TANDEM_E_IO && err != TANDEM_E_STORE_FULL && err != TANDEM_E_NOMEM)
         return; /* it certainly is not held */
+    if (td_planted(TD_PLANTED_UNSURE_FORGOTTEN))
+        return;
     LL_FOREACH(sync->unsure, unsure)
     {
         count++;
