@@ -935,7 +935,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
         goto fail;
     td_actor_post(executor->actor, &executor->check_message);
     if (atomic_load(&executor->reincarnation))
-        reincarnate_after(executor, 0);
+        td_executor_reincarnate(executor, TANDEM_INCARNATION_CONTINUED);
     *out = executor;
     return TANDEM_OK;
 

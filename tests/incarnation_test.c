@@ -127,6 +127,34 @@ static void a_restored_backup_that_writes_first_keeps_both_branches(void **state
     tandem_harness_free(harness);
 }
 
+/* It dies when its chain was continued, and before it could take a new origin: opening it does. */
+static void a_crash_before_a_new_origin_is_made_up_for(void **state)
+{
+    tandem_harness *harness = open_shop(17, NAMES("a", "b"));
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+
+    (void)state;
+    connect_to(harness, "b", "a");
+    assert_all_show(harness, NAMES("a", "b"), 3);
+    assert_int_equal(TANDEM_OK, tandem_harness_backup(harness, "a"));
+    count_to(harness, "a", 2);
+    assert_all_show(harness, NAMES("a", "b"), 5);
+    assert_int_equal(TANDEM_OK, tandem_harness_go_back(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    memcpy(origin, tandem_reactor_origin(tandem_harness_reactor(harness, "a")), sizeof(origin));
+    count_to(harness, "a", 1);
+    assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "a", "COMMIT_AFTER", 1));
+    tandem_harness_run(harness, CONVERGE_MS);
+    assert_null(tandem_harness_reactor(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    tandem_harness_run(harness, 1);
+    assert_memory_not_equal(origin, tandem_reactor_origin(tandem_harness_reactor(harness, "a")),
+                            sizeof(origin));
+    count_to(harness, "a", 1);
+    assert_all_show(harness, NAMES("a", "b"), 7);
+    tandem_harness_free(harness);
+}
+
 static void of_two_copies_that_meet_the_younger_takes_a_new_origin(void **state)
 {
     tandem_harness *harness = open_shop(2, NAMES("a"));
@@ -349,6 +377,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_restored_backup_that_writes_first_keeps_both_branches),
+        cmocka_unit_test(a_crash_before_a_new_origin_is_made_up_for),
         cmocka_unit_test(of_two_copies_that_meet_the_younger_takes_a_new_origin),
         cmocka_unit_test(a_new_origin_is_told),
         cmocka_unit_test(copies_behind_one_hub_part),
