@@ -505,7 +505,6 @@ static void what_cannot_be_applied_is_a_no_op(void **state)
     struct bed *bed = *state;
     struct maker maker;
     struct made made[6];
-    td_append_result result;
 
     one(bed, 1, 1, "d", "document", "counter.CREATE");
     maker_init(&maker, "c", 2);
@@ -521,32 +520,11 @@ static void what_cannot_be_applied_is_a_no_op(void **state)
     assert_int_equal(10, number_of(bed, "d"));
 
     /* Sealed: the same bytes mean something else. */
-    {
-        td_operation fields = {.version = TD_OPERATION_VERSION,
-                               .flags = TD_FLAG_SEALED,
-                               .seq = maker.tip.seq + 1,
-                               .hlc = 20,
-                               .origin = maker.origin,
-                               .predecessor = maker.tip.hash,
-                               .collection = s("c"),
-                               .document = s("d"),
-                               .branch = s("main"),
-                               .scope = s("global"),
-                               .type = s("counter.ADD"),
-                               .payload = tandem_slice_of(five, 1)};
-        tandem_writer bytes;
-        td_operation parsed;
-
-        tandem_writer_init(&bytes);
-        assert_int_equal(TANDEM_OK, td_operation_encode(&fields, &bytes));
-        assert_int_equal(TANDEM_OK, td_operation_parse(tandem_writer_slice(&bytes), &parsed));
-        td_operation_hash(&parsed);
-        assert_int_equal(TANDEM_OK, td_op_store_begin(bed->ops));
-        assert_int_equal(TANDEM_OK, td_op_store_append(bed->ops, &parsed, 1, &result));
-        assert_int_equal(TANDEM_OK, td_op_store_commit(bed->ops));
-        tandem_writer_release(&bytes);
-        committed(bed);
-    }
+    make_flagged(&maker, TD_FLAG_SEALED, 20, "d", "main", "global", "counter.ADD",
+                 tandem_slice_of(five, 1), &made[0]);
+    arrive(bed->ops, made, NULL, 1);
+    made_release(made, 1);
+    committed(bed);
     assert_int_equal(10, number_of(bed, "d"));
 }
 

@@ -2,16 +2,16 @@
  * The laws of models, run on one built-in model: its name is the argument.
  *
  * Every law folds random streams, each from a seed of its own that is printed when it fails. Values
- * are drawn in all forms of msgpack, not only in the shortest: payloads come from strangers.
+ * are drawn in all forms of msgpack, not only in the shortest: payloads come from strangers. Some
+ * laws call the model alone; others put histories into an operations store, index them and fold
+ * them as a reactor does, and compare with a fold written anew here, in the fewest words.
  */
-#include "reactor/model.h"
+#include "tests/operation_maker.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include <cmocka.h>
+#include "reactor/fold.h"
+#include "reactor/runtime.h"
 
 /* ---- Allocations that fail on request; sanitizers want the allocator for themselves ---- */
 
@@ -581,6 +581,634 @@ static void a_damaged_snapshot_is_noticed_or_valid(void **unused)
     }
 }
 
+/* ---- Histories: what several origins did to two documents ---- */
+
+enum { HISTORY_MAX = 72, HISTORIES = 60, ARRIVALS = 4, CHAINS = 4, DOCUMENTS = 2, STREAMS = 4 };
+
+static const char *const documents[DOCUMENTS] = {"d", "e"};
+static const struct {
+    const char *branch, *scope;
+} streams[STREAMS] = {{"main", "global"}, {"main", "x"}, {"b", "global"}, {"b", "x"}};
+
+struct history {
+    struct made made[HISTORY_MAX];
+    size_t count;
+    struct maker chains[CHAINS];
+    uint32_t origins;
+};
+
+static void history_init(struct history *history)
+{
+    memset(history, 0, sizeof(*history));
+    while (history->origins < CHAINS) {
+        maker_init(&history->chains[history->origins], "c", history->origins + 1);
+        history->origins++;
+    }
+}
+
+static void history_release(struct history *history)
+{
+    made_release(history->made, history->count);
+}
+
+/*
+ * What msgpack can do to a reader that trusts it. All are refused by the bounded reader; of some
+ * the claim alone is a bomb, others are as large as they say.
+ */
+static void put_bomb(struct dice *dice, tandem_writer *out)
+{
+    static const uint8_t firsts[] = {0xc6, 0xc9, 0xdb, 0xdd, 0xdf};
+    uint32_t kind = below(dice, 8), count;
+
+    switch (kind) {
+    case 0: /* too deep */
+        for (count = TANDEM_PAYLOAD_DEPTH_MAX + 1 + below(dice, 5000); count; count--)
+            put_byte(out, 0x91);
+        put_byte(out, 0xc0);
+        break;
+    case 1: /* too deep, in keys */
+        for (count = TANDEM_PAYLOAD_DEPTH_MAX + 1 + below(dice, 50); count; count--)
+            put_byte(out, 0x81);
+        break;
+    case 2: /* too many */
+        put_wide(out, 0xdd, TANDEM_PAYLOAD_ITEMS_MAX + 1, 4);
+        for (count = TANDEM_PAYLOAD_ITEMS_MAX + 1; count; count--)
+            put_byte(out, 0xc0);
+        break;
+    default: /* a claim of up to 4 GiB */
+        put_wide(out, firsts[kind - 3], UINT32_MAX - below(dice, 3), 4);
+        put_random_bytes(dice, out, below(dice, 20));
+        break;
+    }
+}
+
+static const struct subject *other_subject(struct dice *dice)
+{
+    const struct subject *other;
+
+    do
+        other = &subjects[below(dice, sizeof(subjects) / sizeof(subjects[0]))];
+    while (other == subject);
+    return other;
+}
+
+static void put_input_cut_short(struct dice *dice, tandem_writer *out)
+{
+    size_t before = out->size;
+
+    subject->put_input(dice, subject->verbs[0], out);
+    out->size = before + below(dice, (uint32_t)(out->size - before));
+}
+
+/* One operation by an origin with a chain, or by one that makes no other. */
+static void history_add(struct history *history, struct dice *dice, uint64_t flags,
+                        const char *document, const char *branch, const char *scope,
+                        const char *type, tandem_writer *payload)
+{
+    struct maker *maker = &history->chains[below(dice, CHAINS)], single;
+    /* Few moments, so that there are ties, and no wish to follow the chain. */
+    uint64_t hlc = 1000 + below(dice, 60);
+
+    assert_true(history->count < HISTORY_MAX);
+    if (below(dice, 2)) {
+        maker_init(&single, "c", ++history->origins);
+        maker = &single;
+    } else if (below(dice, 12) == 0) { /* a copied folder: a fork, the same moment and place */
+        *maker = history->chains[below(dice, CHAINS)];
+    }
+    make_flagged(maker, flags, hlc, document, branch, scope, type, tandem_writer_slice(payload),
+                 &history->made[history->count++]);
+    tandem_writer_release(payload);
+}
+
+static void add_lifecycle(struct history *history, struct dice *dice, const char *document)
+{
+    const char *name = below(dice, 5) ? model->name : other_subject(dice)->model->name;
+    const char *verb = below(dice, 7) == 0 ? "SET" : below(dice, 3) ? "CREATE" : "DELETE";
+    tandem_writer payload;
+    char type[32];
+
+    snprintf(type, sizeof(type), "%s.%s", name, verb);
+    tandem_writer_init(&payload);
+    put_random_bytes(dice, &payload, below(dice, 3));
+    history_add(history, dice, 0, document, streams[below(dice, STREAMS)].branch,
+                TD_SCOPE_DOCUMENT, type, &payload);
+}
+
+/* What no fold may apply, whatever the model is. */
+static void add_foreign(struct history *history, struct dice *dice, const char *document,
+                        const char *branch, const char *scope)
+{
+    static const char *const verbs[] = {"CREATE", "DELETE", "GROW", "set", "SETS"};
+    const char *name = model->name, *verb = random_verb(dice);
+    const struct subject *other;
+    tandem_writer payload;
+    uint64_t flags = 0;
+    char type[32];
+
+    tandem_writer_init(&payload);
+    switch (below(dice, 7)) {
+    case 0:
+        put_bomb(dice, &payload);
+        break;
+    case 1: /* a byte that msgpack does not have, and anything behind it */
+        put_byte(&payload, 0xc1);
+        put_random_bytes(dice, &payload, below(dice, 200));
+        break;
+    case 2:
+        put_input_cut_short(dice, &payload);
+        break;
+    case 3: /* one value more */
+        subject->put_input(dice, verb, &payload);
+        put_random_scalar(dice, &payload);
+        break;
+    case 4:
+        subject->put_input(dice, verb, &payload);
+        verb = verbs[below(dice, sizeof(verbs) / sizeof(verbs[0]))];
+        break;
+    case 5:
+        subject->put_input(dice, verb, &payload);
+        flags = TD_FLAG_SEALED;
+        break;
+    default:
+        other = other_subject(dice);
+        name = other->model->name;
+        verb = other->verbs[0];
+        other->put_input(dice, verb, &payload);
+        break;
+    }
+    snprintf(type, sizeof(type), "%s.%s", name, verb);
+    history_add(history, dice, flags, document, branch, scope, type, &payload);
+}
+
+/* What the model likes, mostly; else the payload of another model, or bytes that mean nothing. */
+static void add_change(struct history *history, struct dice *dice, const char *document,
+                       const char *branch, const char *scope)
+{
+    const char *verb = random_verb(dice);
+    tandem_writer payload;
+    char type[32];
+
+    tandem_writer_init(&payload);
+    switch (below(dice, 10)) {
+    case 0:
+        other_subject(dice)->put_input(dice, verb, &payload);
+        break;
+    case 1:
+        put_random_bytes(dice, &payload, below(dice, 40));
+        break;
+    case 2:
+        put_random_value(dice, &payload, TANDEM_PAYLOAD_DEPTH_MAX);
+        break;
+    default:
+        subject->put_input(dice, verb, &payload);
+        break;
+    }
+    snprintf(type, sizeof(type), "%s.%s", model->name, verb);
+    history_add(history, dice, 0, document, branch, scope, type, &payload);
+}
+
+static void random_history(struct dice *dice, struct history *history)
+{
+    history_init(history);
+    while (history->count < HISTORY_MAX) {
+        const char *document = documents[below(dice, DOCUMENTS)];
+        uint32_t stream = below(dice, STREAMS);
+
+        if (below(dice, 6) == 0)
+            add_lifecycle(history, dice, document);
+        else if (below(dice, 5) == 0)
+            add_foreign(history, dice, document, streams[stream].branch, streams[stream].scope);
+        else
+            add_change(history, dice, document, streams[stream].branch, streams[stream].scope);
+    }
+}
+
+/* ---- The same, folded from DESIGN.md's words ---- */
+
+static bool is(tandem_slice slice, const char *text)
+{
+    return tandem_slice_equal(slice, tandem_slice_text(text));
+}
+
+static int in_total_order(const void *a, const void *b)
+{
+    const td_operation *x = &((const struct made *)a)->operation;
+    const td_operation *y = &((const struct made *)b)->operation;
+    int origins = memcmp(x->origin, y->origin, TANDEM_ORIGIN_BYTES);
+
+    if (x->hlc != y->hlc)
+        return x->hlc < y->hlc ? -1 : 1;
+    if (origins)
+        return origins;
+    if (x->seq != y->seq)
+        return x->seq < y->seq ? -1 : 1;
+    return memcmp(x->hash, y->hash, TANDEM_HASH_BYTES);
+}
+
+/* A document's life: of which model it is, and from which place in the order it counts. */
+struct life {
+    char model[32]; /* "" until created */
+    bool deleted;
+    size_t epoch; /* in the sorted history */
+};
+
+static struct life life_of(const struct history *history, const char *document)
+{
+    struct life life = {.epoch = 0};
+
+    for (size_t i = 0; i < history->count; i++) {
+        const td_operation *operation = &history->made[i].operation;
+        tandem_slice name = td_type_model(operation->type);
+        bool create = is(td_type_verb(operation->type), "CREATE");
+
+        if (!is(operation->document, document) || !is(operation->scope, TD_SCOPE_DOCUMENT))
+            continue;
+        if (!life.model[0]) {
+            if (!create)
+                continue;
+            memcpy(life.model, name.bytes, name.size);
+            life.epoch = i;
+        } else if (!is(name, life.model)) {
+            continue;
+        } else if (create && life.deleted) {
+            life.deleted = false;
+            life.epoch = i;
+        }
+        life.deleted |= is(td_type_verb(operation->type), "DELETE");
+    }
+    return life;
+}
+
+static bool in_stream(const td_operation *operation, const char *document, unsigned stream)
+{
+    return is(operation->document, document) && is(operation->branch, streams[stream].branch) &&
+           is(operation->scope, streams[stream].scope);
+}
+
+static void apply_as_designed(const tandem_model *of, void *state, const td_operation *operation)
+{
+    tandem_change change = {td_type_verb(operation->type), operation->payload, operation->hlc,
+                            operation->origin, operation->seq, operation->hash};
+
+    if (is(change.verb, "CREATE") || is(change.verb, "DELETE") ||
+        operation->flags & TD_FLAG_SEALED || !is(td_type_model(operation->type), of->name) ||
+        tandem_msgpack_validate(operation->payload, TANDEM_PAYLOAD_DEPTH_MAX,
+                                TANDEM_PAYLOAD_ITEMS_MAX) != TANDEM_OK)
+        return;
+    of->apply(state, &change);
+}
+
+static const tandem_model *model_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++)
+        if (strcmp(subjects[i].model->name, name) == 0)
+            return subjects[i].model;
+    return NULL;
+}
+
+/* As folded() writes it. The history is sorted. */
+static tandem_writer folded_as_designed(const struct history *history)
+{
+    tandem_writer out;
+
+    tandem_writer_init(&out);
+    for (unsigned d = 0; d < DOCUMENTS; d++) {
+        struct life life = life_of(history, documents[d]);
+        const tandem_model *of = model_named(life.model);
+
+        tandem_write_text(&out, life.model);
+        tandem_write_bool(&out, life.deleted);
+        for (unsigned s = 0; of && s < STREAMS; s++) {
+            uint64_t entries = 0;
+            void *state;
+
+            assert_int_equal(TANDEM_OK, of->state_open(&state));
+            for (size_t i = 0; i < history->count; i++) {
+                if (!in_stream(&history->made[i].operation, documents[d], s))
+                    continue;
+                entries++;
+                if (i > life.epoch)
+                    apply_as_designed(of, state, &history->made[i].operation);
+            }
+            tandem_write_uint(&out, entries);
+            assert_int_equal(TANDEM_OK, of->show(state, &out));
+            of->state_free(state);
+        }
+    }
+    return out;
+}
+
+/* ---- The same, folded by the reactor's parts ---- */
+
+static td_simulation *simulation;
+static td_runtime *runtime;
+
+struct replica {
+    td_op_store *ops;
+    td_stream_index *index;
+    td_model_registry *registry;
+    td_folder *folder;
+};
+
+static struct replica replica_open(unsigned states_max)
+{
+    struct replica r;
+    td_store *store;
+
+    assert_int_equal(TANDEM_OK, td_memory_store_open(runtime->env, NULL, td_op_store_tables,
+                                                     td_op_store_table_count, &store));
+    assert_int_equal(TANDEM_OK, td_op_store_open(runtime->env, store, &r.ops));
+    assert_int_equal(TANDEM_OK, td_memory_store_open(runtime->env, NULL, td_stream_index_tables,
+                                                     td_stream_index_table_count, &store));
+    assert_int_equal(TANDEM_OK, td_stream_index_open(runtime->env, store, r.ops, &r.index));
+    assert_int_equal(TANDEM_OK, td_model_registry_open(&r.registry));
+    assert_int_equal(TANDEM_OK, td_folder_open(r.ops, r.registry, states_max, &r.folder));
+    return r;
+}
+
+static void replica_free(struct replica *r)
+{
+    td_folder_free(r->folder);
+    td_model_registry_free(r->registry);
+    td_stream_index_free(r->index);
+    td_op_store_free(r->ops);
+}
+
+static void replica_index(struct replica *r)
+{
+    uint64_t position;
+    bool current;
+
+    assert_int_equal(TANDEM_OK,
+                     td_stream_index_advance(r->index, HISTORY_MAX, &position, &current));
+    assert_true(current);
+}
+
+static td_fold fold(struct replica *r, unsigned document, const td_document_info *info,
+                    unsigned stream, bool keep)
+{
+    td_fold found;
+    char why[TD_WHY_BYTES];
+
+    assert_int_equal(TANDEM_OK,
+                     td_folder_fold(r->folder, r->index, tandem_slice_text("c"),
+                                    tandem_slice_text(documents[document]), info,
+                                    tandem_slice_text(streams[stream].branch),
+                                    tandem_slice_text(streams[stream].scope), keep, &found, why));
+    return found;
+}
+
+static td_document_info info_of(struct replica *r, unsigned document)
+{
+    td_document_info info;
+
+    assert_int_equal(TANDEM_OK,
+                     td_stream_index_document(r->index, tandem_slice_text("c"),
+                                              tandem_slice_text(documents[document]), &info));
+    return info;
+}
+
+/* All that is to be equal on all replicas. */
+static tandem_writer folded(struct replica *r)
+{
+    tandem_writer out;
+
+    tandem_writer_init(&out);
+    for (unsigned d = 0; d < DOCUMENTS; d++) {
+        td_document_info info = info_of(r, d);
+
+        tandem_write_text(&out, info.model);
+        tandem_write_bool(&out, info.deleted);
+        for (unsigned s = 0; info.created && s < STREAMS; s++) {
+            td_fold found = fold(r, d, &info, s, true);
+
+            tandem_write_uint(&out, found.entries);
+            assert_int_equal(TANDEM_OK, found.model->show(found.state, &out));
+        }
+    }
+    return out;
+}
+
+static tandem_err note_place(void *context, const td_place *place, uint64_t ordinal)
+{
+    *(td_place *)context = *place;
+    return TANDEM_OK;
+}
+
+/* The bytes of state are what the stream is folded to up to and including place. */
+static void leave_snapshot(struct replica *r, unsigned document, unsigned stream,
+                           const td_place *place, uint64_t entries, const tandem_model *of,
+                           const void *state)
+{
+    td_snapshot snapshot = {*place, entries, of->version, {NULL, 0}};
+    tandem_writer bytes;
+
+    tandem_writer_init(&bytes);
+    assert_int_equal(TANDEM_OK, of->save(state, &bytes));
+    snapshot.bytes = tandem_writer_slice(&bytes);
+    assert_int_equal(TANDEM_OK,
+                     td_stream_index_put_snapshot(r->index, tandem_slice_text("c"),
+                                                  tandem_slice_text(documents[document]),
+                                                  tandem_slice_text(streams[stream].branch),
+                                                  tandem_slice_text(streams[stream].scope),
+                                                  &snapshot));
+    tandem_writer_release(&bytes);
+}
+
+/* A read on the way: leaves a state in memory, and perhaps a snapshot, that the next arrivals may
+ * make wrong. */
+static void read_something(struct replica *r, struct dice *dice)
+{
+    static const td_place before_all;
+    unsigned document = below(dice, DOCUMENTS), stream = below(dice, STREAMS);
+    td_document_info info;
+    td_place place = before_all;
+    td_fold found;
+
+    replica_index(r);
+    info = info_of(r, document);
+    if (!info.created)
+        return;
+    found = fold(r, document, &info, stream, below(dice, 4) != 0);
+    assert_int_equal(TANDEM_OK,
+                     td_stream_index_entries(r->index, tandem_slice_text("c"),
+                                             tandem_slice_text(documents[document]),
+                                             tandem_slice_text(streams[stream].branch),
+                                             tandem_slice_text(streams[stream].scope), &before_all,
+                                             note_place, &place));
+    if (memcmp(&place, &info.epoch, sizeof(place)) > 0 && below(dice, 2))
+        leave_snapshot(r, document, stream, &place, found.entries, found.model, found.state);
+}
+
+/* In random order, as far as chains let it be; some come twice. */
+static void arrive_in_any_order(struct replica *r, const struct history *history,
+                                struct dice *dice)
+{
+    size_t order[HISTORY_MAX], held = 0;
+    bool is_held[HISTORY_MAX] = {false};
+
+    shuffle(order, history->count, roll(dice));
+    while (held < history->count) {
+        size_t before = held;
+
+        for (size_t i = 0; i < history->count; i++) {
+            td_append_result result;
+            tandem_err err;
+
+            if (is_held[order[i]] && below(dice, 8))
+                continue;
+            assert_int_equal(TANDEM_OK, td_op_store_begin(r->ops));
+            err = td_op_store_append(r->ops, &history->made[order[i]].operation, 1, &result);
+            assert_true(err == TANDEM_OK || err == TANDEM_E_PREDECESSOR);
+            assert_int_equal(TANDEM_OK, td_op_store_commit(r->ops));
+            held += err == TANDEM_OK && !is_held[order[i]];
+            is_held[order[i]] |= err == TANDEM_OK;
+            if (below(dice, 6) == 0)
+                read_something(r, dice);
+        }
+        assert_true(held > before);
+    }
+    replica_index(r);
+}
+
+static void sort(struct history *history)
+{
+    qsort(history->made, history->count, sizeof(history->made[0]), in_total_order);
+}
+
+static void any_order_of_arrival_gives_the_same_bytes(void **unused)
+{
+    for (uint64_t seed = 1; seed <= HISTORIES; seed++) {
+        struct dice dice = dice_of(seed);
+        static struct history history;
+        tandem_writer designed;
+
+        random_history(&dice, &history);
+        sort(&history);
+        designed = folded_as_designed(&history);
+        for (unsigned arrival = 0; arrival < ARRIVALS; arrival++) {
+            /* With all states in memory, or only some. */
+            struct replica r = replica_open(DOCUMENTS * STREAMS >> arrival);
+            tandem_writer warm, cold;
+
+            arrive_in_any_order(&r, &history, &dice);
+            warm = folded(&r);
+            td_folder_clear(r.folder);
+            cold = folded(&r);
+            check(&dice, writers_equal(&designed, &warm));
+            check(&dice, writers_equal(&designed, &cold));
+            tandem_writer_release(&warm);
+            tandem_writer_release(&cold);
+            replica_free(&r);
+        }
+        tandem_writer_release(&designed);
+        history_release(&history);
+    }
+}
+
+/* A document of the model under test, and count operations in its first stream. */
+static void simple_history(struct dice *dice, struct history *history, size_t count)
+{
+    char type[32];
+
+    history_init(history);
+    snprintf(type, sizeof(type), "%s.CREATE", model->name);
+    make_single("c", ++history->origins, 1, documents[0], "main", TD_SCOPE_DOCUMENT, type,
+                &history->made[history->count++]);
+    while (history->count <= count)
+        add_change(history, dice, documents[0], streams[0].branch, streams[0].scope);
+}
+
+static void check_shows(const struct dice *dice, struct replica *r, uint64_t entries,
+                        const void *state)
+{
+    td_document_info info = info_of(r, 0);
+    td_fold found = fold(r, 0, &info, 0, false);
+
+    check(dice, found.entries == entries);
+    check(dice, states_equal(found.state, state));
+}
+
+static void a_snapshot_at_any_cut_and_the_rest_equal_the_whole_fold(void **unused)
+{
+    for (uint64_t seed = 1; seed <= HISTORIES / 2; seed++) {
+        struct dice dice = dice_of(seed);
+        static struct history history;
+        struct replica r = replica_open(1);
+        void *whole = open_state(), *part = open_state();
+
+        simple_history(&dice, &history, OPERATIONS);
+        arrive_in_any_order(&r, &history, &dice);
+        sort(&history);
+        for (size_t i = 1; i < history.count; i++)
+            apply_as_designed(model, whole, &history.made[i].operation);
+        for (size_t cut = 1; cut < history.count; cut++) {
+            const td_operation *last = &history.made[cut].operation;
+            td_place place;
+
+            td_put_u64(place.bytes, last->hlc);
+            memcpy(place.bytes + 8, last->origin, TANDEM_ORIGIN_BYTES);
+            td_put_u64(place.bytes + 8 + TANDEM_ORIGIN_BYTES, last->seq);
+            memcpy(place.bytes + 16 + TANDEM_ORIGIN_BYTES, last->hash, 16);
+            apply_as_designed(model, part, last);
+            leave_snapshot(&r, 0, 0, &place, cut, model, part);
+            check_shows(&dice, &r, history.count - 1, whole);
+        }
+        model->state_free(whole);
+        model->state_free(part);
+        replica_free(&r);
+        history_release(&history);
+    }
+}
+
+static void what_strangers_send_is_a_no_op_that_counts(void **unused)
+{
+    for (uint64_t seed = 1; seed <= HISTORIES; seed++) {
+        struct dice dice = dice_of(seed);
+        static struct history history;
+        struct replica r = replica_open(1);
+        td_document_info info;
+        tandem_writer before;
+        td_fold found;
+
+        simple_history(&dice, &history, OPERATIONS / 2);
+        arrive_in_any_order(&r, &history, &dice);
+        info = info_of(&r, 0);
+        found = fold(&r, 0, &info, 0, false);
+        before = shown(found.state);
+        while (history.count < HISTORY_MAX)
+            add_foreign(&history, &dice, documents[0], streams[0].branch, streams[0].scope);
+        arrive_in_any_order(&r, &history, &dice);
+        info = info_of(&r, 0);
+        found = fold(&r, 0, &info, 0, false);
+        check(&dice, found.entries == HISTORY_MAX - 1);
+        {
+            tandem_writer after = shown(found.state);
+
+            check(&dice, writers_equal(&before, &after));
+            tandem_writer_release(&after);
+        }
+        tandem_writer_release(&before);
+        replica_free(&r);
+        history_release(&history);
+    }
+}
+
+static int runtime_open(void **unused)
+{
+    assert_int_equal(TANDEM_OK, td_simulation_open(1, &simulation));
+    assert_int_equal(TANDEM_OK, td_simulation_runtime(simulation, "a", 0, &runtime));
+    return 0;
+}
+
+static int runtime_free(void **unused)
+{
+    td_runtime_free(runtime);
+    td_simulation_free(simulation);
+    return 0;
+}
+
 #ifndef SANITIZED
 /* An input that the model takes, and large enough to make its tables and buffers grow. */
 static struct operation large_operation(unsigned start, unsigned count)
@@ -867,7 +1495,10 @@ static void log_keeps_everything_in_order(void **unused)
         cmocka_unit_test(a_refused_operation_changes_nothing),                                     \
         cmocka_unit_test(show_is_canonical), cmocka_unit_test(prepare_agrees_with_apply),          \
         cmocka_unit_test(an_unknown_verb_is_refused_in_words),                                     \
-        cmocka_unit_test(a_damaged_snapshot_is_noticed_or_valid), LAWS_OF_MEMORY
+        cmocka_unit_test(a_damaged_snapshot_is_noticed_or_valid),                                  \
+        cmocka_unit_test(any_order_of_arrival_gives_the_same_bytes),                               \
+        cmocka_unit_test(a_snapshot_at_any_cut_and_the_rest_equal_the_whole_fold),                 \
+        cmocka_unit_test(what_strangers_send_is_a_no_op_that_counts), LAWS_OF_MEMORY
 
 int main(int argc, char **argv)
 {
@@ -897,8 +1528,8 @@ int main(int argc, char **argv)
     }
     model = subject->model;
     if (model == &tandem_model_kv)
-        return cmocka_run_group_tests_name("model kv", kv, NULL, NULL);
+        return cmocka_run_group_tests_name("model kv", kv, runtime_open, runtime_free);
     if (model == &tandem_model_counter)
-        return cmocka_run_group_tests_name("model counter", counter, NULL, NULL);
-    return cmocka_run_group_tests_name("model log", list, NULL, NULL);
+        return cmocka_run_group_tests_name("model counter", counter, runtime_open, runtime_free);
+    return cmocka_run_group_tests_name("model log", list, runtime_open, runtime_free);
 }

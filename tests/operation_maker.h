@@ -36,12 +36,13 @@ static inline void maker_init(struct maker *maker, const char *collection, uint3
     td_chain_root(tandem_slice_text(collection), maker->tip.hash);
 }
 
-static inline void make(struct maker *maker, uint64_t hlc, const char *document,
-                        const char *branch, const char *scope, const char *type,
-                        tandem_slice payload, struct made *out)
+static inline void make_flagged(struct maker *maker, uint64_t flags, uint64_t hlc,
+                                const char *document, const char *branch, const char *scope,
+                                const char *type, tandem_slice payload, struct made *out)
 {
     td_operation fields = {
         .version = TD_OPERATION_VERSION,
+        .flags = flags,
         .seq = maker->tip.seq + 1,
         .hlc = hlc,
         .origin = maker->origin,
@@ -61,6 +62,13 @@ static inline void make(struct maker *maker, uint64_t hlc, const char *document,
     td_operation_hash(&out->operation);
     maker->tip.seq++;
     memcpy(maker->tip.hash, out->operation.hash, TANDEM_HASH_BYTES);
+}
+
+static inline void make(struct maker *maker, uint64_t hlc, const char *document,
+                        const char *branch, const char *scope, const char *type,
+                        tandem_slice payload, struct made *out)
+{
+    make_flagged(maker, 0, hlc, document, branch, scope, type, payload, out);
 }
 
 /* An operation of an origin that makes nothing else. Its payload is the number. */
