@@ -7,6 +7,7 @@ packages_build='meson ninja-build gcc libc6-dev pkg-config liblmdb-dev libsodium
     libsmartcols-dev libcmocka-dev'
 packages_test="$packages_build g++ python3 strace"
 packages_ci="$packages_test clang libclang-rt-14-dev"
+packages_coverage="$packages_test gcovr"
 
 # install_missing PACKAGE…: names what is missing and installs it, as root or through sudo; never
 # asks. False, having said why, if that is not possible.
