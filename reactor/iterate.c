@@ -76,6 +76,8 @@ tandem_err tandem_documents_next(tandem_documents *documents, tandem_document_en
     uint32_t items;
     tandem_err err;
 
+    if (!documents || !entry)
+        return TANDEM_E_INVALID;
     while (!documents->page || tandem_reader_left(&documents->reader) == 0) {
         if (documents->page && documents->last_page)
             return TANDEM_END;

@@ -1227,6 +1227,93 @@ static void the_figures(void **state)
     assert_int_equal(TANDEM_E_INVALID, tandem_verify(bed->reactor, NULL, NULL));
 }
 
+static tandem_err visit_nothing(void *context, const tandem_collection_entry *entry)
+{
+    return TANDEM_END;
+}
+
+static void on_event(void *context, const tandem_event *event)
+{
+}
+
+/* Every call, with each thing that it cannot do without missing. */
+static void a_call_that_lacks_something_is_refused(void **state)
+{
+    struct bed *bed = *state;
+    tandem_reactor *r = bed->reactor;
+    tandem_input input = {.type = "counter.ADD", .json = "1"};
+    tandem_job job = {.collection = "c", .document = "d", .operations = &input, .count = 1};
+    tandem_job lacking[] = {job, job, job};
+    tandem_subscription *subscription;
+    tandem_operations *operations;
+    tandem_documents *documents;
+    tandem_document *document;
+    tandem_operation operation;
+    tandem_document_entry entry;
+    uint64_t position;
+    tandem_digest digest;
+    tandem_stat stat;
+
+    lacking[0].collection = NULL;
+    lacking[1].document = NULL;
+    lacking[2].operations = NULL;
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(TANDEM_E_INVALID, tandem_execute(r, &lacking[i], NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_execute_group(NULL, &job, 1, NULL, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_execute_group(r, NULL, 1, NULL, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_execute_group(r, &job, 0, NULL, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_execute_async(NULL, &job, on_executed, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_execute_async(r, NULL, on_executed, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_execute_async(r, &job, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_delete(NULL, "c", "d", NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_delete(r, NULL, "d", NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_delete(r, "c", NULL, NULL, NULL));
+
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(TANDEM_E_INVALID,
+                         tandem_document_read(i == 0 ? NULL : r, i == 1 ? NULL : "c",
+                                              i == 2 ? NULL : "d", NULL, NULL, UINT64_MAX,
+                                              i == 3 ? NULL : &document, NULL));
+    for (unsigned i = 0; i < 3; i++) {
+        tandem_reactor *reactor = i == 0 ? NULL : r;
+        const char *collection = i == 1 ? NULL : "c";
+        bool out = i != 2;
+
+        assert_int_equal(TANDEM_E_INVALID,
+                         tandem_document_head(reactor, collection, out ? "d" : NULL, UINT64_MAX,
+                                              NULL, NULL, NULL));
+        assert_int_equal(TANDEM_E_INVALID,
+                         tandem_documents_open(reactor, collection, out ? &documents : NULL));
+        assert_int_equal(TANDEM_E_INVALID, tandem_operations_open(reactor, collection, NULL, 0,
+                                                                  out ? &operations : NULL));
+        assert_int_equal(TANDEM_E_INVALID, tandem_digest_collection(reactor, collection, UINT64_MAX,
+                                                                    out ? &digest : NULL, NULL));
+        assert_int_equal(TANDEM_E_INVALID,
+                         tandem_subscribe(reactor, collection ? on_committed : NULL, NULL,
+                                          out ? &subscription : NULL));
+        assert_int_equal(TANDEM_E_INVALID, tandem_watch(reactor, collection ? on_event : NULL, NULL,
+                                                        out ? &subscription : NULL));
+    }
+    assert_int_equal(TANDEM_E_INVALID, tandem_documents_next(NULL, &entry));
+    assert_int_equal(TANDEM_E_INVALID, tandem_operations_next(NULL, &operation));
+    assert_int_equal(TANDEM_OK, tandem_operations_open(r, "c", NULL, 0, &operations));
+    assert_int_equal(TANDEM_E_INVALID, tandem_operations_next(operations, NULL));
+    tandem_operations_free(operations);
+    assert_int_equal(TANDEM_OK, tandem_documents_open(r, "c", &documents));
+    assert_int_equal(TANDEM_E_INVALID, tandem_documents_next(documents, NULL));
+    tandem_documents_free(documents);
+    assert_int_equal(TANDEM_E_INVALID, tandem_position(NULL, &position));
+    assert_int_equal(TANDEM_E_INVALID, tandem_position(r, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_wait(NULL, 0, UINT64_MAX));
+    assert_int_equal(TANDEM_E_INVALID, tandem_collections(NULL, visit_nothing, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_collections(r, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_verify(NULL, report, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_verify(r, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_stat_get(NULL, &stat));
+    assert_int_equal(TANDEM_E_INVALID, tandem_stat_get(r, NULL));
+    assert_int_equal(0, position_of(bed));
+}
+
 static void the_list_of_errors_is_sound(void **state)
 {
     size_t count;
@@ -1427,6 +1514,7 @@ int main(int argc, char **argv)
         ON_BED(a_commit_makes_the_descriptor_readable),
         ON_BED(equal_operations_have_equal_digests),
         ON_BED(the_figures),
+        ON_BED(a_call_that_lacks_something_is_refused),
         cmocka_unit_test(the_list_of_errors_is_sound),
         ON_BED(an_own_model_sees_the_latest_state),
         ON_BED(nobody_overwrites_what_he_has_not_seen),
