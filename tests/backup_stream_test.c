@@ -343,6 +343,87 @@ static void no_mutation_does_harm(void **state)
     free(bytes);
 }
 
+/* The vector's stream with another body, or another kind, in the place of one record's. */
+static tandem_err read_with(size_t changed, int kind, const tandem_writer *other)
+{
+    const json_t *records = json_object_get(vector, "records");
+    static uint8_t bytes[sizeof(stream)], body[16 * 1024];
+    char why[TD_BACKUP_WHY_BYTES];
+    size_t at = sizeof(td_backup_magic);
+    uint64_t checksum = 0;
+
+    memcpy(bytes, td_backup_magic, at);
+    for (size_t i = 0; i < json_array_size(records); i++) {
+        const json_t *record = json_array_get(records, i);
+        size_t size = bytes_of(record, "body", body, sizeof(body));
+        const uint8_t *from = body;
+
+        if (i == changed && other) {
+            from = other->bytes;
+            size = other->size;
+        }
+        bytes[at] = (uint8_t)json_integer_value(json_object_get(record, "kind"));
+        if (i == changed && kind)
+            bytes[at] = (uint8_t)kind;
+        td_put_u32(bytes + at + 1, (uint32_t)size);
+        if (size)
+            memcpy(bytes + at + TD_BACKUP_HEAD_BYTES, from, size);
+        checksum = XXH3_64bits_withSeed(bytes + at, TD_BACKUP_HEAD_BYTES + size, checksum);
+        td_put_u64(bytes + at + TD_BACKUP_HEAD_BYTES + size, checksum);
+        at += TD_BACKUP_HEAD_BYTES + size + TD_BACKUP_CHECKSUM_BYTES;
+    }
+    return read_all(bytes, at, at, why);
+}
+
+/* The items in body, an array's or a row of bins, with the one at position at replaced. True if
+ * there was one. */
+static bool replace_item(tandem_slice body, size_t at, tandem_slice by, tandem_writer *out)
+{
+    tandem_reader reader = tandem_reader_of(body);
+    tandem_slice item;
+    uint32_t count;
+    bool replaced = false;
+
+    tandem_writer_clear(out);
+    if (tandem_read_array(&reader, &count) == TANDEM_OK)
+        tandem_write_array(out, count);
+    for (size_t i = 0; tandem_reader_left(&reader); i++) {
+        assert_int_equal(TANDEM_OK, tandem_read_skip(&reader, &item));
+        tandem_write_raw(out, i == at ? by : item);
+        replaced |= i == at;
+    }
+    return replaced;
+}
+
+/* Each field of each record is missed, wherever the checksums say that all is well. */
+static void a_record_with_other_fields_is_refused(void **state)
+{
+    const json_t *records = json_object_get(vector, "records");
+    const tandem_slice strangers[] = {tandem_slice_text("\xc0"), tandem_slice_text("\xc4\x03xyz"),
+                                      tandem_slice_text("\x91\x01"), tandem_slice_of(NULL, 0)};
+    static uint8_t bytes[16 * 1024];
+    tandem_writer other;
+
+    (void)state;
+    tandem_writer_init(&other);
+    for (size_t i = 0; i < json_array_size(records); i++) {
+        tandem_slice body = tandem_slice_of(bytes, bytes_of(json_array_get(records, i), "body",
+                                                            bytes, sizeof(bytes)));
+
+        for (size_t k = 0; k < sizeof(strangers) / sizeof(strangers[0]); k++)
+            for (size_t at = 0; replace_item(body, at, strangers[k], &other); at++)
+                assert_int_equal(TANDEM_E_CORRUPT, read_with(i, 0, &other));
+        tandem_writer_clear(&other);
+        assert_int_equal(TANDEM_E_CORRUPT, read_with(i, 0, &other));
+        tandem_write_raw(&other, body);
+        assert_int_equal(TANDEM_OK, read_with(i, 0, &other));
+        tandem_write_raw(&other, strangers[0]);
+        assert_int_equal(TANDEM_E_CORRUPT, read_with(i, 0, &other));
+        assert_int_equal(TANDEM_E_CORRUPT, read_with(i, 99, NULL));
+    }
+    tandem_writer_release(&other);
+}
+
 /* One record with a right checksum behind the magic. */
 static tandem_err read_one(uint8_t kind, const void *body, size_t size, char *why)
 {
@@ -440,6 +521,7 @@ int main(void)
         cmocka_unit_test(nothing_may_follow_the_end),
         cmocka_unit_test(records_out_of_place_are_refused),
         cmocka_unit_test(no_mutation_does_harm),
+        cmocka_unit_test(a_record_with_other_fields_is_refused),
         cmocka_unit_test(a_newer_version_is_told),
         cmocka_unit_test(a_record_that_claims_to_be_huge_is_refused),
         cmocka_unit_test(an_error_of_the_sink_sticks),
