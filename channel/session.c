@@ -206,6 +206,11 @@ bool td_session_has_credit(const td_session *session, uint64_t bytes)
            session->inflight_bytes + bytes <= session->peer_window_bytes;
 }
 
+uint64_t td_session_inflight_bytes(const td_session *session)
+{
+    return session->inflight_bytes;
+}
+
 struct job_writing {
     tandem_writer *out;
     uint32_t operations;

@@ -112,6 +112,8 @@ bool td_session_is_open(const td_session *session);
 
 /* May the outbox take more? The smaller of both sides' windows. */
 bool td_session_has_credit(const td_session *session, uint64_t bytes);
+/* Of operations that were sent and not acknowledged. */
+uint64_t td_session_inflight_bytes(const td_session *session);
 
 /* A delivery came back. It is freed here, whether its session lives or not. */
 void td_session_delivered(td_delivery *delivery);

@@ -210,6 +210,8 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, b
     }
     if (job->err == TANDEM_OK)
         job->err = append(executor, executor->parsed, job->count, &job->result);
+    if (job->err == TANDEM_E_PREDECESSOR && td_planted(TD_PLANTED_REFUSAL_DROPPED))
+        job->err = TANDEM_OK;
     if (job->err == TANDEM_E_QUARANTINED)
         tell_of(executor, TANDEM_EVENT_QUARANTINE, &executor->parsed[job->count - 1]);
     if (job->err == TANDEM_OK) {
@@ -475,6 +477,7 @@ static void group_commit(td_executor *executor)
         answer_members(executor, TANDEM_OK);
     if (td_planted(TD_PLANTED_COMMITTED_EARLY)) {
         atomic_store(&executor->position, reached);
+        td_document_view_committed(executor->view, reached);
         td_event_bus_committed(executor->bus, reached);
     }
     if (reached != executor->group_base)

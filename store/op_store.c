@@ -506,7 +506,7 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
             break;
         err = td_operation_put(ops->txn, collection->record.id, ++ops->position.ordinal, &job[i],
                                &ops->scratch);
-        if (err != TANDEM_OK && !td_planted(TD_PLANTED_PUT_ERROR_DROPPED))
+        if (err != TANDEM_OK)
             return err;
         collection->record.bytes += job[i].canonical.size;
     }
@@ -695,6 +695,8 @@ tandem_err td_op_store_commit(td_op_store *ops)
     if ((err = group_flush(ops)) == TANDEM_OK) {
         td_probe(ops->env, TD_PROBE_COMMIT_BEFORE);
         err = td_txn_commit(ops->txn);
+        if (td_planted(TD_PLANTED_COMMIT_ERROR_DROPPED))
+            err = TANDEM_OK;
     } else {
         td_txn_abort(ops->txn);
     }

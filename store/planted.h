@@ -24,7 +24,7 @@
     X(HEAD_LOST, "", "of the heads of a fork the newest replaces another")                         \
     X(JOB_HALVED, "", "of a job only the first half is written")                                   \
     X(SEQ_REUSED, "", "the next seq is taken from the disk, not from the open group")              \
-    X(PUT_ERROR_DROPPED, "", "a put that fails goes unnoticed")                                    \
+    X(COMMIT_ERROR_DROPPED, "", "a commit that failed is taken for a good one")                    \
     X(CLOCK_NOT_KEPT, "", "the clock's high water is not kept on disk")                            \
     X(INDEX_NOT_UNDONE, "", "the index keeps in mind what a failed commit took back")              \
     X(SNAPSHOT_OUTLIVED, "", "a snapshot stays though an operation before it came late")           \
@@ -34,6 +34,7 @@
     X(COMMITTED_EARLY, "", "a commit is made known before it has happened")                        \
     X(COMMIT_REPEATED, "", "a failed commit is done again without a look at what happened")        \
     X(CLOCK_NOT_OBSERVED, "", "the clock does not move on with what is received")                  \
+    X(REFUSAL_DROPPED, "", "a job that could not be appended is acknowledged all the same")        \
     X(SKEW_UNCHECKED, "", "operations dated far ahead are taken")                                  \
     X(LATE_NOT_REFOLDED, "", "a state in memory goes on though an operation came late")            \
     X(OWN_GOES_ON, "", "a reactor whose chain another continued keeps its origin")                 \
@@ -54,12 +55,12 @@
     X(OWN_NOT_SENT, "", "what is written during a session waits for the next one")                 \
     X(REFUSED_AS_HELD, "", "what a peer refused is taken for held there")                          \
     X(PUT_BACK_FORGOTTEN, "", "what a peer refused for now is not sent again")                     \
-    X(ASKED_TWICE, "", "one range is asked of two peers at once")                                  \
-    X(FORK_NOT_SEARCHED, "", "a fork is only ever asked for one operation back")                   \
+    X(ASKED_TWICE, "--fault latency", "one range is asked of two peers at once")                                  \
+    X(FORK_NOT_SEARCHED, "", "nobody looks for where a fork began")                   \
     X(COVERAGE_KEPT, "", "what a peer held is remembered across sessions")                         \
     X(DIGEST_STALE, "", "a digest is used again though the collection has changed")                \
     X(UNSURE_FORGOTTEN, "", "nobody is told what a failed disk turns out to hold")                 \
-    X(COPY_NOT_TOLD, "--fault copy --fault latency", "a copy that is met keeps its origin")
+    X(COPY_NOT_TOLD, "", "a copy that is met keeps its origin")
 
 #ifdef TANDEM_PLANTED
 

@@ -56,7 +56,8 @@ tandem_err td_copies_meet(td_peer *peer)
 
 void td_copies_told(td_peer *peer)
 {
-    if (peer->identity == td_op_store_identity(peer->sync->ops))
+    if (peer->identity == td_op_store_identity(peer->sync->ops) &&
+        !td_planted(TD_PLANTED_COPY_NOT_TOLD))
         td_executor_reincarnate(peer->sync->executor, TANDEM_INCARNATION_COPIED);
 }
 
@@ -91,7 +92,7 @@ tandem_err td_copies_resolve(td_peer *peer, td_peer *other)
 
     if (!are_two_lives(peer->instance, other->instance))
         return TANDEM_END;
-    both_live = was_replaced(peer) && !td_planted(TD_PLANTED_COPY_NOT_TOLD);
+    both_live = was_replaced(peer);
     if (both_live && is_younger(peer->instance, other->instance))
         return TANDEM_E_COPY;
     note_replaced(other);

@@ -16,6 +16,12 @@ enum {
      * sessions have noticed. */
     BACK_MS = 60000,
     CLOCK_SLACK_MS = 2000,
+    /* Remotes that wait that long, and of different reactors so many that are to dial in the same
+     * millisecond as another: with jitter it is one pair in a thousand. */
+    DIAL_MS_MIN = 1000,
+    DIALS_KEPT = 128,
+    DIALS_TOGETHER_MAX = 5,
+    OWN_SLACK_MS = 15000, /* for a new origin to be taken, once it may be */
 };
 
 /* An operation that exists, or did. */
@@ -24,6 +30,8 @@ struct known {
     uint32_t holders;  /* a bit for each disk that holds it, … */
     uint32_t backups;  /* … or whose backup does */
     uint32_t expected; /* disks that must be found to hold it still */
+    uint64_t hlc;
+    uint64_t look; /* at which it was first seen */
     UT_hash_handle hh;
 };
 
@@ -35,13 +43,13 @@ struct durable {
     bool seen; /* on its disk, or the disk has gone back since */
 };
 
-/* A job handle in flight, as it was seen last. */
+/* A job handle in flight, as it was seen last; or a dial that is to come, its time for an id. */
 struct flight {
     struct flight_key {
         uint64_t peer; /* its serial */
         uint64_t life;
         uint64_t id;
-        uint64_t box;
+        enum { INBOX, OUTBOX, DIAL } box;
     } key;
     tandem_job_state status;
     uint64_t look;
@@ -61,6 +69,10 @@ struct node {
     uint64_t held;
     uint64_t scanned; /* ordinals up to here */
     uint64_t wall_ms_max;
+    uint64_t hlc_max;   /* of all that it held at the last look, written under this incarnation */
+    uint64_t hlc_now;   /* … and at this one */
+    uint32_t incarnation;
+    uint64_t continued_ms; /* when another's operations of its origin came; 0: they did not */
     uint64_t back_ms;   /* when its disk went back last; 0: never */
     struct open_job open;
     bool has_open;
@@ -76,6 +88,7 @@ struct td_oracle {
     size_t durable_count, durable_capacity, durable_first; /* before it all are seen */
     struct flight *flights;
     uint64_t looks;
+    uint64_t dials_together;
     bool any_back;
     char *why;
 };
@@ -240,7 +253,47 @@ struct scanning {
     td_oracle *oracle;
     unsigned number;
     struct node *node;
+    const uint8_t *own; /* the origin that it writes under */
+    uint64_t wall_ms;
+    bool is_new; /* what comes now was not there at the last look */
 };
+
+/*
+ * Is it dated as it must be? Behind its predecessor; what was written here, behind all that was held
+ * here; what came, not too far ahead of the clock here.
+ */
+static tandem_err check_date(const struct scanning *scanning, const td_operation *operation,
+                             const struct known *known, const struct known *before)
+{
+    const struct node *node = scanning->node;
+    bool was_known = known->look < scanning->oracle->looks;
+    bool is_own = !memcmp(operation->origin, scanning->own, TANDEM_ORIGIN_BYTES);
+    const char *name = td_plan_name(scanning->number);
+
+    if (scanning->oracle->gullible)
+        return TANDEM_OK;
+    if (before && operation->hlc <= before->hlc)
+        return fail(scanning->oracle, "%s: an operation is not dated after the one that it follows",
+                    name);
+    if (!scanning->is_new)
+        return TANDEM_OK;
+    if (is_own && !was_known && operation->hlc <= node->hlc_max)
+        return fail(scanning->oracle, "%s: it wrote an operation dated before what it held", name);
+    if (!is_own && td_hlc_ms(operation->hlc) >
+                       scanning->wall_ms + TD_CLOCK_SKEW_MS_MAX_DEFAULT + CLOCK_SLACK_MS)
+        return fail(scanning->oracle, "%s: it took an operation dated %" PRIu64 " ms ahead", name,
+                    td_hlc_ms(operation->hlc) - scanning->wall_ms);
+    return TANDEM_OK;
+}
+
+/* Operations under its own origin that others hold and it did not: it is to take another. */
+static void note_continued(const struct scanning *scanning, const td_operation *operation,
+                           const struct known *known)
+{
+    if (scanning->is_new && known->look < scanning->oracle->looks && !scanning->node->continued_ms &&
+        !memcmp(operation->origin, scanning->own, TANDEM_ORIGIN_BYTES))
+        scanning->node->continued_ms = tandem_harness_now_ms(scanning->oracle->harness) + 1;
+}
 
 static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
                                 const td_operation *operation)
@@ -250,12 +303,15 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
     struct node *node = scanning->node;
     const char *name = td_plan_name(scanning->number);
     uint32_t bit = UINT32_C(1) << scanning->number;
-    struct known *known, *before;
+    struct known *known, *before = NULL;
 
     if (err != TANDEM_OK)
         return fail(oracle, "%s: the record at ordinal %" PRIu64 " does not verify", name, ordinal);
     if (!(known = known_make(oracle, operation->hash)))
         return TANDEM_E_NOMEM;
+    if (!known->look)
+        known->look = oracle->looks;
+    known->hlc = operation->hlc;
     if (known->holders & bit)
         return fail(oracle, "%s: the operation at ordinal %" PRIu64 " is held twice", name, ordinal);
     if (operation->seq > 1) {
@@ -268,6 +324,11 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
         return fail(oracle, "%s: the job before ordinal %" PRIu64 " is not whole", name, ordinal);
     node->has_open = operation->flags & TD_FLAG_CONTINUES;
     memcpy(node->open.hash, operation->hash, TANDEM_HASH_BYTES);
+    if ((err = check_date(scanning, operation, known, before)) != TANDEM_OK)
+        return err;
+    note_continued(scanning, operation, known);
+    if (operation->hlc > node->hlc_now)
+        node->hlc_now = operation->hlc;
     oracle->alive += known->holders == 0;
     known->holders |= bit;
     node->held++;
@@ -292,14 +353,29 @@ static tandem_err note_grown(void *context, const td_collection_info *info)
     return tandem_writer_err(&grown->names);
 }
 
+/* Under another incarnation what it held before says nothing: its clock may have begun again. */
+static void look_at_identity(struct node *node, const td_identity *identity)
+{
+    if (identity->incarnation != node->incarnation)
+        node->hlc_max = node->hlc_now = node->continued_ms = 0;
+    node->incarnation = identity->incarnation;
+}
+
 /* What has come to a disk since it was looked at last. */
-static tandem_err scan(td_oracle *oracle, unsigned number, td_op_store *ops)
+static tandem_err scan(td_oracle *oracle, unsigned number, tandem_reactor *reactor, bool is_new)
 {
     struct node *node = &oracle->nodes[number];
-    struct scanning scanning = {oracle, number, node};
+    td_op_store *ops = td_reactor_ops(reactor);
+    struct scanning scanning = {.oracle = oracle,
+                                .number = number,
+                                .node = node,
+                                .own = td_op_store_identity(ops)->origin,
+                                .wall_ms = td_env_wall_ms(td_reactor_env(reactor)),
+                                .is_new = is_new};
     struct grown grown = {.scanned = node->scanned, .last = node->scanned};
     tandem_err err;
 
+    look_at_identity(node, td_op_store_identity(ops));
     tandem_writer_init(&grown.names);
     err = td_op_store_collections(ops, tandem_slice_of(NULL, 0), note_grown, &grown);
     for (size_t at = 0; err == TANDEM_OK && at < grown.names.size;) {
@@ -313,23 +389,24 @@ static tandem_err scan(td_oracle *oracle, unsigned number, td_op_store *ops)
     }
     tandem_writer_release(&grown.names);
     node->scanned = grown.last;
+    node->hlc_max = node->hlc_now;
     return err;
 }
 
 /* A new life: what its disk held it must still hold. */
-static tandem_err scan_anew(td_oracle *oracle, unsigned number, td_op_store *ops)
+static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *reactor)
 {
     struct node *node = &oracle->nodes[number];
     uint32_t bit = UINT32_C(1) << number;
     tandem_err err;
 
     node->fresh = false;
-    node->scanned = 0;
+    node->scanned = node->hlc_max = node->hlc_now = node->continued_ms = 0;
     for (struct known *k = oracle->known; k; k = k->hh.next) {
         k->expected = (k->expected & ~bit) | (k->holders & bit);
         let_go(oracle, k, number);
     }
-    if ((err = scan(oracle, number, ops)) != TANDEM_OK)
+    if ((err = scan(oracle, number, reactor, false)) != TANDEM_OK)
         return err;
     for (struct known *k = oracle->known; k; k = k->hh.next)
         if ((k->expected & bit) && !(k->holders & bit))
@@ -373,10 +450,31 @@ static tandem_err check_clock(td_oracle *oracle, unsigned number, tandem_reactor
     return TANDEM_OK;
 }
 
+/* ---- Executors ---- */
+
+static tandem_err check_executor(td_oracle *oracle, unsigned number, td_executor *executor)
+{
+    struct node *node = &oracle->nodes[number];
+
+    if (td_executor_position(executor) > node->scanned)
+        return fail(oracle, "%s: it tells of ordinal %" PRIu64 ", its disk ends with %" PRIu64,
+                    td_plan_name(number), td_executor_position(executor), node->scanned);
+    if (!node->continued_ms)
+        return TANDEM_OK;
+    if (td_executor_store_err(executor) != TANDEM_OK) /* then it can take none */
+        node->continued_ms = tandem_harness_now_ms(oracle->harness) + 1;
+    if (tandem_harness_now_ms(oracle->harness) >
+        node->continued_ms + TD_INCARNATION_MS + OWN_SLACK_MS)
+        return fail(oracle, "%s: another one has continued its chain, and it goes on under its origin",
+                    td_plan_name(number));
+    return TANDEM_OK;
+}
+
 /* ---- Mailboxes ---- */
 
-static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer *peer,
-                               uint64_t box, const tandem_job_handle *handle)
+/* NULL: no memory. is_new: it was not there at the last look. */
+static struct flight *look_at_flight(td_oracle *oracle, unsigned number, const td_peer *peer,
+                                     int box, uint64_t id, bool *is_new)
 {
     struct flight_key key;
     struct flight *flight;
@@ -385,21 +483,34 @@ static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer
     memset(&key, 0, sizeof(key));
     key.peer = peer->serial;
     key.life = oracle->nodes[number].life << 8 | number;
-    key.id = handle->id;
+    key.id = id;
     key.box = box;
     HASH_FIND(hh, oracle->flights, &key, sizeof(key), flight);
+    *is_new = !flight;
     if (!flight) {
         if (!(flight = calloc(1, sizeof(*flight))))
-            return TANDEM_E_NOMEM;
+            return NULL;
         flight->key = key;
-        flight->status = handle->status;
         HASH_ADD(hh, oracle->flights, key, sizeof(flight->key), flight);
         if (failed) {
             free(flight);
-            return TANDEM_E_NOMEM;
+            return NULL;
         }
     }
     flight->look = oracle->looks;
+    return flight;
+}
+
+static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer *peer, int box,
+                               const tandem_job_handle *handle)
+{
+    bool is_new;
+    struct flight *flight = look_at_flight(oracle, number, peer, box, handle->id, &is_new);
+
+    if (!flight)
+        return TANDEM_E_NOMEM;
+    if (is_new)
+        flight->status = handle->status;
     if (handle->status < flight->status || handle->status == TANDEM_JOB_APPLIED)
         return fail(oracle, "%s: a job handle went from %s to %s", td_plan_name(number),
                     tandem_job_state_name(flight->status), tandem_job_state_name(handle->status));
@@ -408,7 +519,7 @@ static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer
 }
 
 static tandem_err check_mailbox(td_oracle *oracle, unsigned number, const td_peer *peer,
-                                tandem_mailbox *mailbox, uint64_t box)
+                                tandem_mailbox *mailbox, int box)
 {
     uint32_t jobs = tandem_mailbox_jobs(mailbox);
     tandem_err err = TANDEM_OK;
@@ -432,9 +543,9 @@ static tandem_err check_mailboxes(td_oracle *oracle, unsigned number, tandem_syn
     for (const td_peer *peer = sync->peers; peer; peer = peer->next) {
         if (peer->asks > TD_ASKS_MAX || peer->asked_ranges > TD_ASKED_RANGES_MAX)
             return fail(oracle, "%s: more is asked than may be", td_plan_name(number));
-        if ((err = check_mailbox(oracle, number, peer, td_channel_inbox(peer->channel), 0)) !=
+        if ((err = check_mailbox(oracle, number, peer, td_channel_inbox(peer->channel), INBOX)) !=
                 TANDEM_OK ||
-            (err = check_mailbox(oracle, number, peer, td_channel_outbox(peer->channel), 1)) !=
+            (err = check_mailbox(oracle, number, peer, td_channel_outbox(peer->channel), OUTBOX)) !=
                 TANDEM_OK)
             return err;
     }
@@ -452,6 +563,55 @@ static void forget_flights(td_oracle *oracle)
         HASH_DEL(oracle->flights, flight);
         free(flight);
     }
+}
+
+/* ---- Dials ---- */
+
+/* The dials that were scheduled since the last look. */
+struct dials {
+    struct dial {
+        unsigned node;
+        uint64_t at_ms;
+    } dials[DIALS_KEPT];
+    size_t count;
+};
+
+static tandem_err note_dials(td_oracle *oracle, unsigned number, tandem_sync *sync,
+                             struct dials *dials)
+{
+    uint64_t now_ms = td_sync_now_ms(sync); /* of this reactor's clock */
+
+    for (const td_peer *peer = sync->peers; peer; peer = peer->next) {
+        uint64_t at_ms = td_channel_retry_at_ms(peer->channel);
+        bool is_new;
+
+        /* What only a change can end waits for a fixed time. */
+        if (at_ms < now_ms + DIAL_MS_MIN || !tandem_err_is_transient(peer->last_err))
+            continue;
+        if (!look_at_flight(oracle, number, peer, DIAL, at_ms, &is_new))
+            return TANDEM_E_NOMEM;
+        if (is_new && dials->count < DIALS_KEPT)
+            dials->dials[dials->count++] = (struct dial){number, at_ms - now_ms};
+    }
+    return TANDEM_OK;
+}
+
+/* Who lost the same peer at the same moment is to come back at different ones. */
+static tandem_err check_dials(td_oracle *oracle)
+{
+    struct dials dials = {.count = 0};
+    tandem_err err = TANDEM_OK;
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX && err == TANDEM_OK; i++)
+        if (sync_of(oracle, i))
+            err = note_dials(oracle, i, sync_of(oracle, i), &dials);
+    for (size_t i = 0; i < dials.count; i++)
+        for (size_t k = 0; k < i; k++)
+            oracle->dials_together += dials.dials[i].node != dials.dials[k].node &&
+                                      dials.dials[i].at_ms == dials.dials[k].at_ms;
+    if (err == TANDEM_OK && oracle->dials_together > DIALS_TOGETHER_MAX)
+        err = fail(oracle, "remotes of several reactors dial again at the same moment");
+    return err;
 }
 
 /* ---- What reactors believe of each other ---- */
@@ -526,10 +686,10 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
 
         if (!reactor)
             continue;
-        err = oracle->nodes[i].fresh ? scan_anew(oracle, i, td_reactor_ops(reactor))
-                                     : scan(oracle, i, td_reactor_ops(reactor));
-        if (err == TANDEM_OK)
-            err = check_clock(oracle, i, reactor);
+        err = oracle->nodes[i].fresh ? scan_anew(oracle, i, reactor)
+                                     : scan(oracle, i, reactor, true);
+        if (err == TANDEM_OK && (err = check_clock(oracle, i, reactor)) == TANDEM_OK)
+            err = check_executor(oracle, i, td_reactor_executor(reactor));
     }
     for (unsigned i = 0; i < TD_PLAN_NODES_MAX && err == TANDEM_OK; i++) {
         tandem_sync *sync = sync_of(oracle, i);
@@ -539,8 +699,8 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
         if ((err = check_mailboxes(oracle, i, sync)) == TANDEM_OK && beliefs)
             err = check_beliefs(oracle, i, sync);
     }
-    if (err == TANDEM_OK)
-        err = check_durable(oracle);
+    if (err == TANDEM_OK && (err = check_durable(oracle)) == TANDEM_OK)
+        err = check_dials(oracle);
     forget_flights(oracle);
     if (err != TANDEM_OK && !why[0])
         fail(oracle, "the oracle cannot look: %s", tandem_err_name(err));
@@ -563,9 +723,20 @@ bool td_oracle_is_idle(const td_oracle *oracle)
 
         for (const td_peer *peer = sync ? sync->peers : NULL; peer; peer = peer->next)
             if (peer->deliveries || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) ||
-                tandem_mailbox_jobs(td_channel_outbox(peer->channel)))
+                tandem_mailbox_jobs(td_channel_outbox(peer->channel)) ||
+                (td_channel_session(peer->channel) &&
+                 td_session_inflight_bytes(td_channel_session(peer->channel))))
                 return false;
     }
+    return true;
+}
+
+bool td_oracle_is_distinct(const td_oracle *oracle)
+{
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        if (reactor_of(oracle, i) &&
+            find_reactor(oracle, tandem_reactor_id(reactor_of(oracle, i))) < 0)
+            return false;
     return true;
 }
 

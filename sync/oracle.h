@@ -42,6 +42,8 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256]);
 bool td_oracle_is_equal(const td_oracle *oracle);
 /* Is no job in flight? */
 bool td_oracle_is_idle(const td_oracle *oracle);
+/* Does each that runs go by an id of its own? Copies take some time for that. */
+bool td_oracle_is_distinct(const td_oracle *oracle);
 /* Operations that exist. */
 uint64_t td_oracle_operations(const td_oracle *oracle);
 

@@ -226,10 +226,10 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
 
     if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued || ask->waits_ms)
         return;
+    if (td_planted(TD_PLANTED_FORK_NOT_SEARCHED))
+        return;
     td_probe(peer->sync->env, TD_PROBE_STEPPED_BACK);
     lacked->back = lacked->back ? lacked->back * 2 : 1;
-    if (td_planted(TD_PLANTED_FORK_NOT_SEARCHED))
-        lacked->back = 1;
     forget(peer->sync, ask);
 }
 

@@ -20,6 +20,11 @@ enum {
     LIARS_MAX = 4,
 };
 
+#define BAD_DISK                                                                                   \
+    (TANDEM_FAULT_DISK_FULL | TANDEM_FAULT_DISK_ERROR | TANDEM_FAULT_DISK_UNKNOWN |                \
+     TANDEM_FAULT_MEMORY)
+#define LIES (TANDEM_FAULT_CORRUPT | TANDEM_FAULT_LIAR)
+
 /* A job on its way. */
 struct pending {
     struct run *run;
@@ -483,6 +488,9 @@ static void heal(struct run *run)
 {
     static const tandem_harness_faults none;
 
+    /* Before anything moves: by which clock something was taken must be seen afterwards. */
+    for (unsigned a = 0; a < run->nodes; a++)
+        tandem_harness_set_clock(run->harness, name_of(a), 0);
     end_lies(run);
     tandem_harness_set_faults(run->harness, &none);
     tandem_harness_events(run->harness, note_corrupted, run);
@@ -490,7 +498,6 @@ static void heal(struct run *run)
         tandem_harness_crash_at(run->harness, name_of(a), NULL, 0);
         tandem_harness_fail_disk(run->harness, name_of(a), TANDEM_HARNESS_PUT, TANDEM_OK, 0);
         tandem_harness_slow(run->harness, name_of(a), 0);
-        tandem_harness_set_clock(run->harness, name_of(a), 0);
         restart(run, a);
     }
     for (unsigned a = 0; a < run->nodes; a++) {
@@ -515,7 +522,8 @@ static tandem_err converge(struct run *run)
             return err;
         run->result->converged_ms = tandem_harness_now_ms(run->harness) - begin_ms;
         /* A disk that has failed may hold what its reactor shows a little later. */
-        if (td_oracle_is_equal(run->oracle) && td_oracle_is_idle(run->oracle) && !run->pending &&
+        if (td_oracle_is_equal(run->oracle) && td_oracle_is_idle(run->oracle) &&
+            td_oracle_is_distinct(run->oracle) && !run->pending &&
             tandem_harness_converged(run->harness, why) == TANDEM_OK)
             return TANDEM_OK;
         if (run->result->converged_ms >= CONVERGE_MS_MAX)
@@ -526,9 +534,11 @@ static tandem_err converge(struct run *run)
     }
     if (tandem_harness_converged(run->harness, why) == TANDEM_OK)
         snprintf(why, sizeof(why), "%s", run->pending ? "a job was never answered"
-                                         : td_oracle_is_idle(run->oracle)
-                                             ? "what somebody held is gone"
-                                             : "a job handle is still in flight");
+                                         : !td_oracle_is_idle(run->oracle)
+                                             ? "a job handle is still in flight"
+                                         : !td_oracle_is_distinct(run->oracle)
+                                             ? "two reactors go by one id"
+                                             : "what somebody held is gone");
     snprintf(run->result->why, sizeof(run->result->why), "not equal after %d s: %.200s",
              CONVERGE_MS_MAX / 1000, why);
     return TANDEM_E_STATE;
@@ -599,6 +609,41 @@ static tandem_err check_node(struct run *run, unsigned node)
     return check_traffic(run, node);
 }
 
+/* What never happens but under one of these faults. */
+static const struct {
+    const char *event;
+    uint32_t faults;
+} never[] = {
+    {"COMMIT_FAILED", BAD_DISK | TANDEM_FAULT_CRASH_AT},
+    {"FORK_KEPT", LIES | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"PREDECESSOR_MISSING", LIES | BAD_DISK | TANDEM_FAULT_CRASH_AT | TANDEM_FAULT_CLOCK |
+                                TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"INDEX_REBUILT", BAD_DISK | TANDEM_FAULT_CRASH_AT},
+    {"CLOCK_WAIT", LIES | TANDEM_FAULT_CLOCK | TANDEM_FAULT_CLOCK_JUMP},
+    {"OWN_CONTINUED", LIES | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"JOB_REFUSED", LIES | BAD_DISK | TANDEM_FAULT_CRASH_AT | TANDEM_FAULT_CLOCK |
+                        TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"MESSAGE_REPEATED", LIES | TANDEM_FAULT_DUPLICATE},
+    {"MESSAGE_MISSING", LIES | TANDEM_FAULT_LOSE | TANDEM_FAULT_REORDER | TANDEM_FAULT_CUT |
+                            TANDEM_FAULT_ONE_WAY | TANDEM_FAULT_CLOG},
+    {"PEER_BROKE_RULES", LIES},
+};
+
+static void note_event(void *context, const char *name, const char *sentence, uint64_t count)
+{
+    struct run *run = context;
+
+    for (size_t i = 0; count && i < sizeof(never) / sizeof(never[0]); i++)
+        if (!strcmp(name, never[i].event) && !(run->plan->faults & never[i].faults))
+            snprintf(run->result->why, sizeof(run->result->why), "without a reason, %s", sentence);
+}
+
+static tandem_err check_events(struct run *run)
+{
+    tandem_harness_events(run->harness, note_event, run);
+    return run->result->why[0] ? TANDEM_E_STATE : TANDEM_OK;
+}
+
 static tandem_err check_end(struct run *run)
 {
     tandem_err err;
@@ -607,7 +652,7 @@ static tandem_err check_end(struct run *run)
         return err;
     for (unsigned i = 0; i < run->nodes && err == TANDEM_OK; i++)
         err = check_node(run, i);
-    return err;
+    return err == TANDEM_OK ? check_events(run) : err;
 }
 
 struct telling {

@@ -13,11 +13,14 @@
  * It runs on one's own models, too: a workload says what is written and whether the outcome is right.
  *
  * What must hold, after each step: nothing is stored twice; the predecessor of whatever is held is
- * held; jobs are whole; what was reported durable is there, also after a crash; nobody believes
- * another to hold what it does not; windows and queues are within their bounds; no clock runs ahead
- * of what it has seen. In the end: equal vectors, equal documents byte for byte, stores that verify,
- * no job in flight, everything that was ever reported durable and not lost with its only disk; and,
- * where nothing was done to the network, nothing echoed.
+ * held; jobs are whole; what was reported durable is there, also after a crash; nothing is told of that
+ * is not on disk; nobody believes another to hold what it does not; windows and queues are within their
+ * bounds; no clock runs ahead of what it has seen; what is written is dated after what was held, what
+ * is taken not far ahead; whose chain another continued takes a new origin; remotes of several do not
+ * dial at one moment. In the end: equal vectors, equal documents byte for byte, stores that verify, no
+ * job in flight, no id twice, everything that was ever reported durable and not lost with its only
+ * disk; nothing happened that only a fault explains which the plan has not; and, where nothing was done
+ * to the network, nothing echoed.
  *
  * Threads: one.
  */
