@@ -806,7 +806,7 @@ void td_session_delivered(td_delivery *delivery)
     }
     advance_done(session);
     td_probe(session->env, TD_PROBE_ACK_BEFORE);
-    if (session->held && !session->deliveries) {
+    if (session->held && !session->deliveries && !td_planted(TD_PLANTED_HELD_FOR_EVER)) {
         session->held = false;
         td_probe(session->env, TD_PROBE_POOL_RELEASED);
         session->heard_ms = td_env_monotonic_ms(session->env); /* it was we who did not listen */
