@@ -493,6 +493,189 @@ static void events_are_counted(void **state)
     tandem_harness_free(harness);
 }
 
+/* ---- Calls that cannot be ---- */
+
+static tandem_err visit_no_remote(void *context, const tandem_remote_status *status)
+{
+    return TANDEM_END;
+}
+
+static tandem_err visit_no_job(void *context, const tandem_job_status *status)
+{
+    return TANDEM_END;
+}
+
+static void hear_nothing(void *context, const char *text)
+{
+}
+
+/* Every call of sync.h, with each thing that it cannot do without missing. */
+static void a_call_of_a_sync_that_lacks_something_is_refused(void **state)
+{
+    tandem_harness *harness = open_with(40, (const char *[]){"a"}, 1);
+    tandem_reactor *reactor = tandem_harness_reactor(harness, "a");
+    tandem_sync *sync = tandem_harness_sync(harness, "a"), *other;
+    tandem_sync_options options = TANDEM_SYNC_OPTIONS_INIT;
+    tandem_barrier *barrier;
+    tandem_sync_stat stat;
+    char url[128];
+
+    options.size--;
+    assert_int_equal(TANDEM_E_INVALID, tandem_sync_open(NULL, NULL, &other));
+    assert_int_equal(TANDEM_E_INVALID, tandem_sync_open(reactor, NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_sync_open(reactor, &options, &other));
+    assert_int_equal(TANDEM_E_INVALID, tandem_listen(NULL, "b", 0, false, url));
+    assert_int_equal(TANDEM_E_INVALID, tandem_listen(sync, NULL, 0, false, url));
+    assert_int_equal(TANDEM_E_INVALID, tandem_listen(sync, "b", 0, false, NULL));
+    assert_int_equal(TANDEM_E_STATE, tandem_listen(sync, "b", 0, false, url));
+    for (unsigned i = 0; i < 3; i++) {
+        tandem_sync *at = i == 0 ? NULL : sync;
+        const char *name = i == 1 ? NULL : "b", *to = i == 2 ? NULL : "mem://b";
+
+        assert_int_equal(TANDEM_E_INVALID, tandem_remote_add(at, name, to));
+        assert_int_equal(TANDEM_E_INVALID, tandem_remote_set(at, name, to));
+        assert_int_equal(TANDEM_E_INVALID, tandem_barrier_open(at, name, to ? &barrier : NULL));
+        name = to ? name : NULL;
+        assert_int_equal(TANDEM_E_INVALID, tandem_remote_remove(at, name));
+        assert_int_equal(TANDEM_E_INVALID, tandem_remote_pause(at, name));
+        assert_int_equal(TANDEM_E_INVALID, tandem_remote_resume(at, name));
+        assert_int_equal(TANDEM_E_INVALID, tandem_wait_covered(at, name, 0));
+        assert_int_equal(TANDEM_E_INVALID, tandem_remotes(at, at ? NULL : visit_no_remote, NULL));
+        assert_int_equal(TANDEM_E_INVALID, tandem_job_handles(at, at ? NULL : visit_no_job, NULL));
+        assert_int_equal(TANDEM_E_INVALID, tandem_sync_verify(at, at ? NULL : hear_nothing, NULL));
+        assert_int_equal(TANDEM_E_INVALID, tandem_sync_stat_get(at, at ? NULL : &stat));
+    }
+    assert_int_equal(TANDEM_E_INVALID, tandem_remote_poke(NULL, NULL));
+    assert_int_equal(TANDEM_E_INVALID, tandem_wait_in_step(NULL, NULL, 0));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_remote_set(sync, "b", "mem://b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_remote_pause(sync, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_remote_poke(sync, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_remote_remove(sync, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_wait_covered(sync, "b", 1));
+    assert_int_equal(TANDEM_OK, tandem_remote_poke(sync, NULL));
+    assert_int_equal(TANDEM_OK, tandem_remotes(sync, visit_no_remote, NULL));
+    tandem_barrier_free(NULL);
+    tandem_sync_close(NULL);
+    tandem_harness_free(harness);
+}
+
+static void a_call_of_the_harness_that_cannot_be_is_refused(void **state)
+{
+    char long_name[200], why[256];
+    tandem_harness_options wrong = TANDEM_HARNESS_OPTIONS_INIT;
+    tandem_sync_options sync_options = TANDEM_SYNC_OPTIONS_INIT;
+    const char *const bad_names[] = {NULL, "", "a/b", long_name, "a"};
+    tandem_harness *h;
+
+    memset(long_name, 'n', sizeof(long_name));
+    long_name[sizeof(long_name) - 1] = 0;
+    assert_int_equal(TANDEM_E_INVALID, tandem_harness_open(NULL, NULL));
+    wrong.size--;
+    assert_int_equal(TANDEM_E_INVALID, tandem_harness_open(&wrong, &h));
+    assert_int_equal(TANDEM_OK, tandem_harness_open(NULL, &h));
+    assert_int_equal(TANDEM_OK, tandem_harness_converged(h, why));
+    assert_int_equal(TANDEM_OK, tandem_harness_add(h, "a", 0));
+    for (unsigned i = 0; i < 5; i++) {
+        tandem_err expected = i < 4 ? TANDEM_E_INVALID : TANDEM_E_EXISTS;
+
+        assert_int_equal(expected, tandem_harness_add(h, bad_names[i], 0));
+        assert_int_equal(expected, tandem_harness_copy(h, "a", bad_names[i]));
+    }
+    assert_int_equal(TANDEM_E_INVALID, tandem_harness_set_sync_options(h, NULL));
+    sync_options.size--;
+    assert_int_equal(TANDEM_E_INVALID, tandem_harness_set_sync_options(h, &sync_options));
+
+    /* Nobody of that name. */
+    assert_null(tandem_harness_reactor(h, "b"));
+    assert_null(tandem_harness_sync(h, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_connect(h, "b", "a"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_connect(h, "a", "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_disconnect(h, "b", "a"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_disconnect(h, "a", "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_crash(h, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_crash_at(h, "b", "store_created", 1));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_crash_at(h, "a", "no_such_place", 1));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_restart(h, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_backup(h, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_go_back(h, "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_go_back(h, "a")); /* to what? */
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_copy(h, "b", "c"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_set_clock(h, "b", 1));
+    assert_int_equal(TANDEM_E_NOT_FOUND,
+                     tandem_harness_fail_disk(h, "b", TANDEM_HARNESS_PUT, TANDEM_E_IO, 1));
+    assert_int_equal(TANDEM_E_INVALID, tandem_harness_fail_disk(h, "a", TANDEM_HARNESS_PUT - 1,
+                                                                TANDEM_E_IO, 1));
+    assert_int_equal(TANDEM_E_INVALID, tandem_harness_fail_disk(h, "a", TANDEM_HARNESS_COMMITTED + 1,
+                                                                TANDEM_E_IO, 1));
+    assert_int_equal(TANDEM_E_INVALID,
+                     tandem_harness_fail_disk(h, "a", TANDEM_HARNESS_PUT, TANDEM_OK, 1));
+    assert_int_equal(TANDEM_E_STATE, tandem_harness_restart(h, "a"));
+
+    /* Not while it is crashed. */
+    assert_int_equal(TANDEM_OK, tandem_harness_backup(h, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(h, "a"));
+    assert_int_equal(TANDEM_E_STATE, tandem_harness_crash(h, "a"));
+    assert_null(tandem_harness_reactor(h, "a"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_connect(h, "a", "a"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_harness_disconnect(h, "a", "a"));
+    assert_int_equal(TANDEM_E_STATE,
+                     tandem_harness_fail_disk(h, "a", TANDEM_HARNESS_PUT, TANDEM_E_IO, 1));
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(h, "a", 1000));
+    assert_int_equal(TANDEM_OK, tandem_harness_go_back(h, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_converged(h, why)); /* nobody runs */
+    assert_int_equal(TANDEM_OK, tandem_harness_run_until_idle(h, 5000));
+    assert_int_equal(TANDEM_OK, tandem_harness_add(h, "b", 0));
+    assert_int_equal(TANDEM_OK, tandem_harness_converged(h, why)); /* one does */
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(h, "a"));
+    assert_int_equal(0, tandem_harness_random(h, 0));
+    assert_int_equal(0, tandem_harness_random(h, 1));
+    assert_int_equal(TANDEM_E_TIMEOUT, tandem_harness_run_until_idle(h, 1));
+    assert_true(tandem_harness_step(h));
+    tandem_harness_free(h);
+    tandem_harness_free(NULL);
+}
+
+/* ---- Barriers ---- */
+
+static void a_barrier_is_over_when_the_remote_holds_what_there_was(void **state)
+{
+    tandem_harness *harness = open_with(41, (const char *[]){"a", "b", "c"}, 3);
+    tandem_sync *sync = tandem_harness_sync(harness, "a");
+    tandem_barrier *first, *second, *third;
+
+    write_kv(harness, "a", "n1", "{\"title\":\"one\"}");
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "c"));
+    assert_converges(harness);
+    assert_int_equal(TANDEM_OK, tandem_wait_in_step(sync, NULL, 10000)); /* with everyone */
+    tandem_harness_cut(harness, "a", "b");
+    write_kv(harness, "a", "n1", "{\"title\":\"two\"}");
+    assert_int_equal(TANDEM_OK, tandem_barrier_open(sync, "b", &first));
+    assert_int_equal(TANDEM_OK, tandem_barrier_open(sync, "b", &second));
+    assert_int_equal(TANDEM_OK, tandem_barrier_open(sync, "b", &third));
+    assert_int_equal(TANDEM_E_TIMEOUT, tandem_barrier_wait(first, 20000));
+    assert_int_equal(TANDEM_E_TIMEOUT, tandem_wait_in_step(sync, NULL, 20000));
+    assert_int_equal(TANDEM_OK, tandem_remote_pause(sync, "b"));
+    assert_int_equal(TANDEM_OK, tandem_wait_in_step(sync, NULL, 20000)); /* one rests */
+    assert_int_equal(TANDEM_OK, tandem_remote_resume(sync, "b"));
+    tandem_barrier_free(second); /* in the middle, and not over yet */
+    tandem_harness_heal(harness, "a", "b");
+    assert_int_equal(TANDEM_OK, tandem_barrier_wait(first, 120000));
+    assert_int_equal(TANDEM_OK, tandem_barrier_wait(third, 120000));
+    assert_int_equal(TANDEM_OK, tandem_barrier_wait(third, 0)); /* and stays so */
+    assert_string_equal("{\"title\":\"two\"}", state_of(harness, "b", "n1"));
+    tandem_barrier_free(first);
+    tandem_barrier_free(third);
+
+    tandem_harness_cut(harness, "a", "b");
+    write_kv(harness, "a", "n2", "{}");
+    assert_int_equal(TANDEM_OK, tandem_barrier_open(sync, "b", &first));
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "a", "b"));
+    assert_int_equal(TANDEM_E_NOT_FOUND, tandem_barrier_wait(first, 20000));
+    tandem_barrier_free(first);
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -517,6 +700,9 @@ int main(void)
         cmocka_unit_test(a_remote_can_be_taken_away),
         cmocka_unit_test(real_stores_do_the_same),
         cmocka_unit_test(events_are_counted),
+        cmocka_unit_test(a_call_of_a_sync_that_lacks_something_is_refused),
+        cmocka_unit_test(a_call_of_the_harness_that_cannot_be_is_refused),
+        cmocka_unit_test(a_barrier_is_over_when_the_remote_holds_what_there_was),
     };
 
     return cmocka_run_group_tests_name("harness", tests, NULL, NULL);
