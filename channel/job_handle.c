@@ -126,7 +126,7 @@ static tandem_err move(tandem_job_handle *handle, tandem_job_state to)
     tandem_job_state from = handle->status;
 
     if (from == TANDEM_JOB_ERROR || to > from + 1)
-        return from == to ? TANDEM_OK : TANDEM_E_STATE;
+        return TANDEM_E_STATE;
     if (to <= from)
         return TANDEM_OK; /* it took effect before */
     handle->status = to;

@@ -136,6 +136,7 @@ static void states_have_names(void **state)
     assert_string_equal("execution_pending", tandem_job_state_name(TANDEM_JOB_EXECUTION_PENDING));
     assert_string_equal("applied", tandem_job_state_name(TANDEM_JOB_APPLIED));
     assert_string_equal("error", tandem_job_state_name(TANDEM_JOB_ERROR));
+    assert_string_equal("unknown", tandem_job_state_name((tandem_job_state)99));
 }
 
 /* ---- What it is of ---- */
@@ -314,6 +315,39 @@ static void operations_are_read_from_where_they_are(void **state)
     tandem_writer_release(&message);
 }
 
+/* A writer's error sticks: as if there had been no memory for one operation more. */
+static void an_operation_that_finds_no_memory_is_not_counted(void **state)
+{
+    struct fixture *f = *state;
+    tandem_job_handle *handle;
+    size_t bytes;
+
+    batch_job(&f->batch, &f->chain, 2, 100);
+    assert_int_equal(TANDEM_OK, td_job_handle_open(&f->batch.operations[0], 0, true, &handle));
+    bytes = handle->bytes;
+    handle->canonical.err = TANDEM_E_NOMEM;
+    assert_int_equal(TANDEM_E_NOMEM, td_job_handle_add(handle, &f->batch.operations[1]));
+    assert_int_equal(1, handle->operations);
+    assert_int_equal(bytes, handle->bytes);
+    assert_int_equal(f->batch.operations[0].seq, handle->last_seq);
+    tandem_job_handle_free(handle);
+}
+
+static void bytes_that_are_no_operations_are_not_handed_on(void **state)
+{
+    static const uint8_t torn[] = {0xc4, 9, 'x'};
+    struct fixture *f = *state;
+    struct reading reading = {.batch = &f->batch, .stop = TANDEM_OK};
+    tandem_job_handle *handle;
+
+    batch_job(&f->batch, &f->chain, 1, 100);
+    assert_int_equal(TANDEM_OK, td_job_handle_open(&f->batch.operations[0], 0, false, &handle));
+    handle->elsewhere = tandem_slice_of(torn, sizeof(torn));
+    assert_int_equal(TANDEM_E_PAYLOAD, tandem_job_handle_read(handle, NULL, on_read, &reading));
+    assert_int_equal(0, reading.at);
+    tandem_job_handle_free(handle);
+}
+
 #define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, fixture_open, fixture_free)
 
 int main(void)
@@ -326,6 +360,8 @@ int main(void)
         WITH_FIXTURE(what_does_not_continue_a_job_is_refused),
         WITH_FIXTURE(a_job_is_no_larger_than_the_format_allows),
         WITH_FIXTURE(operations_are_read_from_where_they_are),
+        WITH_FIXTURE(an_operation_that_finds_no_memory_is_not_counted),
+        WITH_FIXTURE(bytes_that_are_no_operations_are_not_handed_on),
     };
 
     return cmocka_run_group_tests_name("job_handle", tests, NULL, NULL);
