@@ -213,6 +213,188 @@ static void what_does_not_fail_is_not_shrunk(void **state)
     tandem_plan_free(plan);
 }
 
+/* The number behind a word of a script. */
+static unsigned script_number(const char *text, const char *word)
+{
+    const char *at = strstr(text, word);
+
+    assert_non_null(at);
+    return (unsigned)strtoul(at + strlen(word), NULL, 10);
+}
+
+/* The step that is left may name a reactor, which stays then. */
+static void a_shrunk_world_has_few_reactors_and_wide_windows(void **state)
+{
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    unsigned narrow = 0, fewer = 0;
+
+    (void)state;
+    options.workload = &unlucky;
+    options.faults = TANDEM_FAULT_CUT;
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        tandem_simulator_result result;
+        tandem_plan *plan, *small;
+        char *before, *after;
+
+        assert_int_equal(TANDEM_OK, tandem_plan_draw(seed, &options, &plan));
+        assert_int_equal(TANDEM_OK, tandem_plan_shrink(plan, &options, 500, &small, &result));
+        assert_int_equal(TANDEM_OK, tandem_plan_write(plan, &before));
+        assert_int_equal(TANDEM_OK, tandem_plan_write(small, &after));
+        narrow += script_number(before, "window_jobs ") > 0;
+        fewer += script_number(before, "reactors ") > script_number(after, "reactors ");
+        assert_int_equal(0, script_number(after, "window_jobs "));
+        assert_int_equal(0, script_number(after, "pool_bytes "));
+        assert_int_equal(1, tandem_plan_steps(small));
+        free(before);
+        free(after);
+        tandem_plan_free(plan);
+        tandem_plan_free(small);
+    }
+    assert_true(fewer > 0 && narrow > 0);
+}
+
+/* What is left when the runs are used up fails, too. */
+static void shrinking_ends_with_its_runs(void **state)
+{
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+    tandem_plan *plan, *small;
+    size_t steps, before;
+
+    (void)state;
+    options.workload = &unlucky;
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(3, &options, &plan));
+    assert_int_equal(TANDEM_E_STATE, tandem_plan_shrink(plan, &options, 0, &small, &result));
+    before = tandem_plan_steps(plan);
+    for (uint64_t runs = 1; runs <= 13; runs += 4) {
+        assert_int_equal(TANDEM_OK, tandem_plan_shrink(plan, &options, runs, &small, &result));
+        steps = tandem_plan_steps(small);
+        assert_true(steps <= before);
+        before = steps;
+        assert_false(run_plan(small, &options).ok);
+        tandem_plan_free(small);
+    }
+    assert_true(before < tandem_plan_steps(plan));
+    tandem_plan_free(plan);
+}
+
+/* ---- A model that is no function of its operations ---- */
+
+static uint64_t rolled;
+
+static tandem_err roll_open(void **state_out)
+{
+    *state_out = calloc(1, sizeof(uint64_t));
+    return *state_out ? TANDEM_OK : TANDEM_E_NOMEM;
+}
+
+static tandem_err roll_prepare(const void *state, tandem_slice verb, tandem_slice input,
+                               tandem_writer *payload, char why[128])
+{
+    tandem_write_nil(payload);
+    return TANDEM_OK;
+}
+
+static tandem_err roll_apply(void *state, const tandem_change *change)
+{
+    *(uint64_t *)state = ++rolled;
+    return TANDEM_OK;
+}
+
+static tandem_err roll_show(const void *state, tandem_writer *out)
+{
+    tandem_write_uint(out, *(const uint64_t *)state);
+    return TANDEM_OK;
+}
+
+static tandem_err roll_restore(tandem_slice snapshot, void **state_out)
+{
+    return TANDEM_E_CORRUPT;
+}
+
+static const tandem_model roulette = {
+    .size = sizeof(tandem_model),
+    .name = "roulette",
+    .version = 1,
+    .state_open = roll_open,
+    .state_free = free,
+    .prepare = roll_prepare,
+    .apply = roll_apply,
+    .show = roll_show,
+    .save = roll_show,
+    .restore = roll_restore,
+};
+
+static void roulette_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
+{
+    static const tandem_input roll = {.type = "roulette.ROLL", .json = "null"};
+
+    *job = (tandem_job){.collection = "c", .document = "d", .operations = &roll, .count = 1};
+}
+
+static void roulette_outcome(void *context, uint64_t number, tandem_outcome outcome)
+{
+}
+
+static tandem_err roulette_check(void *context, tandem_reactor *reactor, bool damaged,
+                                 char why[256])
+{
+    return TANDEM_OK;
+}
+
+static const tandem_workload roulette_workload = {
+    .open = roll_open,
+    .job = roulette_job,
+    .outcome = roulette_outcome,
+    .check = roulette_check,
+    .free = free,
+};
+
+static void note_line(void *context, tandem_log_level level, const char *component,
+                      const char *line)
+{
+    *(unsigned *)context += !strcmp(component, "simulator") && strstr(line, " -> ");
+}
+
+static void a_model_that_folds_as_it_likes_is_found(void **state)
+{
+    static const tandem_model *const models[] = {&roulette};
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+    unsigned remotes_told = 0;
+
+    (void)state;
+    options.models = models;
+    options.model_count = 1;
+    options.workload = &roulette_workload;
+    options.faults = TANDEM_FAULT_CRASH;
+    options.log = note_line;
+    options.log_context = &remotes_told;
+    options.log_level = TANDEM_LOG_INFO;
+    result = run_seed(11, &options);
+    assert_false(result.ok);
+    assert_non_null(strstr(result.why, "not equal after"));
+    assert_true(remotes_told > 0);
+}
+
+static void what_cannot_be_simulated_is_refused(void **state)
+{
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+    tandem_plan *plan;
+
+    (void)state;
+    assert_int_equal(TANDEM_E_INVALID, tandem_plan_draw(1, &options, NULL));
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(1, &options, &plan));
+    assert_int_equal(TANDEM_E_INVALID, tandem_simulate(NULL, &options, &result));
+    assert_int_equal(TANDEM_E_INVALID, tandem_simulate(plan, &options, NULL));
+    options.size--;
+    assert_int_equal(TANDEM_E_INVALID, tandem_simulate(plan, &options, &result));
+    tandem_plan_free(plan);
+    assert_int_equal(TANDEM_E_INVALID, tandem_plan_draw(1, &options, &plan));
+    tandem_plan_free(NULL);
+}
+
 static void faults_have_names(void **state)
 {
     (void)state;
@@ -232,6 +414,10 @@ int main(void)
         cmocka_unit_test(a_script_that_is_none_is_refused_by_its_line),
         cmocka_unit_test(what_fails_becomes_small),
         cmocka_unit_test(what_does_not_fail_is_not_shrunk),
+        cmocka_unit_test(a_shrunk_world_has_few_reactors_and_wide_windows),
+        cmocka_unit_test(shrinking_ends_with_its_runs),
+        cmocka_unit_test(a_model_that_folds_as_it_likes_is_found),
+        cmocka_unit_test(what_cannot_be_simulated_is_refused),
         cmocka_unit_test(faults_have_names),
     };
 
