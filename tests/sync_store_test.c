@@ -95,15 +95,26 @@ static void put_raw(struct bed *bed, unsigned table, const char *key, tandem_sli
     assert_int_equal(TANDEM_OK, td_txn_commit(txn));
 }
 
+/* Any bytes under a good checksum. */
+static void put_body(struct bed *bed, const char *name, tandem_slice body)
+{
+    tandem_writer all;
+    uint8_t sum[8];
+
+    tandem_writer_init(&all);
+    td_put_u64(sum, XXH3_64bits_withSeed(body.bytes, body.size, XXH3_64bits(name, strlen(name))));
+    tandem_write_raw(&all, tandem_slice_of(sum, sizeof(sum)));
+    tandem_write_raw(&all, body);
+    put_raw(bed, REMOTES, name, tandem_writer_slice(&all));
+    tandem_writer_release(&all);
+}
+
 /* A record with a good checksum, of a version and with trailing items of the caller's choice. */
 static void put_record(struct bed *bed, const char *name, uint64_t version, unsigned trailing)
 {
-    tandem_writer body, all;
-    tandem_slice bytes;
-    uint8_t sum[8];
+    tandem_writer body;
 
     tandem_writer_init(&body);
-    tandem_writer_init(&all);
     tandem_write_array(&body, 4 + trailing);
     tandem_write_uint(&body, version);
     tandem_write_text(&body, "mem:future");
@@ -114,14 +125,8 @@ static void put_record(struct bed *bed, const char *name, uint64_t version, unsi
         tandem_write_text(&body, "a field");
         tandem_write_array(&body, 0);
     }
-    bytes = tandem_writer_slice(&body);
-    td_put_u64(sum, XXH3_64bits_withSeed(bytes.bytes, bytes.size,
-                                         XXH3_64bits(name, strlen(name))));
-    tandem_write_raw(&all, tandem_slice_of(sum, sizeof(sum)));
-    tandem_write_raw(&all, bytes);
-    put_raw(bed, REMOTES, name, tandem_writer_slice(&all));
+    put_body(bed, name, tandem_writer_slice(&body));
     tandem_writer_release(&body);
-    tandem_writer_release(&all);
 }
 
 static void remotes_are_kept_in_order_of_their_names(void **state)
@@ -282,6 +287,48 @@ static void a_damaged_record_is_corrupt(void **state)
     assert_string_equal("a mem:a\n", all);
 }
 
+static void a_record_with_other_fields_is_corrupt(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t size;
+        tandem_err err;
+    } bodies[] = {
+        {"\x93\x01\xa1u\xc2", 5, TANDEM_OK}, /* as it was before there was a fourth field */
+        {"\x94\x01\xa1u\xc2\x07", 6, TANDEM_OK},
+        {"", 0, TANDEM_E_CORRUPT},
+        {"\x94\x01\xa1u\xc2", 5, TANDEM_E_CORRUPT},
+        {"\x94\x01\xa1u\xc2\x07\x07", 7, TANDEM_E_CORRUPT},
+        {"\x07", 1, TANDEM_E_CORRUPT},
+        {"\x90", 1, TANDEM_E_CORRUPT},
+        {"\x94\xc0\xa1u\xc2\x07", 6, TANDEM_E_CORRUPT},
+        {"\x92\x01\xa1u", 4, TANDEM_E_CORRUPT},
+        {"\x94\x01\xc0\xc2\x07", 5, TANDEM_E_CORRUPT},
+        {"\x94\x01\xa1u\x01\x07", 6, TANDEM_E_CORRUPT},
+        {"\x94\x01\xa1u\xc2\xc0", 6, TANDEM_E_CORRUPT},
+    };
+    struct bed *bed = *state;
+    tandem_writer body;
+    char all[4096];
+
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+        all[0] = 0;
+        put_body(bed, "a", tandem_slice_of(bodies[i].bytes, bodies[i].size));
+        assert_int_equal(bodies[i].err, td_sync_store_remotes(bed->sync, collect, all));
+        assert_string_equal(bodies[i].err ? "" : "a u\n", all);
+    }
+    tandem_writer_init(&body);
+    tandem_write_array(&body, 3);
+    tandem_write_uint(&body, 1);
+    memset(all, 'u', sizeof(all));
+    tandem_write_string(&body, tandem_slice_of(all, sizeof(((td_remote_record *)0)->url)));
+    tandem_write_bool(&body, false);
+    put_body(bed, "a", tandem_writer_slice(&body));
+    all[0] = 0;
+    assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_remotes(bed->sync, collect, all));
+    tandem_writer_release(&body);
+}
+
 static void a_newer_or_damaged_store_is_not_opened(void **state)
 {
     struct bed *bed = *state;
@@ -346,6 +393,7 @@ int main(void)
         ON_BED(a_record_of_a_newer_kind_is_told_apart_from_damage),
         ON_BED(what_is_kept_is_verified),
         ON_BED(a_damaged_record_is_corrupt),
+        ON_BED(a_record_with_other_fields_is_corrupt),
         ON_BED(a_newer_or_damaged_store_is_not_opened),
         ON_BED(a_remote_without_a_format_is_corrupt),
         ON_BED(a_full_disk_keeps_what_was_there_and_heals),
