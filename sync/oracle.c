@@ -69,8 +69,8 @@ struct node {
     uint64_t held;
     uint64_t scanned; /* ordinals up to here */
     uint64_t wall_ms_max;
-    uint64_t hlc_max;   /* of all that it held at the last look, written under this incarnation */
-    uint64_t hlc_now;   /* … and at this one */
+    uint64_t hlc_max; /* of all that came in this life and incarnation up to the last look, … */
+    uint64_t hlc_now; /* … and to this one */
     uint32_t incarnation;
     uint64_t continued_ms; /* when another's operations of its origin came; 0: they did not */
     uint64_t back_ms;   /* when its disk went back last; 0: never */
@@ -255,7 +255,7 @@ struct scanning {
     struct node *node;
     const uint8_t *own; /* the origin that it writes under */
     uint64_t wall_ms;
-    bool is_new; /* what comes now was not there at the last look */
+    bool is_new; /* what comes now came since the last look, and to the same writer */
 };
 
 /*
@@ -327,7 +327,7 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
     if ((err = check_date(scanning, operation, known, before)) != TANDEM_OK)
         return err;
     note_continued(scanning, operation, known);
-    if (operation->hlc > node->hlc_now)
+    if (scanning->is_new && operation->hlc > node->hlc_now)
         node->hlc_now = operation->hlc;
     oracle->alive += known->holders == 0;
     known->holders |= bit;
@@ -353,12 +353,16 @@ static tandem_err note_grown(void *context, const td_collection_info *info)
     return tandem_writer_err(&grown->names);
 }
 
-/* Under another incarnation what it held before says nothing: its clock may have begun again. */
-static void look_at_identity(struct node *node, const td_identity *identity)
+/* Does it write as it did at the last look? Under another incarnation what it held before says
+ * nothing of what it writes: its clock may have begun again. */
+static bool is_same_writer(struct node *node, const td_identity *identity)
 {
-    if (identity->incarnation != node->incarnation)
+    bool is_same = identity->incarnation == node->incarnation;
+
+    if (!is_same)
         node->hlc_max = node->hlc_now = node->continued_ms = 0;
     node->incarnation = identity->incarnation;
+    return is_same;
 }
 
 /* What has come to a disk since it was looked at last. */
@@ -371,11 +375,11 @@ static tandem_err scan(td_oracle *oracle, unsigned number, tandem_reactor *react
                                 .node = node,
                                 .own = td_op_store_identity(ops)->origin,
                                 .wall_ms = td_env_wall_ms(td_reactor_env(reactor)),
-                                .is_new = is_new};
+                                .is_new = is_same_writer(node, td_op_store_identity(ops)) &&
+                                          is_new};
     struct grown grown = {.scanned = node->scanned, .last = node->scanned};
     tandem_err err;
 
-    look_at_identity(node, td_op_store_identity(ops));
     tandem_writer_init(&grown.names);
     err = td_op_store_collections(ops, tandem_slice_of(NULL, 0), note_grown, &grown);
     for (size_t at = 0; err == TANDEM_OK && at < grown.names.size;) {
