@@ -306,8 +306,11 @@ tandem_err td_stream_index_verify(td_stream_index *index, tandem_slice collectio
 
     why[0] = '\0';
     *more_out = false;
-    if ((err = td_index_begin(index)) != TANDEM_OK)
-        return td_index_outcome(index, err);
+    /* The look at the pages has a transaction of its own: no other is open meanwhile. */
+    err = collection.size == 0 ? td_stream_index_commit(index)
+                               : td_index_outcome(index, td_index_begin(index));
+    if (err != TANDEM_OK)
+        return err;
     if (collection.size == 0)
         err = td_store_pages_check(index->store, why);
     else if (!c)
