@@ -83,6 +83,28 @@ static const tandem_model probe = {
     .restore = probe_restore,
 };
 
+/* Takes any verb and makes its input one level deeper. */
+static tandem_err wrap_prepare(const void *state, tandem_slice verb, tandem_slice input,
+                               tandem_writer *payload, char why[128])
+{
+    tandem_write_array(payload, 1);
+    tandem_write_raw(payload, input);
+    return TANDEM_OK;
+}
+
+static const tandem_model wrap = {
+    .size = sizeof(tandem_model),
+    .name = "wrap",
+    .version = 1,
+    .state_open = probe_open,
+    .state_free = free,
+    .prepare = wrap_prepare,
+    .apply = probe_apply,
+    .show = probe_save,
+    .save = probe_save,
+    .restore = probe_restore,
+};
+
 /* ---- The bed ---- */
 
 struct bed {
@@ -189,6 +211,7 @@ static struct bed *bed_open(void)
     assert_int_equal(TANDEM_OK, td_op_store_open(bed->runtime->env, store, &bed->ops));
     assert_int_equal(TANDEM_OK, td_model_registry_open(&bed->registry));
     assert_int_equal(TANDEM_OK, td_model_registry_add(bed->registry, &probe));
+    assert_int_equal(TANDEM_OK, td_model_registry_add(bed->registry, &wrap));
     view_start(bed);
     return bed;
 }
@@ -1115,6 +1138,41 @@ static void a_job_has_its_limits(void **state)
     tandem_writer_release(&group.payloads);
 }
 
+/* What goes in may be within the limits, and what comes out of a model not. */
+static void what_a_model_prepares_has_its_limits(void **state)
+{
+    enum { LARGEST = TANDEM_OPERATION_BYTES_MAX - 1024 };
+    static uint8_t large[LARGEST], deep[TANDEM_PAYLOAD_DEPTH_MAX + 1];
+    struct job_of of = {"c", "new", "main", "wrap", "global", "ADD", 1};
+    char verb[TANDEM_NAME_BYTES_MAX + 1];
+    struct bed *bed = *state;
+
+    large[0] = 0xc6; /* bin */
+    td_put_u32(large + 1, LARGEST - 5);
+    assert_int_equal(TANDEM_E_LIMIT, prepare_one(bed, &of, tandem_slice_of(large, LARGEST),
+                                                 "the payload has 261121 bytes"));
+    td_put_u32(large + 1, LARGEST - 6);
+    assert_int_equal(TANDEM_OK, prepare_one(bed, &of, tandem_slice_of(large, LARGEST - 1), ""));
+
+    memset(deep, 0x91, sizeof(deep) - 2);
+    deep[sizeof(deep) - 2] = 0xc0;
+    assert_int_equal(TANDEM_OK,
+                     prepare_one(bed, &of, tandem_slice_of(deep, sizeof(deep) - 1), ""));
+    deep[sizeof(deep) - 2] = 0x91;
+    deep[sizeof(deep) - 1] = 0xc0;
+    assert_int_equal(TANDEM_E_PAYLOAD,
+                     prepare_one(bed, &of, tandem_slice_of(deep, sizeof(deep)), "nests deeper"));
+
+    memset(verb, 'A', sizeof(verb));
+    verb[TANDEM_NAME_BYTES_MAX - strlen("wrap.")] = '\0';
+    of.type = verb;
+    assert_int_equal(TANDEM_OK, prepare_one(bed, &of, tandem_slice_of("\x01", 1), ""));
+    verb[TANDEM_NAME_BYTES_MAX - strlen("wrap.")] = 'A';
+    verb[TANDEM_NAME_BYTES_MAX - strlen("wrap.") + 1] = '\0';
+    assert_int_equal(TANDEM_E_LIMIT,
+                     prepare_one(bed, &of, tandem_slice_of("\x01", 1), "is longer than 128 bytes"));
+}
+
 /* ---- Pages ---- */
 
 static void documents_come_in_pages(void **state)
@@ -1472,6 +1530,7 @@ int main(void)
         ON_A_BED(a_group_sees_what_its_own_jobs_do),
         ON_A_BED(a_model_may_look_at_the_state),
         ON_A_BED(a_job_has_its_limits),
+        ON_A_BED(what_a_model_prepares_has_its_limits),
         ON_A_BED(documents_come_in_pages),
         ON_A_BED(operations_come_in_pages_in_total_order),
         ON_A_BED(a_request_waits_for_its_position),
