@@ -401,6 +401,93 @@ static void a_folder_is_removed_with_what_is_its_own(void **state)
     assert_int_equal(-1, stat(place->path, &info));
 }
 
+static void make_path_of(char *out, size_t size, const struct place *place, const char *name)
+{
+    snprintf(out, size, "%s/%s", place->root, name);
+}
+
+static void what_is_no_folder_is_neither_vacant_nor_moved_nor_removed(void **state)
+{
+    struct place *place = *state;
+    char file[400], below[500], link[400], nowhere[500], *long_name;
+    td_data_folder *folder;
+
+    make_file(place->root, "file");
+    make_path_of(file, sizeof(file), place, "file");
+    snprintf(below, sizeof(below), "%s/below", file);
+    make_path_of(link, sizeof(link), place, "link");
+    make_path_of(nowhere, sizeof(nowhere), place, "no/where");
+    assert_int_equal(0, symlink(place->root, link));
+    assert_non_null(long_name = calloc(1, 10000));
+    memset(long_name, 'n', 9999);
+
+    assert_int_equal(TANDEM_E_EXISTS, td_data_folder_vacant(file));
+    assert_int_equal(TANDEM_E_EXISTS, td_data_folder_vacant(link));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_vacant(below));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_vacant(long_name));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_remove(file));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_remove(below));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_remove(link));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_move(file, place->path));
+
+    assert_int_equal(TANDEM_OK, td_data_folder_open(place->path, true, &folder));
+    td_data_folder_free(folder);
+    assert_int_equal(TANDEM_E_EXISTS, td_data_folder_move(place->path, file));
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_data_folder_move(place->path, nowhere));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_move(place->path, long_name));
+    assert_int_equal(TANDEM_OK, td_data_folder_remove(place->path));
+    free(long_name);
+}
+
+/* However a place is written, the folder above it is found. */
+static void a_vacant_place_may_be_written_with_slashes_or_without(void **state)
+{
+    struct place *place = *state;
+    char slashes[400], before[PATH_MAX];
+
+    snprintf(slashes, sizeof(slashes), "%s///", place->path);
+    assert_int_equal(0, mkdir(place->path, 0700));
+    assert_int_equal(TANDEM_OK, td_data_folder_vacant(slashes));
+    assert_non_null(getcwd(before, sizeof(before)));
+    assert_int_equal(0, chdir(place->root));
+    assert_int_equal(0, mkdir("here", 0700));
+    assert_int_equal(TANDEM_OK, td_data_folder_vacant("here"));
+    assert_int_equal(TANDEM_OK, td_data_folder_vacant("here/"));
+    assert_int_equal(TANDEM_OK, td_data_folder_vacant("there"));
+    assert_int_equal(0, rmdir("here"));
+    assert_int_equal(0, chdir(before));
+    assert_int_equal(0, rmdir(place->path));
+}
+
+/* Nothing is removed, or moved, that we did not make. */
+static void a_folder_with_something_else_in_it_stays(void **state)
+{
+    struct place *place = *state;
+    char inside[400], target[400];
+    td_data_folder *folder;
+    const char *store;
+
+    assert_int_equal(TANDEM_OK, td_data_folder_open(place->path, true, &folder));
+    store = td_data_folder_store(folder);
+    snprintf(inside, sizeof(inside), "%s/deeper", store);
+    snprintf(target, sizeof(target), "%s", store); /* outlives folder */
+    td_data_folder_free(folder);
+    assert_int_equal(0, mkdir(inside, 0700));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_remove(place->path));
+    assert_int_equal(0, rmdir(inside));
+
+    /* A part that is a file, or missing. */
+    assert_int_equal(TANDEM_OK, td_data_folder_open(place->path, true, &folder));
+    td_data_folder_free(folder);
+    assert_int_equal(0, rmdir(target));
+    make_path_of(inside, sizeof(inside), place, "elsewhere");
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_data_folder_move(place->path, inside));
+    assert_int_equal(0, symlink("/nowhere", target));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_remove(place->path));
+    assert_int_equal(0, unlink(target));
+    assert_int_equal(TANDEM_OK, td_data_folder_remove(place->path));
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -417,6 +504,9 @@ int main(void)
         IN_PLACE(dropping_the_index_touches_nothing_else),
         IN_PLACE(a_folder_is_moved_to_a_vacant_place),
         IN_PLACE(a_folder_is_removed_with_what_is_its_own),
+        IN_PLACE(what_is_no_folder_is_neither_vacant_nor_moved_nor_removed),
+        IN_PLACE(a_vacant_place_may_be_written_with_slashes_or_without),
+        IN_PLACE(a_folder_with_something_else_in_it_stays),
     };
 
     return cmocka_run_group_tests_name("data folder", tests, NULL, NULL);
