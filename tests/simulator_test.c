@@ -130,6 +130,11 @@ static void a_script_that_is_none_is_refused_by_its_line(void **state)
         {"plan 1\nstep 10 ff dance a\n", "line 2 is no line of a plan: step 10 ff dance a"},
         {"plan 1\nstep 10 ff cut a\n", "line 2 is no line of a plan: step 10 ff cut a"},
         {"plan 1\nstep 10 ff crash z\n", "line 2 is no line of a plan: step 10 ff crash z"},
+        {"plan 1\n\n# a word\nreactors 0", "line 4 is no line of a plan: reactors 0"},
+        {"plan 1\nstep 10\n", "line 2 is no line of a plan: step 10"},
+        {"plan 1\nstep 10 ff crash A\n", "line 2 is no line of a plan: step 10 ff crash A"},
+        {"plan 1\nstep 10 ff crash ab\n", "line 2 is no line of a plan: step 10 ff crash ab"},
+        {"plan 1\nstep 10 ff cut a z\n", "line 2 is no line of a plan: step 10 ff cut a z"},
         {"plan 1\nstep 10 ff crash a\nstep 9 ff crash a\n",
          "line 3 is no line of a plan: step 9 ff crash a"},
     };
@@ -142,6 +147,27 @@ static void a_script_that_is_none_is_refused_by_its_line(void **state)
         assert_int_equal(TANDEM_E_INVALID, tandem_plan_read(bad[i].text, &plan, why));
         assert_string_equal(bad[i].why, why);
     }
+}
+
+/* As many steps as a plan may have, and one more; lines of any length. */
+static void a_script_has_its_limits(void **state)
+{
+    enum { STEPS_MAX = 4096, STEP_BYTES = 64 };
+    char *text = malloc((STEPS_MAX + 2) * STEP_BYTES), *at = text, why[256];
+    tandem_plan *plan;
+
+    (void)state;
+    assert_non_null(text);
+    at += sprintf(at, "# %0200d\nplan 1\n", 0);
+    for (unsigned i = 0; i < STEPS_MAX; i++)
+        at += sprintf(at, "step %u 0 crash a\n", i);
+    assert_int_equal(TANDEM_OK, tandem_plan_read(text, &plan, why));
+    assert_int_equal(STEPS_MAX, tandem_plan_steps(plan));
+    tandem_plan_free(plan);
+    sprintf(at, "step 5000 0 crash a\n");
+    assert_int_equal(TANDEM_E_INVALID, tandem_plan_read(text, &plan, why));
+    assert_string_equal("line 4099 is no line of a plan: step 5000 0 crash a", why);
+    free(text);
 }
 
 /* A workload that is never content once a certain job was written. */
@@ -423,6 +449,7 @@ int main(void)
         cmocka_unit_test(real_stores_run_the_same_seeds),
         cmocka_unit_test(a_plan_survives_being_written_and_read),
         cmocka_unit_test(a_script_that_is_none_is_refused_by_its_line),
+        cmocka_unit_test(a_script_has_its_limits),
         cmocka_unit_test(what_fails_becomes_small),
         cmocka_unit_test(what_does_not_fail_is_not_shrunk),
         cmocka_unit_test(a_shrunk_world_has_few_reactors_and_wide_windows),
