@@ -532,6 +532,51 @@ static void an_unknown_verb_is_refused_in_words(void **unused)
     }
 }
 
+/* The fold validates first; who calls a model himself may forget to. */
+static void bytes_that_are_no_value_are_refused(void **unused)
+{
+    for (uint64_t seed = 1; seed <= SEEDS * 10; seed++) {
+        struct dice dice = dice_of(seed);
+        const char *verb = random_verb(&dice);
+        void *state = random_state(&dice, 3);
+        tandem_writer before = shown(state), after, bytes, payload;
+        char why[128] = "";
+
+        tandem_writer_init(&bytes);
+        tandem_writer_init(&payload);
+        subject->put_input(&dice, verb, &bytes);
+        switch (below(&dice, 3)) {
+        case 0:
+            bytes.size = below(&dice, (uint32_t)bytes.size);
+            break;
+        case 1:
+            put_random_scalar(&dice, &bytes);
+            break;
+        default: /* what msgpack does not have, in some place */
+            if (bytes.size == 1)
+                bytes.size = 0;
+            else
+                bytes.size = 1 + below(&dice, (uint32_t)bytes.size - 1);
+            put_byte(&bytes, 0xc1);
+            break;
+        }
+        if (tandem_msgpack_validate(tandem_writer_slice(&bytes), TANDEM_PAYLOAD_DEPTH_MAX,
+                                    TANDEM_PAYLOAD_ITEMS_MAX) != TANDEM_OK) {
+            check(&dice, apply_bytes(state, verb, tandem_writer_slice(&bytes)) == TANDEM_E_INPUT);
+            check(&dice, model->prepare(state, tandem_slice_text(verb), tandem_writer_slice(&bytes),
+                                        &payload, why) == TANDEM_E_INPUT);
+            check(&dice, why[0] && payload.size == 0);
+        }
+        after = shown(state);
+        check(&dice, writers_equal(&before, &after));
+        tandem_writer_release(&before);
+        tandem_writer_release(&after);
+        tandem_writer_release(&bytes);
+        tandem_writer_release(&payload);
+        model->state_free(state);
+    }
+}
+
 /* Damage is noticed, or what is left is a state like any other. */
 static void check_restored(struct dice *dice, tandem_slice snapshot)
 {
@@ -1496,6 +1541,7 @@ static void log_keeps_everything_in_order(void **unused)
         cmocka_unit_test(show_is_canonical), cmocka_unit_test(prepare_agrees_with_apply),          \
         cmocka_unit_test(an_unknown_verb_is_refused_in_words),                                     \
         cmocka_unit_test(a_damaged_snapshot_is_noticed_or_valid),                                  \
+        cmocka_unit_test(bytes_that_are_no_value_are_refused),                                     \
         cmocka_unit_test(any_order_of_arrival_gives_the_same_bytes),                               \
         cmocka_unit_test(a_snapshot_at_any_cut_and_the_rest_equal_the_whole_fold),                 \
         cmocka_unit_test(what_strangers_send_is_a_no_op_that_counts), LAWS_OF_MEMORY
