@@ -177,6 +177,22 @@ static void the_number_of_values_is_bounded(void **state)
     refuses(text, size + 2, "more than 65536 values");
 }
 
+/* A key counts, and a value. */
+static void the_number_of_members_is_bounded(void **state)
+{
+    enum { MEMBERS = TANDEM_PAYLOAD_ITEMS_MAX / 2 };
+    char *text = malloc(16 * MEMBERS + 2);
+    size_t size = 0;
+
+    assert_non_null(text);
+    text[size++] = '{';
+    for (int i = 0; i < MEMBERS; i++)
+        size += (size_t)sprintf(text + size, "\"%d\":0,", i);
+    text[size - 1] = '}';
+    refuses(text, size, "more than 65536 values");
+    free(text);
+}
+
 static void what_json_has_no_word_for_is_replaced(void **state)
 {
     WRITES("\xc4\x02\x00\xff", "{\"$binary\":\"AP8=\"}");
@@ -196,6 +212,7 @@ static void keys_that_are_no_strings_become_text(void **state)
     WRITES("\x82\x91\x01\x01\xc4\x01\x02\x02",
            "{\"$msgpack:kQE=\":1,\"$msgpack:xAEC\":2}");
     WRITES("\x82\x01\x01\xa1" "1\x02", "{\"1\":2}");
+    WRITES("\x83\xff\x01\xc2\xc2\xa0\xc3", "{\"-1\":1,\"false\":false,\"\":true}");
 }
 
 /* Each level would escape the quotes of the one within: 2^30 of them. */
@@ -219,6 +236,11 @@ static void bytes_that_are_not_utf8_are_replaced_one_by_one(void **state)
     WRITES("\xa3\xed\xa0\x80", "\"" BAD BAD BAD "\"");         /* a surrogate */
     WRITES("\xa4\xf4\x90\x80\x80", "\"" BAD BAD BAD BAD "\""); /* above Unicode */
     WRITES("\xa2\xe2\x82", "\"" BAD BAD "\"");                 /* cut short */
+    WRITES("\xa3\xe0\x9f\xbf", "\"" BAD BAD BAD "\"");         /* overlong, of three */
+    WRITES("\xa3\xe0\xa0\x80", "\"\xe0\xa0\x80\"");
+    WRITES("\xa3\xe2\x82(", "\"" BAD BAD "(\"");              /* no third byte */
+    WRITES("\xa4\xf0\x9f\x98(", "\"" BAD BAD BAD "(\"");      /* no fourth */
+    WRITES("\xa2\xc3(", "\"" BAD "(\"");
     WRITES("\xa4\xf0\x9f\x98\x80", "\"\xf0\x9f\x98\x80\"");
     WRITES("\xa3\xe2\x82\xac", "\"\xe2\x82\xac\"");
     WRITES("\x81\xa1\xfe\x01", "{\"" BAD "\":1}");
@@ -301,6 +323,7 @@ int main(void)
         cmocka_unit_test(nesting_is_bounded),
         cmocka_unit_test(absurd_nesting_is_survived),
         cmocka_unit_test(the_number_of_values_is_bounded),
+        cmocka_unit_test(the_number_of_members_is_bounded),
         cmocka_unit_test(what_json_has_no_word_for_is_replaced),
         cmocka_unit_test(keys_that_are_no_strings_become_text),
         cmocka_unit_test(keys_of_keys_do_not_explode),
