@@ -15,7 +15,7 @@
 #include "sync/simulator.h"
 
 #ifdef __SANITIZE_THREAD__
-const char *__tsan_default_options(void);
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
 
 /* All actors run on one thread here, each with LMDB's lock of a store of its own open across messages:
  * in any order, and nobody waits. */
