@@ -227,6 +227,15 @@ class TwoNodes(support.Case):
         self.node("--listen", "127.0.0.1:%d" % port, data=os.path.join(self.folder, "c"))
         self.tandem("peer", "sync", "c", "--wait", "--timeout", "60", data=self.a)
 
+    def test_a_url_that_changes_while_it_is_dialed_keeps_nobody_waiting(self):
+        # The old dial must end at once: its own deadline would take ten seconds.
+        urls = self.node_b.url, self.node_b.url.replace("127.0.0.1", "localhost")
+        for n in range(10):
+            node = self.node("--listen", "127.0.0.1:0", "--peer", "b=" + urls[n % 2],
+                             data=os.path.join(self.folder, "c"))
+            self.tandem("wait", "b", "--timeout", "8", data=node.data)
+            node.end()
+
     def test_expect_refuses_the_seq_of_another_origin(self):
         self.append("d", {"a": 1}, data=self.a)
         self.in_step()
