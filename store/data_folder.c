@@ -21,34 +21,10 @@ struct td_data_folder {
     char *parts[PARTS];
 };
 
-static tandem_err err_of_errno(int error)
-{
-    switch (error) {
-    case ENOENT:
-        return TANDEM_E_NOT_FOUND;
-    case EACCES:
-    case EPERM:
-    case EROFS:
-        return TANDEM_E_PERMISSION;
-    case ENOSPC:
-    case EDQUOT:
-        return TANDEM_E_STORE_FULL;
-    case ENOTDIR:
-    case EISDIR:
-    case ELOOP:
-    case ENAMETOOLONG:
-        return TANDEM_E_INVALID;
-    case ENOMEM:
-        return TANDEM_E_NOMEM;
-    default:
-        return TANDEM_E_IO;
-    }
-}
-
 /* Some file systems cannot flush a folder, which then needs none. */
 static tandem_err flush(int folder)
 {
-    return fsync(folder) == 0 || errno == EINVAL ? TANDEM_OK : err_of_errno(errno);
+    return fsync(folder) == 0 || errno == EINVAL ? TANDEM_OK : tandem_err_of_errno(errno);
 }
 
 /* Is it ours, and nobody else's to read or write? */
@@ -57,7 +33,7 @@ static tandem_err check_private(int fd)
     struct stat info;
 
     if (fstat(fd, &info) != 0)
-        return err_of_errno(errno);
+        return tandem_err_of_errno(errno);
     if (info.st_uid != geteuid() || (info.st_mode & (S_IRWXG | S_IRWXO)))
         return TANDEM_E_PERMISSION;
     return TANDEM_OK;
@@ -73,10 +49,10 @@ static tandem_err make_folder(int above, const char *name)
     int fd;
 
     if (mkdirat(above, name, 0700) != 0)
-        return errno == EEXIST ? TANDEM_OK : err_of_errno(errno);
+        return errno == EEXIST ? TANDEM_OK : tandem_err_of_errno(errno);
     fd = openat(above, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return errno == EACCES ? TANDEM_OK : err_of_errno(errno);
+        return errno == EACCES ? TANDEM_OK : tandem_err_of_errno(errno);
     err = flush(fd);
     close(fd);
     return err;
@@ -90,7 +66,7 @@ static tandem_err make_path(char *path)
     char *save = NULL;
 
     if (above < 0)
-        return err_of_errno(errno);
+        return tandem_err_of_errno(errno);
     for (char *name = strtok_r(path, "/", &save); name; name = strtok_r(NULL, "/", &save)) {
         next = openat(above, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (next < 0 && errno == ENOENT) {
@@ -99,7 +75,7 @@ static tandem_err make_path(char *path)
             next = openat(above, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
         }
         if (next < 0) {
-            err = err_of_errno(errno);
+            err = tandem_err_of_errno(errno);
             break;
         }
         close(above);
@@ -117,7 +93,7 @@ static tandem_err take_lock(td_data_folder *folder, bool create)
     folder->lock = openat(folder->folder, "lock",
                           O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0), 0600);
     if (folder->lock < 0)
-        return err_of_errno(errno);
+        return tandem_err_of_errno(errno);
     if ((err = check_private(folder->lock)) != TANDEM_OK)
         return err;
     do
@@ -125,7 +101,7 @@ static tandem_err take_lock(td_data_folder *folder, bool create)
     while (rc != 0 && errno == EINTR);
     if (rc == 0)
         return TANDEM_OK;
-    return errno == EWOULDBLOCK ? TANDEM_E_LOCKED : err_of_errno(errno);
+    return errno == EWOULDBLOCK ? TANDEM_E_LOCKED : tandem_err_of_errno(errno);
 }
 
 static bool has_more(const td_data_folder *folder, unsigned part, off_t bytes)
@@ -151,7 +127,7 @@ static tandem_err make_part(td_data_folder *folder, const char *path, unsigned p
         return err;
     fd = openat(folder->folder, part_names[part], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return err_of_errno(errno);
+        return tandem_err_of_errno(errno);
     err = check_private(fd);
     close(fd);
     return err;
@@ -178,7 +154,7 @@ tandem_err td_data_folder_open(const char *path, bool create, td_data_folder **o
     }
     folder->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder->folder < 0) {
-        err = err_of_errno(errno);
+        err = tandem_err_of_errno(errno);
         goto fail;
     }
     if ((err = check_private(folder->folder)) != TANDEM_OK)
@@ -242,7 +218,7 @@ static tandem_err remove_files(int above, const char *name, bool itself)
     struct dirent *file;
 
     if (!dir) {
-        err = itself && errno == ENOENT ? TANDEM_OK : err_of_errno(errno);
+        err = itself && errno == ENOENT ? TANDEM_OK : tandem_err_of_errno(errno);
         if (fd >= 0)
             close(fd);
         return err;
@@ -251,15 +227,15 @@ static tandem_err remove_files(int above, const char *name, bool itself)
         if (strcmp(file->d_name, ".") == 0 || strcmp(file->d_name, "..") == 0)
             continue;
         if (unlinkat(fd, file->d_name, 0) != 0 && errno != ENOENT)
-            err = err_of_errno(errno);
+            err = tandem_err_of_errno(errno);
     }
     if (err == TANDEM_OK && errno != 0)
-        err = err_of_errno(errno);
+        err = tandem_err_of_errno(errno);
     if (err == TANDEM_OK)
         err = flush(fd);
     closedir(dir);
     if (err == TANDEM_OK && itself && unlinkat(above, name, AT_REMOVEDIR) != 0)
-        err = err_of_errno(errno);
+        err = tandem_err_of_errno(errno);
     return err;
 }
 
@@ -307,11 +283,11 @@ tandem_err td_data_folder_vacant(const char *path)
     DIR *dir;
 
     if (lstat(path, &info) != 0)
-        return errno == ENOENT ? TANDEM_OK : err_of_errno(errno);
+        return errno == ENOENT ? TANDEM_OK : tandem_err_of_errno(errno);
     if (!S_ISDIR(info.st_mode))
         return TANDEM_E_EXISTS;
     if (!(dir = opendir(path)))
-        return err_of_errno(errno);
+        return tandem_err_of_errno(errno);
     while (err == TANDEM_OK && (file = readdir(dir)))
         if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0)
             err = TANDEM_E_EXISTS;
@@ -327,7 +303,7 @@ static tandem_err lock_at(const char *path, td_data_folder *folder)
     folder->lock = -1;
     folder->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (folder->folder < 0)
-        return err_of_errno(errno);
+        return tandem_err_of_errno(errno);
     return take_lock(folder, false);
 }
 
@@ -347,7 +323,7 @@ static tandem_err flush_parts(int folder)
     for (unsigned part = 0; part < PARTS && err == TANDEM_OK; part++) {
         int fd = openat(folder, part_names[part], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-        err = fd >= 0 ? flush(fd) : err_of_errno(errno);
+        err = fd >= 0 ? flush(fd) : tandem_err_of_errno(errno);
         if (fd >= 0)
             close(fd);
     }
@@ -371,9 +347,9 @@ tandem_err td_data_folder_remove(const char *path)
     for (unsigned part = 0; part < PARTS && err == TANDEM_OK; part++)
         err = remove_files(folder.folder, part_names[part], true);
     if (err == TANDEM_OK && unlinkat(folder.folder, "lock", 0) != 0 && errno != ENOENT)
-        err = err_of_errno(errno);
+        err = tandem_err_of_errno(errno);
     if (err == TANDEM_OK && rmdir(path) != 0)
-        err = errno == ENOTEMPTY || errno == EEXIST ? TANDEM_E_EXISTS : err_of_errno(errno);
+        err = errno == ENOTEMPTY || errno == EEXIST ? TANDEM_E_EXISTS : tandem_err_of_errno(errno);
     unlock(&folder);
     return err;
 }
@@ -387,8 +363,8 @@ tandem_err td_data_folder_move(const char *from, const char *to)
     if (err == TANDEM_OK)
         err = flush_parts(folder.folder);
     if (err == TANDEM_OK && rename(from, to) != 0)
-        err = errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR ? TANDEM_E_EXISTS
-                                                                         : err_of_errno(errno);
+        err = errno == ENOTEMPTY || errno == ENOTDIR ? TANDEM_E_EXISTS
+                                                      : tandem_err_of_errno(errno);
     if (err == TANDEM_OK && (above = open_above(to)) >= 0)
         err = flush(above);
     if (above >= 0)

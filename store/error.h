@@ -127,6 +127,9 @@ TANDEM_API const char *tandem_err_name(tandem_err err);
 /* When it happens, as one clause. Static, never NULL. */
 TANDEM_API const char *tandem_err_text(tandem_err err);
 
+/* What a system call's errno means for a file or folder; TANDEM_E_IO for what is not told apart. */
+TANDEM_API tandem_err tandem_err_of_errno(int error);
+
 /* True if the same call may work later: retry it, do not bury it. */
 TANDEM_API bool tandem_err_is_transient(tandem_err err);
 

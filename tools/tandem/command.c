@@ -42,32 +42,6 @@ int cli_exit_code(tandem_err err)
     return info ? info->exit_code : 1;
 }
 
-tandem_err cli_err_of_errno(int error)
-{
-    switch (error) {
-    case ENOENT:
-        return TANDEM_E_NOT_FOUND;
-    case EACCES:
-    case EPERM:
-    case EROFS:
-        return TANDEM_E_PERMISSION;
-    case ENOSPC:
-    case EDQUOT:
-        return TANDEM_E_STORE_FULL;
-    case EEXIST:
-        return TANDEM_E_EXISTS;
-    case EISDIR:
-    case ENOTDIR:
-    case ELOOP:
-    case ENAMETOOLONG:
-        return TANDEM_E_INVALID;
-    case ENOMEM:
-        return TANDEM_E_NOMEM;
-    default:
-        return TANDEM_E_IO;
-    }
-}
-
 int cli_fail(tandem_err err, const char *why, const char *what, ...)
 {
     const tandem_error_info *info = tandem_err_info(err);

@@ -141,8 +141,6 @@ int cli_fail(tandem_err err, const char *why, const char *what, ...)
 /* The same where the sentence stands as it is: "sentence (NAME)". */
 int cli_fail_plain(tandem_err err, const char *sentence);
 int cli_exit_code(tandem_err err);
-/* The error of a file that could not be opened, made or written. */
-tandem_err cli_err_of_errno(int error);
 
 /* The handlers, by file. */
 int cli_serve(const cli_call *call);

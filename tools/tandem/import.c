@@ -311,7 +311,7 @@ int cli_import(const cli_call *call)
     if (from < 1)
         return cli_fail(TANDEM_E_USAGE, "lines are numbered from 1", "--from is 0");
     if (path && (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        return cli_fail(cli_err_of_errno(errno), strerror(errno), "%s cannot be read", path);
+        return cli_fail(tandem_err_of_errno(errno), strerror(errno), "%s cannot be read", path);
     import = calloc(1, sizeof(*import));
     if (!import) {
         code = cli_fail(TANDEM_E_NOMEM, NULL, "nothing was imported");

@@ -33,7 +33,7 @@ static int report(const char *path, int error)
 {
     const char *why = error == EEXIST ? "it exists; -y replaces it" : strerror(error);
 
-    return cli_fail(cli_err_of_errno(error), why, "%s cannot be written", path);
+    return cli_fail(tandem_err_of_errno(error), why, "%s cannot be written", path);
 }
 
 /*
