@@ -38,24 +38,16 @@
 #include <unistd.h>
 
 #include "store/lmdb_check.h"
+#include "store/lmdb_folder.h"
 #include "store/probe.h"
 #include "store/store.h"
 
 enum {
-    READERS_MAX = 510,
-    LOCK_FILE_BYTES = 32768, /* (READERS_MAX - 1) slots of 64 bytes and a header of 192 */
     MAP_BYTES_INITIAL = 64 << 20,
     /* What a transaction may rely on before the previous one's size is known. */
     RESERVE_BYTES = 16 << 20,
     /* Less free space than this explains a short write. */
     FULL_SLACK_BYTES = 1 << 20,
-    /* LMDB's meta pages: how many, where in one its magic and its transaction stand, what of one is
-     * not zero; and what of a file is written whole or not at all. */
-    METAS = 2,
-    META_MAGIC_AT = 16,
-    META_TRANSACTION_AT = META_MAGIC_AT + 128,
-    SECTOR_BYTES = 512,
-    META_BYTES_MAX = 512,
     /* A transaction's meta page is written over two commits later: no reader is as slow as that. */
     CHECK_TRIES_MAX = 100,
 };
@@ -252,127 +244,6 @@ static int tables_open(struct lmdb_store *s)
     return mdb_txn_commit(txn); /* writes nothing if all tables were there */
 }
 
-/* LMDB flushes its file, but nobody flushes the folder that the file was made in. */
-static int folder_sync(const char *folder)
-{
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-
-    if (fd < 0)
-        return errno;
-    if (fsync(fd) != 0 && errno != EINVAL)
-        rc = errno;
-    close(fd);
-    return rc;
-}
-
-/*
- * LMDB makes its reader table with ftruncate() and writes to it through a mapping: on a full disk
- * that is a SIGBUS. So its blocks are reserved first, which fails like any other call.
- */
-static int lock_file_reserve(const char *folder)
-{
-    char path[PATH_MAX];
-    int fd, rc;
-
-    if ((size_t)snprintf(path, sizeof(path), "%s/lock.mdb", folder) >= sizeof(path))
-        return ENAMETOOLONG;
-    if ((fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0)
-        return errno;
-    rc = posix_fallocate(fd, 0, LOCK_FILE_BYTES);
-    close(fd);
-    return rc == EOPNOTSUPP ? 0 : rc;
-}
-
-/* Is this LMDB's new file with a part of it missing: each meta page there, of no transaction yet, or
- * zeros, the rest zeros? */
-static bool creation_is_torn(const uint8_t *bytes, size_t size, size_t page)
-{
-    static const uint32_t magic = 0xbeefc0de;
-    static const uint64_t none = 0;
-    unsigned metas = 0;
-    size_t at = 0;
-
-    if (size % SECTOR_BYTES != 0)
-        return false;
-    while (at < size) {
-        if (at % page == 0 && memcmp(bytes + at + META_MAGIC_AT, &magic, sizeof(magic)) == 0 &&
-            memcmp(bytes + at + META_TRANSACTION_AT, &none, sizeof(none)) == 0) {
-            metas++;
-            at += META_BYTES_MAX;
-        } else if (bytes[at++] != 0) {
-            return false; /* somebody else's */
-        }
-    }
-    return size > 0 && metas < METAS;
-}
-
-/*
- * LMDB makes its file by writing two meta pages, and flushes them with the first commit: until then
- * a power cut may leave any part of them, which LMDB refuses to open. map_open() flushes them before
- * anything else is written, so such a file never held anything, and is begun anew.
- */
-static int creation_mend(const char *folder)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uint8_t *bytes = NULL;
-    char path[PATH_MAX];
-    struct stat info;
-    int fd, rc = 0;
-
-    if ((size_t)snprintf(path, sizeof(path), "%s/data.mdb", folder) >= sizeof(path))
-        return ENAMETOOLONG;
-    if ((fd = open(path, O_RDWR | O_CLOEXEC)) < 0)
-        return errno == ENOENT ? 0 : errno;
-    if (fstat(fd, &info) != 0)
-        rc = errno;
-    else if ((uint64_t)info.st_size <= METAS * page) {
-        bytes = calloc(METAS, page);
-        if (!bytes)
-            rc = ENOMEM;
-        else if (pread(fd, bytes, (size_t)info.st_size, 0) != info.st_size)
-            rc = EIO;
-        else if (creation_is_torn(bytes, (size_t)info.st_size, page) && ftruncate(fd, 0) != 0)
-            rc = errno;
-    }
-    free(bytes);
-    close(fd);
-    return rc;
-}
-
-/* ---- The mark of a store that is open ---- */
-
-static const char mark_name[] = "unclean";
-
-static int mark_path(const char *folder, char path[PATH_MAX])
-{
-    int size = snprintf(path, PATH_MAX, "%s/%s", folder, mark_name);
-
-    return size < 0 || size >= PATH_MAX ? ENAMETOOLONG : 0;
-}
-
-/* Made durable with the folder, in map_open(). EEXIST: it was there. */
-static int mark_make(const char *folder)
-{
-    char path[PATH_MAX];
-    int rc = mark_path(folder, path), fd;
-
-    if (rc)
-        return rc;
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return errno;
-    close(fd);
-    return 0;
-}
-
-static void mark_remove(const char *folder)
-{
-    char path[PATH_MAX];
-
-    if (mark_path(folder, path) == 0)
-        unlink(path);
-}
-
 /* ---- The map, opened ---- */
 
 /* On failure map_close() is due. */
@@ -385,15 +256,15 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
         s->mdb = NULL;
         return rc;
     }
-    if ((rc = mdb_env_set_maxreaders(s->mdb, READERS_MAX)) != 0 ||
+    if ((rc = mdb_env_set_maxreaders(s->mdb, TD_LMDB_READERS_MAX)) != 0 ||
         (rc = mdb_env_set_maxdbs(s->mdb, s->count)) != 0 ||
         (rc = mdb_env_set_mapsize(s->mdb, (size_t)map_bytes)) != 0 ||
-        (rc = lock_file_reserve(s->folder)) != 0 ||
+        (rc = td_lmdb_lock_reserve(s->folder)) != 0 ||
         (rc = mdb_env_open(s->mdb, s->folder, MDB_NOTLS, 0600)) != 0 ||
         (rc = mdb_env_info(s->mdb, &info)) != 0)
         return rc;
     if (info.me_last_txnid == 0 && (rc = mdb_env_sync(s->mdb, 1)) != 0)
-        return rc; /* see creation_mend() */
+        return rc; /* see td_lmdb_creation_mend() */
     /* LMDB takes the file's size if that is larger: no room then even for a new table's name. */
     s->map_bytes = info.me_mapsize;
     map_bytes = map_bytes_for(s, used_bytes(s->mdb));
@@ -402,7 +273,7 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
             return rc;
         s->map_bytes = map_bytes;
     }
-    if ((rc = tables_open(s)) != 0 || (rc = folder_sync(s->folder)) != 0)
+    if ((rc = tables_open(s)) != 0 || (rc = td_lmdb_folder_sync(s->folder)) != 0)
         return rc;
     atomic_store(&s->bytes, used_bytes(s->mdb));
     mdb_reader_check(s->mdb, &dead);
@@ -413,7 +284,7 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
 static tandem_err file_check(struct lmdb_store *s, bool walk)
 {
     char why[TD_STORE_WHY_BYTES] = "";
-    int rc = creation_mend(s->folder);
+    int rc = td_lmdb_creation_mend(s->folder);
     tandem_err err =
         rc ? err_of(rc) : td_lmdb_check(s->folder, TD_LMDB_NEWEST, walk, why);
 
@@ -906,7 +777,7 @@ static void lmdb_free(td_store *store)
         mdb_txn_abort(s->writer.mdb);
     map_close(s);
     if (s->marked)
-        mark_remove(s->folder);
+        td_lmdb_mark_remove(s->folder);
     pthread_mutex_destroy(&s->pool_lock);
     pthread_rwlock_destroy(&s->gate);
     free(s->folder);
@@ -950,7 +821,7 @@ static int gate_init(pthread_rwlock_t *gate)
 
 tandem_err td_lmdb_store_suspect(const char *folder)
 {
-    int rc = mark_make(folder);
+    int rc = td_lmdb_mark_make(folder);
 
     return rc == EEXIST ? TANDEM_OK : err_of(rc);
 }
@@ -959,7 +830,7 @@ tandem_err td_lmdb_store_suspect(const char *folder)
  * the store may still be read. */
 static tandem_err marked_open(struct lmdb_store *s)
 {
-    int rc = mark_make(s->folder);
+    int rc = td_lmdb_mark_make(s->folder);
     tandem_err err;
 
     if (rc == EEXIST && (err = file_check(s, true)) != TANDEM_OK)
