@@ -11,15 +11,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store/operation.h"
+
 enum {
     LOCK_FILE_BYTES = 32768,
-    /* LMDB's meta pages: how many, where in one its magic and its transaction stand, what of one is
-     * not zero; and what of a file is written whole or not at all. */
+    /* LMDB's meta pages: how many, where in one its magic, the size of pages and its transaction
+     * stand, what of one is not zero; and what of a file is written whole or not at all. */
     METAS = 2,
     META_MAGIC_AT = 16,
+    META_PAGE_BYTES_AT = META_MAGIC_AT + 24,
     META_TRANSACTION_AT = META_MAGIC_AT + 128,
     SECTOR_BYTES = 512,
     META_BYTES_MAX = 512,
+    MARK_BYTES = 32,
 };
 _Static_assert((TD_LMDB_READERS_MAX - 1) * 64 + 192 <= LOCK_FILE_BYTES,
                "a slot of 64 bytes for each reader but one, and a header of 192");
@@ -101,33 +105,110 @@ int td_lmdb_creation_mend(const char *folder)
     return rc;
 }
 
-static const char mark_name[] = "unclean";
+/* ---- The mark of a closed store ---- */
 
 static int mark_path(const char *folder, char path[PATH_MAX])
 {
-    int size = snprintf(path, PATH_MAX, "%s/%s", folder, mark_name);
+    int size = snprintf(path, PATH_MAX, "%s/closed", folder);
 
     return size < 0 || size >= PATH_MAX ? ENAMETOOLONG : 0;
 }
 
-int td_lmdb_mark_make(const char *folder)
+/* ENODATA: they are not both there. */
+static int metas_read(const char *folder, uint8_t metas[METAS * META_BYTES_MAX])
 {
     char path[PATH_MAX];
-    int rc = mark_path(folder, path), fd;
+    uint32_t page;
+    int fd, rc = 0;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/data.mdb", folder) >= sizeof(path))
+        return ENAMETOOLONG;
+    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return errno;
+    if (pread(fd, metas, META_BYTES_MAX, 0) != META_BYTES_MAX) {
+        rc = ENODATA;
+    } else {
+        memcpy(&page, metas + META_PAGE_BYTES_AT, sizeof(page));
+        if (pread(fd, metas + META_BYTES_MAX, META_BYTES_MAX, page) != META_BYTES_MAX)
+            rc = ENODATA;
+    }
+    close(fd);
+    return rc;
+}
+
+/* The half of a mark that proves the other. */
+static void mark_prove(const uint8_t mark[MARK_BYTES / 2], uint8_t out[MARK_BYTES / 2])
+{
+    tandem_slice part = tandem_slice_of(mark, MARK_BYTES / 2);
+    uint8_t hash[TANDEM_HASH_BYTES];
+
+    td_hash(hash, &part, 1);
+    memcpy(out, hash, MARK_BYTES / 2);
+}
+
+static int mark_of_metas(const char *folder, uint8_t mark[MARK_BYTES])
+{
+    uint8_t metas[METAS * META_BYTES_MAX], hash[TANDEM_HASH_BYTES];
+    tandem_slice part = tandem_slice_of(metas, sizeof(metas));
+    int rc = metas_read(folder, metas);
 
     if (rc)
         return rc;
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return errno;
-    close(fd);
+    td_hash(hash, &part, 1);
+    memcpy(mark, hash, MARK_BYTES / 2);
+    mark_prove(mark, mark + MARK_BYTES / 2);
     return 0;
 }
 
-void td_lmdb_mark_remove(const char *folder)
+int td_lmdb_mark_make(const char *folder)
+{
+    uint8_t mark[MARK_BYTES];
+    char path[PATH_MAX];
+    int rc, fd;
+
+    if ((rc = mark_path(folder, path)) != 0 || (rc = mark_of_metas(folder, mark)) != 0)
+        return rc;
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    rc = write(fd, mark, sizeof(mark)) == (ssize_t)sizeof(mark) ? 0 : EIO;
+    close(fd);
+    return rc;
+}
+
+int td_lmdb_mark_read(const char *folder, td_lmdb_mark *out)
+{
+    uint8_t mark[MARK_BYTES], proof[MARK_BYTES / 2], now[MARK_BYTES];
+    char path[PATH_MAX];
+    ssize_t size;
+    int rc, fd;
+
+    *out = TD_LMDB_NOT_CLOSED;
+    if ((rc = mark_path(folder, path)) != 0)
+        return rc;
+    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return errno == ENOENT ? 0 : errno;
+    size = read(fd, mark, sizeof(mark));
+    close(fd);
+    if (size == (ssize_t)sizeof(mark))
+        mark_prove(mark, proof);
+    if (size != (ssize_t)sizeof(mark) || memcmp(mark + MARK_BYTES / 2, proof, sizeof(proof)) != 0)
+        return 0;
+    rc = mark_of_metas(folder, now);
+    if (rc == ENOENT)
+        return 0;
+    if (rc != 0 && rc != ENODATA)
+        return rc;
+    *out = rc == 0 && memcmp(mark, now, sizeof(now)) == 0 ? TD_LMDB_CLOSED : TD_LMDB_CHANGED;
+    return 0;
+}
+
+int td_lmdb_mark_remove(const char *folder)
 {
     char path[PATH_MAX];
+    int rc = mark_path(folder, path);
 
-    if (mark_path(folder, path) == 0)
-        unlink(path);
+    if (rc)
+        return rc;
+    return unlink(path) == 0 || errno == ENOENT ? 0 : errno;
 }

@@ -93,8 +93,7 @@ struct lmdb_store {
     struct lmdb_txn writer; /* open if its mdb is set */
     uint64_t map_bytes;
     uint64_t last_txn_bytes; /* of the last commit, or of what met the end of the map */
-    bool recover_due;
-    bool marked; /* `unclean` is there, and goes when the store is closed */
+    bool recover_due; /* what the file holds durably is not known */
 };
 
 static struct lmdb_store *store_of(td_store *store)
@@ -273,7 +272,8 @@ static int map_open(struct lmdb_store *s, uint64_t map_bytes, bool grow)
             return rc;
         s->map_bytes = map_bytes;
     }
-    if ((rc = tables_open(s)) != 0 || (rc = td_lmdb_folder_sync(s->folder)) != 0)
+    /* The file's name, and that the mark of a closed store is gone. */
+    if ((rc = td_lmdb_folder_sync(s->folder)) != 0 || (rc = tables_open(s)) != 0)
         return rc;
     atomic_store(&s->bytes, used_bytes(s->mdb));
     mdb_reader_check(s->mdb, &dead);
@@ -769,15 +769,17 @@ static void lmdb_reader_check(td_store *store)
 static void lmdb_free(td_store *store)
 {
     struct lmdb_store *s = store_of(store);
+    bool known;
 
     if (!s)
         return;
     assert(s->reading == 0);
     if (s->writer.mdb)
         mdb_txn_abort(s->writer.mdb);
+    known = s->mdb && !s->recover_due;
     map_close(s);
-    if (s->marked)
-        td_lmdb_mark_remove(s->folder);
+    if (known)
+        td_lmdb_mark_make(s->folder); /* without it all pages are looked at next time */
     pthread_mutex_destroy(&s->pool_lock);
     pthread_rwlock_destroy(&s->gate);
     free(s->folder);
@@ -821,22 +823,34 @@ static int gate_init(pthread_rwlock_t *gate)
 
 tandem_err td_lmdb_store_suspect(const char *folder)
 {
-    int rc = td_lmdb_mark_make(folder);
-
-    return rc == EEXIST ? TANDEM_OK : err_of(rc);
+    return err_of(td_lmdb_mark_remove(folder));
 }
 
-/* The mark stays if the pages are damaged: they are looked at again next time. Without room for it
- * the store may still be read. */
-static tandem_err marked_open(struct lmdb_store *s)
+/* A mark of other meta pages stays: it is as wrong next time. */
+static tandem_err unmarked_open(struct lmdb_store *s)
 {
-    int rc = td_lmdb_mark_make(s->folder);
+    td_lmdb_mark mark;
     tandem_err err;
+    int rc;
 
-    if (rc == EEXIST && (err = file_check(s, true)) != TANDEM_OK)
+    if ((rc = td_lmdb_mark_read(s->folder, &mark)) != 0)
+        return err_of(rc);
+    if (mark == TD_LMDB_CHANGED) {
+        if ((err = file_check(s, false)) != TANDEM_OK)
+            return err;
+        td_log(s->env, TANDEM_LOG_ERROR, "store",
+               "%s/data.mdb cannot be used: its meta pages are not those that it was closed with; if "
+               "another program wrote to it, and it is whole, remove the file `closed` beside it",
+               s->folder);
+        return TANDEM_E_CORRUPT;
+    }
+    if (mark == TD_LMDB_NOT_CLOSED && (err = file_check(s, true)) != TANDEM_OK)
         return err;
-    s->marked = rc == 0 || rc == EEXIST;
-    return proven_open(s);
+    if ((rc = td_lmdb_mark_remove(s->folder)) != 0)
+        return err_of(rc);
+    if ((err = proven_open(s)) == TANDEM_OK)
+        s->recover_due = false;
+    return err;
 }
 
 tandem_err td_lmdb_store_open(tandem_env *env, const char *folder, const char *const *names,
@@ -859,8 +873,9 @@ tandem_err td_lmdb_store_open(tandem_env *env, const char *folder, const char *c
     s->names = names;
     s->count = count;
     s->map_bytes = MAP_BYTES_INITIAL;
+    s->recover_due = true;
     s->folder = strdup(folder);
-    err = s->folder ? marked_open(s) : TANDEM_E_NOMEM;
+    err = s->folder ? unmarked_open(s) : TANDEM_E_NOMEM;
     if (err != TANDEM_OK) {
         lmdb_free(&s->base);
         return err;

@@ -109,10 +109,10 @@ struct td_cursor {
  *
  * Flags are LMDB's default, safe ones. The map grows by itself.
  *
- * A file that is shorter than it should be is refused, whenever it is opened. One that was not
- * closed (a file `unclean` stands beside it while it is open) or is suspected has all its pages
- * looked at first, which takes as long as reading it: a process that damaged pages have ended does
- * not end at them again.
+ * A file that is shorter than it should be is refused, whenever it is opened, and one whose meta
+ * pages changed since it was closed (what tells it, `closed`, stands beside it until it is opened).
+ * One that was not closed, or is suspected, has all its pages looked at first, which takes as long
+ * as reading it: a process that damaged pages have ended does not end at them again.
  * Errors: TANDEM_E_CORRUPT, TANDEM_E_FORMAT, TANDEM_E_IO, TANDEM_E_STORE_FULL, TANDEM_E_PERMISSION,
  * TANDEM_E_NOMEM; what is damaged is logged.
  */

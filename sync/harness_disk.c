@@ -96,13 +96,13 @@ static tandem_err folder_copy(const char *from, const char *to)
 
 static void folder_remove(const char *folder)
 {
+    static const char *const files[] = {"data.mdb", "lock.mdb", "closed"};
     char path[PATH_MAX];
 
     for (unsigned i = 0; i < PARTS; i++) {
-        if (make_path(path, folder, parts[i], "data.mdb"))
-            unlink(path);
-        if (make_path(path, folder, parts[i], "lock.mdb"))
-            unlink(path);
+        for (size_t j = 0; j < sizeof(files) / sizeof(files[0]); j++)
+            if (make_path(path, folder, parts[i], files[j]))
+                unlink(path);
         if (make_path(path, folder, parts[i], ""))
             rmdir(path);
     }

@@ -5,7 +5,6 @@
  */
 #include "tests/operation_maker.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -17,6 +16,7 @@
 #include "reactor/reactor_parts.h"
 #include "store/op_tables.h"
 #include "sync/backup.h"
+#include "tests/folder.h"
 
 static bool in_folder, driven;
 
@@ -26,7 +26,7 @@ struct bed {
     tandem_reactor *reactor;
     tandem_sync *sync;
     tandem_options to; /* where to restore: root/restored */
-    char root[200];
+    char root[FOLDER_BYTES];
     char path[256]; /* root/data */
     char restored[256];
     char restoring[300];
@@ -36,13 +36,11 @@ struct bed {
 
 static int bed_open(void **state)
 {
-    const char *tmp = getenv("TMPDIR");
     struct bed *bed = calloc(1, sizeof(*bed));
     tandem_options options = TANDEM_OPTIONS_INIT;
 
     assert_non_null(bed);
-    snprintf(bed->root, sizeof(bed->root), "%s/tandem-backup-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(bed->root));
+    folder_make(bed->root, "backup", false);
     snprintf(bed->path, sizeof(bed->path), "%s/data", bed->root);
     snprintf(bed->restored, sizeof(bed->restored), "%s/restored", bed->root);
     snprintf(bed->restoring, sizeof(bed->restoring), "%s.restoring", bed->restored);
@@ -57,25 +55,6 @@ static int bed_open(void **state)
     return 0;
 }
 
-static void tree_remove(int above, const char *name)
-{
-    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct dirent *file;
-    DIR *dir;
-
-    if (fd < 0) {
-        assert_int_equal(0, unlinkat(above, name, 0));
-        return;
-    }
-    dir = fdopendir(fd);
-    assert_non_null(dir);
-    while ((file = readdir(dir)))
-        if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0)
-            tree_remove(fd, file->d_name);
-    closedir(dir);
-    assert_int_equal(0, unlinkat(above, name, AT_REMOVEDIR));
-}
-
 static int bed_free(void **state)
 {
     struct bed *bed = *state;
@@ -83,7 +62,7 @@ static int bed_free(void **state)
     tandem_sync_close(bed->sync);
     tandem_close(bed->reactor);
     tandem_writer_release(&bed->stream);
-    tree_remove(AT_FDCWD, bed->root);
+    folder_remove(bed->root);
     free(bed);
     return 0;
 }
@@ -472,7 +451,7 @@ static void a_backup_is_taken_while_others_write(void **state)
         count_up_to(bed->reactor, "hot", restored.backup.position, &hot);
         count_up_to(bed->reactor, "z-new", restored.backup.position, &new);
         assert_int_equal(of_a + hot + new, restored.backup.operations);
-        tree_remove(AT_FDCWD, bed->restored);
+        folder_remove(bed->restored);
     }
     atomic_store(&scribbler.stop, true);
     pthread_join(thread, NULL);
@@ -692,7 +671,7 @@ static void the_place_must_be_free(void **state)
     snprintf(inside, sizeof(inside), "%s//", bed->restored);
     assert_int_equal(TANDEM_OK, restore_some(bed, bed->stream.size, 100, &restored, why));
     assert_int_equal(TANDEM_E_EXISTS, tandem_restore_open(&bed->to, &restore, why));
-    tree_remove(AT_FDCWD, bed->restored);
+    folder_remove(bed->restored);
     /* Somebody is faster. */
     assert_int_equal(TANDEM_OK, tandem_restore_open(&bed->to, &restore, why));
     assert_int_equal(TANDEM_OK,

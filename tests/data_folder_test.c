@@ -1,5 +1,4 @@
 /* The data folder: what it makes, whom it refuses, and that one holds it at a time. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <setjmp.h>
@@ -16,48 +15,28 @@
 #include <cmocka.h>
 
 #include "store/data_folder.h"
+#include "tests/folder.h"
 
 struct place {
-    char root[200];
+    char root[FOLDER_BYTES];
     char path[300]; /* root/data, not made yet */
 };
 
 static int place_make(void **state)
 {
     struct place *place = calloc(1, sizeof(*place));
-    const char *tmp = getenv("TMPDIR");
 
-    snprintf(place->root, sizeof(place->root), "%s/tandem-folder-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(place->root));
+    folder_make(place->root, "folder", false);
     snprintf(place->path, sizeof(place->path), "%s/data", place->root);
     *state = place;
     return 0;
-}
-
-static void tree_remove(int above, const char *name)
-{
-    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct dirent *file;
-    DIR *dir;
-
-    if (fd < 0) {
-        assert_int_equal(0, unlinkat(above, name, 0));
-        return;
-    }
-    dir = fdopendir(fd);
-    assert_non_null(dir);
-    while ((file = readdir(dir)))
-        if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0)
-            tree_remove(fd, file->d_name);
-    closedir(dir);
-    assert_int_equal(0, unlinkat(above, name, AT_REMOVEDIR));
 }
 
 static int place_unmake(void **state)
 {
     struct place *place = *state;
 
-    tree_remove(AT_FDCWD, place->root);
+    folder_remove(place->root);
     free(place);
     return 0;
 }

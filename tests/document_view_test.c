@@ -12,6 +12,7 @@
 #include "reactor/document_view.h"
 #include "store/stream_records.h"
 #include "reactor/runtime.h"
+#include "tests/folder.h"
 
 static bool on_threads;
 
@@ -115,23 +116,12 @@ struct bed {
     td_model_registry *registry;
     td_document_view *view;
     td_memory_disk *disk;
-    char folder[256];
+    char folder[FOLDER_BYTES];
     td_store *store; /* the index's, while the view has it */
     atomic_int opened, dropped;
     _Atomic tandem_err open_err; /* what opening an index fails with */
     _Atomic uint64_t indexed;
 };
-
-static void folder_empty(const char *folder)
-{
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
-    char path[300];
-
-    for (unsigned i = 0; i < 2; i++) {
-        snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
-        unlink(path);
-    }
-}
 
 static tandem_err open_index(void *context, bool drop, td_store **out)
 {
@@ -189,13 +179,11 @@ static void view_stop(struct bed *bed)
 
 static struct bed *bed_open(void)
 {
-    const char *tmp = getenv("TMPDIR");
     struct bed *bed = calloc(1, sizeof(*bed));
     td_store *store;
 
     assert_non_null(bed);
-    snprintf(bed->folder, sizeof(bed->folder), "%s/tandem-view-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(bed->folder));
+    folder_make(bed->folder, "view", false);
     assert_int_equal(TANDEM_OK, td_memory_disk_open(&bed->disk));
     if (on_threads) {
         assert_int_equal(TANDEM_OK,
@@ -224,8 +212,7 @@ static void bed_free(struct bed *bed)
     td_runtime_free(bed->runtime);
     td_simulation_free(bed->simulation);
     td_memory_disk_free(bed->disk);
-    folder_empty(bed->folder);
-    assert_int_equal(0, rmdir(bed->folder));
+    folder_remove(bed->folder);
     free(bed);
 }
 

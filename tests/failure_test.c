@@ -15,7 +15,6 @@
 #include "tests/job_maker.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -27,7 +26,7 @@
 #include "sync/coverage.h"
 #include "sync/harness.h"
 #include "tests/faults.h"
-#include "tests/memory_folder.h"
+#include "tests/folder.h"
 #include "transport/wire.h"
 
 enum {
@@ -56,7 +55,7 @@ struct world {
     const struct scenario *scenario;
     struct fault fault;
     char why[WHY_BYTES]; /* what is wrong; empty: nothing */
-    char folder[200];
+    char folder[FOLDER_BYTES];
     td_memory_disk *disk;
     td_reactor_disks disks;
     td_simulation *simulation;
@@ -793,7 +792,7 @@ enum { SCENARIOS = sizeof(scenarios) / sizeof(scenarios[0]) };
 
 static const char *const kinds[] = {"allocation", "store", "disk"};
 
-static char folder[160];
+static char folder[FOLDER_BYTES];
 static char now[160]; /* for the last words of a crash */
 
 static void last_words(int signal_number)
@@ -805,24 +804,6 @@ static void last_words(int signal_number)
     }
     signal(signal_number, SIG_DFL);
     raise(signal_number);
-}
-
-static void tree_empty(int above, const char *name)
-{
-    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    struct dirent *file;
-
-    must(dir != NULL, "no folder");
-    while ((file = readdir(dir))) {
-        if (strcmp(file->d_name, ".") == 0 || strcmp(file->d_name, "..") == 0)
-            continue;
-        if (unlinkat(fd, file->d_name, 0) == 0)
-            continue;
-        tree_empty(fd, file->d_name);
-        must(unlinkat(fd, file->d_name, AT_REMOVEDIR) == 0, "a folder stays");
-    }
-    closedir(dir);
 }
 
 static unsigned open_files(void)
@@ -849,7 +830,7 @@ static uint64_t run(const struct scenario *scenario, const struct fault *fault, 
     snprintf(now, sizeof(now), "%s %s %llu %s", scenario->name,
              kinds[fault->kind], (unsigned long long)fault->at,
              fault->for_ever ? "ever" : fault->happened ? "happened" : "once");
-    tree_empty(AT_FDCWD, folder);
+    folder_empty(folder);
     snprintf(w.folder, sizeof(w.folder), "%s", folder);
     OK(td_memory_disk_open(&w.disk));
     OK(td_memory_disk_open(&w.disks.ops));
@@ -960,8 +941,7 @@ int main(int argc, char **argv)
     bool known = step > 0;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
-    snprintf(folder, sizeof(folder), "%s/tandem-failure-XXXXXX", memory_folder());
-    must(mkdtemp(folder), "no folder");
+    folder_make(folder, "failure", true);
     signal(SIGSEGV, last_words);
     signal(SIGABRT, last_words);
     groups_make();
@@ -973,8 +953,7 @@ int main(int argc, char **argv)
                 loop(&scenarios[i], kind, kind == FAULT_DISK ? (step + 3) / 4 : step);
     printf("%llu runs, %llu failed\n", (unsigned long long)sum.runs,
            (unsigned long long)sum.failed);
-    tree_empty(AT_FDCWD, folder);
-    rmdir(folder);
+    folder_remove(folder);
     batch_release(&batch);
     return known && !sum.failed ? 0 : 1;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "sync/harness.h"
+#include "tests/folder.h"
 
 static void write_kv(tandem_harness *harness, const char *name, const char *document,
                      const char *json)
@@ -440,14 +441,12 @@ static void a_remote_can_be_taken_away(void **state)
 
 static void real_stores_do_the_same(void **state)
 {
-    const char *tmp = getenv("TMPDIR");
     tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
     tandem_harness *harness;
-    char folder[256];
+    char folder[FOLDER_BYTES];
 
     (void)state;
-    snprintf(folder, sizeof(folder), "%s/tandem-harness-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(folder));
+    folder_make(folder, "harness", false);
     options.folder = folder;
     assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
     assert_int_equal(TANDEM_OK, tandem_harness_add(harness, "a", 0));

@@ -5,7 +5,6 @@
  *
  *   lmdb_check_test [FLIPS [SEED]]   random flips, over all kinds of pages
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,8 +21,11 @@
 #include <cmocka.h>
 
 #include "store/lmdb_check.h"
+#include "tests/folder.h"
 
 enum { PAGE = 4096, TABLES = 2, ENTRIES = 3000, BIG_BYTES = 20000 };
+/* What LMDB uses of a meta page on 64 bits; the size of the mark of a closed store. */
+enum { META_BITS = 8 * 152, MARK_BYTES = 32 };
 
 static const char *const names[] = {"small", "big"};
 static tandem_env env; /* no log, and a store asks for neither time nor randomness */
@@ -31,7 +33,7 @@ static unsigned flips = 200;
 static uint64_t seed = 1;
 
 struct bed {
-    char folder[256];
+    char folder[FOLDER_BYTES];
     char file[300], mark[300];
     uint8_t *whole; /* the bytes of a file that is whole */
     size_t size;
@@ -129,15 +131,13 @@ static void used_find(struct bed *bed)
 static int bed_make(void **state)
 {
     struct bed *bed = calloc(1, sizeof(*bed));
-    const char *tmp = getenv("TMPDIR");
     struct stat info;
     td_store *store;
     FILE *file;
 
-    snprintf(bed->folder, sizeof(bed->folder), "%s/tandem-check-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(bed->folder));
+    folder_make(bed->folder, "check", false);
     snprintf(bed->file, sizeof(bed->file), "%s/data.mdb", bed->folder);
-    snprintf(bed->mark, sizeof(bed->mark), "%s/unclean", bed->folder);
+    snprintf(bed->mark, sizeof(bed->mark), "%s/closed", bed->folder);
     assert_int_equal(TANDEM_OK, open_store(bed, &store));
     fill(store);
     td_store_free(store);
@@ -165,14 +165,8 @@ static int bed_reset(void **state)
 static int bed_unmake(void **state)
 {
     struct bed *bed = *state;
-    DIR *dir = opendir(bed->folder);
-    struct dirent *file;
 
-    while ((file = readdir(dir)))
-        if (file->d_name[0] != '.')
-            unlinkat(dirfd(dir), file->d_name, 0);
-    closedir(dir);
-    assert_int_equal(0, rmdir(bed->folder));
+    folder_remove(bed->folder);
     free(bed->whole);
     free(bed);
     return 0;
@@ -379,9 +373,61 @@ static void a_file_that_was_not_closed_is_walked_when_it_is_opened(void **state)
     assert_int_equal(TANDEM_E_CORRUPT, open_store(bed, &store)); /* and every time */
     write_file(bed, bed->whole, bed->size);
     assert_int_equal(TANDEM_OK, open_store(bed, &store));
-    assert_int_equal(0, access(bed->mark, F_OK));
-    td_store_free(store);
     assert_int_equal(-1, access(bed->mark, F_OK));
+    td_store_free(store);
+    assert_int_equal(0, access(bed->mark, F_OK));
+}
+
+/* A commit that is taken for older than it is leaves a file in which nothing is wrong. */
+static void any_bit_of_a_closed_files_meta_pages_counts(void **state)
+{
+    struct bed *bed = *state;
+    tandem_err err;
+    td_store *store;
+    int fd;
+
+    assert_int_equal(TANDEM_OK, open_store(bed, &store));
+    td_store_free(store);
+    assert_true((fd = open(bed->file, O_WRONLY)) >= 0);
+    for (size_t bit = 0; bit < 2 * (size_t)META_BITS; bit++) {
+        size_t at = bit / META_BITS * PAGE + bit % META_BITS / 8;
+        uint8_t byte = bed->whole[at] ^ (uint8_t)(1 << bit % 8);
+
+        assert_int_equal(1, pwrite(fd, &byte, 1, (off_t)at));
+        err = open_store(bed, &store);
+        if (err == TANDEM_OK)
+            fail_msg("bit %zu of byte %zu passed", bit % 8, at);
+        assert_true(err == TANDEM_E_CORRUPT || err == TANDEM_E_FORMAT);
+        assert_int_equal(1, pwrite(fd, &bed->whole[at], 1, (off_t)at));
+    }
+    close(fd);
+    assert_int_equal(TANDEM_OK, open_store(bed, &store));
+    td_store_free(store);
+}
+
+static void a_damaged_mark_is_none(void **state)
+{
+    struct bed *bed = *state;
+    td_store *store;
+
+    for (unsigned byte = 0; byte <= MARK_BYTES; byte++) {
+        assert_int_equal(TANDEM_OK, open_store(bed, &store));
+        td_store_free(store);
+        if (byte == MARK_BYTES) {
+            assert_int_equal(0, truncate(bed->mark, MARK_BYTES - 1));
+        } else {
+            uint8_t was;
+            int fd = open(bed->mark, O_RDWR);
+
+            assert_true(fd >= 0);
+            assert_int_equal(1, pread(fd, &was, 1, byte));
+            was ^= 4;
+            assert_int_equal(1, pwrite(fd, &was, 1, byte));
+            close(fd);
+        }
+        assert_int_equal(TANDEM_OK, open_store(bed, &store));
+        td_store_free(store);
+    }
 }
 
 static void an_open_store_is_checked_as_its_readers_see_it(void **state)
@@ -413,6 +459,8 @@ int main(int argc, char **argv)
         ON_BED(one_bit_anywhere_is_found_or_does_no_harm),
         ON_BED(what_is_wrong_is_said),
         ON_BED(a_file_that_was_not_closed_is_walked_when_it_is_opened),
+        ON_BED(any_bit_of_a_closed_files_meta_pages_counts),
+        ON_BED(a_damaged_mark_is_none),
         ON_BED(an_open_store_is_checked_as_its_readers_see_it),
     };
 

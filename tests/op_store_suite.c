@@ -20,6 +20,7 @@
 #include <sodium.h>
 
 #include "store/op_tables.h"
+#include "tests/folder.h"
 
 #ifndef TANDEM_VECTORS_DIR
 #define TANDEM_VECTORS_DIR "tests/vectors"
@@ -66,7 +67,7 @@ static const struct tandem_env_ops test_env_ops = {no_clock, no_clock, test_rand
 
 struct bed {
     struct test_env env;
-    char folder[256];
+    char folder[FOLDER_BYTES];
     td_memory_disk *disk;
     td_op_store *ops;
     uint8_t **made; /* canonical bytes of the operations that the test made */
@@ -99,28 +100,13 @@ static void reopen(struct bed *bed)
     OK(open_ops(bed));
 }
 
-static void folder_remove(const char *folder)
-{
-    DIR *dir = opendir(folder);
-    struct dirent *file;
-
-    assert_non_null(dir);
-    while ((file = readdir(dir)))
-        if (file->d_name[0] != '.')
-            assert_int_equal(0, unlinkat(dirfd(dir), file->d_name, 0));
-    closedir(dir);
-    assert_int_equal(0, rmdir(folder));
-}
-
 static int bed_make(void **state)
 {
     struct bed *bed = calloc(1, sizeof(*bed));
-    const char *tmp = getenv("TMPDIR");
 
     assert_non_null(bed);
     bed->env.base.ops = &test_env_ops;
-    snprintf(bed->folder, sizeof(bed->folder), "%s/tandem-op-store-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(bed->folder));
+    folder_make(bed->folder, "op-store", false);
     OK(td_memory_disk_open(&bed->disk));
     OK(open_ops(bed));
     *state = bed;

@@ -223,11 +223,14 @@ static void bytes_copy(struct cut_bytes *to, const struct cut_bytes *from)
 
 /* ---- The real files ---- */
 
+/* What says that a store was closed in order is durably gone since it was opened. */
 static int real_open(const struct cut_disk *disk, unsigned file)
 {
     char path[PATH_BYTES];
     int fd;
 
+    snprintf(path, sizeof(path), "%s/closed", disk->folders[file]);
+    unlink(path);
     snprintf(path, sizeof(path), "%s/data.mdb", disk->folders[file]);
     fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)

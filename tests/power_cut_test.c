@@ -32,7 +32,7 @@
 
 #include "store/op_store.h"
 #include "store/stream_index.h"
-#include "tests/memory_folder.h"
+#include "tests/folder.h"
 #include "tests/power_cut_disk.h"
 
 enum {
@@ -822,18 +822,6 @@ static void record(struct explorer *x, struct cut_log *log)
     cut_record(NULL, NULL, 0, x->lies);
 }
 
-static void files_remove(const struct bed *bed)
-{
-    static const char *const names[] = {"data.mdb", "lock.mdb"};
-    char path[512];
-
-    for (unsigned i = 0; i < bed->folder_count; i++)
-        for (unsigned j = 0; j < 2; j++) {
-            snprintf(path, sizeof(path), "%s/%s", bed->folders[i], names[j]);
-            unlink(path);
-        }
-}
-
 /* The map grew if a meta page says so; its size is what LMDB writes first of it. */
 static bool map_grew(const struct cut_log *log)
 {
@@ -860,7 +848,8 @@ static bool explore_workload(struct explorer *x, uint64_t seed, bool indexed, bo
     workload_make(x->workload, seed, indexed, grows);
     x->bed.folder_count = indexed ? 2 : 1;
     x->bed.workload = x->workload;
-    files_remove(&x->bed);
+    for (unsigned i = 0; i < x->bed.folder_count; i++)
+        folder_empty(x->bed.folders[i]);
     record(x, &log);
     must(!grows || map_grew(&log), "the map did not grow");
     cut_disk_init(&disk, x->bed.folders, x->bed.folder_count);
@@ -989,10 +978,9 @@ static bool explore_all(const char *const *folders, uint64_t states, uint64_t se
 
 int main(int argc, char **argv)
 {
-    char root[256], store[300], index[300];
+    char root[FOLDER_BYTES], store[300], index[300];
     const char *const folders[] = {store, index};
     uint64_t states = 2000, seed = 1;
-    struct bed bed = {.folders = {store, index}, .folder_count = 2};
     bool good;
 
     for (int i = 1; i < argc; i += 2) {
@@ -1003,8 +991,7 @@ int main(int argc, char **argv)
         else
             must(false, "usage: power_cut_test [--states N] [--seed S]");
     }
-    snprintf(root, sizeof(root), "%s/tandem-cut-XXXXXX", memory_folder());
-    must(mkdtemp(root), "no folder");
+    folder_make(root, "cut", true);
     snprintf(store, sizeof(store), "%s/store", root);
     snprintf(index, sizeof(index), "%s/index", root);
     must(mkdir(store, 0700) == 0 && mkdir(index, 0700) == 0, "no folder");
@@ -1014,10 +1001,7 @@ int main(int argc, char **argv)
 
     good = explorer_works(folders, seed) && explore_all(folders, states, seed);
     if (good) {
-        files_remove(&bed);
-        rmdir(store);
-        rmdir(index);
-        rmdir(root);
+        folder_remove(root);
     } else {
         printf("the files are in %s; repeat with --states %llu --seed %llu\n", root,
                (unsigned long long)states, (unsigned long long)seed);

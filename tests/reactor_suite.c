@@ -4,7 +4,6 @@
  */
 #include "tests/operation_maker.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -16,6 +15,7 @@
 
 #include "reactor/reactor_parts.h"
 #include "store/op_tables.h"
+#include "tests/folder.h"
 #include "tests/tally_model.h"
 
 static bool in_folder, driven;
@@ -25,7 +25,7 @@ static bool in_folder, driven;
 struct bed {
     tandem_reactor *reactor;
     tandem_options options;
-    char root[200];
+    char root[FOLDER_BYTES];
     char path[256]; /* root/data */
 };
 
@@ -41,12 +41,10 @@ static void bed_reopen(struct bed *bed)
 
 static int bed_open(void **state)
 {
-    const char *tmp = getenv("TMPDIR");
     struct bed *bed = calloc(1, sizeof(*bed));
 
     assert_non_null(bed);
-    snprintf(bed->root, sizeof(bed->root), "%s/tandem-reactor-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(bed->root));
+    folder_make(bed->root, "reactor", false);
     snprintf(bed->path, sizeof(bed->path), "%s/data", bed->root);
     bed->options = (tandem_options)TANDEM_OPTIONS_INIT;
     bed->options.path = in_folder ? bed->path : NULL;
@@ -56,25 +54,6 @@ static int bed_open(void **state)
     bed_reopen(bed);
     *state = bed;
     return 0;
-}
-
-static void tree_remove(int above, const char *name)
-{
-    int fd = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct dirent *file;
-    DIR *dir;
-
-    if (fd < 0) {
-        assert_int_equal(0, unlinkat(above, name, 0));
-        return;
-    }
-    dir = fdopendir(fd);
-    assert_non_null(dir);
-    while ((file = readdir(dir)))
-        if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0)
-            tree_remove(fd, file->d_name);
-    closedir(dir);
-    assert_int_equal(0, unlinkat(above, name, AT_REMOVEDIR));
 }
 
 static void report(void *context, const char *text)
@@ -91,7 +70,7 @@ static int bed_free(void **state)
     if (bed->reactor)
         assert_int_equal(TANDEM_OK, tandem_verify(bed->reactor, report, NULL));
     tandem_close(bed->reactor);
-    tree_remove(AT_FDCWD, bed->root);
+    folder_remove(bed->root);
     free(bed);
     return 0;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "sync/simulator.h"
+#include "tests/folder.h"
 
 #ifdef __SANITIZE_THREAD__
 __attribute__((visibility("default"))) const char *__tsan_default_options(void);
@@ -76,14 +77,11 @@ static void a_quiet_world_has_nothing_to_complain_of(void **state)
 
 static void real_stores_run_the_same_seeds(void **state)
 {
-    /* In memory, where there is such a place: it is not the disk that is tested. */
-    const char *tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
     tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
-    char folder[256];
+    char folder[FOLDER_BYTES];
 
     (void)state;
-    snprintf(folder, sizeof(folder), "%s/tandem-simulator-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(folder));
+    folder_make(folder, "simulator", true); /* it is not the disk that is tested */
     options.folder = folder;
     options.faults = TANDEM_FAULT_CRASH | TANDEM_FAULT_LATENCY;
     for (uint64_t seed = 1; seed <= 3; seed++) {

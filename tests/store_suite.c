@@ -3,7 +3,6 @@
  * with the backend's name as its argument. What all backends promise stands in one list that none
  * may opt out of; what is one backend's own (files, modes) follows in a list of its own.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -23,6 +22,7 @@
 
 #include "store/lmdb_check.h"
 #include "store/store.h"
+#include "tests/folder.h"
 
 static const char *const names[] = {"first", "second", "third"};
 enum { TABLES = 3 };
@@ -31,7 +31,7 @@ static tandem_env env; /* no log, and a store asks for neither time nor randomne
 
 /* What a store stands on: it outlives the store, as a disk does. */
 struct bed {
-    char folder[256];
+    char folder[FOLDER_BYTES];
     td_memory_disk *disk;
     td_store *store;
     struct rlimit file_limit;
@@ -92,26 +92,11 @@ static const struct backend backends[] = {
     {"memory", memory_bed_open, memory_bed_fill, memory_bed_mend},
 };
 
-static void folder_remove(const char *folder)
-{
-    DIR *dir = opendir(folder);
-    struct dirent *file;
-
-    assert_non_null(dir);
-    while ((file = readdir(dir)))
-        if (file->d_name[0] != '.')
-            assert_int_equal(0, unlinkat(dirfd(dir), file->d_name, 0));
-    closedir(dir);
-    assert_int_equal(0, rmdir(folder));
-}
-
 static int bed_make(void **state)
 {
     struct bed *bed = calloc(1, sizeof(*bed));
-    const char *tmp = getenv("TMPDIR");
 
-    snprintf(bed->folder, sizeof(bed->folder), "%s/tandem-store-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(bed->folder));
+    folder_make(bed->folder, "store", false);
     assert_int_equal(TANDEM_OK, td_memory_disk_open(&bed->disk));
     assert_int_equal(0, getrlimit(RLIMIT_FSIZE, &bed->file_limit));
     assert_int_equal(TANDEM_OK, backend->open(bed, names, TABLES));
@@ -1104,6 +1089,7 @@ static void put_file(struct bed *bed, size_t size, bool first, bool second, size
         bytes[at] = 1;
     td_store_free(bed->store);
     bed->store = NULL;
+    folder_empty(bed->folder);
     snprintf(path, sizeof(path), "%s/data.mdb", bed->folder);
     file = fopen(path, "w");
     assert_non_null(file);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "store/stream_records.h"
+#include "tests/folder.h"
 
 static void random_bytes(tandem_env *env, void *out, size_t size)
 {
@@ -30,7 +31,7 @@ static bool on_lmdb;
 
 /* An operations store in memory, and an index on the backend under test. */
 struct bed {
-    char folder[256];
+    char folder[FOLDER_BYTES];
     td_memory_disk *disk;
     td_op_store *ops;
     td_store *store; /* the index's */
@@ -61,17 +62,6 @@ static tandem_err try_index(struct bed *bed)
     return td_stream_index_open(&env, bed->store, bed->ops, &bed->index);
 }
 
-static void folder_empty(const char *folder)
-{
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
-    char path[300];
-
-    for (unsigned i = 0; i < 2; i++) {
-        snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
-        unlink(path);
-    }
-}
-
 /* What a rebuild does: all that was there is gone. */
 static void index_drop(struct bed *bed)
 {
@@ -88,12 +78,10 @@ static void index_drop(struct bed *bed)
 
 static struct bed *bed_open(void)
 {
-    const char *tmp = getenv("TMPDIR");
     struct bed *bed = calloc(1, sizeof(*bed));
 
     assert_non_null(bed);
-    snprintf(bed->folder, sizeof(bed->folder), "%s/tandem-index-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(bed->folder));
+    folder_make(bed->folder, "index", false);
     assert_int_equal(TANDEM_OK, td_memory_disk_open(&bed->disk));
     bed->ops = ops_open();
     assert_int_equal(TANDEM_OK, try_index(bed));
@@ -105,8 +93,7 @@ static void bed_free(struct bed *bed)
     td_stream_index_free(bed->index);
     td_op_store_free(bed->ops);
     td_memory_disk_free(bed->disk);
-    folder_empty(bed->folder);
-    assert_int_equal(0, rmdir(bed->folder));
+    folder_remove(bed->folder);
     free(bed);
 }
 

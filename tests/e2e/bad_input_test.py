@@ -106,6 +106,7 @@ META = 5
 def rewrite_format(store, body):
     """Put another body at meta `format` of a stopped store; returns the one before."""
     lmdb = ctypes.CDLL("liblmdb.so.0")
+    os.remove(os.path.join(store, "closed"))  # what is written here is no damage
 
     def do(name, *args):
         failed = getattr(lmdb, name)(*args)
