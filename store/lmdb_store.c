@@ -823,7 +823,11 @@ static int gate_init(pthread_rwlock_t *gate)
 
 tandem_err td_lmdb_store_suspect(const char *folder)
 {
-    return err_of(td_lmdb_mark_remove(folder));
+    td_lmdb_mark mark;
+    int rc = td_lmdb_mark_read(folder, &mark);
+
+    /* A mark of other meta pages tells what no look at the pages finds. */
+    return err_of(rc == 0 && mark == TD_LMDB_CLOSED ? td_lmdb_mark_remove(folder) : rc);
 }
 
 /* A mark of other meta pages stays: it is as wrong next time. */

@@ -398,6 +398,8 @@ static void any_bit_of_a_closed_files_meta_pages_counts(void **state)
         if (err == TANDEM_OK)
             fail_msg("bit %zu of byte %zu passed", bit % 8, at);
         assert_true(err == TANDEM_E_CORRUPT || err == TANDEM_E_FORMAT);
+        assert_int_equal(TANDEM_OK, td_lmdb_store_suspect(bed->folder));
+        assert_int_equal(err, open_store(bed, &store)); /* and every time */
         assert_int_equal(1, pwrite(fd, &bed->whole[at], 1, (off_t)at));
     }
     close(fd);
