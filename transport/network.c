@@ -9,6 +9,7 @@
  *   - It does not end a frame header, a message or a handshake that dribbles: our timers do.
  *   - It shuts the socket before it says that it closes: a peer that is quick to hang up in turn then
  *     looks like one that went away by itself. It says so in time only to who keeps user data.
+ *   - It forgets its handle on the loop where connect() fails at once: we look for it.
  *   - Its own liveness check hangs up on a peer whose pongs we do not read: while a connection is
  *     held, we vouch for it.
  */
@@ -490,11 +491,37 @@ static void on_dial_failed(td_connection *connection, struct lws *wsi, const cha
                                  "the other side hung up before it answered");
 }
 
+static void on_watcher_freed(uv_handle_t *handle)
+{
+    td_network *network = handle->data;
+
+    network->handles--;
+    free(handle);
+}
+
+struct forgotten {
+    td_network *network;
+    const struct lws *wsi;
+};
+
+static void close_if_forgotten(uv_handle_t *handle, void *argument)
+{
+    const struct forgotten *forgotten = argument;
+
+    if (handle->type != UV_POLL || handle->data != forgotten->wsi || uv_is_closing(handle))
+        return;
+    handle->data = forgotten->network;
+    forgotten->network->handles++;
+    uv_close(handle, on_watcher_freed);
+}
+
 /* The last word about a wsi. Its connection may be gone long since. */
 static void on_destroyed(td_network *network, struct lws *wsi, td_connection *claimed)
 {
+    struct forgotten forgotten = {network, wsi};
     td_connection *connection;
 
+    uv_walk(network->loop, close_if_forgotten, &forgotten);
     DL_FOREACH(network->connections, connection)
         if (connection == claimed)
             break;
