@@ -10,7 +10,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <sodium.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,30 +18,23 @@
 #include "reactor/message.h"
 #include "reactor/prepare.h"
 #include "reactor/runtime.h"
+#include "reactor/state_digest.h"
 #include "store/probe.h"
 
 enum {
     PAGE_ENTRIES_MAX = 1000,
     PAGE_BYTES_MAX = 4 * 1024 * 1024,
-    DIGEST_SLICE = 256, /* documents */
     RETRY_MS = 1000,
 };
 
 enum message_kind { REQUEST, COMMITTED, WORK, COMMIT_DUE, RETRY, CLOSE };
 
-/* A digest on its way: up to `after` all is hashed. */
+/* A digest on its way. */
 struct digest {
-    crypto_generichash_state state;
+    td_state_digest *digest;
     struct digest *next;
     td_view_request *request;
-    unsigned generation; /* of the index when it began */
-    struct td_name {
-        uint8_t size;
-        uint8_t bytes[TANDEM_NAME_BYTES_MAX];
-    } after, slice[DIGEST_SLICE];
-    unsigned visited, count; /* in this slice: documents, live ones */
-    tandem_writer streams;
-    tandem_writer item;
+    unsigned generation; /* of the index that it is made from */
 };
 
 struct td_document_view {
@@ -334,50 +326,36 @@ static tandem_err answer_verify(td_document_view *view, td_view_request *r)
     return err;
 }
 
-/* ---- The digest of a collection ---- */
+/* ---- Digests ---- */
 
 static void digest_free(struct digest *digest)
 {
-    tandem_writer_release(&digest->streams);
-    tandem_writer_release(&digest->item);
+    td_state_digest_free(digest->digest);
     free(digest);
 }
 
-/* What is folded of a collection that lacks records has no digest. */
-static tandem_err digest_reset(td_document_view *view, struct digest *digest)
+/* Also anew, on another index. */
+static tandem_err digest_start(td_document_view *view, struct digest *digest)
 {
     td_view_request *r = digest->request;
-    uint64_t corrupt, first;
-    tandem_err err = td_stream_index_corrupt(view->index, r->collection, &corrupt, &first);
 
-    if (err == TANDEM_OK && corrupt) {
-        td_why(r->why, "%" PRIu64 " records are corrupt, the first at ordinal %" PRIu64, corrupt,
-               first);
-        err = TANDEM_E_CORRUPT;
-    }
-    crypto_generichash_init(&digest->state, NULL, 0, TANDEM_HASH_BYTES);
-    digest->after.size = 0;
-    digest->request->documents = 0;
     digest->generation = view->generation;
-    return err;
+    return td_state_digest_start(digest->digest, view->index, r->collection, r->why);
 }
 
 /* TANDEM_OK: it is on its way and will finish the request. */
 static tandem_err digest_begin(td_document_view *view, td_view_request *r)
 {
-    /* libsodium's state wants more than malloc's alignment. */
-    size_t unit = _Alignof(struct digest);
-    struct digest *digest = aligned_alloc(unit, (sizeof(*digest) + unit - 1) / unit * unit);
-    tandem_err err;
+    struct digest *digest = calloc(1, sizeof(*digest));
+    tandem_err err = digest ? td_state_digest_open(&digest->digest) : TANDEM_E_NOMEM;
 
-    if (!digest)
-        return TANDEM_E_NOMEM;
-    memset(digest, 0, sizeof(*digest));
-    tandem_writer_init(&digest->streams);
-    tandem_writer_init(&digest->item);
-    digest->request = r;
-    if ((err = digest_reset(view, digest)) != TANDEM_OK) {
-        digest_free(digest);
+    if (err == TANDEM_OK) {
+        digest->request = r;
+        err = digest_start(view, digest);
+    }
+    if (err != TANDEM_OK) {
+        if (digest)
+            digest_free(digest);
         return err;
     }
     *view->digests_end = digest;
@@ -385,130 +363,42 @@ static tandem_err digest_begin(td_document_view *view, td_view_request *r)
     return TANDEM_OK;
 }
 
-static tandem_slice name_slice(const struct td_name *name)
-{
-    return tandem_slice_of(name->bytes, name->size);
-}
-
-static void name_set(struct td_name *name, tandem_slice bytes)
-{
-    name->size = (uint8_t)bytes.size;
-    memcpy(name->bytes, bytes.bytes, bytes.size);
-}
-
-static tandem_err digest_document(void *context, tandem_slice document,
-                                  const td_document_info *info)
-{
-    struct digest *digest = context;
-
-    if (info->created && !info->deleted)
-        name_set(&digest->slice[digest->count++], document);
-    name_set(&digest->after, document);
-    return ++digest->visited == DIGEST_SLICE ? TANDEM_END : TANDEM_OK;
-}
-
-static tandem_err digest_stream(void *context, tandem_slice branch, tandem_slice scope,
-                                uint64_t operations)
-{
-    struct digest *digest = context;
-
-    tandem_write_string(&digest->streams, branch);
-    tandem_write_string(&digest->streams, scope);
-    return tandem_writer_err(&digest->streams);
-}
-
-static tandem_err digest_state(td_document_view *view, struct digest *digest,
-                               tandem_slice document, const td_document_info *info,
-                               tandem_slice branch, tandem_slice scope)
-{
-    td_view_request *r = digest->request;
-    tandem_writer *item = &digest->item;
-    td_fold fold;
-    tandem_err err = td_folder_fold(view->folder, view->index, r->collection, document, info,
-                                    branch, scope, false, &fold, r->why);
-
-    if (err && err != TANDEM_E_MODEL_UNKNOWN)
-        return err;
-    tandem_writer_clear(item);
-    tandem_write_array(item, 5);
-    tandem_write_string(item, document);
-    tandem_write_string(item, branch);
-    tandem_write_string(item, scope);
-    tandem_write_text(item, info->model);
-    if (err) {
-        r->why[0] = '\0';
-        tandem_write_nil(item);
-    } else if ((err = fold.model->show(fold.state, item)) != TANDEM_OK) {
-        return err;
-    }
-    if ((err = tandem_writer_err(item)) == TANDEM_OK)
-        crypto_generichash_update(&digest->state, item->bytes, item->size);
-    return err;
-}
-
-static tandem_err digest_streams(td_document_view *view, struct digest *digest,
-                                 tandem_slice document)
-{
-    td_view_request *r = digest->request;
-    tandem_slice branch, scope;
-    td_document_info info;
-    tandem_reader reader;
-    tandem_err err;
-
-    tandem_writer_clear(&digest->streams);
-    if ((err = td_stream_index_document(view->index, r->collection, document, &info)) ||
-        (err = td_stream_index_streams(view->index, r->collection, document, digest_stream,
-                                       digest)))
-        return err;
-    r->documents++;
-    reader = tandem_reader_of(tandem_writer_slice(&digest->streams));
-    while (tandem_reader_left(&reader)) {
-        err = tandem_read_string(&reader, &branch);
-        if (err == TANDEM_OK)
-            err = tandem_read_string(&reader, &scope);
-        assert(err == TANDEM_OK);
-        if ((err = digest_state(view, digest, document, &info, branch, scope)) != TANDEM_OK)
-            return err;
-    }
-    return TANDEM_OK;
-}
-
 /* One slice of the first digest in line. */
 static void digest_step(td_document_view *view)
 {
     struct digest *digest = view->digests;
+    td_view_request *r;
     tandem_err err = TANDEM_OK;
 
     if (!digest)
         return;
+    r = digest->request;
     if (digest->generation != view->generation) {
-        if (view->position < digest->request->position)
+        if (view->position < r->position)
             return; /* the index is being built anew */
-        err = digest_reset(view, digest);
+        err = digest_start(view, digest);
     }
-    digest->visited = digest->count = 0;
     if (err == TANDEM_OK)
-        err = td_stream_index_documents(view->index, digest->request->collection,
-                                        name_slice(&digest->after), digest_document, digest);
-    for (unsigned i = 0; i < digest->count && err == TANDEM_OK; i++)
-        err = digest_streams(view, digest, name_slice(&digest->slice[i]));
-    if (err && td_stream_index_failure(view->index) && !digest->request->retried) {
-        digest->request->retried = true;
-        digest->request->why[0] = '\0';
+        err = td_state_digest_step(digest->digest, view->index, view->folder, r->why);
+    if (err < 0 && td_stream_index_failure(view->index) && !r->retried) {
+        r->retried = true;
+        r->why[0] = '\0';
         return; /* begins anew with the next index */
     }
     view->digests = digest->next;
     digest->next = NULL;
     if (!view->digests)
         view->digests_end = &view->digests;
-    if (err == TANDEM_OK && digest->visited == DIGEST_SLICE) {
+    if (err == TANDEM_OK) {
         *view->digests_end = digest; /* to the end of the line */
         view->digests_end = &digest->next;
         return;
     }
-    if (err == TANDEM_OK)
-        crypto_generichash_final(&digest->state, digest->request->digest, TANDEM_HASH_BYTES);
-    finish(digest->request, err);
+    if (err == TANDEM_END) {
+        td_state_digest_end(digest->digest, r->digest, &r->documents);
+        err = TANDEM_OK;
+    }
+    finish(r, err);
     digest_free(digest);
 }
 
