@@ -245,89 +245,6 @@ static bool is_stale(const td_executor *executor, const td_local_group *group,
     return td_recent_touched(&executor->recent, group->looked_at, hash, !any_matters);
 }
 
-/* Encode one operation of a local job after `tip`, which moves to it. */
-static tandem_err encode_local(td_executor *executor, const td_local_job *job, tandem_slice scope,
-                               tandem_slice type, tandem_slice payload, bool continues,
-                               td_head *tip, td_operation *out)
-{
-    size_t at = executor->encoded.size;
-    tandem_err err;
-
-    *out = (td_operation){
-        .version = TD_OPERATION_VERSION,
-        .flags = continues ? TD_FLAG_CONTINUES : 0,
-        .seq = tip->seq + 1,
-        .hlc = td_clock_tick(&executor->clock),
-        .origin = td_op_store_identity(executor->ops)->origin,
-        .predecessor = tip->hash,
-        .collection = job->collection,
-        .document = job->document,
-        .branch = job->branch,
-        .scope = scope,
-        .type = type,
-        .payload = payload,
-    };
-    if ((err = td_operation_encode(out, &executor->encoded)) != TANDEM_OK)
-        return err;
-    /* Only the hash is needed now; the views are taken when the writer no longer moves. */
-    if ((err = td_operation_parse(
-             tandem_slice_of(executor->encoded.bytes + at, executor->encoded.size - at), out)) !=
-        TANDEM_OK)
-        return err;
-    td_operation_hash(out);
-    tip->seq = out->seq;
-    memcpy(tip->hash, out->hash, sizeof(tip->hash));
-    return TANDEM_OK;
-}
-
-/* The operations of a local job into executor->parsed. */
-static tandem_err encode_job(td_executor *executor, const td_local_group *group,
-                             const td_local_job *job, td_head tip, size_t *count_out)
-{
-    static const uint8_t nil[1] = {0xc0};
-    bool lifecycle = job->create || job->is_delete;
-    size_t total = job->count + lifecycle;
-    char type[TANDEM_NAME_BYTES_MAX + 16];
-    size_t at = 0, n = 0;
-    tandem_err err;
-
-    assert(total >= 1 && total <= TANDEM_JOB_OPERATIONS_MAX);
-    tandem_writer_clear(&executor->encoded);
-    if (lifecycle) {
-        snprintf(type, sizeof(type), "%s.%s", job->model_found,
-                 job->is_delete ? "DELETE" : "CREATE");
-        if ((err = encode_local(executor, job, tandem_slice_text(TD_SCOPE_DOCUMENT),
-                                tandem_slice_text(type), tandem_slice_of(nil, 1), total > 1, &tip,
-                                &executor->parsed[n++])) != TANDEM_OK)
-            return err;
-    }
-    for (size_t i = 0; i < job->count; i++) {
-        const td_local_operation *operation = &job->operations[i];
-
-        snprintf(type, sizeof(type), "%s.%.*s", job->model_found, (int)operation->verb.size,
-                 (const char *)operation->verb.bytes);
-        if ((err = encode_local(executor, job, operation->scope, tandem_slice_text(type),
-                                tandem_slice_of(group->payloads.bytes + operation->payload_at,
-                                                operation->payload_size),
-                                i + 1 < job->count, &tip, &executor->parsed[n++])) != TANDEM_OK)
-            return err;
-    }
-    /* The buffer may have moved while it grew: take the views anew, the hashes stay. */
-    for (size_t i = 0; i < n; i++) {
-        uint8_t hash[TANDEM_HASH_BYTES];
-        size_t size = executor->parsed[i].canonical.size;
-
-        memcpy(hash, executor->parsed[i].hash, sizeof(hash));
-        err = td_operation_parse(tandem_slice_of(executor->encoded.bytes + at, size),
-                                 &executor->parsed[i]);
-        assert(err == TANDEM_OK);
-        memcpy(executor->parsed[i].hash, hash, sizeof(hash));
-        at += size;
-    }
-    *count_out = n;
-    return TANDEM_OK;
-}
-
 static tandem_err append_local_job(td_executor *executor, const td_local_group *group,
                                    td_local_job *job)
 {
@@ -340,7 +257,10 @@ static tandem_err append_local_job(td_executor *executor, const td_local_group *
     if ((err = td_op_store_tip(executor->ops, job->collection,
                                td_op_store_identity(executor->ops)->origin, &tip)) != TANDEM_OK)
         return err;
-    if ((err = encode_job(executor, group, job, tip, &count)) != TANDEM_OK)
+    tandem_writer_clear(&executor->encoded);
+    err = td_local_job_encode(group, job, td_op_store_identity(executor->ops)->origin, tip,
+                              &executor->clock, &executor->encoded, executor->parsed, &count);
+    if (err != TANDEM_OK)
         return err;
     if ((err = append(executor, executor->parsed, count, &result)) != TANDEM_OK)
         return err;

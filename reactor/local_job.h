@@ -8,11 +8,9 @@
 #ifndef TANDEM_REACTOR_LOCAL_JOB_H
 #define TANDEM_REACTOR_LOCAL_JOB_H
 
-#include <stdarg.h>
-#include <stdio.h>
-
+#include "reactor/clock.h"
 #include "reactor/model.h"
-#include "store/operation.h"
+#include "store/op_store.h"
 
 enum { TD_GROUP_JOBS_MAX = 1000, TD_WHY_BYTES = 128 };
 
@@ -59,24 +57,19 @@ typedef struct td_local_group {
     char why[TD_WHY_BYTES];
 } td_local_group;
 
-/* Format a sentence. Where names make it longer than its room, no character is cut in two. */
-static inline void __attribute__((format(printf, 2, 3)))
-td_why(char why[TD_WHY_BYTES], const char *format, ...)
-{
-    char whole[TD_WHY_BYTES + 1]; /* one more, to see where the cut is */
-    size_t end;
-    va_list args;
+/*
+ * Give a job that the view has prepared its operations, after `tip`: seq, HLC, chain and canonical
+ * bytes, which are appended to encoded. out has room for TANDEM_JOB_OPERATIONS_MAX operations, which
+ * are views into encoded.
+ *
+ * Threads: the executor's. Errors: TANDEM_E_LIMIT, TANDEM_E_NOMEM; then encoded has a part of it.
+ */
+tandem_err td_local_job_encode(const td_local_group *group, const td_local_job *job,
+                               const uint8_t origin[TANDEM_ORIGIN_BYTES], td_head tip,
+                               td_clock *clock, tandem_writer *encoded, td_operation *out,
+                               size_t *count_out);
 
-    va_start(args, format);
-    vsnprintf(whole, sizeof(whole), format, args);
-    va_end(args);
-    end = strlen(whole);
-    if (end == TD_WHY_BYTES)
-        do
-            end--;
-        while (end > 0 && ((unsigned char)whole[end] & 0xc0) == 0x80);
-    memcpy(why, whole, end);
-    why[end] = '\0';
-}
+/* Format a sentence. Where names make it longer than its room, no character is cut in two. */
+void td_why(char why[TD_WHY_BYTES], const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -4,6 +4,7 @@
 #include "sync/oracle.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
