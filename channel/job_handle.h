@@ -68,7 +68,7 @@ struct tandem_job_handle {
     struct tandem_job_handle *prev, *next;
     uint64_t number; /* of the job in the session that sent it; 0: not sent in this session */
     bool waiting;    /* not to be sent until it is known what the peer holds */
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     char names[];
 };
 

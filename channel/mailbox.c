@@ -1,6 +1,3 @@
-/* Before uthash: a failed insertion leaves the handle out of the table. */
-#define uthash_nonfatal_oom(element) (failed = true)
-
 #include "channel/mailbox.h"
 
 #include <assert.h>
@@ -19,8 +16,8 @@ struct tandem_mailbox {
     uint32_t jobs;
     uint64_t bytes;
     uint64_t last_id;
-    tandem_job_handle *list;  /* in order; utlist's: the first one's prev is the last */
-    tandem_job_handle *by_id; /* uthash */
+    tandem_job_handle *list; /* in order; utlist's: the first one's prev is the last */
+    td_hash_table by_id;
     struct observer observers[TD_MAILBOX_OBSERVERS_MAX];
     unsigned observer_count;
 };
@@ -40,7 +37,7 @@ tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tand
 
 static void unlink_handle(tandem_mailbox *mailbox, tandem_job_handle *handle)
 {
-    HASH_DEL(mailbox->by_id, handle);
+    td_hash_table_remove(&mailbox->by_id, &handle->hash_entry);
     DL_DELETE(mailbox->list, handle);
     handle->prev = handle->next = NULL;
     mailbox->jobs--;
@@ -70,15 +67,16 @@ bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes)
 
 tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
 {
-    bool failed = false;
     uint64_t id;
+    tandem_err err;
 
     assert(tandem_mailbox_fits(mailbox, handle->bytes));
     assert(!handle->prev);
     handle->id = id = ++mailbox->last_id;
-    HASH_ADD(hh, mailbox->by_id, id, sizeof(handle->id), handle);
-    if (failed)
-        return TANDEM_E_NOMEM;
+    err = td_hash_table_add(&mailbox->by_id, &handle->hash_entry,
+                            tandem_slice_of(&handle->id, sizeof(handle->id)), handle);
+    if (err != TANDEM_OK)
+        return err;
     DL_APPEND(mailbox->list, handle);
     mailbox->jobs++;
     mailbox->bytes += handle->bytes;
@@ -99,10 +97,7 @@ void tandem_mailbox_remove(tandem_mailbox *mailbox, tandem_job_handle *handle)
 
 tandem_job_handle *tandem_mailbox_get(tandem_mailbox *mailbox, uint64_t id)
 {
-    tandem_job_handle *handle;
-
-    HASH_FIND(hh, mailbox->by_id, &id, sizeof(id), handle);
-    return handle;
+    return td_hash_table_find(&mailbox->by_id, tandem_slice_of(&id, sizeof(id)));
 }
 
 tandem_job_handle *tandem_mailbox_first(tandem_mailbox *mailbox)

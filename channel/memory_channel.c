@@ -9,9 +9,6 @@
  * At most TRANSIT_BYTES_MAX are on their way to one half; what it is not ready to take (hold) stays
  * in its queue unacknowledged, so a slow receiver slows the sender.
  */
-/* Before uthash: a failed insertion leaves the element out of the table. */
-#define uthash_nonfatal_oom(element) (failed = true)
-
 #include "channel/carrier.h"
 
 #include <assert.h>
@@ -59,7 +56,7 @@ struct half {
     struct packet *arrived; /* waiting while held */
     struct packet *turn;    /* the half's WRITE message */
     bool turn_posted;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 struct memory_carrier {
@@ -69,14 +66,14 @@ struct memory_carrier {
     tandem_env *env;
     td_actor *actor;
     char name[NAME_BYTES_MAX];
-    struct half *halves;
+    td_hash_table halves;
     uint64_t last_number;
     td_link_accept_fn accept;
     void *accept_context;
     tandem_writer writer;
     struct packet *clogged; /* under the network's lock: kept on the way here */
     uint64_t busy_until_us; /* with what has come before, if it is slow */
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 /* A way on which something is wrong, in one direction. */
@@ -92,7 +89,7 @@ struct slow {
 
 struct td_memory_network {
     pthread_mutex_t lock;
-    struct memory_carrier *carriers;
+    td_hash_table carriers;
     td_memory_faults faults;
     struct way ways[WAYS_MAX];
     unsigned way_count;
@@ -118,7 +115,7 @@ void td_memory_network_free(td_memory_network *network)
 {
     if (!network)
         return;
-    assert(!network->carriers);
+    assert(!td_hash_table_first(&network->carriers));
     pthread_mutex_destroy(&network->lock);
     free(network);
 }
@@ -186,13 +183,17 @@ void td_memory_network_heal(td_memory_network *network, const char *a, const cha
     pthread_mutex_unlock(&network->lock);
 }
 
+static struct memory_carrier *carrier_find(const td_memory_network *network, const char *name)
+{
+    return td_hash_table_find(&network->carriers, tandem_slice_text(name));
+}
+
 /* Let go on what was kept on the way from one to another, in order. */
 static void unclog(td_memory_network *network, const char *from, const char *to)
 {
-    struct memory_carrier *carrier;
+    struct memory_carrier *carrier = carrier_find(network, to);
     struct packet *packet, *next;
 
-    HASH_FIND_STR(network->carriers, to, carrier);
     if (!carrier)
         return;
     DL_FOREACH_SAFE(carrier->clogged, packet, next)
@@ -271,7 +272,7 @@ void td_memory_network_half_open(td_memory_network *network, const char *a, cons
     packet->message.drop = packet_drop;
     strncpy(packet->from, a, NAME_BYTES_MAX - 1);
     pthread_mutex_lock(&network->lock);
-    HASH_FIND_STR(network->carriers, b, carrier);
+    carrier = carrier_find(network, b);
     if (carrier)
         td_actor_post(carrier->actor, &packet->message);
     pthread_mutex_unlock(&network->lock);
@@ -312,7 +313,7 @@ static bool carry(struct memory_carrier *from, const char *to, struct packet *pa
     struct way *way;
 
     pthread_mutex_lock(&network->lock);
-    HASH_FIND_STR(network->carriers, to, carrier);
+    carrier = carrier_find(network, to);
     if (td_env_is_dead(from->env)) {
         carrier = NULL;
     } else if (carrier && (way = way_find(network, from->name, to)) && way->cut) {
@@ -345,16 +346,13 @@ static void send_small(struct half *half, enum packet_kind kind, tandem_err err,
 
 static struct half *half_find(struct memory_carrier *carrier, uint64_t number)
 {
-    struct half *half;
-
-    HASH_FIND(hh, carrier->halves, &number, sizeof(number), half);
-    return half;
+    return td_hash_table_find(&carrier->halves, tandem_slice_of(&number, sizeof(number)));
 }
 
 static tandem_err half_open(struct memory_carrier *carrier, const char *peer, struct half **out)
 {
     struct half *half = calloc(1, sizeof(*half));
-    bool failed = false;
+    tandem_err err;
 
     if (!half)
         return TANDEM_E_NOMEM;
@@ -367,11 +365,12 @@ static tandem_err half_open(struct memory_carrier *carrier, const char *peer, st
         return TANDEM_E_NOMEM;
     }
     half->turn->to_half = half->number;
-    HASH_ADD(hh, carrier->halves, number, sizeof(half->number), half);
-    if (failed) {
+    err = td_hash_table_add(&carrier->halves, &half->hash_entry,
+                            tandem_slice_of(&half->number, sizeof(half->number)), half);
+    if (err != TANDEM_OK) {
         free(half->turn);
         free(half);
-        return TANDEM_E_NOMEM;
+        return err;
     }
     *out = half;
     return TANDEM_OK;
@@ -383,7 +382,7 @@ static void half_free(struct half *half, tandem_err err, const char *text)
     struct memory_carrier *carrier = half->carrier;
     struct packet *packet, *next;
 
-    HASH_DEL(carrier->halves, half);
+    td_hash_table_remove(&carrier->halves, &half->hash_entry);
     DL_FOREACH_SAFE(half->arrived, packet, next)
         free(packet);
     /* A posted turn finds no half any more and frees itself. */
@@ -654,8 +653,8 @@ static void take_forget(struct memory_carrier *carrier, struct packet *packet)
 {
     struct half *half, *next;
 
-    HASH_ITER(hh, carrier->halves, half, next)
-    {
+    for (half = td_hash_table_first(&carrier->halves); half; half = next) {
+        next = td_hash_table_next(&half->hash_entry);
         if (strcmp(half->peer, packet->from) != 0)
             continue;
         td_probe(carrier->env, TD_PROBE_LINK_HALF_OPEN);
@@ -770,18 +769,17 @@ static void memory_free(td_carrier *base)
 {
     struct memory_carrier *carrier = (struct memory_carrier *)base;
     struct packet *packet, *following;
-    struct half *half, *next;
+    struct half *half;
 
     if (!carrier)
         return;
     pthread_mutex_lock(&carrier->network->lock);
-    HASH_DEL(carrier->network->carriers, carrier);
+    td_hash_table_remove(&carrier->network->carriers, &carrier->hash_entry);
     pthread_mutex_unlock(&carrier->network->lock);
     DL_FOREACH_SAFE(carrier->clogged, packet, following)
         free(packet);
     /* The peers learn of it, as from an operating system whose process has died. */
-    HASH_ITER(hh, carrier->halves, half, next)
-    {
+    while ((half = td_hash_table_first(&carrier->halves))) {
         if (half->peer_half)
             send_small(half, CLOSE, TANDEM_OK, 0);
         half_free(half, TANDEM_OK, "the carrier is closed");
@@ -806,9 +804,8 @@ static const td_carrier_ops memory_ops = {
 tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, const char *name,
                                   td_carrier **out)
 {
-    struct memory_carrier *carrier, *taken;
-    tandem_err err = TANDEM_OK;
-    bool failed = false;
+    struct memory_carrier *carrier;
+    tandem_err err;
 
     if (strlen(name) == 0 || strlen(name) >= NAME_BYTES_MAX)
         return TANDEM_E_INVALID;
@@ -823,17 +820,15 @@ tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, con
     tandem_writer_init(&carrier->writer);
     strcpy(carrier->name, name);
     pthread_mutex_lock(&network->lock);
-    HASH_FIND_STR(network->carriers, name, taken);
-    if (!taken)
-        HASH_ADD_STR(network->carriers, name, carrier);
-    else
+    if (carrier_find(network, name))
         err = TANDEM_E_EXISTS;
-    if (failed)
-        err = TANDEM_E_NOMEM;
+    else
+        err = td_hash_table_add(&network->carriers, &carrier->hash_entry,
+                                tandem_slice_text(carrier->name), carrier);
     /* Last: it could not be freed while its host runs. */
     if (err == TANDEM_OK &&
         (err = td_actor_open(host, &carrier_actor, carrier, &carrier->actor)) != TANDEM_OK)
-        HASH_DEL(network->carriers, carrier);
+        td_hash_table_remove(&network->carriers, &carrier->hash_entry);
     pthread_mutex_unlock(&network->lock);
     if (err != TANDEM_OK) {
         free(carrier);

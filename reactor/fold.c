@@ -19,7 +19,7 @@ enum {
 static const td_place place_zero;
 
 struct state {
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     const tandem_model *model;
     void *state;
     td_place epoch;
@@ -35,7 +35,7 @@ struct td_folder {
     td_op_store *ops;
     const td_model_registry *registry;
     unsigned states_max;
-    struct state *states; /* the longest unused first */
+    td_hash_table states; /* the longest unused first */
     struct state *loose;  /* the last one that was not to be kept */
     tandem_writer snapshot;
     td_entry page[PAGE_ENTRIES];
@@ -133,7 +133,7 @@ static void forget(td_folder *folder, struct state *s)
     if (s == folder->loose)
         folder->loose = NULL;
     else
-        HASH_DEL(folder->states, s);
+        td_hash_table_remove(&folder->states, &s->hash_entry);
     state_free(s);
 }
 
@@ -154,8 +154,10 @@ tandem_err td_folder_open(td_op_store *ops, const td_model_registry *registry, u
 
 void td_folder_clear(td_folder *folder)
 {
-    while (folder->states)
-        forget(folder, folder->states);
+    struct state *s;
+
+    while ((s = td_hash_table_first(&folder->states)))
+        forget(folder, s);
     if (folder->loose)
         forget(folder, folder->loose);
 }
@@ -189,15 +191,17 @@ static size_t key_make(char *key, tandem_slice collection, tandem_slice document
 /* Put it last in line; it may be new. */
 static tandem_err touch(td_folder *folder, struct state *s, bool is_new)
 {
+    tandem_err err;
+
     if (!is_new)
-        HASH_DEL(folder->states, s);
-    HASH_ADD_KEYPTR(hh, folder->states, s->key, s->size, s);
-    if (!s->hh.tbl) {
+        td_hash_table_remove(&folder->states, &s->hash_entry);
+    err = td_hash_table_add(&folder->states, &s->hash_entry, tandem_slice_of(s->key, s->size), s);
+    if (err != TANDEM_OK) {
         state_free(s);
-        return TANDEM_E_NOMEM;
+        return err;
     }
-    if (HASH_COUNT(folder->states) > folder->states_max)
-        forget(folder, folder->states);
+    if (td_hash_table_count(&folder->states) > folder->states_max)
+        forget(folder, td_hash_table_first(&folder->states));
     return TANDEM_OK;
 }
 
@@ -246,11 +250,10 @@ static tandem_err count_entries(const struct run *run, const td_place *after, co
 static tandem_err find_cached(struct run *run, const char *key, size_t size, struct state **out)
 {
     td_folder *folder = run->folder;
-    struct state *s;
+    struct state *s = td_hash_table_find(&folder->states, tandem_slice_of(key, size));
     uint64_t later;
     tandem_err err;
 
-    HASH_FIND(hh, folder->states, key, size, s);
     *out = NULL;
     if (!s)
         return TANDEM_OK;

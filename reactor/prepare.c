@@ -18,7 +18,7 @@ _Static_assert(OPERATION_OVERHEAD + 5 * TANDEM_NAME_BYTES_MAX <= 1024, "any name
 
 /* What the group has made of a document so far. */
 struct overlay {
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     bool live;
     bool state_read;
     bool touched; /* created or deleted in this group: no fold shows it */
@@ -30,7 +30,7 @@ struct overlay {
 struct check {
     const td_preparer *preparer;
     td_local_group *group;
-    struct overlay *overlays;
+    td_hash_table overlays;
 
     td_local_job *job;
     td_document_info info;
@@ -162,9 +162,8 @@ static tandem_err look(struct check *check)
     memcpy(key, job->collection.bytes, job->collection.size);
     key[job->collection.size] = '\0';
     memcpy(key + job->collection.size + 1, job->document.bytes, job->document.size);
-    HASH_FIND(hh, check->overlays, key, size, overlay);
-    check->overlay = overlay;
-    if (overlay)
+    check->overlay = td_hash_table_find(&check->overlays, tandem_slice_of(key, size));
+    if (check->overlay)
         return TANDEM_OK;
     if (!(overlay = calloc(1, sizeof(*overlay) + size)))
         return TANDEM_E_NOMEM;
@@ -172,10 +171,11 @@ static tandem_err look(struct check *check)
     memcpy(overlay->model, check->info.model, sizeof(overlay->model));
     overlay->size = size;
     memcpy(overlay->key, key, size);
-    HASH_ADD_KEYPTR(hh, check->overlays, overlay->key, size, overlay);
-    if (!overlay->hh.tbl) {
+    err = td_hash_table_add(&check->overlays, &overlay->hash_entry,
+                            tandem_slice_of(overlay->key, size), overlay);
+    if (err != TANDEM_OK) {
         free(overlay);
-        return TANDEM_E_NOMEM;
+        return err;
     }
     check->overlay = overlay;
     return TANDEM_OK;
@@ -394,7 +394,6 @@ static tandem_err check_job(struct check *check)
 tandem_err td_prepare(const td_preparer *preparer, td_local_group *group)
 {
     struct check check = {.preparer = preparer, .group = group};
-    struct overlay *overlay, *next;
     size_t i = 0;
 
     assert(group->count >= 1 && group->count <= TD_GROUP_JOBS_MAX);
@@ -411,9 +410,6 @@ tandem_err td_prepare(const td_preparer *preparer, td_local_group *group)
         if (!group->why[0])
             td_why(group->why, "%s", tandem_err_text(group->err));
     }
-    HASH_ITER(hh, check.overlays, overlay, next) {
-        HASH_DEL(check.overlays, overlay);
-        free(overlay);
-    }
+    td_hash_table_clear(&check.overlays, free);
     return group->err;
 }

@@ -10,11 +10,11 @@ struct origin {
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     unsigned count;
     td_head *heads; /* one, but where the origin is forked; in (seq, hash) order */
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 struct td_heads {
-    struct origin *origins;
+    td_hash_table origins;
 };
 
 tandem_err td_heads_open(td_heads **out)
@@ -22,15 +22,17 @@ tandem_err td_heads_open(td_heads **out)
     return (*out = calloc(1, sizeof(**out))) ? TANDEM_OK : TANDEM_E_NOMEM;
 }
 
+static void origin_free(void *owner)
+{
+    struct origin *origin = owner;
+
+    free(origin->heads);
+    free(origin);
+}
+
 void td_heads_clear(td_heads *heads)
 {
-    struct origin *origin, *next;
-
-    HASH_ITER(hh, heads->origins, origin, next) {
-        HASH_DEL(heads->origins, origin);
-        free(origin->heads);
-        free(origin);
-    }
+    td_hash_table_clear(&heads->origins, origin_free);
 }
 
 void td_heads_free(td_heads *heads)
@@ -43,10 +45,7 @@ void td_heads_free(td_heads *heads)
 
 static struct origin *find(const td_heads *heads, const uint8_t *origin)
 {
-    struct origin *found;
-
-    HASH_FIND(hh, heads->origins, origin, TANDEM_ORIGIN_BYTES, found);
-    return found;
+    return td_hash_table_find(&heads->origins, tandem_slice_of(origin, TANDEM_ORIGIN_BYTES));
 }
 
 void td_link_begin(td_link *link, const td_operation *first)
@@ -90,14 +89,16 @@ bool td_heads_follows(const td_heads *heads, const td_link *job)
 static tandem_err origin_add(td_heads *heads, const uint8_t *name, struct origin **out)
 {
     struct origin *origin = calloc(1, sizeof(*origin));
+    tandem_err err;
 
     if (!origin)
         return TANDEM_E_NOMEM;
     memcpy(origin->origin, name, sizeof(origin->origin));
-    HASH_ADD(hh, heads->origins, origin, sizeof(origin->origin), origin);
-    if (!origin->hh.tbl) {
+    err = td_hash_table_add(&heads->origins, &origin->hash_entry,
+                            tandem_slice_of(origin->origin, sizeof(origin->origin)), origin);
+    if (err != TANDEM_OK) {
         free(origin);
-        return TANDEM_E_NOMEM;
+        return err;
     }
     *out = origin;
     return TANDEM_OK;
@@ -135,18 +136,21 @@ tandem_err td_heads_add(td_heads *heads, const td_link *job)
     return TANDEM_OK;
 }
 
-static int origin_compare(const struct origin *a, const struct origin *b)
+static int origin_compare(const void *a, const void *b)
 {
-    return memcmp(a->origin, b->origin, sizeof(a->origin));
+    const struct origin *x = a, *y = b;
+
+    return memcmp(x->origin, y->origin, sizeof(x->origin));
 }
 
 void td_heads_digest(td_heads *heads, uint8_t out[TANDEM_HASH_BYTES])
 {
     crypto_generichash_state state;
 
-    HASH_SORT(heads->origins, origin_compare);
+    td_hash_table_sort(&heads->origins, origin_compare);
     crypto_generichash_init(&state, NULL, 0, TANDEM_HASH_BYTES);
-    for (const struct origin *o = heads->origins; o; o = o->hh.next)
+    for (const struct origin *o = td_hash_table_first(&heads->origins); o;
+         o = td_hash_table_next(&o->hash_entry))
         for (unsigned i = 0; i < o->count; i++) {
             uint8_t seq[8];
 

@@ -20,7 +20,7 @@ struct collection {
     char text[TANDEM_NAME_BYTES_MAX];
     td_collection_record record; /* id 0: not there yet */
     bool dirty;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 struct open_run {
@@ -42,7 +42,7 @@ struct origin {
     struct open_run runs[TANDEM_HEADS_MAX];
     unsigned run_count;
     bool dirty;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 /* Others may hold a pointer to an identity that was left behind: all stay until the end. */
@@ -62,8 +62,8 @@ struct td_op_store {
     td_position position;
     bool dirty;
     bool unproven; /* what a recovery found may not have been on disk: commit before confirming */
-    struct collection *collections;
-    struct origin *origins;
+    td_hash_table collections;
+    td_hash_table origins;
     tandem_writer scratch;
 };
 
@@ -216,17 +216,8 @@ td_store *td_op_store_backend(td_op_store *ops)
 
 static void group_drop(td_op_store *ops)
 {
-    struct origin *origin, *next_origin;
-    struct collection *collection, *next_collection;
-
-    HASH_ITER(hh, ops->origins, origin, next_origin) {
-        HASH_DEL(ops->origins, origin);
-        free(origin);
-    }
-    HASH_ITER(hh, ops->collections, collection, next_collection) {
-        HASH_DEL(ops->collections, collection);
-        free(collection);
-    }
+    td_hash_table_clear(&ops->origins, free);
+    td_hash_table_clear(&ops->collections, free);
     identity_free(ops->next_identity);
     ops->next_identity = NULL;
     ops->txn = NULL;
@@ -250,10 +241,9 @@ tandem_err td_op_store_begin(td_op_store *ops)
 
 static tandem_err collection_look(td_op_store *ops, tandem_slice name, struct collection **out)
 {
-    struct collection *entry;
+    struct collection *entry = td_hash_table_find(&ops->collections, name);
     tandem_err err;
 
-    HASH_FIND(hh, ops->collections, name.bytes, name.size, entry);
     if (entry) {
         *out = entry;
         return TANDEM_OK;
@@ -265,14 +255,11 @@ static tandem_err collection_look(td_op_store *ops, tandem_slice name, struct co
     memcpy(entry->text, name.bytes, name.size);
     entry->name = tandem_slice_of(entry->text, name.size);
     err = td_collection_get(ops->txn, name, &entry->record);
-    if (err != TANDEM_OK && err != TANDEM_E_NOT_FOUND) {
+    if (err == TANDEM_OK || err == TANDEM_E_NOT_FOUND)
+        err = td_hash_table_add(&ops->collections, &entry->hash_entry, entry->name, entry);
+    if (err != TANDEM_OK) {
         free(entry);
         return err;
-    }
-    HASH_ADD_KEYPTR(hh, ops->collections, entry->text, (unsigned)name.size, entry);
-    if (!entry->hh.tbl) {
-        free(entry);
-        return TANDEM_E_NOMEM;
     }
     *out = entry;
     return TANDEM_OK;
@@ -287,7 +274,7 @@ static tandem_err origin_look(td_op_store *ops, struct collection *collection,
 
     _Static_assert(sizeof(key) == sizeof(void *) + TANDEM_ORIGIN_BYTES, "no padding to compare");
     memcpy(key.origin, origin, TANDEM_ORIGIN_BYTES);
-    HASH_FIND(hh, ops->origins, &key, sizeof(key), entry);
+    entry = td_hash_table_find(&ops->origins, tandem_slice_of(&key, sizeof(key)));
     if (entry) {
         *out = entry;
         return TANDEM_OK;
@@ -299,14 +286,12 @@ static tandem_err origin_look(td_op_store *ops, struct collection *collection,
     entry->collection = collection;
     if (collection->record.id)
         err = td_vector_get(ops->txn, collection->record.id, origin, &entry->vector);
+    if (err == TANDEM_OK)
+        err = td_hash_table_add(&ops->origins, &entry->hash_entry,
+                                tandem_slice_of(&entry->key, sizeof(entry->key)), entry);
     if (err != TANDEM_OK) {
         free(entry);
         return err;
-    }
-    HASH_ADD(hh, ops->origins, key, sizeof(entry->key), entry);
-    if (!entry->hh.tbl) {
-        free(entry);
-        return TANDEM_E_NOMEM;
     }
     *out = entry;
     return TANDEM_OK;
@@ -669,11 +654,12 @@ static tandem_err group_flush(td_op_store *ops)
     struct collection *collection;
     tandem_err err = ops->group_err;
 
-    for (origin = ops->origins; origin && err == TANDEM_OK; origin = origin->hh.next)
+    for (origin = td_hash_table_first(&ops->origins); origin && err == TANDEM_OK;
+         origin = td_hash_table_next(&origin->hash_entry))
         if (origin->dirty)
             err = origin_flush(ops, origin);
-    for (collection = ops->collections; collection && err == TANDEM_OK;
-         collection = collection->hh.next)
+    for (collection = td_hash_table_first(&ops->collections); collection && err == TANDEM_OK;
+         collection = td_hash_table_next(&collection->hash_entry))
         if (collection->dirty)
             err = td_collection_put(ops->txn, collection->name, &collection->record,
                                     &ops->scratch);

@@ -37,7 +37,7 @@ struct origin {
     uint64_t operations;
     uint64_t in_runs;  /* operations that the groups table promises */
     bool in_vectors;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 /* A record that cannot be read. */
@@ -59,7 +59,7 @@ struct verify {
     td_txn *txn;
     tandem_slice name;
     td_collection_record record;
-    struct origin *origins;
+    td_hash_table origins;
     struct lost lost[LOST_MAX];
     unsigned lost_count;
     bool lost_unnamed; /* some record's origin is not known: counts cannot be compared */
@@ -189,21 +189,21 @@ static bool lost_open(const struct verify *v)
 
 static struct origin *origin_look(struct verify *v, const uint8_t *id, bool create)
 {
-    struct origin *origin;
+    struct origin *origin =
+        td_hash_table_find(&v->origins, tandem_slice_of(id, TANDEM_ORIGIN_BYTES));
 
-    HASH_FIND(hh, v->origins, id, TANDEM_ORIGIN_BYTES, origin);
     if (origin || !create)
         return origin;
     origin = calloc(1, sizeof(*origin));
     if (!origin)
         return NULL;
     memcpy(origin->origin, id, TANDEM_ORIGIN_BYTES);
-    HASH_ADD(hh, v->origins, origin, TANDEM_ORIGIN_BYTES, origin);
-    if (!origin->hh.tbl) {
-        free(origin);
-        return NULL;
-    }
-    return origin;
+    if (td_hash_table_add(&v->origins, &origin->hash_entry,
+                          tandem_slice_of(origin->origin, TANDEM_ORIGIN_BYTES),
+                          origin) == TANDEM_OK)
+        return origin;
+    free(origin);
+    return NULL;
 }
 
 /* The derived head that operation names as its predecessor. */
@@ -475,7 +475,8 @@ static tandem_err vector_check(struct verify *v, tandem_slice key, tandem_slice 
 /* What can be said of each origin once all tables were read. */
 static void origins_check(struct verify *v)
 {
-    for (struct origin *o = v->origins; o; o = o->hh.next) {
+    for (struct origin *o = td_hash_table_first(&v->origins); o;
+         o = td_hash_table_next(&o->hash_entry)) {
         char hex[ORIGIN_HEX_BYTES];
 
         hex_origin(o->origin, hex);
@@ -506,16 +507,6 @@ static void counts_check(struct verify *v, uint64_t ordinal_max)
             ordinal_max);
 }
 
-static void origins_free(struct verify *v)
-{
-    struct origin *origin, *next;
-
-    HASH_ITER(hh, v->origins, origin, next) {
-        HASH_DEL(v->origins, origin);
-        free(origin);
-    }
-}
-
 static tandem_err collection_check(struct verify *v, uint64_t ordinal_max)
 {
     tandem_err err;
@@ -530,7 +521,7 @@ static tandem_err collection_check(struct verify *v, uint64_t ordinal_max)
         origins_check(v);
         counts_check(v, ordinal_max);
     }
-    origins_free(v);
+    td_hash_table_clear(&v->origins, free);
     return err;
 }
 

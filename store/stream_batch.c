@@ -13,7 +13,7 @@
 enum { TARGETS_MAX = 64 }; /* collections that one batch looks at */
 
 struct document_node {
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     td_document_record record;
     bool was_created;
     td_place epoch_before;
@@ -23,7 +23,7 @@ struct document_node {
 };
 
 struct stream_node {
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     struct document_node *document;
     td_stream_record record;
     bool lifecycle;
@@ -60,8 +60,8 @@ struct batch {
     struct entry *entries;
     uint32_t count, passed, max;
     tandem_writer models;
-    struct document_node *documents;
-    struct stream_node *streams;
+    td_hash_table documents;
+    td_hash_table streams;
 };
 
 /* ---- Gather ---- */
@@ -113,17 +113,16 @@ static struct document_node *document_node(struct batch *batch, const td_operati
     td_index_key key;
 
     td_index_key_document(&key, batch->target->collection->id, operation->document);
-    HASH_FIND(hh, batch->documents, key.bytes, key.size, node);
+    node = td_hash_table_find(&batch->documents, td_index_key_slice(&key));
     if (node || !(node = calloc(1, sizeof(*node) + key.size)))
         return node;
     node->size = key.size;
     memcpy(node->key, key.bytes, key.size);
-    HASH_ADD_KEYPTR(hh, batch->documents, node->key, node->size, node);
-    if (!node->hh.tbl) {
-        free(node);
-        return NULL;
-    }
-    return node;
+    if (td_hash_table_add(&batch->documents, &node->hash_entry,
+                          tandem_slice_of(node->key, node->size), node) == TANDEM_OK)
+        return node;
+    free(node);
+    return NULL;
 }
 
 static struct stream_node *stream_node(struct batch *batch, const td_operation *operation)
@@ -134,7 +133,7 @@ static struct stream_node *stream_node(struct batch *batch, const td_operation *
 
     td_index_key_stream(&key, batch->target->collection->id, operation->document, operation->branch,
                         operation->scope);
-    HASH_FIND(hh, batch->streams, key.bytes, key.size, node);
+    node = td_hash_table_find(&batch->streams, td_index_key_slice(&key));
     if (node || !(document = document_node(batch, operation)) ||
         !(node = calloc(1, sizeof(*node) + key.size)))
         return node;
@@ -142,12 +141,11 @@ static struct stream_node *stream_node(struct batch *batch, const td_operation *
     node->lifecycle = td_scope_is_lifecycle(operation->scope);
     node->size = key.size;
     memcpy(node->key, key.bytes, key.size);
-    HASH_ADD_KEYPTR(hh, batch->streams, node->key, node->size, node);
-    if (!node->hh.tbl) {
-        free(node);
-        return NULL;
-    }
-    return node;
+    if (td_hash_table_add(&batch->streams, &node->hash_entry,
+                          tandem_slice_of(node->key, node->size), node) == TANDEM_OK)
+        return node;
+    free(node);
+    return NULL;
 }
 
 enum td_life td_index_life(const td_operation *operation)
@@ -263,14 +261,18 @@ static int entry_order(const void *a, const void *b)
     return td_place_compare(&x->place, &y->place);
 }
 
-static int document_order(const struct document_node *a, const struct document_node *b)
+static int document_order(const void *a, const void *b)
 {
-    return tandem_slice_compare(tandem_slice_of(a->key, a->size), tandem_slice_of(b->key, b->size));
+    const struct document_node *x = a, *y = b;
+
+    return tandem_slice_compare(tandem_slice_of(x->key, x->size), tandem_slice_of(y->key, y->size));
 }
 
-static int stream_order(const struct stream_node *a, const struct stream_node *b)
+static int stream_order(const void *a, const void *b)
 {
-    return tandem_slice_compare(tandem_slice_of(a->key, a->size), tandem_slice_of(b->key, b->size));
+    const struct stream_node *x = a, *y = b;
+
+    return tandem_slice_compare(tandem_slice_of(x->key, x->size), tandem_slice_of(y->key, y->size));
 }
 
 static tandem_err batch_load(struct batch *batch)
@@ -279,9 +281,10 @@ static tandem_err batch_load(struct batch *batch)
     tandem_slice value;
     tandem_err err;
 
-    HASH_SORT(batch->documents, document_order);
-    HASH_SORT(batch->streams, stream_order);
-    for (struct document_node *d = batch->documents; d; d = d->hh.next) {
+    td_hash_table_sort(&batch->documents, document_order);
+    td_hash_table_sort(&batch->streams, stream_order);
+    for (struct document_node *d = td_hash_table_first(&batch->documents); d;
+         d = td_hash_table_next(&d->hash_entry)) {
         err = td_index_get(index, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size), &value);
         if (err == TANDEM_OK)
             err = td_document_decode(value, &d->record);
@@ -290,7 +293,8 @@ static tandem_err batch_load(struct batch *batch)
         d->was_created = d->record.info.created;
         d->epoch_before = d->record.info.epoch;
     }
-    for (struct stream_node *s = batch->streams; s; s = s->hh.next) {
+    for (struct stream_node *s = td_hash_table_first(&batch->streams); s;
+         s = td_hash_table_next(&s->hash_entry)) {
         err = td_index_get(index, TD_INDEX_STREAMS, tandem_slice_of(s->key, s->size), &value);
         if (err == TANDEM_OK)
             err = td_stream_decode(value, &s->record);
@@ -468,7 +472,8 @@ static tandem_err documents_put(struct batch *batch)
     uint8_t value[TD_DOCUMENT_RECORD_BYTES_MAX];
     tandem_err err;
 
-    for (struct document_node *d = batch->documents; d; d = d->hh.next) {
+    for (struct document_node *d = td_hash_table_first(&batch->documents); d;
+         d = td_hash_table_next(&d->hash_entry)) {
         size_t size;
 
         if (d->refold && (err = td_index_lifecycle_fold(index, d->refold->record.id,
@@ -500,7 +505,8 @@ static tandem_err batch_write(struct batch *batch, uint64_t position)
     for (uint32_t i = 0; i < batch->count; i++)
         if ((err = entry_put(batch, &batch->entries[i])) != TANDEM_OK)
             return err;
-    for (struct stream_node *s = batch->streams; s; s = s->hh.next) {
+    for (struct stream_node *s = td_hash_table_first(&batch->streams); s;
+         s = td_hash_table_next(&s->hash_entry)) {
         err = td_index_stream_put(index, tandem_slice_of(s->key, s->size), &s->record);
         if (err)
             return err;
@@ -529,17 +535,8 @@ static tandem_err batch_write(struct batch *batch, uint64_t position)
 
 static void batch_release(struct batch *batch)
 {
-    struct document_node *d, *next_document;
-    struct stream_node *s, *next_stream;
-
-    HASH_ITER(hh, batch->streams, s, next_stream) {
-        HASH_DEL(batch->streams, s);
-        free(s);
-    }
-    HASH_ITER(hh, batch->documents, d, next_document) {
-        HASH_DEL(batch->documents, d);
-        free(d);
-    }
+    td_hash_table_clear(&batch->streams, free);
+    td_hash_table_clear(&batch->documents, free);
     tandem_writer_release(&batch->models);
     free(batch->entries);
 }

@@ -49,40 +49,29 @@ tandem_err td_index_del(td_stream_index *index, unsigned table, tandem_slice key
 
 /* ---- Collections and progress ---- */
 
-static void collections_free(td_stream_index *index)
-{
-    td_index_collection *c, *next;
-
-    HASH_ITER(hh, index->collections, c, next) {
-        HASH_DEL(index->collections, c);
-        free(c);
-    }
-}
-
 td_index_collection *td_index_collection_find(const td_stream_index *index, tandem_slice name)
 {
-    td_index_collection *c;
-
     if (!td_index_name_fits(name) || name.size == 0)
         return NULL;
-    HASH_FIND(hh, index->collections, name.bytes, name.size, c);
-    return c;
+    return td_hash_table_find(&index->collections, name);
 }
 
 tandem_err td_index_collection_add(td_stream_index *index, tandem_slice name, uint32_t id,
                                    td_index_collection **out)
 {
     td_index_collection *c = calloc(1, sizeof(*c) + name.size);
+    tandem_err err;
 
     if (!c)
         return TANDEM_E_NOMEM;
     c->id = id;
     c->size = name.size;
     memcpy(c->name, name.bytes, name.size);
-    HASH_ADD_KEYPTR(hh, index->collections, c->name, c->size, c);
-    if (!c->hh.tbl) {
+    err = td_hash_table_add(&index->collections, &c->hash_entry,
+                            tandem_slice_of(c->name, c->size), c);
+    if (err != TANDEM_OK) {
         free(c);
-        return TANDEM_E_NOMEM;
+        return err;
     }
     *out = c;
     return TANDEM_OK;
@@ -197,7 +186,7 @@ static tandem_err load(td_stream_index *index)
     uint64_t next_collection = 0;
     tandem_err err;
 
-    collections_free(index);
+    td_hash_table_clear(&index->collections, free);
     index->dirty = 0;
     index->changed = false;
     if ((err = td_index_begin(index)) != TANDEM_OK ||
@@ -287,7 +276,8 @@ static tandem_err ahead_check(td_stream_index *index)
         return err;
     if (index->position > last)
         return TANDEM_E_FORMAT;
-    for (c = index->collections; c; c = c->hh.next) {
+    for (c = td_hash_table_first(&index->collections); c;
+         c = td_hash_table_next(&c->hash_entry)) {
         err = td_op_store_collection(index->ops, tandem_slice_of(c->name, c->size), &info);
         if (err)
             return err;
@@ -334,7 +324,7 @@ void td_stream_index_free(td_stream_index *index)
     if (!index)
         return;
     td_txn_abort(index->txn);
-    collections_free(index);
+    td_hash_table_clear(&index->collections, free);
     tandem_writer_release(&index->record);
     td_store_free(index->store);
     free(index);

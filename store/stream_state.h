@@ -20,7 +20,7 @@
 
 /* A collection that the index knows; all of them are in memory. */
 typedef struct td_index_collection {
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     uint32_t id;
     uint64_t progress; /* its last indexed ordinal */
     uint64_t entries;  /* that it has in the index */
@@ -39,7 +39,7 @@ struct td_stream_index {
     tandem_writer record; /* that is being put */
     uint32_t dirty;
     tandem_err failed;
-    td_index_collection *collections;
+    td_hash_table collections;
     uint32_t next_collection;
     uint64_t next_stream;
     uint64_t position;

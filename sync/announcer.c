@@ -137,7 +137,8 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
     bool full = false;
 
     begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
-    for (td_collection_cover *c = peer->coverage.collections; c && !full; c = c->hh.next) {
+    for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c && !full;
+         c = td_hash_table_next(&c->hash_entry)) {
         size_t mark = out->size, origins_at = 0, end_at;
         uint32_t origins = 0;
 

@@ -1,63 +1,57 @@
-#define uthash_nonfatal_oom(element) (failed = true)
-
 #include "sync/coverage.h"
 
 #include <stdlib.h>
 
 #include <utlist.h>
 
-static void origin_free(td_origin_cover *origin)
+static void origin_free(void *owner)
 {
+    td_origin_cover *origin = owner;
+
     free(origin->heads);
     free(origin);
 }
 
+static void collection_free(void *owner)
+{
+    td_collection_cover *collection = owner;
+
+    td_hash_table_clear(&collection->origins, origin_free);
+    free(collection);
+}
+
 void td_coverage_release(td_coverage *coverage)
 {
-    td_collection_cover *collection, *next_collection;
-    td_origin_cover *origin, *next_origin;
-
-    HASH_ITER(hh, coverage->collections, collection, next_collection)
-    {
-        HASH_ITER(hh, collection->origins, origin, next_origin)
-        {
-            HASH_DEL(collection->origins, origin);
-            origin_free(origin);
-        }
-        HASH_DEL(coverage->collections, collection);
-        free(collection);
-    }
+    td_hash_table_clear(&coverage->collections, collection_free);
     memset(coverage, 0, sizeof(*coverage));
 }
 
 td_collection_cover *td_coverage_find(td_coverage *coverage, tandem_slice name)
 {
-    td_collection_cover *collection;
-
-    HASH_FIND(hh, coverage->collections, name.bytes, name.size, collection);
-    return collection;
+    return td_hash_table_find(&coverage->collections, name);
 }
 
 tandem_err td_coverage_collection(td_coverage *coverage, tandem_slice name,
                                   td_collection_cover **out)
 {
     td_collection_cover *collection = td_coverage_find(coverage, name);
-    bool failed = false;
+    tandem_err err;
 
     if (collection) {
         *out = collection;
         return TANDEM_OK;
     }
-    if (HASH_COUNT(coverage->collections) >= TD_COLLECTIONS_MAX)
+    if (td_hash_table_count(&coverage->collections) >= TD_COLLECTIONS_MAX)
         return TANDEM_E_LIMIT;
     if (!(collection = calloc(1, sizeof(*collection) + name.size)))
         return TANDEM_E_NOMEM;
     memcpy(collection->text, name.bytes, name.size);
     collection->name = tandem_slice_of(collection->text, name.size);
-    HASH_ADD_KEYPTR(hh, coverage->collections, collection->text, name.size, collection);
-    if (failed) {
+    err = td_hash_table_add(&coverage->collections, &collection->hash_entry, collection->name,
+                            collection);
+    if (err != TANDEM_OK) {
         free(collection);
-        return TANDEM_E_NOMEM;
+        return err;
     }
     coverage->unknown++;
     *out = collection;
@@ -77,33 +71,31 @@ void td_coverage_set_known(td_coverage *coverage, td_collection_cover *collectio
 
 td_origin_cover *td_coverage_find_origin(td_collection_cover *collection, const uint8_t *origin)
 {
-    td_origin_cover *cover;
-
-    HASH_FIND(hh, collection->origins, origin, TANDEM_ORIGIN_BYTES, cover);
-    return cover;
+    return td_hash_table_find(&collection->origins, tandem_slice_of(origin, TANDEM_ORIGIN_BYTES));
 }
 
 tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collection,
                               const uint8_t *origin, td_origin_cover **out)
 {
     td_origin_cover *cover = td_coverage_find_origin(collection, origin);
-    bool failed = false;
+    tandem_err err;
 
     if (cover) {
         *out = cover;
         return TANDEM_OK;
     }
-    if (HASH_COUNT(collection->origins) >= TD_ORIGINS_MAX ||
+    if (td_hash_table_count(&collection->origins) >= TD_ORIGINS_MAX ||
         coverage->origin_count >= TD_COVERS_MAX)
         return TANDEM_E_LIMIT;
     if (!(cover = calloc(1, sizeof(*cover))))
         return TANDEM_E_NOMEM;
     memcpy(cover->origin, origin, TANDEM_ORIGIN_BYTES);
     cover->collection = collection;
-    HASH_ADD(hh, collection->origins, origin, TANDEM_ORIGIN_BYTES, cover);
-    if (failed) {
+    err = td_hash_table_add(&collection->origins, &cover->hash_entry,
+                            tandem_slice_of(cover->origin, TANDEM_ORIGIN_BYTES), cover);
+    if (err != TANDEM_OK) {
         free(cover);
-        return TANDEM_E_NOMEM;
+        return err;
     }
     coverage->origin_count++;
     *out = cover;

@@ -60,7 +60,7 @@ struct td_origin_cover {
     bool refused;  /* the peer will not have some of it */
     uint64_t back; /* how far below the announced head to ask: a fork's search, 0: from ours on */
     td_send_range range;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 struct td_collection_cover {
@@ -70,7 +70,7 @@ struct td_collection_cover {
     bool receiving;    /* a listing of it has begun and not ended */
     bool received;     /* a listing of it has begun */
     uint64_t base_ordinal;
-    td_origin_cover *origins;
+    td_hash_table origins; /* td_origin_cover */
     td_origin_cover *dirty;
     /* Our own listing to the peer: */
     bool listing_sent;    /* begun, or finished */
@@ -80,12 +80,12 @@ struct td_collection_cover {
     td_collection_cover *next_listing;
     bool sending; /* has a range that may have something to send */
     td_collection_cover *next_sending;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     uint8_t text[];
 };
 
 typedef struct td_coverage {
-    td_collection_cover *collections;
+    td_hash_table collections; /* td_collection_cover */
     td_origin_cover *lacking; /* utlist */
     uint64_t lag;
     uint32_t lacking_count;

@@ -2,8 +2,6 @@
  * Digests of our vectors, kept for as long as a collection does not change, and the one over all of
  * them with which a handshake begins.
  */
-#define uthash_nonfatal_oom(element) (failed = true)
-
 #include <stdlib.h>
 
 #include "store/planted.h"
@@ -22,7 +20,7 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
         return err;
     if (last_ordinal_out)
         *last_ordinal_out = info.last_ordinal;
-    HASH_FIND(hh, sync->digests, collection.bytes, collection.size, cached);
+    cached = td_hash_table_find(&sync->digests, collection);
     if (cached && (cached->last_ordinal == info.last_ordinal ||
                    td_planted(TD_PLANTED_DIGEST_STALE))) {
         memcpy(out, cached->digest, TANDEM_HASH_BYTES);
@@ -34,14 +32,12 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
     if (!cached && info.last_ordinal == 0)
         return TANDEM_OK;
     if (!cached) {
-        bool failed = false;
-
         if (!(cached = calloc(1, sizeof(*cached) + collection.size)))
             return TANDEM_OK;
         cached->size = collection.size;
         memcpy(cached->name, collection.bytes, collection.size);
-        HASH_ADD_KEYPTR(hh, sync->digests, cached->name, collection.size, cached);
-        if (failed) {
+        if (td_hash_table_add(&sync->digests, &cached->hash_entry,
+                              tandem_slice_of(cached->name, cached->size), cached) != TANDEM_OK) {
             free(cached);
             return TANDEM_OK;
         }
@@ -53,13 +49,7 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
 
 void td_sync_forget_digests(tandem_sync *sync)
 {
-    td_cached_digest *cached, *next;
-
-    HASH_ITER(hh, sync->digests, cached, next)
-    {
-        HASH_DEL(sync->digests, cached);
-        free(cached);
-    }
+    td_hash_table_clear(&sync->digests, free);
 }
 
 /* Names of our collections after a name, one page, as NUL-terminated texts in a writer. */

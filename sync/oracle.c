@@ -1,6 +1,3 @@
-/* Before uthash: a failed insertion leaves the element out of the table. */
-#define uthash_nonfatal_oom(element) (failed = true)
-
 #include "sync/oracle.h"
 
 #include <inttypes.h>
@@ -33,7 +30,7 @@ struct known {
     uint32_t expected; /* disks that must be found to hold it still */
     uint64_t hlc;
     uint64_t look; /* at which it was first seen */
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 /* A job was reported durable. */
@@ -54,7 +51,7 @@ struct flight {
     } key;
     tandem_job_state status;
     uint64_t look;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
 };
 
 /* The end of a job that is still to come. */
@@ -83,11 +80,11 @@ struct td_oracle {
     tandem_harness *harness;
     bool gullible;
     struct node nodes[TD_PLAN_NODES_MAX];
-    struct known *known;
+    td_hash_table known;
     uint64_t alive; /* that some disk holds */
     struct durable *durables;
     size_t durable_count, durable_capacity, durable_first; /* before it all are seen */
-    struct flight *flights;
+    td_hash_table flights;
     uint64_t looks;
     uint64_t dials_together;
     bool any_back;
@@ -112,21 +109,10 @@ tandem_err td_oracle_open(tandem_harness *harness, bool gullible, td_oracle **ou
 
 void td_oracle_free(td_oracle *oracle)
 {
-    struct known *known, *next;
-    struct flight *flight, *following;
-
     if (!oracle)
         return;
-    HASH_ITER(hh, oracle->known, known, next)
-    {
-        HASH_DEL(oracle->known, known);
-        free(known);
-    }
-    HASH_ITER(hh, oracle->flights, flight, following)
-    {
-        HASH_DEL(oracle->flights, flight);
-        free(flight);
-    }
+    td_hash_table_clear(&oracle->known, free);
+    td_hash_table_clear(&oracle->flights, free);
     free(oracle->durables);
     free(oracle);
 }
@@ -178,7 +164,8 @@ void td_oracle_restarted(td_oracle *oracle, unsigned node)
 
 void td_oracle_backed_up(td_oracle *oracle, unsigned node)
 {
-    for (struct known *k = oracle->known; k; k = k->hh.next)
+    for (struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
         k->backups = (k->backups & ~(UINT32_C(1) << node)) | (k->holders & UINT32_C(1) << node);
 }
 
@@ -196,7 +183,8 @@ static void let_go(td_oracle *oracle, struct known *known, unsigned node)
 
 void td_oracle_went_back(td_oracle *oracle, unsigned node)
 {
-    for (struct known *k = oracle->known; k; k = k->hh.next)
+    for (struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
         if (!(k->backups & UINT32_C(1) << node))
             let_go(oracle, k, node);
     for (size_t i = oracle->durable_first; i < oracle->durable_count; i++)
@@ -229,22 +217,18 @@ tandem_err td_oracle_durable(td_oracle *oracle, unsigned node, uint64_t number,
 
 static struct known *known_find(const td_oracle *oracle, const uint8_t *hash)
 {
-    struct known *known;
-
-    HASH_FIND(hh, oracle->known, hash, TANDEM_HASH_BYTES, known);
-    return known;
+    return td_hash_table_find(&oracle->known, tandem_slice_of(hash, TANDEM_HASH_BYTES));
 }
 
 static struct known *known_make(td_oracle *oracle, const uint8_t *hash)
 {
     struct known *known = known_find(oracle, hash);
-    bool failed = false;
 
     if (known || !(known = calloc(1, sizeof(*known))))
         return known;
     memcpy(known->hash, hash, TANDEM_HASH_BYTES);
-    HASH_ADD(hh, oracle->known, hash, TANDEM_HASH_BYTES, known);
-    if (!failed)
+    if (td_hash_table_add(&oracle->known, &known->hash_entry,
+                          tandem_slice_of(known->hash, TANDEM_HASH_BYTES), known) == TANDEM_OK)
         return known;
     free(known);
     return NULL;
@@ -407,13 +391,15 @@ static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *
 
     node->fresh = false;
     node->scanned = node->hlc_max = node->hlc_now = node->continued_ms = 0;
-    for (struct known *k = oracle->known; k; k = k->hh.next) {
+    for (struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry)) {
         k->expected = (k->expected & ~bit) | (k->holders & bit);
         let_go(oracle, k, number);
     }
     if ((err = scan(oracle, number, reactor, false)) != TANDEM_OK)
         return err;
-    for (struct known *k = oracle->known; k; k = k->hh.next)
+    for (struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
         if ((k->expected & bit) && !(k->holders & bit))
             return fail(oracle, "%s: what was on its disk is not there any more",
                         td_plan_name(number));
@@ -483,21 +469,21 @@ static struct flight *look_at_flight(td_oracle *oracle, unsigned number, const t
 {
     struct flight_key key;
     struct flight *flight;
-    bool failed = false;
 
     memset(&key, 0, sizeof(key));
     key.peer = peer->serial;
     key.life = oracle->nodes[number].life << 8 | number;
     key.id = id;
     key.box = box;
-    HASH_FIND(hh, oracle->flights, &key, sizeof(key), flight);
+    flight = td_hash_table_find(&oracle->flights, tandem_slice_of(&key, sizeof(key)));
     *is_new = !flight;
     if (!flight) {
         if (!(flight = calloc(1, sizeof(*flight))))
             return NULL;
         flight->key = key;
-        HASH_ADD(hh, oracle->flights, key, sizeof(flight->key), flight);
-        if (failed) {
+        if (td_hash_table_add(&oracle->flights, &flight->hash_entry,
+                              tandem_slice_of(&flight->key, sizeof(flight->key)), flight) !=
+            TANDEM_OK) {
             free(flight);
             return NULL;
         }
@@ -561,11 +547,11 @@ static void forget_flights(td_oracle *oracle)
 {
     struct flight *flight, *next;
 
-    HASH_ITER(hh, oracle->flights, flight, next)
-    {
+    for (flight = td_hash_table_first(&oracle->flights); flight; flight = next) {
+        next = td_hash_table_next(&flight->hash_entry);
         if (flight->look == oracle->looks)
             continue;
-        HASH_DEL(oracle->flights, flight);
+        td_hash_table_remove(&oracle->flights, &flight->hash_entry);
         free(flight);
     }
 }
@@ -649,8 +635,10 @@ static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_pe
                       now_ms < oracle->nodes[other].back_ms + BACK_MS))
         return TANDEM_OK;
     ops = td_reactor_ops(reactor_of(oracle, (unsigned)other));
-    for (const td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next)
-        for (const td_origin_cover *o = c->origins; o; o = o->hh.next) {
+    for (const td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
+         c = td_hash_table_next(&c->hash_entry))
+        for (const td_origin_cover *o = td_hash_table_first(&c->origins); o;
+             o = td_hash_table_next(&o->hash_entry)) {
             td_head heads[TANDEM_HEADS_MAX];
             unsigned count = 0;
 

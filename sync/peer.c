@@ -270,7 +270,8 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
 /* A digest was equal: what we held of the collection when it was computed is held there, too. */
 static void acknowledge_ours(td_peer *peer, td_collection_cover *collection)
 {
-    for (td_origin_cover *o = collection->origins; o; o = o->hh.next)
+    for (td_origin_cover *o = td_hash_table_first(&collection->origins); o;
+         o = td_hash_table_next(&o->hash_entry))
         td_coverage_acknowledge_all(&peer->coverage, o);
 }
 
@@ -302,7 +303,8 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
         tandem_mailbox_remove(td_channel_outbox(peer->channel), handle);
         tandem_job_handle_free(handle);
     }
-    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
+    for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
+         c = td_hash_table_next(&c->hash_entry)) {
         if (c->known)
             continue;
         acknowledge_ours(peer, c);
@@ -337,7 +339,8 @@ static tandem_err list_is_complete(td_peer *peer)
     tandem_err err;
 
     peer->peer_listed = true;
-    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next)
+    for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
+         c = td_hash_table_next(&c->hash_entry))
         if (!c->listed && !c->known && (err = collection_is_known(peer, c)) != TANDEM_OK)
             return err;
     return td_sync_each_collection(peer->sync, add_unlisted, peer);

@@ -6,8 +6,6 @@
  * Of a fork only the heads are known, not the common point: what is asked for begins 1, 2, 4, 8 …
  * operations below the announced head, until what comes fits.
  */
-#define uthash_nonfatal_oom(element) (failed = true)
-
 #include <stdlib.h>
 
 #include <utlist.h>
@@ -27,7 +25,7 @@ struct td_ask_range {
     bool queued;  /* not in a PULL yet */
     uint64_t waits_ms; /* wall clock: not before; 0: it does not wait, and counts in peer->asks */
     td_ask_range *next;
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     size_t name_size;
     uint8_t key[]; /* origin, then the collection's name */
 };
@@ -43,10 +41,8 @@ static td_ask_range *find(tandem_sync *sync, tandem_slice collection, const uint
 {
     uint8_t key[TANDEM_ORIGIN_BYTES + TANDEM_NAME_BYTES_MAX];
     size_t size = key_of(collection, origin, key);
-    td_ask_range *ask;
 
-    HASH_FIND(hh, sync->asks, key, size, ask);
-    return ask;
+    return td_hash_table_find(&sync->asks, tandem_slice_of(key, size));
 }
 
 static void forget(tandem_sync *sync, td_ask_range *ask)
@@ -55,7 +51,7 @@ static void forget(tandem_sync *sync, td_ask_range *ask)
         LL_DELETE(ask->peer->ask_queue, ask);
     if (!ask->waits_ms)
         ask->peer->asks--;
-    HASH_DEL(sync->asks, ask);
+    td_hash_table_remove(&sync->asks, &ask->hash_entry);
     free(ask);
 }
 
@@ -105,15 +101,15 @@ static bool has_direct_peer(tandem_sync *sync, const uint8_t *origin)
 static td_ask_range *ask_open(td_peer *peer, tandem_slice name, const uint8_t *origin)
 {
     td_ask_range *ask = calloc(1, sizeof(*ask) + TANDEM_ORIGIN_BYTES + name.size);
-    bool failed = false;
+    size_t size;
 
     if (!ask)
         return NULL;
     ask->peer = peer;
     ask->name_size = name.size;
-    key_of(name, origin, ask->key);
-    HASH_ADD_KEYPTR(hh, peer->sync->asks, ask->key, TANDEM_ORIGIN_BYTES + name.size, ask);
-    if (failed) {
+    size = key_of(name, origin, ask->key);
+    if (td_hash_table_add(&peer->sync->asks, &ask->hash_entry, tandem_slice_of(ask->key, size),
+                          ask) != TANDEM_OK) {
         free(ask);
         return NULL;
     }
@@ -211,8 +207,8 @@ void td_puller_forget(td_peer *peer)
 {
     td_ask_range *ask, *next;
 
-    HASH_ITER(hh, peer->sync->asks, ask, next)
-    {
+    for (ask = td_hash_table_first(&peer->sync->asks); ask; ask = next) {
+        next = td_hash_table_next(&ask->hash_entry);
         if (ask->peer == peer)
             forget(peer->sync, ask);
     }
@@ -328,8 +324,10 @@ void td_puller_tick(tandem_sync *sync, uint64_t now_ms)
 {
     td_ask_range *ask, *next;
 
-    HASH_ITER(hh, sync->asks, ask, next)
+    for (ask = td_hash_table_first(&sync->asks); ask; ask = next) {
+        next = td_hash_table_next(&ask->hash_entry);
         look_at_ask(sync, ask, now_ms);
+    }
     for (td_peer *peer = sync->peers; peer; peer = peer->next)
         td_puller_ask(peer);
 }

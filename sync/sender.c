@@ -206,7 +206,8 @@ static bool scan_from(const td_collection_cover *collection, uint64_t *out)
 {
     bool any = false;
 
-    for (const td_origin_cover *o = collection->origins; o; o = o->hh.next) {
+    for (const td_origin_cover *o = td_hash_table_first(&collection->origins); o;
+         o = td_hash_table_next(&o->hash_entry)) {
         if (!is_ready(&o->range))
             continue;
         if (!any || o->range.sent_ordinal < *out)
@@ -219,7 +220,8 @@ static bool scan_from(const td_collection_cover *collection, uint64_t *out)
 /* All ready ranges are sent as far as the scan came; at its end, some are finished. */
 static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
 {
-    for (td_origin_cover *o = filling->collection->origins; o; o = o->hh.next) {
+    for (td_origin_cover *o = td_hash_table_first(&filling->collection->origins); o;
+         o = td_hash_table_next(&o->hash_entry)) {
         td_send_range *range = &o->range;
 
         if (!is_ready(range))
@@ -507,8 +509,10 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
 
     if (!peer->troubled)
         return UINT64_MAX;
-    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
-        for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
+    for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
+         c = td_hash_table_next(&c->hash_entry)) {
+        for (td_origin_cover *o = td_hash_table_first(&c->origins); o;
+             o = td_hash_table_next(&o->hash_entry)) {
             if (!o->range.active)
                 continue;
             if (o->lag == 0 && o->range.last == UINT64_MAX)
@@ -537,8 +541,10 @@ tandem_err td_sender_trouble(td_peer *peer, const td_origin_cover **origin_out)
 {
     if (!peer->troubled)
         return TANDEM_OK;
-    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
-        for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
+    for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
+         c = td_hash_table_next(&c->hash_entry)) {
+        for (td_origin_cover *o = td_hash_table_first(&c->origins); o;
+             o = td_hash_table_next(&o->hash_entry)) {
             if (!o->range.active ||
                 (o->range.blocked == TANDEM_OK && o->range.retry_err == TANDEM_OK))
                 continue;

@@ -59,7 +59,7 @@ typedef struct td_unsure td_unsure;
 typedef struct td_cached_digest {
     uint64_t last_ordinal;
     uint8_t digest[TANDEM_HASH_BYTES];
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     size_t size;
     uint8_t name[];
 } td_cached_digest;
@@ -142,8 +142,8 @@ struct tandem_sync {
     td_peer *peers;
     uint32_t peer_count;
     uint64_t peers_opened;
-    td_cached_digest *digests;
-    td_ask_range *asks; /* all that are asked of anybody, by collection and origin */
+    td_hash_table digests; /* td_cached_digest */
+    td_hash_table asks; /* all that are asked of anybody, by collection and origin */
     td_waiter *waiters;
     td_unsure *unsure;
     uint64_t seen_position;

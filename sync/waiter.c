@@ -38,8 +38,10 @@ static void requirements_free(td_waiter *waiter)
 /* What the peer is not known to hold of all that we hold now. */
 static tandem_err note_requirements(td_waiter *waiter, td_peer *peer)
 {
-    for (td_collection_cover *c = peer->coverage.collections; c; c = c->hh.next) {
-        for (td_origin_cover *o = c->origins; o; o = o->hh.next) {
+    for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
+         c = td_hash_table_next(&c->hash_entry)) {
+        for (td_origin_cover *o = td_hash_table_first(&c->origins); o;
+             o = td_hash_table_next(&o->hash_entry)) {
             struct requirement *requirement;
 
             if (o->lag == 0)

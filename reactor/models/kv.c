@@ -7,18 +7,16 @@
  * The state is a hash table from key to the canonical bytes of the value. The order of a hash table
  * is nobody's business: what goes out is sorted by key, so that the bytes are the same everywhere.
  */
-#define HASH_NONFATAL_OOM 1
-
 #include "reactor/model.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <uthash.h>
-#include <xxhash.h>
+
+#include "store/hash_table.h"
 
 struct kv_entry {
-    UT_hash_handle hh;
+    td_hash_entry hash_entry;
     uint8_t *value;  /* canonical bytes; NULL only while a SET that brings the key is staged */
     uint8_t *staged; /* what value becomes when the SET is committed */
     size_t value_size;
@@ -28,31 +26,23 @@ struct kv_entry {
 };
 
 struct kv_state {
-    struct kv_entry *entries;
-    uint64_t seed;
+    td_hash_table entries;
 };
 
 static tandem_err kv_open(void **state_out)
 {
     struct kv_state *kv = calloc(1, sizeof(*kv));
-    uintptr_t places[2];
 
     if (!kv)
         return TANDEM_E_NOMEM;
-    /*
-     * Strangers choose the keys; with a hash that they know they could choose them to collide. A
-     * model gets no randomness, and needs none here: addresses, which they cannot see, do, and
-     * nothing that goes out depends on them.
-     */
-    places[0] = (uintptr_t)kv;
-    places[1] = (uintptr_t)&tandem_model_kv;
-    kv->seed = XXH3_64bits(places, sizeof(places));
     *state_out = kv;
     return TANDEM_OK;
 }
 
-static void entry_free(struct kv_entry *entry)
+static void entry_free(void *owner)
 {
+    struct kv_entry *entry = owner;
+
     free(entry->value);
     free(entry->staged);
     free(entry);
@@ -61,32 +51,15 @@ static void entry_free(struct kv_entry *entry)
 static void kv_free(void *state)
 {
     struct kv_state *kv = state;
-    struct kv_entry *entry, *next;
 
     if (!kv)
         return;
-    HASH_ITER(hh, kv->entries, entry, next) {
-        HASH_DEL(kv->entries, entry);
-        entry_free(entry);
-    }
+    td_hash_table_clear(&kv->entries, entry_free);
     free(kv);
 }
 
-static unsigned key_hash(const struct kv_state *kv, tandem_slice key)
-{
-    return (unsigned)XXH3_64bits_withSeed(key.bytes, key.size, kv->seed);
-}
-
-static struct kv_entry *entry_find(const struct kv_state *kv, tandem_slice key, unsigned hash)
-{
-    struct kv_entry *entry;
-
-    HASH_FIND_BYHASHVALUE(hh, kv->entries, key.bytes, key.size, hash, entry);
-    return entry;
-}
-
 /* Stands in the table, without a value. NULL if memory ran out. */
-static struct kv_entry *entry_add(struct kv_state *kv, tandem_slice key, unsigned hash)
+static struct kv_entry *entry_add(struct kv_state *kv, tandem_slice key)
 {
     struct kv_entry *entry = calloc(1, sizeof(*entry) + key.size);
 
@@ -94,17 +67,16 @@ static struct kv_entry *entry_add(struct kv_state *kv, tandem_slice key, unsigne
         return NULL;
     entry->key_size = key.size;
     memcpy(entry->key, key.bytes, key.size);
-    HASH_ADD_KEYPTR_BYHASHVALUE(hh, kv->entries, entry->key, key.size, hash, entry);
-    if (!entry->hh.tbl) { /* uthash's sign that it found no memory */
-        free(entry);
-        return NULL;
-    }
-    return entry;
+    if (td_hash_table_add(&kv->entries, &entry->hash_entry, tandem_slice_of(entry->key, key.size),
+                          entry) == TANDEM_OK)
+        return entry;
+    free(entry);
+    return NULL;
 }
 
 static void entry_remove(struct kv_state *kv, struct kv_entry *entry)
 {
-    HASH_DEL(kv->entries, entry);
+    td_hash_table_remove(&kv->entries, &entry->hash_entry);
     entry_free(entry);
 }
 
@@ -207,14 +179,13 @@ static void unstage(struct kv_state *kv, struct kv_entry **touched, uint32_t cou
 /* Stage value at key; what can fail for want of memory fails here, before the first change. */
 static struct kv_entry *stage(struct kv_state *kv, tandem_slice key, tandem_slice value)
 {
-    unsigned hash = key_hash(kv, key);
-    struct kv_entry *entry = entry_find(kv, key, hash);
+    struct kv_entry *entry = td_hash_table_find(&kv->entries, key);
     uint8_t *staged = malloc(value.size);
 
     if (!staged)
         return NULL;
     if (!entry)
-        entry = entry_add(kv, key, hash);
+        entry = entry_add(kv, key);
     if (!entry) {
         free(staged);
         return NULL;
@@ -302,7 +273,7 @@ static tandem_err apply_unset(struct kv_state *kv, tandem_slice payload)
 
         err = tandem_read_string(&reader, &key);
         assert(err == TANDEM_OK);
-        entry = entry_find(kv, key, key_hash(kv, key));
+        entry = td_hash_table_find(&kv->entries, key);
         if (entry)
             entry_remove(kv, entry);
     }
@@ -332,7 +303,7 @@ static int entry_compare(const void *a, const void *b)
 static tandem_err kv_show(const void *state, tandem_writer *out)
 {
     const struct kv_state *kv = state;
-    uint32_t count = HASH_COUNT(kv->entries);
+    uint32_t count = td_hash_table_count(&kv->entries);
     const struct kv_entry *entry;
     const struct kv_entry **sorted;
     uint32_t at = 0;
@@ -344,7 +315,8 @@ static tandem_err kv_show(const void *state, tandem_writer *out)
     sorted = calloc(count, sizeof(const struct kv_entry *));
     if (!sorted)
         return TANDEM_E_NOMEM;
-    for (entry = kv->entries; entry; entry = entry->hh.next)
+    for (entry = td_hash_table_first(&kv->entries); entry;
+         entry = td_hash_table_next(&entry->hash_entry))
         sorted[at++] = entry;
     qsort(sorted, count, sizeof(const struct kv_entry *), entry_compare);
     tandem_write_map(out, count);
