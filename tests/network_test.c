@@ -835,7 +835,8 @@ static void requests_of_others_are_refused_and_counted(void **state)
         {HEAD("/tandem", "localhost", PROTOCOL, "Origin: http://localhost\r\n"), " 403 "},
         {HEAD("/tandem", "localhost", PROTOCOL, "Origin: null\r\n"), " 403 "},
         {HEAD("/tandem", "evil.example", PROTOCOL, ""), " 403 "},
-        {HEAD("/tandem", "localhost:1", PROTOCOL, ""), " 403 "},
+        {HEAD("/tandem", "localhost:1x", PROTOCOL, ""), " 403 "},
+        {HEAD("/tandem", "evil.example:7400", PROTOCOL, ""), " 403 "},
         {HEAD("/tandem", "localhost.evil.example", PROTOCOL, ""), " 403 "},
         {HEAD("/tandem", "10.1.2.3", PROTOCOL, ""), " 403 "},
         {HEAD("/tandem", "[::1", PROTOCOL, ""), " 403 "},
@@ -889,7 +890,7 @@ static void requests_of_others_are_refused_and_counted(void **state)
 static void every_name_of_the_listener_is_accepted(void **state)
 {
     static const char *hosts[] = {"localhost", "LOCALHOST:%u", "127.0.0.1", "127.0.0.1:%u",
-                                  "[::1]", "[::1]:%u"};
+                                  "[::1]", "[::1]:%u", "localhost:1"};
     struct fixture *f = *state;
 
     for (unsigned i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {

@@ -25,11 +25,12 @@ static bool is_address(const char *text)
 
 /*
  * Does a Host header name this listener? A page that had its own name resolve to this machine would
- * send that name. host is taken apart in place.
+ * send that name. The port may be any: what forwards a port of another number is no stranger. host is
+ * taken apart in place.
  */
 static bool is_our_host(const td_listener *listener, char *host)
 {
-    char *name = host, *end, port[8];
+    char *name = host, *end;
 
     if (*host == '[') {
         name++;
@@ -39,8 +40,7 @@ static bool is_our_host(const td_listener *listener, char *host)
     } else {
         end = host + strcspn(host, ":");
     }
-    snprintf(port, sizeof(port), ":%u", (unsigned)listener->port);
-    if (*end && strcmp(end, port) != 0)
+    if (*end && (*end != ':' || end[1 + strspn(end + 1, "0123456789")] != '\0'))
         return false;
     *end = '\0';
     if (!strcasecmp(name, "localhost") || !strcmp(name, "127.0.0.1") || !strcmp(name, "::1"))
