@@ -26,6 +26,7 @@ struct td_session {
 
     uint64_t sent_number, received_number;
     bool hello_sent, hello_received;
+    bool sums, peer_sums; /* this side's messages, the peer's, end with a sum */
     bool announce_pending, heartbeat_pending;
     uint64_t sent_ms, heard_ms;
 
@@ -326,6 +327,7 @@ static tandem_err next_jobs(td_session *session, tandem_writer *out)
 
 static void next_hello(td_session *session, tandem_writer *out)
 {
+    static const uint8_t no_instance[TD_WIRE_INSTANCE_BYTES];
     td_wire_hello hello;
 
     memset(&hello, 0, sizeof(hello));
@@ -335,6 +337,8 @@ static void next_hello(td_session *session, tandem_writer *out)
     hello.window_bytes = tandem_mailbox_window_bytes(session->inbox);
     hello.window_jobs = tandem_mailbox_window_jobs(session->inbox);
     session->user->hello(session->context, &hello);
+    /* In a HELLO the sum stands behind the instance. */
+    session->sums = memcmp(hello.instance, no_instance, sizeof(no_instance)) != 0;
     td_wire_write_hello(out, ++session->sent_number, &hello, NULL, 0);
     session->hello_sent = true;
     td_probe(session->env, TD_PROBE_HELLO_SENT);
@@ -401,6 +405,8 @@ tandem_err td_session_next(td_session *session, tandem_writer *out)
     size_t start = out->size;
     tandem_err err = next_message(session, out);
 
+    if (err == TANDEM_OK && session->sums)
+        td_wire_seal(out, start);
     if (err == TANDEM_OK)
         err = tandem_writer_err(out);
     if (err != TANDEM_OK)
@@ -445,6 +451,7 @@ static tandem_err receive_hello(td_session *session, const td_wire_hello *hello)
     session->peer_window_bytes = hello->window_bytes;
     session->peer_window_jobs = hello->window_jobs;
     session->hello_received = true;
+    session->peer_sums = hello->sums;
     if ((err = session->user->peer_hello(session->context, hello)) != TANDEM_OK) {
         td_session_fail(session, err, tandem_err_text(err));
         return err;
@@ -708,14 +715,26 @@ static tandem_err receive(td_session *session, tandem_slice bytes, const td_wire
     return err;
 }
 
+/* The peer broke no rule, and a new session mends it. */
+static tandem_err changed_on_the_way(td_session *session)
+{
+    td_probe(session->env, TD_PROBE_MESSAGE_CHANGED);
+    td_session_fail(session, TANDEM_E_CHANNEL_NETWORK, "a message was changed on the way");
+    return TANDEM_E_CHANNEL_NETWORK;
+}
+
 tandem_err td_session_receive(td_session *session, tandem_slice bytes)
 {
     td_wire_message message;
 
     if (session->err != TANDEM_OK)
         return session->err;
+    if (session->peer_sums && !td_wire_is_sealed(bytes))
+        return changed_on_the_way(session);
     if (td_wire_read(bytes, &message) != TANDEM_OK)
         return protocol(session, "a message that is not one of this protocol");
+    if (message.type == TD_WIRE_HELLO && message.as.hello.sums && !td_wire_is_sealed(bytes))
+        return changed_on_the_way(session);
     session->heard_ms = td_env_monotonic_ms(session->env);
     session->stat.received_bytes += bytes.size;
     if (message.number <= session->received_number && !td_planted(TD_PLANTED_REPEAT_TAKEN)) {

@@ -91,6 +91,7 @@
     X(HEARTBEAT_SENT, "a heartbeat was said")                                                      \
     X(MESSAGE_REPEATED, "a message that came twice was passed over")                               \
     X(MESSAGE_MISSING, "a message was missing in the numbers")                                     \
+    X(MESSAGE_CHANGED, "a message was changed on the way, and its sum told")                       \
     X(PEER_BROKE_RULES, "a peer broke the protocol")                                               \
     X(PEER_SILENT, "a peer was given up after silence")                                            \
     X(ERROR_TOLD, "a peer ended a session with an error")                                          \

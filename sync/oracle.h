@@ -19,8 +19,8 @@ typedef struct td_oracle td_oracle;
 /*
  * harness is borrowed. Reactors are known by number, see td_plan_name().
  *
- * gullible  what they believe of each other is not looked at: a wrong bit may tell them what is not
- *           so, and sessions with a copy know it by its original's id
+ * gullible  what they believe of each other is not looked at: sessions with a copy know it by its
+ *           original's id
  */
 tandem_err td_oracle_open(tandem_harness *harness, bool gullible, td_oracle **out);
 void td_oracle_free(td_oracle *oracle); /* NULL is fine */

@@ -23,7 +23,6 @@ enum {
 #define BAD_DISK                                                                                   \
     (TANDEM_FAULT_DISK_FULL | TANDEM_FAULT_DISK_ERROR | TANDEM_FAULT_DISK_UNKNOWN |                \
      TANDEM_FAULT_MEMORY)
-#define LIES (TANDEM_FAULT_CORRUPT | TANDEM_FAULT_LIAR)
 
 /* A job on its way. */
 struct pending {
@@ -50,7 +49,6 @@ struct run {
     bool ending;       /* what ends from now on is no news */
     const char *probes[PROBES_MAX];
     unsigned probe_count;
-    uint64_t corrupted; /* messages */
     tandem_err err;
     tandem_simulator_result *result;
 };
@@ -413,9 +411,8 @@ static tandem_err world_open(struct run *run)
     options.folder = run->options->folder;
     if ((err = run->workload->open(&run->work)) != TANDEM_OK ||
         (err = tandem_harness_open(&options, &run->harness)) != TANDEM_OK ||
-        (err = td_oracle_open(run->harness,
-                              plan->faults & (TANDEM_FAULT_CORRUPT | TANDEM_FAULT_COPY),
-                              &run->oracle)) != TANDEM_OK)
+        (err = td_oracle_open(run->harness, plan->faults & TANDEM_FAULT_COPY, &run->oracle)) !=
+            TANDEM_OK)
         return err;
     for (; run->nodes < plan->reactors; run->nodes++) {
         int64_t skew_ms = plan->faults & TANDEM_FAULT_CLOCK
@@ -460,13 +457,6 @@ static tandem_err chaos(struct run *run)
     return look(run, when);
 }
 
-static void note_corrupted(void *context, const char *name, const char *sentence, uint64_t count)
-{
-    (void)sentence;
-    if (!strcmp(name, "PACKET_CORRUPTED"))
-        ((struct run *)context)->corrupted = count;
-}
-
 static void heal_link(struct run *run, unsigned a, unsigned b)
 {
     const char *from = name_of(a), *to = name_of(b);
@@ -478,9 +468,6 @@ static void heal_link(struct run *run, unsigned a, unsigned b)
         tandem_remote_resume(sync, to);
     if (td_plan_joins(run->plan, a, b))
         tandem_harness_connect(run->harness, from, to);
-    /* What a wrong bit made a session believe is mended by the next handshake, and only by it. */
-    if (run->corrupted)
-        tandem_harness_half_open(run->harness, from, to);
 }
 
 /* Nothing goes wrong any more, and everybody is there. */
@@ -493,7 +480,6 @@ static void heal(struct run *run)
         tandem_harness_set_clock(run->harness, name_of(a), 0);
     end_lies(run);
     tandem_harness_set_faults(run->harness, &none);
-    tandem_harness_events(run->harness, note_corrupted, run);
     for (unsigned a = 0; a < run->nodes; a++) {
         tandem_harness_crash_at(run->harness, name_of(a), NULL, 0);
         tandem_harness_fail_disk(run->harness, name_of(a), TANDEM_HARNESS_PUT, TANDEM_OK, 0);
@@ -601,7 +587,7 @@ static tandem_err check_node(struct run *run, unsigned node)
     }
     err = tandem_verify(reactor, note_damage, why);
     if (err == TANDEM_OK)
-        err = run->workload->check(run->work, reactor, run->corrupted > 0, why);
+        err = run->workload->check(run->work, reactor, why);
     if (err != TANDEM_OK) {
         snprintf(run->result->why, sizeof(run->result->why), "%s: %.200s", name_of(node), why);
         return TANDEM_E_STATE;
@@ -615,18 +601,20 @@ static const struct {
     uint32_t faults;
 } never[] = {
     {"COMMIT_FAILED", BAD_DISK | TANDEM_FAULT_CRASH_AT},
-    {"FORK_KEPT", LIES | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
-    {"PREDECESSOR_MISSING", LIES | BAD_DISK | TANDEM_FAULT_CRASH_AT | TANDEM_FAULT_CLOCK |
-                                TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"FORK_KEPT", TANDEM_FAULT_LIAR | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"PREDECESSOR_MISSING", TANDEM_FAULT_LIAR | BAD_DISK | TANDEM_FAULT_CRASH_AT |
+                                TANDEM_FAULT_CLOCK | TANDEM_FAULT_CLOCK_JUMP |
+                                TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
     {"INDEX_REBUILT", BAD_DISK | TANDEM_FAULT_CRASH_AT},
-    {"CLOCK_WAIT", LIES | TANDEM_FAULT_CLOCK | TANDEM_FAULT_CLOCK_JUMP},
-    {"OWN_CONTINUED", LIES | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
-    {"JOB_REFUSED", LIES | BAD_DISK | TANDEM_FAULT_CRASH_AT | TANDEM_FAULT_CLOCK |
+    {"CLOCK_WAIT", TANDEM_FAULT_LIAR | TANDEM_FAULT_CLOCK | TANDEM_FAULT_CLOCK_JUMP},
+    {"OWN_CONTINUED", TANDEM_FAULT_LIAR | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"JOB_REFUSED", TANDEM_FAULT_LIAR | BAD_DISK | TANDEM_FAULT_CRASH_AT | TANDEM_FAULT_CLOCK |
                         TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
-    {"MESSAGE_REPEATED", LIES | TANDEM_FAULT_DUPLICATE},
-    {"MESSAGE_MISSING", LIES | TANDEM_FAULT_LOSE | TANDEM_FAULT_REORDER | TANDEM_FAULT_CUT |
-                            TANDEM_FAULT_ONE_WAY | TANDEM_FAULT_CLOG},
-    {"PEER_BROKE_RULES", LIES},
+    {"MESSAGE_REPEATED", TANDEM_FAULT_LIAR | TANDEM_FAULT_DUPLICATE},
+    {"MESSAGE_MISSING", TANDEM_FAULT_LIAR | TANDEM_FAULT_LOSE | TANDEM_FAULT_REORDER |
+                            TANDEM_FAULT_CUT | TANDEM_FAULT_ONE_WAY | TANDEM_FAULT_CLOG},
+    {"MESSAGE_CHANGED", TANDEM_FAULT_CORRUPT},
+    {"PEER_BROKE_RULES", TANDEM_FAULT_LIAR | TANDEM_FAULT_CORRUPT},
 };
 
 static void note_event(void *context, const char *name, const char *sentence, uint64_t count)

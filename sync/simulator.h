@@ -79,9 +79,8 @@ typedef struct tandem_workload {
      * operations it deletes its document. All is borrowed until the next call. */
     void (*job)(void *context, uint64_t number, uint64_t random, tandem_job *job);
     void (*outcome)(void *context, uint64_t number, tandem_outcome outcome);
-    /* All reactors are equal: is what they show right? damaged: messages came with wrong bits, or a
-     * liar spoke, so there may be more than was written. Else a sentence in why. */
-    tandem_err (*check)(void *context, tandem_reactor *reactor, bool damaged, char why[256]);
+    /* All reactors are equal: is what they show right? Else a sentence in why. */
+    tandem_err (*check)(void *context, tandem_reactor *reactor, char why[256]);
     void (*free)(void *context);
 } tandem_workload;
 

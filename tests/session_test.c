@@ -37,6 +37,7 @@ struct side {
     /* To do. */
     tandem_err refuse_hello, refuse_have, refuse_pull, announce_err;
     unsigned to_announce;    /* HAVEs */
+    bool sums;               /* HELLO names an instance, and so messages end with sums */
     bool settles;            /* a HAVE tells that what waits is lacking */
     bool answers_at_once;    /* deliveries come back from within deliver */
     /* Seen. */
@@ -68,6 +69,8 @@ static void user_hello(void *context, td_wire_hello *out)
     struct side *side = context;
 
     memset(out->reactor, side->pool == &side->own_pool ? 1 : 2, sizeof(out->reactor));
+    if (side->sums)
+        memset(out->instance, 3, sizeof(out->instance));
     out->clock = 5;
     out->agent = tandem_slice_text("test");
 }
@@ -469,6 +472,70 @@ static void both_sides_say_hello_first_and_at_once(void **state)
     assert_int_equal(1, f->a.hellos);
     assert_int_equal(1, f->b.hellos);
     td_session_free(NULL);
+}
+
+/* b hears HELLO and the message behind it, with one bit of one of them wrong. */
+static tandem_err hear_with_wrong_bit(struct fixture *f, const tandem_writer said[2], size_t bit)
+{
+    size_t hello_bits = said[0].size * 8;
+    bool in_hello = bit < hello_bits;
+    size_t at = in_hello ? bit : bit - hello_bits;
+    tandem_err err = TANDEM_OK;
+
+    side_end(&f->b);
+    side_begin(&f->b);
+    relay(f, &f->b, NULL);
+    for (unsigned i = 0; i < 2 && err == TANDEM_OK; i++) {
+        tandem_writer_clear(&f->out);
+        tandem_write_raw(&f->out, tandem_writer_slice(&said[i]));
+        if (in_hello == (i == 0))
+            f->out.bytes[at / 8] ^= (uint8_t)(1 << at % 8);
+        err = td_session_receive(f->b.session, tandem_writer_slice(&f->out));
+    }
+    return err;
+}
+
+/* A payload with a wrong bit is a well-formed operation that its writer never made. */
+static void what_was_changed_on_the_way_is_never_taken(void **state)
+{
+    struct fixture *f = *state;
+    tandem_writer said[2];
+    size_t bits = 0;
+
+    f->a.sums = true;
+    relay(f, &f->b, &f->a);
+    push(f, 2, 10);
+    for (unsigned i = 0; i < 2; i++) {
+        tandem_writer_init(&said[i]);
+        assert_int_equal(TANDEM_OK, td_session_next(f->a.session, &said[i]));
+        assert_true(td_wire_is_sealed(tandem_writer_slice(&said[i])));
+        bits += said[i].size * 8;
+    }
+    for (size_t bit = 0; bit < bits; bit++) {
+        tandem_err err = hear_with_wrong_bit(f, said, bit);
+
+        if (bit >= said[0].size * 8)
+            assert_int_equal(TANDEM_E_CHANNEL_NETWORK, err);
+        else if (err != TANDEM_E_CHANNEL_NETWORK && err != TANDEM_E_PROTOCOL &&
+                 err != TANDEM_E_VERSION) /* of another version we know no more than its number */
+            fail_msg("bit %zu of HELLO: %s", bit, tandem_err_name(err));
+        assert_int_equal(0, f->b.delivery_count);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        tandem_writer_release(&said[i]);
+}
+
+static void who_writes_no_sums_is_heard_without(void **state)
+{
+    struct fixture *f = *state;
+
+    f->a.sums = true;
+    shake_hands(f);
+    push_from(&f->b, &f->other, 1, 10);
+    push(f, 1, 10);
+    pump(f);
+    assert_int_equal(1, f->a.delivery_count);
+    assert_int_equal(1, f->b.delivery_count);
 }
 
 static void nothing_goes_out_before_the_peers_hello(void **state)
@@ -1743,6 +1810,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(both_sides_say_hello_first_and_at_once),
         TEST(nothing_goes_out_before_the_peers_hello),
+        TEST(what_was_changed_on_the_way_is_never_taken),
+        TEST(who_writes_no_sums_is_heard_without),
         TEST(anything_before_hello_ends_the_session),
         TEST(a_second_hello_ends_the_session),
         TEST(another_major_version_is_refused_and_both_sides_say_so),

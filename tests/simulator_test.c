@@ -189,10 +189,10 @@ static void unlucky_outcome(void *context, uint64_t number, tandem_outcome outco
     tandem_default_workload()->outcome(context, number, outcome);
 }
 
-static tandem_err unlucky_check(void *context, tandem_reactor *reactor, bool damaged, char why[256])
+static tandem_err unlucky_check(void *context, tandem_reactor *reactor, char why[256])
 {
     if (!unlucky_written)
-        return tandem_default_workload()->check(context, reactor, damaged, why);
+        return tandem_default_workload()->check(context, reactor, why);
     snprintf(why, 256, "the unlucky job was written");
     return TANDEM_E_STATE;
 }
@@ -371,8 +371,7 @@ static void roulette_outcome(void *context, uint64_t number, tandem_outcome outc
 {
 }
 
-static tandem_err roulette_check(void *context, tandem_reactor *reactor, bool damaged,
-                                 char why[256])
+static tandem_err roulette_check(void *context, tandem_reactor *reactor, char why[256])
 {
     return TANDEM_OK;
 }

@@ -1,6 +1,11 @@
 #include "transport/wire.h"
 
 #include <assert.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "store/bytes.h"
 
 enum {
     /* msgpack headers, where a place is reserved and filled in later. */
@@ -9,6 +14,10 @@ enum {
     FORM_NIL = 0xc0,
     FORM_FALSE = 0xc2,
     FORM_TRUE = 0xc3,
+    FORM_UINT64 = 0xcf,
+    FORM_FIXARRAY = 0x90, /* up to 15 items in the lower half */
+    FIXARRAY_ITEMS_MAX = 15,
+    SUM_BYTES = 9,
     /* Items that this version knows of each array; more are skipped, fewer are an error. */
     HELLO_ITEMS = 10, /* the instance behind them may be missing */
     HELLO_ITEMS_ANY_MAJOR = 4,
@@ -133,6 +142,7 @@ static bool read_hello(tandem_reader *message, uint32_t count, td_wire_hello *ou
     /* What another major version says after this is not known; that it is another must be. */
     if (out->major != TD_WIRE_MAJOR)
         return true;
+    out->sums = count > HELLO_ITEMS + 1;
     return count >= HELLO_ITEMS && read_fixed_copy(message, TANDEM_ORIGIN_BYTES, out->reactor) &&
            read_fixed_copy(message, TANDEM_ORIGIN_BYTES, out->origin) &&
            read_uint(message, &out->clock) && read_features(message, out) &&
@@ -418,6 +428,31 @@ static tandem_slice text_fitting(const char *text)
         slice.size--;
     return slice;
 }
+
+/* ---- The sum ---- */
+
+void td_wire_seal(tandem_writer *out, size_t start)
+{
+    uint8_t item[SUM_BYTES] = {FORM_UINT64};
+
+    if (tandem_writer_err(out) != TANDEM_OK)
+        return;
+    assert((out->bytes[start] & 0xf0) == FORM_FIXARRAY &&
+           (out->bytes[start] & 0x0f) < FIXARRAY_ITEMS_MAX);
+    out->bytes[start]++;
+    td_put_u64(item + 1, XXH3_64bits(out->bytes + start, out->size - start));
+    tandem_write_raw(out, tandem_slice_of(item, sizeof(item)));
+}
+
+bool td_wire_is_sealed(tandem_slice message)
+{
+    size_t size = message.size - SUM_BYTES;
+
+    return message.size > SUM_BYTES && message.bytes[size] == FORM_UINT64 &&
+           td_get_u64(message.bytes + size + 1) == XXH3_64bits(message.bytes, size);
+}
+
+/* ---- Messages ---- */
 
 void td_wire_write_hello(tandem_writer *out, uint64_t number, const td_wire_hello *hello,
                          const char *const *features, uint32_t feature_count)

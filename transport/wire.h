@@ -18,6 +18,8 @@
  *   6 COMMAND (reserved: skipped)
  *   7 ERROR  error, text, retry after ms
  *
+ * Behind these a message may have a sum, see td_wire_seal().
+ *
  * Unknown types and trailing items of any array are skipped. Nothing is allocated while reading:
  * a td_wire_message is a view into the validated bytes. A call that fails leaves its reader where
  * it stood, and out as it was.
@@ -76,6 +78,7 @@ typedef struct td_wire_hello {
     /* This life of the reactor: when it began (wall clock ms, big endian), then eight random bytes;
      * zeros: it does not say, and none is written. */
     uint8_t instance[TD_WIRE_INSTANCE_BYTES];
+    bool sums; /* it has items behind the instance: each of this side's messages ends with a sum */
 } td_wire_hello;
 
 typedef enum td_have_level {
@@ -225,6 +228,15 @@ void td_wire_write_ack(tandem_writer *out, uint64_t number, uint64_t done,
                        const td_wire_exception *exceptions, uint32_t count);
 void td_wire_write_error(tandem_writer *out, uint64_t number, tandem_err err, const char *text,
                          uint64_t retry_after_ms);
+
+/*
+ * The sum: one more item at the end of a message, XXH3-64 over all bytes before it, so that what
+ * changed on the way is told from what a peer says. A HELLO that has one has an instance, too. Add
+ * one to the message that begins at start and ends with out.
+ */
+void td_wire_seal(tandem_writer *out, size_t start);
+/* Does a message end with the right one? Of any bytes. */
+bool td_wire_is_sealed(tandem_slice message);
 
 /* Level 0 whole. */
 void td_wire_write_have_all(tandem_writer *out, uint64_t number, uint64_t clock, uint64_t promise,
