@@ -72,6 +72,9 @@ td_session *td_channel_session(tandem_channel *channel);
 td_channel_state td_channel_state_of(const tandem_channel *channel);
 bool td_channel_is_linked(const tandem_channel *channel);
 bool td_channel_is_dialed(const tandem_channel *channel);
+/* Is this, of closed(), something that only a change on one of the two sides can end? What breaks
+ * the protocol may be something on the way, until the retry policy is spent. */
+bool td_channel_is_final(const tandem_channel *channel, tandem_err err);
 /* Is the retry policy spent? */
 bool td_channel_is_spent(const tandem_channel *channel);
 /* Monotonic ms of the next attempt; 0: none is due. */

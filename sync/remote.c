@@ -98,8 +98,7 @@ static tandem_remote_state closed_state(td_peer *peer, char *reason, size_t size
         snprintf(reason, size, "%.*s (%s)", TD_WIRE_TEXT_BYTES_MAX / 2,
                  peer->last_text[0] ? peer->last_text : tandem_err_text(peer->last_err),
                  tandem_err_name(peer->last_err));
-    if (peer->last_err < 0 && !tandem_err_is_transient(peer->last_err) &&
-        peer->last_err != TANDEM_E_CLOSED)
+    if (td_channel_is_final(peer->channel, peer->last_err))
         return TANDEM_REMOTE_BLOCKED;
     if (waiting && td_channel_is_spent(peer->channel))
         return TANDEM_REMOTE_RESTING;

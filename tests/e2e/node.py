@@ -7,7 +7,9 @@ whatever was started is gone when the field is left, however it is left.
 
     node.main(test_one, test_two)
 
-runs them all, or those named: PROGRAM BINARY [--full] [--seed N] [--keep] [NAME]...
+runs them all, or those named:
+
+    PROGRAM BINARY [--full] [--seed N] [--keep] [--transport ws|http] [NAME]...
 """
 
 import json
@@ -249,8 +251,9 @@ def is_sanitized(path):
 class Field:
     """A folder and the nodes in it, for one test."""
 
-    def __init__(self, tandem, full, seed, keep=False):
+    def __init__(self, tandem, full, seed, keep=False, transport="ws"):
         self.tandem, self.full, self.keep = tandem, full, keep
+        self.transport = transport  # of tests that run on each: ws, http
         # A sanitizer takes memory and time of its own: limits on memory then say nothing.
         self.sanitized = is_sanitized(tandem)
         self.slower = SANITIZED_SLOWER if self.sanitized else 1
@@ -395,13 +398,19 @@ def main(*tests):
     full = "--full" in arguments
     keep = "--keep" in arguments
     arguments = [a for a in arguments if a not in ("--full", "--keep")]
+    transport = "ws"
+    if "--transport" in arguments:
+        at = arguments.index("--transport")
+        transport = arguments[at + 1]
+        del arguments[at:at + 2]
     seed = None
     if "--seed" in arguments:
         at = arguments.index("--seed")
         seed = int(arguments[at + 1])
         del arguments[at:at + 2]
     if not arguments:
-        sys.exit("usage: %s PATH-OF-TANDEM [--full] [--seed N] [--keep] [TEST]..." % sys.argv[0])
+        sys.exit("usage: %s PATH-OF-TANDEM [--full] [--seed N] [--keep] [--transport ws|http] "
+                 "[TEST]..." % sys.argv[0])
     tandem = os.path.abspath(arguments.pop(0))
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
@@ -417,7 +426,7 @@ def main(*tests):
     for name, test in named.items():
         if arguments and name not in arguments:
             continue
-        failed += not run_one(name, test, Field(tandem, full, seed, keep))
+        failed += not run_one(name, test, Field(tandem, full, seed, keep, transport))
     sys.exit(1 if failed else 0)
 
 
