@@ -647,16 +647,15 @@ static tandem_err ids_read(td_txn *txn, struct ids *ids)
 /* Hop from id to id: no table may hold entries of a collection that does not exist. */
 static tandem_err strays_check(struct verify *v, td_txn *txn, unsigned table, const struct ids *ids)
 {
-    uint8_t start[TD_ID_BYTES] = {0};
-    tandem_slice key, value;
+    tandem_slice key, value, from = tandem_slice_of(NULL, 0);
+    uint8_t start[TD_ID_BYTES];
     td_cursor *cursor;
     uint32_t id = 0;
     tandem_err err;
 
     if ((err = td_txn_cursor(txn, table, &cursor)) != TANDEM_OK)
         return err;
-    while ((err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value)) ==
-           TANDEM_OK) {
+    while ((err = td_cursor_seek(cursor, from, &key, &value)) == TANDEM_OK) {
         id = key.size >= TD_ID_BYTES ? td_get_u32(key.bytes) : 0;
         if (!ids->count || !bsearch(&id, ids->ids, ids->count, sizeof(id), id_compare))
             say(v, "table %s: entries of an unknown collection, id %u", td_op_store_tables[table],
@@ -664,6 +663,7 @@ static tandem_err strays_check(struct verify *v, td_txn *txn, unsigned table, co
         if (id == UINT32_MAX || key.size < TD_ID_BYTES)
             break;
         td_put_u32(start, id + 1);
+        from = tandem_slice_of(start, sizeof(start));
     }
     td_cursor_free(cursor);
     return err == TANDEM_END ? TANDEM_OK : err;
