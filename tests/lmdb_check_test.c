@@ -6,6 +6,7 @@
  *   lmdb_check_test [FLIPS [SEED]]   random flips, over all kinds of pages
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -26,6 +27,8 @@
 enum { PAGE = 4096, TABLES = 2, ENTRIES = 3000, BIG_BYTES = 20000 };
 /* What LMDB uses of a meta page on 64 bits; the size of the mark of a closed store. */
 enum { META_BITS = 8 * 152, MARK_BYTES = 32 };
+/* What stands in front of a page's entries; where in a meta page its two trees are described. */
+enum { HEAD = 16, FREE_TREE = 40, MAIN_TREE = 88 };
 
 static const char *const names[] = {"small", "big"};
 static tandem_env env; /* no log, and a store asks for neither time nor randomness */
@@ -315,6 +318,14 @@ static void expect(struct bed *bed, size_t at, uint64_t number, size_t size, con
     free(bytes);
 }
 
+static uint64_t number_at(const struct bed *bed, size_t at, size_t size)
+{
+    uint64_t number = 0;
+
+    memcpy(&number, bed->whole + at, size);
+    return number;
+}
+
 /* The offset of the newest meta page, and of the first page of a kind that is in use. */
 static size_t meta_of(const struct bed *bed)
 {
@@ -353,6 +364,108 @@ static void what_is_wrong_is_said(void **state)
     expect(bed, branch + 16, 0, 2, "does not lie on it");
     expect(bed, overflow + 10, 2, 2, "does not begin a value");
     expect(bed, overflow + 12, 1, 4, "does not begin a value");
+}
+
+/* The root of a tree, whose description stands so far behind the meta page's begin. */
+static size_t root_of(const struct bed *bed, size_t tree)
+{
+    return (size_t)number_at(bed, meta_of(bed) + tree + 40, 8) * PAGE;
+}
+
+/* Where entry i of a page stands. */
+static size_t entry_of(const struct bed *bed, size_t page, unsigned i)
+{
+    return page + number_at(bed, page + HEAD + 2 * i, 2);
+}
+
+/* How many entries a page has, and which of them stands first on it: behind that is room. */
+static unsigned count_of(const struct bed *bed, size_t page)
+{
+    return ((unsigned)number_at(bed, page + 12, 2) - HEAD) / 2;
+}
+
+static size_t first_entry_of(const struct bed *bed, size_t page)
+{
+    return page + number_at(bed, page + 14, 2);
+}
+
+/* What LMDB has of an entry: the size of its value or a page's number (4), flags (2), the key's size
+ * (2), the key, the value; and of a page: its number (8), kind (4 with padding), bounds (2 and 2). */
+static void what_is_wrong_in_a_tree_is_said(void **state)
+{
+    struct bed *bed = *state;
+    size_t meta = meta_of(bed), names_page = root_of(bed, MAIN_TREE), free_page, leaf, branch = 0;
+    size_t table = first_entry_of(bed, names_page), entry, list;
+    uint64_t key_bytes, number;
+
+    expect(bed, table + 4, 0, 2, "something else than tables");
+    expect(bed, table, 40, 2, "something else than tables");
+    expect(bed, table + 6, 32, 2, "none of ours");
+    key_bytes = number_at(bed, table + 6, 2);
+    expect(bed, table + 8 + key_bytes + 4, 4, 2, "not ours");
+    expect(bed, table + 8 + key_bytes + 6, 0, 2, "cannot be 0 pages deep");
+    expect(bed, table + 8 + key_bytes + 40, 1, 8, "no such page");
+
+    for (leaf = page_of(bed, 1); bed->whole[leaf + 10] == 1;) {
+        branch = leaf;
+        leaf = (size_t)number_at(bed, entry_of(bed, branch, 0), 4) * PAGE;
+    }
+    expect(bed, entry_of(bed, branch, 1), leaf / PAGE, 4, "in use twice");
+    expect(bed, leaf + 12, 14, 2, "bounds");
+    expect(bed, leaf + 12, 41, 2, "bounds");
+    expect(bed, leaf + 14, 20, 2, "bounds");
+    expect(bed, leaf + 14, PAGE + 2, 2, "bounds");
+    entry = entry_of(bed, leaf, 1);
+    expect(bed, entry + 4, 4, 2, "another kind");
+    expect(bed, entry + 4, 2, 2, "another kind");
+    expect(bed, entry + 6, 0, 2, "a key cannot be");
+    expect(bed, entry_of(bed, leaf, 0) + 8, UINT64_MAX, 8, "not in order");
+    expect(bed, first_entry_of(bed, leaf) + 6, TD_STORE_KEY_BYTES_MAX + 1, 2, "a key cannot be");
+    expect(bed, entry_of(bed, leaf, count_of(bed, leaf) - 1) + 8, UINT64_MAX, 8, "not in order");
+    expect(bed, leaf + HEAD + 2, 17, 2, "does not lie on it");
+
+    free_page = root_of(bed, FREE_TREE);
+    assert_int_equal(2, bed->whole[free_page + 10]);
+    entry = first_entry_of(bed, free_page);
+    list = entry + 16; /* behind a key of 8 bytes */
+    number = number_at(bed, list, 8);
+    assert_true(number >= 2);
+    expect(bed, entry, 4, 2, "cut short");
+    expect(bed, list, number + 1, 8, "cut short");
+    expect(bed, list, UINT64_MAX, 8, "cut short");
+    expect(bed, list + 16, number_at(bed, list + 8, 8), 8, "list of free pages is not in order");
+    expect(bed, list + 8 * number, 1, 8, "no such page");
+    expect(bed, list + 8, UINT64_MAX - 1, 8, "no such page");
+    expect(bed, list + 8, UINT64_MAX, 8, "list of free pages is not in order");
+    expect(bed, entry + 6, 4, 2, "a key cannot be");
+    for (unsigned i = 0; i < bed->used_count; i++) /* a page in use that fits the order */
+        if (number >= 2 && bed->used[i] < number_at(bed, list + 8 * (number - 1), 8)) {
+            expect(bed, list + 8 * number, bed->used[i], 8, "it is free, and in use");
+            number = 0;
+        }
+    expect(bed, meta + 136, 0, 8, "should have");
+    expect(bed, 40, 100, 4, "pages cannot have");
+    expect(bed, 40, 5000, 4, "pages cannot have");
+    expect(bed, 40, 1 << 20, 4, "pages cannot have");
+}
+
+static void a_file_that_cannot_be_read_is_no_damaged_one(void **state)
+{
+    struct bed *bed = *state;
+    char why[TD_STORE_WHY_BYTES], *endless = calloc(1, PATH_MAX + 1);
+
+    memset(endless, 'n', PATH_MAX);
+    assert_int_equal(TANDEM_E_INVALID, td_lmdb_check(endless, TD_LMDB_NEWEST, true, why));
+    free(endless);
+    assert_int_equal(TANDEM_E_STATE, td_lmdb_check(bed->folder, 1, true, why));
+    assert_int_equal(0, unlink(bed->file));
+    assert_int_equal(0, mkdir(bed->file, 0700));
+    assert_int_equal(TANDEM_E_IO, check(bed, why));
+    assert_non_null(strstr(why, "cannot be read"));
+    assert_int_equal(0, rmdir(bed->file));
+    assert_int_equal(0, symlink(bed->file, bed->file)); /* round and round */
+    assert_int_equal(TANDEM_E_IO, check(bed, why));
+    assert_int_equal(0, unlink(bed->file));
 }
 
 static void a_file_that_was_not_closed_is_walked_when_it_is_opened(void **state)
@@ -460,6 +573,8 @@ int main(int argc, char **argv)
         ON_BED(a_file_that_was_cut_is_refused_at_every_length),
         ON_BED(one_bit_anywhere_is_found_or_does_no_harm),
         ON_BED(what_is_wrong_is_said),
+        ON_BED(what_is_wrong_in_a_tree_is_said),
+        ON_BED(a_file_that_cannot_be_read_is_no_damaged_one),
         ON_BED(a_file_that_was_not_closed_is_walked_when_it_is_opened),
         ON_BED(any_bit_of_a_closed_files_meta_pages_counts),
         ON_BED(a_damaged_mark_is_none),
