@@ -467,6 +467,73 @@ static void a_folder_with_something_else_in_it_stays(void **state)
     assert_int_equal(TANDEM_OK, td_data_folder_remove(place->path));
 }
 
+/* What stands in the way is neither entered nor taken for a part. */
+static void a_part_that_is_no_folder_is_refused(void **state)
+{
+    static const char *const parts[] = {"store", "index", "sync"};
+    struct place *place = *state;
+    char path[450];
+
+    for (unsigned i = 0; i < 3; i++) {
+        td_data_folder_free(opened(place->path));
+        snprintf(path, sizeof(path), "%s/%s", place->path, parts[i]);
+        assert_int_equal(0, rmdir(path));
+        make_file(place->path, parts[i]);
+        assert_refused(TANDEM_E_INVALID, place->path, true);
+        assert_int_equal(0, unlink(path));
+        assert_int_equal(0, symlink("/nowhere", path));
+        assert_refused(TANDEM_E_NOT_FOUND, place->path, true);
+        assert_int_equal(0, unlink(path));
+    }
+    /* So with the lock. */
+    snprintf(path, sizeof(path), "%s/lock", place->path);
+    assert_int_equal(0, unlink(path));
+    assert_int_equal(0, mkdir(path, 0700));
+    assert_refused(TANDEM_E_INVALID, place->path, true);
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_remove(place->path));
+    assert_int_equal(0, rmdir(path));
+}
+
+static void an_index_that_is_gone_or_no_folder_is_not_dropped(void **state)
+{
+    struct place *place = *state;
+    td_data_folder *folder = opened(place->path);
+    char inside[450];
+
+    snprintf(inside, sizeof(inside), "%s/deeper", td_data_folder_index(folder));
+    assert_int_equal(0, mkdir(inside, 0700));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_drop_index(folder));
+    assert_int_equal(0, rmdir(inside));
+    assert_int_equal(TANDEM_OK, td_data_folder_drop_index(folder));
+    assert_int_equal(0, rmdir(td_data_folder_index(folder)));
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_data_folder_drop_index(folder));
+    make_file(place->path, "index");
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_drop_index(folder));
+    assert_int_equal(0, unlink(td_data_folder_index(folder)));
+    assert_int_equal(0, symlink(td_data_folder_store(folder), td_data_folder_index(folder)));
+    assert_int_equal(TANDEM_E_INVALID, td_data_folder_drop_index(folder)); /* not followed */
+    assert_int_equal(0, unlink(td_data_folder_index(folder)));
+    td_data_folder_free(folder);
+}
+
+/* Where nothing can be made, that is told: below a link to nowhere, and in a folder that is gone. */
+static void a_path_through_nothing_is_not_made(void **state)
+{
+    struct place *place = *state;
+    char link[400], below[450], before[PATH_MAX];
+
+    snprintf(link, sizeof(link), "%s/link", place->root);
+    snprintf(below, sizeof(below), "%s/data", link);
+    assert_int_equal(0, symlink("/nowhere/at/all", link));
+    assert_refused(TANDEM_E_NOT_FOUND, below, true);
+    assert_int_equal(0, mkdir(place->path, 0700));
+    assert_non_null(getcwd(before, sizeof(before)));
+    assert_int_equal(0, chdir(place->path));
+    assert_int_equal(0, rmdir(place->path));
+    assert_refused(TANDEM_E_NOT_FOUND, "data", true);
+    assert_int_equal(0, chdir(before));
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -486,6 +553,9 @@ int main(void)
         IN_PLACE(what_is_no_folder_is_neither_vacant_nor_moved_nor_removed),
         IN_PLACE(a_vacant_place_may_be_written_with_slashes_or_without),
         IN_PLACE(a_folder_with_something_else_in_it_stays),
+        IN_PLACE(a_part_that_is_no_folder_is_refused),
+        IN_PLACE(an_index_that_is_gone_or_no_folder_is_not_dropped),
+        IN_PLACE(a_path_through_nothing_is_not_made),
     };
 
     return cmocka_run_group_tests_name("data folder", tests, NULL, NULL);
