@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "reactor/reactor_parts.h"
+#include "store/backup_stream.h"
 #include "store/op_tables.h"
 #include "sync/backup.h"
 #include "tests/folder.h"
@@ -710,6 +711,88 @@ static void two_restores_do_not_meet(void **state)
     assert_true(exists(foreign));
 }
 
+/* ---- Streams that are whole in themselves, and that no reactor has written ---- */
+
+static td_backup_writer *forge(struct bed *bed)
+{
+    td_backup_header header = {.reactor = {1}, .origin = {1}, .ordinal = 9};
+    td_backup_writer *writer;
+
+    tandem_writer_clear(&bed->stream);
+    assert_int_equal(TANDEM_OK, td_backup_writer_open(take_bytes, bed, &writer));
+    assert_int_equal(TANDEM_OK, td_backup_put_header(writer, &header));
+    return writer;
+}
+
+/* One operation as a job of its own. */
+static void forge_job(td_backup_writer *writer, const struct made *made, bool branch)
+{
+    td_backup_job job = {.count = 1, .branch = branch};
+    tandem_writer bytes;
+    td_link link;
+
+    tandem_writer_init(&bytes);
+    tandem_write_binary(&bytes, made->operation.canonical);
+    job.operations = tandem_writer_slice(&bytes);
+    td_link_begin(&link, &made->operation);
+    assert_int_equal(!branch, td_backup_follows(writer, &link));
+    assert_int_equal(TANDEM_OK, td_backup_put_job(writer, &job, &link));
+    tandem_writer_release(&bytes);
+}
+
+static void expect_forgery_refused(struct bed *bed, td_backup_writer *writer, const char *sentence)
+{
+    char why[TANDEM_WHY_BYTES];
+
+    assert_int_equal(TANDEM_OK, td_backup_put_end(writer));
+    td_backup_writer_free(writer);
+    assert_int_equal(TANDEM_E_CORRUPT, restore_some(bed, bed->stream.size, 4096, NULL, why));
+    if (!strstr(why, sentence))
+        fail_msg("`%s` is not in `%s`", sentence, why);
+    expect_nothing_made(bed);
+}
+
+static void what_no_store_takes_is_not_restored(void **state)
+{
+    struct made *made[3] = {NULL};
+    td_backup_collection end;
+    struct bed *bed = *state;
+
+    for (unsigned i = 0; i < 3; i++)
+        made[i] = made_after(i ? made[i - 1] : NULL, 7, 0, 1 + i, "counter.ADD", (uint8_t)i);
+    for (int twice = 0; twice < 2; twice++) {
+        td_backup_writer *writer = forge(bed);
+
+        assert_int_equal(TANDEM_OK, td_backup_put_collection(writer, tandem_slice_text("forks")));
+        forge_job(writer, made[0], false);
+        if (twice)
+            forge_job(writer, made[1], false);
+        forge_job(writer, made[twice ? 0 : 2], true); /* what it follows was not there; or it was */
+        assert_int_equal(TANDEM_OK, td_backup_put_collection_end(writer, 3, &end));
+        expect_forgery_refused(bed, writer, twice ? "holds an operation twice"
+                                                  : "holds what no store takes");
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        made_release(made[i], 1);
+        free(made[i]);
+    }
+}
+
+static void what_is_no_remote_is_not_restored(void **state)
+{
+    char url[600] = "ws://";
+    struct bed *bed = *state;
+
+    memset(url + 5, 'a', sizeof(url) - 6);
+    for (size_t size = 0; size < sizeof(url); size += 511) { /* no URL, and none that is kept */
+        td_backup_writer *writer = forge(bed);
+
+        assert_int_equal(TANDEM_OK, td_backup_put_remote(writer, tandem_slice_text("bob"),
+                                                         tandem_slice_of(url, size + 1)));
+        expect_forgery_refused(bed, writer, "holds what is no remote");
+    }
+}
+
 static void options_are_checked(void **state)
 {
     struct bed *bed = *state;
@@ -754,6 +837,8 @@ int main(int argc, char **argv)
         ON_BED(only_to_look_makes_nothing),
         ON_BED(the_place_must_be_free),
         ON_BED(two_restores_do_not_meet),
+        ON_BED(what_no_store_takes_is_not_restored),
+        ON_BED(what_is_no_remote_is_not_restored),
         ON_BED(options_are_checked),
     };
     int failed;
