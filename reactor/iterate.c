@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "reactor/ask.h"
+#include "store/own_page.h"
 
 enum { PAGE_ENTRIES = 256, PAGE_BYTES = 256 * 1024 };
 
@@ -72,8 +73,6 @@ static void keep_name(char out[TANDEM_NAME_BYTES_MAX + 1], tandem_slice name)
 
 tandem_err tandem_documents_next(tandem_documents *documents, tandem_document_entry *entry)
 {
-    tandem_slice name, model;
-    uint32_t items;
     tandem_err err;
 
     if (!documents || !entry)
@@ -84,14 +83,11 @@ tandem_err tandem_documents_next(tandem_documents *documents, tandem_document_en
         if ((err = documents_fetch(documents)) != TANDEM_OK)
             return err;
     }
-    if (tandem_read_array(&documents->reader, &items) != TANDEM_OK ||
-        tandem_read_string(&documents->reader, &name) != TANDEM_OK ||
-        tandem_read_string(&documents->reader, &model) != TANDEM_OK ||
-        tandem_read_uint(&documents->reader, &entry->operations) != TANDEM_OK ||
-        tandem_read_bool(&documents->reader, &entry->deleted) != TANDEM_OK)
-        return TANDEM_E_INTERNAL;
-    keep_name(documents->document, name);
-    keep_name(documents->model, model);
+    td_own_array(&documents->reader);
+    keep_name(documents->document, td_own_string(&documents->reader));
+    keep_name(documents->model, td_own_string(&documents->reader));
+    entry->operations = td_own_uint(&documents->reader);
+    entry->deleted = td_own_bool(&documents->reader);
     entry->document = documents->document;
     entry->model = documents->model;
     return TANDEM_OK;
@@ -211,7 +207,7 @@ static tandem_err copy_operation(void *context, tandem_err err, uint64_t ordinal
 
 static tandem_err next_of_collection(tandem_operations *operations, tandem_operation *out)
 {
-    tandem_slice hash, canonical;
+    tandem_slice hash;
     uint64_t ordinal;
     tandem_err err;
 
@@ -233,11 +229,9 @@ static tandem_err next_of_collection(tandem_operations *operations, tandem_opera
         if (tandem_reader_left(&operations->reader) == 0)
             return operations->corrupt ? next_of_collection(operations, out) : TANDEM_END;
     }
-    if (tandem_read_uint(&operations->reader, &ordinal) != TANDEM_OK ||
-        tandem_read_binary(&operations->reader, &hash) != TANDEM_OK ||
-        tandem_read_binary(&operations->reader, &canonical) != TANDEM_OK ||
-        td_operation_parse(canonical, &operations->parsed) != TANDEM_OK)
-        return TANDEM_E_INTERNAL;
+    ordinal = td_own_uint(&operations->reader);
+    hash = td_own_binary(&operations->reader);
+    td_own_operation(&operations->reader, &operations->parsed);
     fill(out, ordinal, &operations->parsed, hash.bytes);
     return TANDEM_OK;
 }
@@ -259,27 +253,20 @@ static tandem_err streams_fetch(tandem_operations *operations)
     request = td_ask_request(ask);
     operations->info = request->info;
     reader = tandem_reader_of(tandem_writer_slice(&request->out));
-    while (tandem_reader_left(&reader) && tandem_read_skip(&reader, NULL) == TANDEM_OK)
-        count++;
-    err = TANDEM_E_NOMEM;
-    if (!(operations->streams = calloc((size_t)count + 1, sizeof(*operations->streams))))
+    for (; tandem_reader_left(&reader); count++)
+        tandem_read_skip(&reader, NULL);
+    if (!(operations->streams = calloc((size_t)count + 1, sizeof(*operations->streams)))) {
+        err = TANDEM_E_NOMEM;
         goto out;
+    }
     reader = tandem_reader_of(tandem_writer_slice(&request->out));
-    for (err = TANDEM_OK; operations->stream_count < count; operations->stream_count++) {
+    for (; operations->stream_count < count; operations->stream_count++) {
         struct stream *stream = &operations->streams[operations->stream_count];
-        tandem_slice branch, scope;
-        uint64_t length;
-        uint32_t items;
 
-        if (tandem_read_array(&reader, &items) != TANDEM_OK ||
-            tandem_read_string(&reader, &branch) != TANDEM_OK ||
-            tandem_read_string(&reader, &scope) != TANDEM_OK ||
-            tandem_read_uint(&reader, &length) != TANDEM_OK) {
-            err = TANDEM_E_INTERNAL;
-            break;
-        }
-        keep_name(stream->branch, branch);
-        keep_name(stream->scope, scope);
+        td_own_array(&reader);
+        keep_name(stream->branch, td_own_string(&reader));
+        keep_name(stream->scope, td_own_string(&reader));
+        td_own_uint(&reader); /* how many operations it has */
         stream->more = true;
         stream->next_index = 1;
     }
@@ -336,10 +323,8 @@ static bool counts(const td_document_info *info, const tandem_operation *operati
 /* Make the stream's next operation ready, if there is one. */
 static tandem_err stream_ready(tandem_operations *operations, struct stream *stream)
 {
-    tandem_slice canonical, hash;
     td_operation parsed;
     uint64_t index, ordinal;
-    uint32_t items;
     tandem_err err;
 
     if (stream->ready)
@@ -352,14 +337,11 @@ static tandem_err stream_ready(tandem_operations *operations, struct stream *str
         if (tandem_reader_left(&stream->reader) == 0)
             return TANDEM_OK;
     }
-    if (tandem_read_array(&stream->reader, &items) != TANDEM_OK ||
-        tandem_read_uint(&stream->reader, &index) != TANDEM_OK ||
-        tandem_read_uint(&stream->reader, &ordinal) != TANDEM_OK ||
-        tandem_read_binary(&stream->reader, &canonical) != TANDEM_OK ||
-        tandem_read_binary(&stream->reader, &hash) != TANDEM_OK ||
-        td_operation_parse(canonical, &parsed) != TANDEM_OK)
-        return TANDEM_E_INTERNAL;
-    fill(&stream->operation, ordinal, &parsed, hash.bytes);
+    td_own_array(&stream->reader);
+    index = td_own_uint(&stream->reader);
+    ordinal = td_own_uint(&stream->reader);
+    td_own_operation(&stream->reader, &parsed);
+    fill(&stream->operation, ordinal, &parsed, td_own_binary(&stream->reader).bytes);
     stream->operation.index = index;
     place_of(&stream->operation, &stream->place);
     stream->operation.counts = counts(&operations->info, &stream->operation, &stream->place);

@@ -10,6 +10,7 @@
 
 #include "reactor/reactor_parts.h"
 #include "store/backup_stream.h"
+#include "store/own_page.h"
 
 enum { PAGE_BYTES = 256 * 1024 };
 
@@ -216,15 +217,13 @@ static tandem_err take_page(struct backup *backup)
         err = td_backup_put_collection(backup->writer, name_of(backup));
     }
     while (err == TANDEM_OK && tandem_reader_left(&reader)) {
-        tandem_slice hash, canonical;
         td_operation operation;
+        tandem_slice hash;
         uint64_t ordinal;
 
-        if (tandem_read_uint(&reader, &ordinal) != TANDEM_OK ||
-            tandem_read_binary(&reader, &hash) != TANDEM_OK ||
-            tandem_read_binary(&reader, &canonical) != TANDEM_OK ||
-            td_operation_parse(canonical, &operation) != TANDEM_OK)
-            return TANDEM_E_INTERNAL;
+        ordinal = td_own_uint(&reader);
+        hash = td_own_binary(&reader);
+        td_own_operation(&reader, &operation);
         memcpy(operation.hash, hash.bytes, sizeof(operation.hash));
         err = take_operation(backup, ordinal, &operation);
     }
@@ -320,13 +319,9 @@ static tandem_err take_remotes(struct backup *backup, tandem_sync *sync)
     err = tandem_remotes(sync, gather_remote, &remotes);
     reader = tandem_reader_of(tandem_writer_slice(&remotes));
     while (err == TANDEM_OK && tandem_reader_left(&reader)) {
-        tandem_slice name, url;
+        tandem_slice name = td_own_string(&reader);
 
-        if (tandem_read_string(&reader, &name) != TANDEM_OK ||
-            tandem_read_string(&reader, &url) != TANDEM_OK)
-            err = TANDEM_E_INTERNAL;
-        else
-            err = td_backup_put_remote(backup->writer, name, url);
+        err = td_backup_put_remote(backup->writer, name, td_own_string(&reader));
     }
     tandem_writer_release(&remotes);
     return err;
