@@ -24,7 +24,7 @@
 #include "store/sync_store.h"
 #include "sync/backup.h"
 #include "sync/coverage.h"
-#include "sync/harness.h"
+#include "sync/plan.h"
 #include "tests/faults.h"
 #include "tests/folder.h"
 #include "transport/wire.h"
@@ -770,6 +770,93 @@ static void nothing(struct world *w)
 {
 }
 
+/* ---- The simulator, whose own memory fails, too ---- */
+
+/* Two reactors, each of which is written to, cut off, and crashes. */
+static const char plan_text[] = "plan 1\nseed 7\nreactors 2\nshape line\nboth 0\nwindow_jobs 0\n"
+                                "window_bytes 0\npool_bytes 4096\nheal_ms 300\n"
+                                "fault cut\nfault crash\nfault restore\nfault copy\n"
+                                "step 10 00000000000000a1 write a\n"
+                                "step 20 00000000000000a2 backup b\n"
+                                "step 30 00000000000000a3 cut a b\n"
+                                "step 40 00000000000000a4 write b\n"
+                                "step 60 00000000000000a5 heal a b\n"
+                                "step 80 00000000000000a6 crash a\n"
+                                "step 90 00000000000000a7 go_back b\n";
+
+static void plans_act(struct world *w)
+{
+    tandem_plan *drawn = NULL, *read = NULL, *copy = NULL;
+    char *text = NULL, why[256];
+    tandem_err err;
+
+    if ((err = tandem_plan_draw(11, NULL, &drawn)) == TANDEM_OK &&
+        (err = tandem_plan_write(drawn, &text)) == TANDEM_OK &&
+        (err = tandem_plan_read(text, &read, why)) == TANDEM_OK &&
+        (err = td_plan_copy(read, &copy)) == TANDEM_OK &&
+        tandem_plan_steps(copy) != tandem_plan_steps(drawn))
+        wrong(w, "the copy has other steps");
+    expect(w, err, "drawing, writing, reading, copying");
+    free(text);
+    tandem_plan_free(drawn);
+    tandem_plan_free(read);
+    tandem_plan_free(copy);
+}
+
+/* What runs without memory may find anything wrong, but it comes to its end. */
+static void simulate_act(struct world *w)
+{
+    tandem_simulator_result result;
+    tandem_plan *plan;
+    char why[256];
+    tandem_err err = tandem_plan_read(plan_text, &plan, why);
+
+    expect(w, err, "reading");
+    if (err != TANDEM_OK)
+        return;
+    err = tandem_simulate(plan, NULL, &result);
+    expect(w, err, "simulating");
+    if (err == TANDEM_OK && !result.ok && !fault_hit())
+        wrong(w, "without faults, %s", result.why);
+    tandem_plan_free(plan);
+}
+
+/* A workload that is never content: so each plan fails, and what shrinks it is kept busy. */
+static tandem_err discontent(void *context, tandem_reactor *reactor, bool damaged, char why[256])
+{
+    snprintf(why, 256, "nothing is ever right");
+    return TANDEM_E_STATE;
+}
+
+static void shrink_act(struct world *w)
+{
+    static const char small[] = "plan 1\nseed 7\nreactors 2\nshape line\nboth 0\nwindow_jobs 4\n"
+                                "window_bytes 0\npool_bytes 0\nheal_ms 50\nfault slow\n"
+                                "step 10 00000000000000a1 slow a\n"
+                                "step 20 00000000000000a2 write a\n";
+    enum { RUNS_MAX = 5 };
+    tandem_workload workload = *tandem_default_workload();
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+    tandem_plan *plan, *shrunk;
+    char why[256];
+    tandem_err err = tandem_plan_read(small, &plan, why);
+
+    expect(w, err, "reading");
+    if (err != TANDEM_OK)
+        return;
+    workload.check = discontent;
+    options.workload = &workload;
+    err = tandem_plan_shrink(plan, &options, RUNS_MAX, &shrunk, &result);
+    expect(w, err, "shrinking");
+    if (err == TANDEM_OK) {
+        if (result.ok || tandem_plan_steps(shrunk) > tandem_plan_steps(plan))
+            wrong(w, "what is left does not fail, or has grown");
+        tandem_plan_free(shrunk);
+    }
+    tandem_plan_free(plan);
+}
+
 static const struct scenario scenarios[] = {
     {"append-disk", true, nothing, append_act, groups_reopen_check},
     {"append-memory", false, nothing, append_act, groups_reopen_check},
@@ -784,6 +871,9 @@ static const struct scenario scenarios[] = {
     {"remotes-disk", true, nothing, remotes_act, remotes_check},
     {"remotes-memory", false, nothing, remotes_act, remotes_check},
     {"vectors", false, nothing, vectors_act, nothing},
+    {"plans", false, nothing, plans_act, nothing},
+    {"simulator", false, nothing, simulate_act, nothing},
+    {"shrinking", false, nothing, shrink_act, nothing},
 };
 
 enum { SCENARIOS = sizeof(scenarios) / sizeof(scenarios[0]) };
