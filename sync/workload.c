@@ -173,6 +173,7 @@ static tandem_err check_counter(struct workload *workload, tandem_reactor *react
     uint64_t least = workload->durable[which], most = least + workload->unknown[which], value;
     char collection[16], text[TANDEM_WHY_BYTES];
     tandem_document *document;
+    const char *json;
     tandem_err err;
 
     snprintf(collection, sizeof(collection), "c%u", which);
@@ -185,8 +186,13 @@ static tandem_err check_counter(struct workload *workload, tandem_reactor *react
         snprintf(why, 256, "the counter of %s cannot be read: %s", collection, text);
         return TANDEM_E_STATE;
     }
-    value = strtoull(tandem_document_json(document), NULL, 10);
+    json = tandem_document_json(document);
+    value = json ? strtoull(json, NULL, 10) : 0;
     tandem_document_free(document);
+    if (!json) {
+        snprintf(why, 256, "the counter of %s cannot be shown: no memory", collection);
+        return TANDEM_E_NOMEM;
+    }
     if (value >= least && value <= most)
         return TANDEM_OK;
     snprintf(why, 256, "the counter of %s shows %" PRIu64 "; %" PRIu64 " to %" PRIu64
