@@ -634,6 +634,63 @@ static void a_call_of_the_harness_that_cannot_be_is_refused(void **state)
     tandem_harness_free(NULL);
 }
 
+/* ---- Jobs on their way ---- */
+
+struct jobs_seen {
+    unsigned count, outbox;
+    uint64_t operations;
+    tandem_err answer; /* to the visitor's caller */
+};
+
+static tandem_err look_at_job(void *context, const tandem_job_status *status)
+{
+    struct jobs_seen *seen = context;
+
+    assert_true(tandem_slice_equal(tandem_slice_text("notes"), status->collection));
+    assert_true(tandem_slice_equal(tandem_slice_text("n1"), status->document));
+    assert_true(status->first_seq && status->last_seq >= status->first_seq && status->bytes);
+    seen->count++;
+    seen->outbox += strcmp(status->box, "outbox") == 0 && status->remote &&
+                    strcmp(status->remote, "b") == 0 &&
+                    strcmp(status->status, "execution_pending") == 0;
+    seen->operations += status->operations;
+    return seen->answer;
+}
+
+static struct jobs_seen jobs_of(tandem_harness *harness, const char *name, tandem_err answer,
+                                tandem_err expected)
+{
+    struct jobs_seen seen = {.answer = answer};
+
+    assert_int_equal(expected, tandem_job_handles(tandem_harness_sync(harness, name), look_at_job,
+                                                  &seen));
+    return seen;
+}
+
+static void jobs_are_listed_until_they_have_arrived(void **state)
+{
+    tandem_harness *harness = open_pair(42);
+    struct jobs_seen seen;
+
+    assert_int_equal(0, jobs_of(harness, "a", TANDEM_OK, TANDEM_OK).count);
+    tandem_harness_clog(harness, "a", "b", true);
+    write_kv(harness, "a", "n1", "{\"x\":2}");
+    tandem_harness_run(harness, 100); /* a handle is made of what is there, and sent */
+    write_kv(harness, "a", "n1", "{\"x\":3}");
+    tandem_harness_run(harness, 1000);
+    seen = jobs_of(harness, "a", TANDEM_OK, TANDEM_OK);
+    assert_int_equal(2, seen.count);
+    assert_int_equal(2, seen.outbox);
+    assert_int_equal(2, seen.operations);
+    assert_int_equal(1, jobs_of(harness, "a", TANDEM_END, TANDEM_OK).count);
+    assert_int_equal(1, jobs_of(harness, "a", TANDEM_E_IO, TANDEM_E_IO).count);
+    assert_int_equal(0, jobs_of(harness, "b", TANDEM_OK, TANDEM_OK).count);
+    tandem_harness_clog(harness, "a", "b", false);
+    assert_converges(harness);
+    assert_int_equal(0, jobs_of(harness, "a", TANDEM_OK, TANDEM_OK).count);
+    tandem_harness_free(harness);
+}
+
 /* ---- Barriers ---- */
 
 static void a_barrier_is_over_when_the_remote_holds_what_there_was(void **state)
@@ -701,6 +758,7 @@ int main(void)
         cmocka_unit_test(events_are_counted),
         cmocka_unit_test(a_call_of_a_sync_that_lacks_something_is_refused),
         cmocka_unit_test(a_call_of_the_harness_that_cannot_be_is_refused),
+        cmocka_unit_test(jobs_are_listed_until_they_have_arrived),
         cmocka_unit_test(a_barrier_is_over_when_the_remote_holds_what_there_was),
     };
 
