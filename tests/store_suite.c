@@ -1148,6 +1148,33 @@ static void failures_come_when_asked_for(void **state)
     commit(txn);
 }
 
+static void a_failed_put_breaks_its_transaction_for_every_call(void **state)
+{
+    struct bed *bed = *state;
+    tandem_slice key, value;
+    td_cursor *cursor, *other;
+    td_txn *txn = writing(bed);
+
+    put(txn, 0, "a", "1");
+    cursor = cursor_on(txn, 0);
+    td_memory_store_fail(bed->store, TANDEM_E_STORE_FULL, false);
+    assert_int_equal(TANDEM_E_STORE_FULL, td_txn_put(txn, 0, text("b"), text("2")));
+    td_memory_store_fail(bed->store, TANDEM_OK, false);
+    assert_int_equal(TANDEM_E_STORE_FULL, td_txn_get(txn, 0, text("a"), &value));
+    assert_int_equal(TANDEM_E_STORE_FULL, td_txn_put(txn, 0, text("a"), text("2")));
+    assert_int_equal(TANDEM_E_STORE_FULL, td_txn_del(txn, 0, text("a")));
+    assert_int_equal(TANDEM_E_STORE_FULL, td_txn_cursor(txn, 0, &other));
+    assert_int_equal(TANDEM_E_STORE_FULL, td_cursor_seek(cursor, text("a"), &key, &value));
+    assert_int_equal(TANDEM_E_STORE_FULL, td_cursor_seek_before(cursor, text("b"), &key, &value));
+    assert_int_equal(TANDEM_E_STORE_FULL, td_cursor_next(cursor, &key, &value));
+    td_cursor_free(cursor);
+    assert_int_equal(TANDEM_E_STORE_FULL, td_txn_commit(txn));
+    assert_int_equal(TANDEM_OK, td_store_recover(bed->store));
+    txn = writing(bed);
+    assert_absent(txn, 0, "a");
+    td_txn_abort(txn);
+}
+
 static void a_private_disk_goes_with_its_store(void **state)
 {
     td_store *store;
@@ -1207,6 +1234,7 @@ int main(int argc, char **argv)
     };
     static const struct CMUnitTest memory_only[] = {
         ON_BED(failures_come_when_asked_for),
+        ON_BED(a_failed_put_breaks_its_transaction_for_every_call),
         ON_BED(a_private_disk_goes_with_its_store),
         ON_BED(a_disk_has_only_so_many_tables),
     };
