@@ -443,6 +443,37 @@ static void documents_prepare(struct world *w)
     w->durable = 0;
 }
 
+/* All documents, and the operations of the short one: every page is asked for anew. */
+static void list_all(struct world *w, tandem_reactor *reactor)
+{
+    tandem_documents *documents;
+    tandem_document_entry entry;
+    tandem_operations *operations;
+    tandem_operation one;
+    unsigned listed = 0, iterated = 0;
+    tandem_err err = tandem_documents_open(reactor, "sums", &documents);
+
+    expect(w, err, "listing");
+    if (err == TANDEM_OK) {
+        while ((err = tandem_documents_next(documents, &entry)) == TANDEM_OK)
+            listed++;
+        expect(w, err, "listing");
+        if (err == TANDEM_END && listed != 2)
+            wrong(w, "%u documents are listed", listed);
+        tandem_documents_free(documents);
+    }
+    err = tandem_operations_open(reactor, "sums", "short", 0, &operations);
+    expect(w, err, "iterating");
+    if (err == TANDEM_OK) {
+        while ((err = tandem_operations_next(operations, &one)) == TANDEM_OK)
+            iterated++;
+        expect(w, err, "iterating");
+        if (err == TANDEM_END && iterated != 2) /* with its CREATE */
+            wrong(w, "%u operations are iterated", iterated);
+        tandem_operations_free(operations);
+    }
+}
+
 static void documents_act(struct world *w)
 {
     tandem_reactor *reactor;
@@ -466,6 +497,7 @@ static void documents_act(struct world *w)
     expect(w, err, "the digest");
     if (err == TANDEM_OK && digest.documents != 2)
         wrong(w, "the digest is over %llu documents", (unsigned long long)digest.documents);
+    list_all(w, reactor);
     reactor_close(w, reactor);
 }
 
