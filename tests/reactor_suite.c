@@ -15,6 +15,7 @@
 
 #include "reactor/reactor_parts.h"
 #include "store/op_tables.h"
+#include "store/stream_records.h"
 #include "tests/folder.h"
 #include "tests/tally_model.h"
 
@@ -914,6 +915,106 @@ static void a_corrupt_record_is_named_and_passed_over(void **state)
     expect_read(bed, "d", NULL, NULL, "400");
 }
 
+struct told {
+    unsigned count;
+    char text[400];
+};
+
+static void keep_told(void *context, const char *text)
+{
+    struct told *told = context;
+
+    told->count++;
+    snprintf(told->text, sizeof(told->text), "%s", text);
+}
+
+/* Put a document's record, which is whole, at a key where no document is. */
+static void index_edit(struct bed *bed)
+{
+    uint8_t key_bytes[TD_STORE_KEY_BYTES_MAX], bytes[600];
+    char folder[300];
+    tandem_slice key, value;
+    td_runtime *runtime;
+    td_cursor *cursor;
+    td_store *store;
+    td_txn *txn;
+
+    tandem_close(bed->reactor);
+    bed->reactor = NULL;
+    snprintf(folder, sizeof(folder), "%s/index", bed->path);
+    assert_int_equal(TANDEM_OK, td_threads_open(false, NULL, NULL, TANDEM_LOG_ERROR, &runtime));
+    assert_int_equal(TANDEM_OK, td_lmdb_store_open(runtime->env, folder, td_stream_index_tables,
+                                                   td_stream_index_table_count, &store));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, TD_INDEX_DOCUMENTS, &cursor));
+    assert_int_equal(TANDEM_OK, td_cursor_seek(cursor, tandem_slice_of(NULL, 0), &key, &value));
+    assert_true(value.size <= sizeof(bytes));
+    memcpy(key_bytes, key.bytes, key.size);
+    memcpy(bytes, value.bytes, value.size);
+    td_cursor_free(cursor);
+    key = tandem_slice_of(key_bytes, key.size + 1);
+    key_bytes[key.size - 1] = 'x';
+    td_index_checksum(TD_INDEX_DOCUMENTS, key,
+                      tandem_slice_of(bytes + TD_INDEX_CHECKSUM_BYTES,
+                                      value.size - TD_INDEX_CHECKSUM_BYTES), bytes);
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, TD_INDEX_DOCUMENTS, key,
+                                           tandem_slice_of(bytes, value.size)));
+    store_edited(txn, runtime, store);
+    bed_reopen(bed);
+}
+
+static void an_index_that_does_not_fit_is_told_and_built_anew(void **state)
+{
+    struct bed *bed = *state;
+    struct told told = {.count = 0};
+
+    if (!in_folder)
+        return;
+    add(bed, "d", NULL);
+    add(bed, "e", NULL);
+    assert_int_equal(TANDEM_OK, tandem_verify(bed->reactor, keep_told, &told));
+    index_edit(bed);
+    assert_int_equal(TANDEM_E_CORRUPT, tandem_verify(bed->reactor, keep_told, &told));
+    assert_int_equal(1, told.count);
+    assert_non_null(strstr(told.text, "the index is damaged, and is built anew: "));
+    assert_non_null(strstr(told.text, "document dx, collection c"));
+    assert_int_equal(TANDEM_OK, tandem_verify(bed->reactor, keep_told, &told));
+    assert_int_equal(1, told.count);
+    expect_read(bed, "d", NULL, NULL, "1");
+}
+
+/* Beneath the records: then these are not read at all, and nothing is told of them. */
+static void a_damaged_file_is_told_before_its_records_are_read(void **state)
+{
+    struct bed *bed = *state;
+    struct told told = {.count = 0};
+    enum { PAGE = 4096 };
+    char file[300];
+    struct stat info;
+    int fd;
+
+    if (!in_folder)
+        return;
+    add(bed, "d", NULL);
+    snprintf(file, sizeof(file), "%s/store/data.mdb", bed->path);
+    assert_true((fd = open(file, O_RDWR | O_CLOEXEC)) >= 0);
+    assert_int_equal(0, fstat(fd, &info));
+    for (off_t at = 2 * PAGE; at < info.st_size; at += PAGE) {
+        uint8_t was, other;
+
+        assert_int_equal(1, pread(fd, &was, 1, at)); /* of the page's number */
+        other = was ^ 0x80;
+        assert_int_equal(1, pwrite(fd, &other, 1, at));
+        if (tandem_verify(bed->reactor, keep_told, &told) != TANDEM_OK) /* it is in use */
+            assert_non_null(strstr(told.text, "the store's file is damaged, and its records were "
+                                              "not read: page"));
+        assert_int_equal(1, pwrite(fd, &was, 1, at));
+    }
+    close(fd);
+    assert_true(told.count >= 3);
+    assert_int_equal(TANDEM_OK, tandem_verify(bed->reactor, keep_told, &told));
+}
+
 struct visit {
     unsigned count, stop_at;
     char names[4][16];
@@ -1486,6 +1587,8 @@ int main(int argc, char **argv)
         ON_BED(operations_of_a_collection_come_in_order_of_arrival),
         ON_BED(operations_of_a_document_come_in_total_order),
         ON_BED(a_corrupt_record_is_named_and_passed_over),
+        ON_BED(an_index_that_does_not_fit_is_told_and_built_anew),
+        ON_BED(a_damaged_file_is_told_before_its_records_are_read),
         ON_BED(collections_are_visited_in_order),
         ON_BED(a_subscriber_hears_of_commits),
         ON_BED(after_closing_nobody_is_called),
