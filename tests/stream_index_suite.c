@@ -1230,6 +1230,108 @@ static void a_key_that_belongs_to_no_record_is_told(void **state)
     free(all);
 }
 
+/* Under checksums that fit: what is read is a record of this index and of this store, or refused. */
+static void what_is_no_record_is_not_read(void **state)
+{
+    enum { CUT = 1 << 20 };
+    static const struct {
+        unsigned table;
+        const char *key; /* NULL: the table's last record */
+        size_t kept;     /* of its key, if not all; then the record is put a second time */
+        const char *more; /* behind that */
+        size_t at;        /* in the value: a byte that changes, or all from CUT on is cut off */
+        tandem_err err;
+    } cases[] = {
+        {TD_INDEX_DOCUMENTS, NULL, 0, "", CUT + 20, TANDEM_E_CORRUPT},
+        {TD_INDEX_STREAMS, NULL, 0, "", CUT + 16, TANDEM_E_CORRUPT},
+        {TD_INDEX_STREAMS, NULL, 6, "x", 0, TANDEM_E_CORRUPT}, /* a branch and no scope */
+        {TD_INDEX_STREAMS, NULL, 6, "", 0, TANDEM_E_CORRUPT},
+        {TD_INDEX_ENTRIES, NULL, 0, "", CUT + 7, TANDEM_E_CORRUPT},
+        {TD_INDEX_ENTRIES, NULL, TD_INDEX_PLACE_KEY_BYTES, "x", 0, TANDEM_E_CORRUPT},
+        {TD_INDEX_PROGRESS, NULL, 0, "", CUT + 8, TANDEM_E_CORRUPT},
+        {TD_INDEX_PROGRESS, NULL, 0, "", 4, TANDEM_E_FORMAT}, /* far ahead of the store */
+        {TD_INDEX_META, "version", 0, "", 0, TANDEM_E_FORMAT},
+        {TD_INDEX_META, "version", 0, "", CUT + 7, TANDEM_E_CORRUPT},
+        {TD_INDEX_META, "reactor", 0, "", 0, TANDEM_E_FORMAT},
+        {TD_INDEX_META, "reactor", 0, "", CUT + 15, TANDEM_E_FORMAT},
+        {TD_INDEX_META, "position", 0, "", 0, TANDEM_E_FORMAT},
+        {TD_INDEX_META, "position", 0, "", CUT + 7, TANDEM_E_CORRUPT},
+    };
+    struct held *all = calloc(HELD_MAX, sizeof(*all));
+    struct bed *bed = *state;
+
+    live_document(bed, 3);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint8_t value[sizeof(all->value)], key_bytes[TD_STORE_KEY_BYTES_MAX];
+        struct held *held;
+        tandem_slice key;
+        size_t size;
+        unsigned count;
+        tandem_err err;
+
+        index_reopen(bed);
+        count = hold_table(bed, cases[i].table, all, 0);
+        for (held = &all[count - 1]; cases[i].key; held--)
+            if (tandem_slice_equal(tandem_slice_of(held->key, held->key_size), s(cases[i].key)))
+                break;
+        size = cases[i].at >= CUT ? TD_INDEX_CHECKSUM_BYTES + cases[i].at - CUT : held->size;
+        memcpy(value, held->value, held->size);
+        if (cases[i].at < CUT)
+            value[TD_INDEX_CHECKSUM_BYTES + cases[i].at] ^= 0x40;
+        memcpy(key_bytes, held->key, held->key_size);
+        key = tandem_slice_of(key_bytes, cases[i].kept ? cases[i].kept : held->key_size);
+        memcpy(key_bytes + key.size, cases[i].more, strlen(cases[i].more));
+        key.size += strlen(cases[i].more);
+        put_held(bed, cases[i].table, key, value, size, true);
+        err = read_everything(bed);
+        if (err != cases[i].err)
+            fail_msg("%u: %s", i, tandem_err_name(err));
+        index_drop(bed);
+        index_all(bed);
+        assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+        assert_int_equal(TANDEM_OK, read_everything(bed));
+    }
+    free(all);
+}
+
+static void what_can_be_no_name_names_nothing(void **state)
+{
+    static const char zeros[TANDEM_NAME_BYTES_MAX + 1];
+    const tandem_slice bad[] = {tandem_slice_of(zeros, sizeof(zeros)), tandem_slice_of(zeros, 1)};
+    struct listing listing = {.max = SIZE_MAX};
+    struct names names = {.max = SIZE_MAX};
+    struct bed *bed = *state;
+    td_place zero = {{0}};
+
+    live_document(bed, 3);
+    for (unsigned i = 0; i < 2; i++) {
+        td_document_info info;
+
+        assert_int_equal(TANDEM_OK, td_stream_index_document(bed->index, s("c"), bad[i], &info));
+        assert_false(info.known);
+        assert_int_equal(TANDEM_OK, td_stream_index_document(bed->index, bad[i], s("d"), &info));
+        assert_false(info.known);
+        assert_int_equal(TANDEM_E_INVALID, td_stream_index_documents(bed->index, s("c"), bad[i],
+                                                                     note_document, &names));
+        assert_int_equal(TANDEM_OK, td_stream_index_documents(bed->index, bad[i], s(""),
+                                                              note_document, &names));
+        assert_int_equal(TANDEM_OK, td_stream_index_streams(bed->index, s("c"), bad[i],
+                                                            note_stream, &names));
+        assert_int_equal(TANDEM_OK, td_stream_index_streams(bed->index, bad[i], s("d"),
+                                                            note_stream, &names));
+        for (unsigned at = 0; at < 4; at++)
+            assert_int_equal(TANDEM_OK, td_stream_index_entries(
+                bed->index, at == 0 ? bad[i] : s("c"), at == 1 ? bad[i] : s("d"),
+                at == 2 ? bad[i] : s("main"), at == 3 ? bad[i] : s("global"), &zero, list_entry,
+                &listing));
+    }
+    assert_int_equal(TANDEM_OK,
+                     td_stream_index_documents(bed->index, s("none"), bad[0], note_document, &names));
+    assert_int_equal(0, names.count);
+    assert_int_equal(0, listing.count);
+}
+
 static void records_that_cannot_be_read_are_not_the_indexs_fault(void **state)
 {
     struct bed *bed = *state;
@@ -1375,6 +1477,8 @@ int main(int argc, char **argv)
         ON_A_BED(an_index_that_fits_its_store_is_verified),
         ON_A_BED(records_that_cannot_be_read_are_not_the_indexs_fault),
         ON_A_BED(records_that_the_store_lacks_are_counted),
+        ON_A_BED(what_is_no_record_is_not_read),
+        ON_A_BED(what_can_be_no_name_names_nothing),
         ON_A_BED(a_distrusted_index_answers_nothing_more),
     };
     const struct CMUnitTest memory_tests[] = {
