@@ -1477,7 +1477,6 @@ int main(int argc, char **argv)
         ON_A_BED(an_index_that_fits_its_store_is_verified),
         ON_A_BED(records_that_cannot_be_read_are_not_the_indexs_fault),
         ON_A_BED(records_that_the_store_lacks_are_counted),
-        ON_A_BED(what_is_no_record_is_not_read),
         ON_A_BED(what_can_be_no_name_names_nothing),
         ON_A_BED(a_distrusted_index_answers_nothing_more),
     };
@@ -1485,6 +1484,7 @@ int main(int argc, char **argv)
         ON_A_BED(an_index_that_does_not_fit_is_told), /* above the backend, and rebuilds much */
         ON_A_BED(whatever_is_changed_in_an_index_is_told),
         ON_A_BED(a_key_that_belongs_to_no_record_is_told),
+        ON_A_BED(what_is_no_record_is_not_read),
         ON_A_BED(a_full_disk_undoes_what_was_not_committed),
         ON_A_BED(another_failure_makes_it_unusable),
     };
