@@ -537,7 +537,7 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
                 return err;
             if (origin->range.active && origin->range.last == UINT64_MAX &&
                 origin->range.first <= range.first && range.first > origin->peer_seq) {
-                td_sender_look(peer, collection); /* on its way anyway, be it no more of our own */
+                td_sender_asked(peer, origin); /* on its way anyway, be it no more of our own */
                 continue;
             }
             if ((err = td_sender_add(peer, origin, range.first, range.last, 0)) != TANDEM_OK)

@@ -29,9 +29,12 @@ static void list_sending(td_peer *peer, td_collection_cover *collection)
     LL_APPEND2(peer->sending, collection, next_sending);
 }
 
-void td_sender_look(td_peer *peer, td_collection_cover *collection)
+void td_sender_asked(td_peer *peer, td_origin_cover *origin)
 {
-    list_sending(peer, collection);
+    /* Who asks knows that it is time, or is to learn until when this waits: it would ask on and on. */
+    if (origin->range.retry_err == TANDEM_E_CLOCK)
+        origin->range.retry_at_ms = 0;
+    list_sending(peer, origin->collection);
 }
 
 tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first, uint64_t last,
@@ -75,7 +78,10 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
         range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
     }
     range->next_seq = 0;
-    list_sending(peer, origin->collection);
+    if (last != UINT64_MAX)
+        td_sender_asked(peer, origin);
+    else
+        list_sending(peer, origin->collection);
     return TANDEM_OK;
 }
 

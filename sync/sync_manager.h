@@ -291,8 +291,8 @@ tandem_err td_sync_each_collection(tandem_sync *sync,
 /* A range is to be sent: from this seq on. */
 tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first, uint64_t last,
                          uint64_t sent_ordinal);
-/* Look through a collection again: a range of it may have more to send. */
-void td_sender_look(td_peer *peer, td_collection_cover *collection);
+/* The peer asks for what is on its way anyway: there may be more of it to send. */
+void td_sender_asked(td_peer *peer, td_origin_cover *origin);
 /* Fill the outbox as far as it goes. */
 void td_sender_fill(td_peer *peer);
 /* A handle came to its end. */

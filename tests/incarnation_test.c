@@ -373,6 +373,38 @@ static void what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time(void **
     tandem_harness_free(harness);
 }
 
+/* What was announced while it waited at its writer is asked for: who asks must be answered, or it asks
+ * on and on, shows that it pulls, and tells nobody its clock. */
+static void who_is_asked_for_what_waits_says_until_when(void **state)
+{
+    static const char *const documents[] = {"counter", "log"};
+    tandem_input inputs[] = {{.type = "counter.ADD", .json = "1"},
+                             {.type = "log.APPEND", .json = "1"}};
+    tandem_harness *harness = open_shop(9, NAMES("a", "b"));
+    char why[TANDEM_WHY_BYTES];
+
+    (void)state;
+    connect_to(harness, "a", "b");
+    tandem_harness_run(harness, 2635);
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", year_ms));
+    for (int i = 0; i < 2; i++) {
+        tandem_job job = {.collection = "new", .document = documents[i], .operations = &inputs[i],
+                          .count = 1};
+
+        assert_int_equal(TANDEM_OK,
+                         tandem_execute(tandem_harness_reactor(harness, "a"), &job, NULL, why));
+        tandem_harness_run(harness, 1000);
+    }
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_REMOTE_WAITING_FOR_CLOCK, remote_of(harness, "a").state);
+    assert_int_equal(TANDEM_REMOTE_WAITING_FOR_CLOCK, remote_of(harness, "b").state);
+    assert_true(remote_of(harness, "b").retry_at_ms > 0);
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", 0));
+    tandem_harness_run(harness, 90000);
+    assert_int_equal(TANDEM_INCARNATION_CLOCK, stat_of(harness, "a").incarnation_reason);
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +417,7 @@ int main(void)
         cmocka_unit_test(a_reactor_that_was_started_again_is_no_copy),
         cmocka_unit_test(a_clock_that_jumped_a_year_heals_by_itself),
         cmocka_unit_test(what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time),
+        cmocka_unit_test(who_is_asked_for_what_waits_says_until_when),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
