@@ -423,6 +423,9 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     }
     td_log(peer->sync->env, TANDEM_LOG_INFO, "sender", "a job was not taken: %s",
            tandem_err_name(handle->error));
+    /* Its clock is below that. Its HLC, which it tells else, may be as far ahead as ours. */
+    if (handle->error == TANDEM_E_CLOCK && detail > td_hlc_of_ms(1))
+        td_executor_peer_clock(peer->sync->executor, detail - td_hlc_of_ms(1));
     if (range->last != UINT64_MAX) { /* it was asked for: the asker knows best when to ask again */
         if (handle->error == TANDEM_E_CLOCK)
             show_waiting(peer, origin, detail);

@@ -405,6 +405,35 @@ static void who_is_asked_for_what_waits_says_until_when(void **state)
     tandem_harness_free(harness);
 }
 
+/* Each tells the other of the date that both have taken; the refusal tells of the time that it is. */
+static void clocks_that_jumped_together_heal_by_themselves(void **state)
+{
+    static const char *const names[] = {"a", "b"};
+    tandem_harness *harness = open_shop(10, names, 2);
+
+    (void)state;
+    connect_to(harness, "a", "b");
+    assert_all_show(harness, names, 2, 3);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, names[i], year_ms));
+    count_to(harness, "a", 1);
+    count_to(harness, "b", 1);
+    assert_all_show(harness, names, 2, 5);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, names[i], 0));
+    count_to(harness, "a", 1); /* these wait a year */
+    count_to(harness, "b", 1);
+    tandem_harness_run(harness, 90000);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(TANDEM_INCARNATION_CLOCK, stat_of(harness, names[i]).incarnation_reason);
+    count_to(harness, "a", 2);
+    count_to(harness, "b", 1);
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(9, shown(harness, "a")); /* 5, one that waits, and 3 */
+    assert_int_equal(9, shown(harness, "b"));
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +447,7 @@ int main(void)
         cmocka_unit_test(a_clock_that_jumped_a_year_heals_by_itself),
         cmocka_unit_test(what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time),
         cmocka_unit_test(who_is_asked_for_what_waits_says_until_when),
+        cmocka_unit_test(clocks_that_jumped_together_heal_by_themselves),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
