@@ -235,14 +235,20 @@ static tandem_err append_remote(td_executor *executor, td_remote_request *reques
     return TANDEM_OK;
 }
 
+/* Has the clock begun again since the document was created, so that it is one of the future now? */
+static bool is_of_future(td_executor *executor, const td_local_job *job)
+{
+    return job->created_hlc > td_clock_read(&executor->clock);
+}
+
 /* Has a document changed since the view looked, in a way that matters to this job? */
-static bool is_stale(const td_executor *executor, const td_local_group *group,
-                     const td_local_job *job)
+static bool is_stale(td_executor *executor, const td_local_group *group, const td_local_job *job)
 {
     uint64_t hash = td_recent_hash(job->collection, job->document);
     bool any_matters = job->create || job->has_expect || job->state_read;
 
-    return td_recent_touched(&executor->recent, group->looked_at, hash, !any_matters);
+    return is_of_future(executor, job) ||
+           td_recent_touched(&executor->recent, group->looked_at, hash, !any_matters);
 }
 
 static tandem_err append_local_job(td_executor *executor, const td_local_group *group,
@@ -540,6 +546,9 @@ static void take_prepared(td_executor *executor, td_local_request *request)
             answer_local(request, TANDEM_E_CONFLICT);
             return;
         }
+        /* Only now: what others have created since the view was asked is dated behind that time. */
+        if (is_of_future(executor, &group->jobs[i]))
+            group->clock = td_clock_read(&executor->clock);
         /* What made it stale may stand in the open group: the view sees it after the commit. */
         if (executor->open)
             group_commit(executor);
@@ -746,6 +755,7 @@ static void handle(void *self, td_message *message)
 
     switch (message->kind) {
     case LOCAL:
+        ((td_local_request *)message)->group.clock = UINT64_MAX;
         prepare(executor, (td_local_request *)message);
         break;
     case PREPARED:

@@ -38,6 +38,7 @@ typedef struct td_local_job {
     char model_found[TANDEM_NAME_BYTES_MAX + 1];
     bool create; /* a CREATE goes before the operations */
     bool state_read; /* the payload depends on the folded state */
+    uint64_t created_hlc; /* of the CREATE that it counts on: it must be dated after that; or 0 */
     /* The executor's: the job's last operation, once durable. */
     uint64_t seq;
     uint64_t first_seq;
@@ -49,6 +50,7 @@ typedef struct td_local_job {
 typedef struct td_local_group {
     td_local_job *jobs;
     size_t count;
+    uint64_t clock; /* the executor's: documents that are created later are of the future */
     tandem_writer payloads; /* the view's: prepared payloads, one after the other */
     uint64_t looked_at;     /* the view's: it had indexed up to this ordinal */
     /* The outcome: */

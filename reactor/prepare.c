@@ -22,6 +22,7 @@ struct overlay {
     bool live;
     bool state_read;
     bool touched; /* created or deleted in this group: no fold shows it */
+    uint64_t created_hlc; /* of the CREATE that makes it live; 0 if that is of this group */
     char model[TANDEM_NAME_BYTES_MAX + 1];
     size_t size;
     char key[];
@@ -168,6 +169,7 @@ static tandem_err look(struct check *check)
     if (!(overlay = calloc(1, sizeof(*overlay) + size)))
         return TANDEM_E_NOMEM;
     overlay->live = check->info.created && !check->info.deleted;
+    overlay->created_hlc = overlay->live ? td_place_hlc(&check->info.epoch) : 0;
     memcpy(overlay->model, check->info.model, sizeof(overlay->model));
     overlay->size = size;
     memcpy(overlay->key, key, size);
@@ -201,6 +203,12 @@ static tandem_err check_delete(struct check *check)
                                                     : "there is no such document");
         return TANDEM_E_NOT_FOUND;
     }
+    if (overlay->created_hlc > check->group->clock) {
+        td_why(check->group->why, "a clock that ran ahead created the document: there is none "
+                                  "before that date");
+        return TANDEM_E_NOT_FOUND;
+    }
+    check->job->created_hlc = overlay->created_hlc;
     memcpy(check->job->model_found, overlay->model, sizeof(overlay->model));
     overlay->live = false;
     overlay->touched = true;
@@ -253,7 +261,10 @@ static tandem_err check_model(struct check *check)
     }
     memcpy(job->model_found, model.bytes, model.size);
     job->model_found[model.size] = '\0';
-    job->create = !overlay->live;
+    /* It may have been created while the clock here, or another, was far ahead. What is written now is
+     * dated before that and would be a no-op for ever: the document begins here. */
+    job->create = !overlay->live || overlay->created_hlc > check->group->clock;
+    job->created_hlc = job->create ? 0 : overlay->created_hlc;
     return TANDEM_OK;
 }
 
@@ -376,6 +387,7 @@ static tandem_err check_job(struct check *check)
 
     job->model_found[0] = '\0';
     job->create = job->state_read = false;
+    job->created_hlc = 0;
     if ((err = check_form(check)) != TANDEM_OK || (err = look(check)) != TANDEM_OK ||
         (err = check_expect(check)) != TANDEM_OK)
         return err;
@@ -386,6 +398,7 @@ static tandem_err check_job(struct check *check)
     if (job->create) {
         check->overlay->live = true;
         check->overlay->touched = true;
+        check->overlay->created_hlc = 0;
         memcpy(check->overlay->model, job->model_found, sizeof(job->model_found));
     }
     return TANDEM_OK;

@@ -27,6 +27,7 @@
 #ifndef TANDEM_STORE_STREAM_INDEX_H
 #define TANDEM_STORE_STREAM_INDEX_H
 
+#include "store/bytes.h"
 #include "store/op_store.h"
 
 typedef struct td_stream_index td_stream_index;
@@ -40,6 +41,11 @@ extern const unsigned td_stream_index_table_count;
 typedef struct td_place {
     uint8_t bytes[8 + TANDEM_ORIGIN_BYTES + 8 + 16]; /* hlc, origin, seq, hash: big endian */
 } td_place;
+
+static inline uint64_t td_place_hlc(const td_place *place)
+{
+    return td_get_u64(place->bytes);
+}
 
 /* What is known of a document. */
 typedef struct td_document_info {

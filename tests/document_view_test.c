@@ -872,7 +872,7 @@ static tandem_err prepare_one(struct bed *bed, const struct job_of *of, tandem_s
 {
     td_local_operation operation;
     td_local_job job;
-    td_local_group group = {.jobs = &job, .count = 1, .failed_job = 77};
+    td_local_group group = {.jobs = &job, .count = 1, .clock = UINT64_MAX, .failed_job = 77};
     tandem_err err;
 
     tandem_writer_init(&group.payloads);
@@ -985,7 +985,7 @@ static void expected_positions_are_compared(void **state)
                             i < 5 ? "ADD" : "APPEND", 1};
         td_local_operation operation;
         td_local_job job;
-        td_local_group group = {.jobs = &job, .count = 1};
+        td_local_group group = {.jobs = &job, .count = 1, .clock = UINT64_MAX};
 
         tandem_writer_init(&group.payloads);
         job_fill(&job, &operation, &of, tandem_slice_of(one_byte, 1));
@@ -1013,7 +1013,7 @@ static void a_group_sees_what_its_own_jobs_do(void **state)
     struct bed *bed = *state;
     td_local_operation operations[JOBS];
     td_local_job jobs[JOBS + 1];
-    td_local_group group = {.jobs = jobs, .count = JOBS};
+    td_local_group group = {.jobs = jobs, .count = JOBS, .clock = UINT64_MAX};
 
     prepare_documents(bed);
     tandem_writer_init(&group.payloads);
@@ -1062,7 +1062,7 @@ static void a_model_may_look_at_the_state(void **state)
     struct bed *bed = *state;
     td_local_operation operations[2];
     td_local_job jobs[2];
-    td_local_group group = {.jobs = jobs, .count = 1};
+    td_local_group group = {.jobs = jobs, .count = 1, .clock = UINT64_MAX};
 
     prepare_documents(bed);
     tandem_writer_init(&group.payloads);
@@ -1101,7 +1101,7 @@ static void a_job_has_its_limits(void **state)
     static const struct job_of of = {"c", "new", "main", "log", "global", "APPEND", 1};
     struct bed *bed = *state;
     td_local_job job;
-    td_local_group group = {.jobs = &job, .count = 1};
+    td_local_group group = {.jobs = &job, .count = 1, .clock = UINT64_MAX};
 
     prepare_documents(bed);
     tandem_writer_init(&group.payloads);
@@ -1321,7 +1321,7 @@ static void an_index_that_cannot_be_opened_is_tried_again(void **state)
     struct bed *bed = *state;
     td_local_operation operation;
     td_local_job job;
-    td_local_group group = {.jobs = &job, .count = 1};
+    td_local_group group = {.jobs = &job, .count = 1, .clock = UINT64_MAX};
     static const uint8_t one_byte[] = {1};
     static const struct job_of of = {"c", "d", "main", "log", "global", "APPEND", 1};
     struct question q;

@@ -434,6 +434,49 @@ static void clocks_that_jumped_together_heal_by_themselves(void **state)
     tandem_harness_free(harness);
 }
 
+static tandem_err count_new(tandem_harness *harness, const char *name, char why[TANDEM_WHY_BYTES])
+{
+    tandem_input input = {.type = "counter.ADD", .json = "1"};
+    tandem_job job = {.collection = "shop", .document = "new", .operations = &input, .count = 1};
+
+    return tandem_execute(tandem_harness_reactor(harness, name), &job, NULL, why);
+}
+
+static void assert_shows_new(tandem_harness *harness, const char *name, const char *expected)
+{
+    tandem_document *read;
+
+    assert_int_equal(TANDEM_OK,
+                     tandem_document_read(tandem_harness_reactor(harness, name), "shop", "new",
+                                          NULL, NULL, UINT64_MAX, &read, NULL));
+    assert_string_equal(expected, tandem_document_json(read));
+    tandem_document_free(read);
+}
+
+/* It has a CREATE that is dated behind all that is written now, which would be a no-op for ever. */
+static void a_document_of_the_future_is_created_again(void **state)
+{
+    tandem_harness *harness = open_shop(11, NAMES("a", "b"));
+    char why[TANDEM_WHY_BYTES];
+
+    (void)state;
+    connect_to(harness, "a", "b");
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", year_ms));
+    assert_int_equal(TANDEM_OK, count_new(harness, "a", why));
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", 0));
+    tandem_harness_run(harness, 90000);
+    assert_int_equal(TANDEM_INCARNATION_CLOCK, stat_of(harness, "a").incarnation_reason);
+    assert_int_equal(TANDEM_E_NOT_FOUND,
+                     tandem_delete(tandem_harness_reactor(harness, "a"), "shop", "new", NULL, why));
+    assert_non_null(strstr(why, "a clock that ran ahead"));
+    assert_int_equal(TANDEM_OK, count_new(harness, "a", why));
+    assert_int_equal(TANDEM_OK, count_new(harness, "a", why));
+    tandem_harness_run(harness, 20000);
+    assert_shows_new(harness, "a", "3");
+    assert_shows_new(harness, "b", "2");
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -448,6 +491,7 @@ int main(void)
         cmocka_unit_test(what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time),
         cmocka_unit_test(who_is_asked_for_what_waits_says_until_when),
         cmocka_unit_test(clocks_that_jumped_together_heal_by_themselves),
+        cmocka_unit_test(a_document_of_the_future_is_created_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
