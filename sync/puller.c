@@ -239,6 +239,8 @@ void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origi
         return;
     if (!ask->waits_ms)
         peer->asks--;
+    else if (ask->waits_ms <= td_hlc_ms(hlc))
+        return; /* of several jobs that came too early the first is due first */
     ask->last = UINT64_MAX; /* until it is time */
     ask->waits_ms = td_hlc_ms(hlc) + 1;
 }
