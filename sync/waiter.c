@@ -94,6 +94,13 @@ static tandem_err barrier_outcome(td_waiter *waiter, td_peer *peer)
     return err != TANDEM_OK && origin->range.blocked != TANDEM_OK ? TANDEM_E_REFUSED : TANDEM_END;
 }
 
+/* Away until somebody acts: then nothing that is waited for comes. */
+static bool is_blocked(td_peer *peer)
+{
+    td_peer_refresh(peer);
+    return !td_peer_is_open(td_peer_serving(peer)) && peer->state == TANDEM_REMOTE_BLOCKED;
+}
+
 static tandem_err outcome(tandem_sync *sync, td_waiter *waiter)
 {
     td_peer *peer;
@@ -102,7 +109,8 @@ static tandem_err outcome(tandem_sync *sync, td_waiter *waiter)
         if (!(peer = td_sync_find_remote(sync, waiter->name)))
             return TANDEM_E_NOT_FOUND;
         if (!waiter->in_step)
-            return barrier_outcome(waiter, td_peer_serving(peer));
+            return is_blocked(peer) ? TANDEM_E_REFUSED
+                                    : barrier_outcome(waiter, td_peer_serving(peer));
         td_peer_refresh(peer);
         return peer->state == TANDEM_REMOTE_IN_STEP ? TANDEM_OK : TANDEM_END;
     }

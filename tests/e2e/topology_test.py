@@ -270,6 +270,16 @@ def a_node_that_has_itself_as_peer_says_so(field):
     a.append("c", "d", "counter", "ADD", 1)
 
 
+def a_wait_for_a_peer_that_is_blocked_ends_and_says_why(field):
+    a = field.node("a").start()
+    a.append("c", "d", "counter", "ADD", 1)
+    a.run("-q", "peer", "add", "self", a.url)
+    for _ in range(2):  # before it has been met, and when it is known
+        result = a.run("wait", "self", code=None)
+        check(result.code == 3 and "`self` is blocked" in result.err and
+              "TANDEM_E_REFUSED" in result.err, "wait: exit %d" % result.code, result.err)
+
+
 node.main(three_in_a_ring_converge_without_echoes,
           five_in_a_ring_relay_both_ways_round_without_echoes,
           five_in_a_full_mesh_configured_both_ways_converge_without_echoes,
@@ -279,4 +289,5 @@ node.main(three_in_a_ring_converge_without_echoes,
           a_peer_is_paused_and_resumed,
           a_peer_is_removed_while_it_syncs,
           an_unknown_peer_is_exit_4,
-          a_node_that_has_itself_as_peer_says_so)
+          a_node_that_has_itself_as_peer_says_so,
+          a_wait_for_a_peer_that_is_blocked_ends_and_says_why)

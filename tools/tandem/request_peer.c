@@ -360,8 +360,10 @@ tandem_err cli_wait_run(cli_request *request, const json_t *object)
     excuse.name = name;
     if (err == TANDEM_E_NOT_FOUND)
         return named(request, err, name);
-    if (err == TANDEM_E_REFUSED)
+    if (err == TANDEM_E_REFUSED) {
+        excuse.advice = "; see to that, or set or remove the peer";
         peers_show(request, sync, name);
+    }
     if (err == TANDEM_E_TIMEOUT || err == TANDEM_E_REFUSED)
         tandem_remotes(sync, find_excuse, &excuse);
     if (err != TANDEM_OK)
