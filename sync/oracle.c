@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <xxhash.h>
+
 #include "store/hash_table.h"
 #include "sync/sync_manager.h"
 
@@ -29,7 +31,10 @@ struct known {
     uint32_t backups;  /* … or whose backup does */
     uint32_t expected; /* disks that must be found to hold it still */
     uint64_t hlc;
-    uint64_t look; /* at which it was first seen */
+    uint64_t newest; /* HLC of all its chain up to here: what is refused may be one before it */
+    uint64_t chain;  /* a hash of its collection and origin, */
+    uint64_t seq;    /* and its number there */
+    uint64_t look;   /* at which it was first seen */
     td_hash_entry hash_entry;
 };
 
@@ -66,7 +71,8 @@ struct node {
     uint64_t life;
     uint64_t held;
     uint64_t scanned; /* ordinals up to here */
-    uint64_t wall_ms_max;
+    uint64_t wall_ms_max;  /* that its clock may run by, … */
+    uint64_t wall_ms_ever; /* … and one that goes back to what was kept of its disk */
     uint64_t hlc_max; /* of all that came in this life and incarnation up to the last look, … */
     uint64_t hlc_now; /* … and to this one */
     uint32_t incarnation;
@@ -151,7 +157,8 @@ void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
 
     *added = (struct node){.added = true, .fresh = true, .life = 1};
     if (copy_of >= 0) {
-        added->wall_ms_max = oracle->nodes[copy_of].wall_ms_max;
+        added->wall_ms_max = added->wall_ms_ever = oracle->nodes[copy_of].wall_ms_ever;
+        added->incarnation = oracle->nodes[copy_of].incarnation;
         added->back_ms = tandem_harness_now_ms(oracle->harness) + 1;
     }
 }
@@ -190,6 +197,7 @@ void td_oracle_went_back(td_oracle *oracle, unsigned node)
     for (size_t i = oracle->durable_first; i < oracle->durable_count; i++)
         if (oracle->durables[i].node == node)
             oracle->durables[i].seen = true;
+    oracle->nodes[node].wall_ms_max = oracle->nodes[node].wall_ms_ever;
     oracle->any_back = true;
     oracle->nodes[node].back_ms = tandem_harness_now_ms(oracle->harness) + 1;
 }
@@ -296,7 +304,11 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
         return TANDEM_E_NOMEM;
     if (!known->look)
         known->look = oracle->looks;
-    known->hlc = operation->hlc;
+    known->hlc = known->newest = operation->hlc;
+    known->seq = operation->seq;
+    known->chain =
+        XXH3_64bits_withSeed(operation->origin, TANDEM_ORIGIN_BYTES,
+                             XXH3_64bits(operation->collection.bytes, operation->collection.size));
     if (known->holders & bit)
         return fail(oracle, "%s: the operation at ordinal %" PRIu64 " is held twice", name, ordinal);
     if (operation->seq > 1) {
@@ -304,6 +316,8 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
         if (!before || !(before->holders & bit))
             return fail(oracle, "%s: the operation at ordinal %" PRIu64
                         " follows one that is not held", name, ordinal);
+        if (before->newest > known->newest)
+            known->newest = before->newest;
     }
     if (node->has_open && memcmp(node->open.hash, operation->predecessor, TANDEM_HASH_BYTES))
         return fail(oracle, "%s: the job before ordinal %" PRIu64 " is not whole", name, ordinal);
@@ -339,13 +353,18 @@ static tandem_err note_grown(void *context, const td_collection_info *info)
 }
 
 /* Does it write as it did at the last look? Under another incarnation what it held before says
- * nothing of what it writes: its clock may have begun again. */
-static bool is_same_writer(struct node *node, const td_identity *identity)
+ * nothing of what it writes: its clock may have begun again. If that is why it is another, it must
+ * have: what it has seen before is no excuse any more. While its disk fails it is about to take
+ * another one: it cannot know whether this one is kept. */
+static bool is_same_writer(struct node *node, const td_identity *identity, bool works)
 {
     bool is_same = identity->incarnation == node->incarnation;
 
     if (!is_same)
         node->hlc_max = node->hlc_now = node->continued_ms = 0;
+    if (identity->incarnation > node->incarnation &&
+        identity->reason == TANDEM_INCARNATION_CLOCK && works)
+        node->wall_ms_max = 0;
     node->incarnation = identity->incarnation;
     return is_same;
 }
@@ -355,12 +374,13 @@ static tandem_err scan(td_oracle *oracle, unsigned number, tandem_reactor *react
 {
     struct node *node = &oracle->nodes[number];
     td_op_store *ops = td_reactor_ops(reactor);
+    bool works = td_executor_store_err(td_reactor_executor(reactor)) == TANDEM_OK;
     struct scanning scanning = {.oracle = oracle,
                                 .number = number,
                                 .node = node,
                                 .own = td_op_store_identity(ops)->origin,
                                 .wall_ms = td_env_wall_ms(td_reactor_env(reactor)),
-                                .is_new = is_same_writer(node, td_op_store_identity(ops)) &&
+                                .is_new = is_same_writer(node, td_op_store_identity(ops), works) &&
                                           is_new};
     struct grown grown = {.scanned = node->scanned, .last = node->scanned};
     tandem_err err;
@@ -435,6 +455,8 @@ static tandem_err check_clock(td_oracle *oracle, unsigned number, tandem_reactor
 
     if (wall_ms > node->wall_ms_max)
         node->wall_ms_max = wall_ms;
+    if (wall_ms > node->wall_ms_ever)
+        node->wall_ms_ever = wall_ms;
     if (hlc_ms > node->wall_ms_max + TD_CLOCK_SKEW_MS_MAX_DEFAULT + CLOCK_SLACK_MS)
         return fail(oracle, "%s: its clock runs %" PRIu64 " ms ahead of all it has seen",
                     td_plan_name(number), hlc_ms - node->wall_ms_max);
@@ -707,6 +729,109 @@ bool td_oracle_is_equal(const td_oracle *oracle)
                                       oracle->nodes[i].held != oracle->alive))
             return false;
     return true;
+}
+
+/* The clock by which all that runs refuses what is dated too far ahead. */
+static uint64_t wall_ms_min(const td_oracle *oracle)
+{
+    uint64_t min_ms = UINT64_MAX;
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++) {
+        tandem_reactor *reactor = reactor_of(oracle, i);
+        uint64_t wall_ms = reactor ? td_env_wall_ms(td_reactor_env(reactor)) : UINT64_MAX;
+
+        min_ms = wall_ms < min_ms ? wall_ms : min_ms;
+    }
+    return min_ms;
+}
+
+static uint32_t running(const td_oracle *oracle)
+{
+    uint32_t bits = 0;
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        bits |= (uint32_t)(reactor_of(oracle, i) != NULL) << i;
+    return bits;
+}
+
+static bool is_forked_at(const td_oracle *oracle, const struct known *one)
+{
+    for (const struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
+        if (k != one && k->holders && k->chain == one->chain && k->seq == one->seq)
+            return true;
+    return false;
+}
+
+/* Where an origin has branches that are due and others that are not, all of them may wait: the answer
+ * that says so names the origin alone. */
+static bool is_fork_ahead(const td_oracle *oracle, uint64_t chain, uint64_t ahead_ms)
+{
+    bool ahead = false, forked = false;
+
+    for (const struct known *k = td_hash_table_first(&oracle->known);
+         k && !(ahead && forked); k = td_hash_table_next(&k->hash_entry)) {
+        if (!k->holders || k->chain != chain)
+            continue;
+        ahead = ahead || td_hlc_ms(k->newest) > ahead_ms;
+        forked = forked || is_forked_at(oracle, k);
+    }
+    return ahead && forked;
+}
+
+bool td_oracle_is_equal_but_ahead(const td_oracle *oracle)
+{
+    uint64_t ahead_ms = wall_ms_min(oracle) + TD_CLOCK_SKEW_MS_MAX_DEFAULT;
+    uint32_t all = running(oracle);
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        if (oracle->nodes[i].fresh && (all & UINT32_C(1) << i))
+            return false;
+    for (const struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
+        if (k->holders && (all & ~k->holders) && td_hlc_ms(k->newest) <= ahead_ms &&
+            !is_fork_ahead(oracle, k->chain, ahead_ms))
+            return false;
+    return true;
+}
+
+uint64_t td_oracle_ahead_ms(const td_oracle *oracle)
+{
+    uint64_t now_ms = wall_ms_min(oracle), newest_ms = now_ms;
+
+    for (const struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
+        if (k->holders && td_hlc_ms(k->newest) > newest_ms)
+            newest_ms = td_hlc_ms(k->newest);
+    return newest_ms - now_ms;
+}
+
+bool td_oracle_is_on_time(const td_oracle *oracle)
+{
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++) {
+        tandem_reactor *reactor = reactor_of(oracle, i);
+
+        if (reactor && td_hlc_ms(td_executor_clock(td_reactor_executor(reactor))) >
+                           td_env_wall_ms(td_reactor_env(reactor)) + TD_CLOCK_SKEW_MS_MAX_DEFAULT)
+            return false;
+    }
+    return true;
+}
+
+bool td_oracle_lacks(const td_oracle *oracle, unsigned node, unsigned other)
+{
+    uint32_t bit = UINT32_C(1) << node, others = UINT32_C(1) << other;
+
+    for (const struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
+        if ((k->holders & others) && !(k->holders & bit))
+            return true;
+    return false;
+}
+
+int td_oracle_find(const td_oracle *oracle, const uint8_t reactor[TANDEM_ORIGIN_BYTES])
+{
+    return find_reactor(oracle, reactor);
 }
 
 bool td_oracle_is_idle(const td_oracle *oracle)

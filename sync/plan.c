@@ -150,6 +150,8 @@ static td_step_kind mends(td_step_kind kind)
     case TD_STEP_DISK_UNKNOWN:
     case TD_STEP_MEMORY:
         return TD_STEP_DISK_MEND;
+    case TD_STEP_CLOCK_JUMP:
+        return TD_STEP_CLOCK_BACK;
     case TD_STEP_DISCONNECT:
         return TD_STEP_CONNECT;
     case TD_STEP_PAUSE:

@@ -38,6 +38,7 @@ enum {
     X(DISK_MEND, "disk_mend", 1, 0)                                                                \
     X(CLOCK, "clock", 1, TANDEM_FAULT_CLOCK)                                                       \
     X(CLOCK_JUMP, "clock_jump", 1, TANDEM_FAULT_CLOCK_JUMP)                                        \
+    X(CLOCK_BACK, "clock_back", 1, 0)                                                              \
     X(BACKUP, "backup", 1, TANDEM_FAULT_RESTORE)                                                   \
     X(GO_BACK, "go_back", 1, TANDEM_FAULT_RESTORE)                                                 \
     X(COPY, "copy", 1, TANDEM_FAULT_COPY)                                                          \

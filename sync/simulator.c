@@ -20,6 +20,7 @@ enum {
     LIARS_MAX = 4,
 };
 
+#define YEARS_MS_MAX UINT64_C(63072000000) /* two of them */
 #define BAD_DISK                                                                                   \
     (TANDEM_FAULT_DISK_FULL | TANDEM_FAULT_DISK_ERROR | TANDEM_FAULT_DISK_UNKNOWN |                \
      TANDEM_FAULT_MEMORY)
@@ -49,6 +50,7 @@ struct run {
     bool ending;       /* what ends from now on is no news */
     const char *probes[PROBES_MAX];
     unsigned probe_count;
+    bool jumped; /* a clock has, far ahead */
     tandem_err err;
     tandem_simulator_result *result;
 };
@@ -199,11 +201,22 @@ static void fail_disk(struct run *run, const td_step *step)
 static void set_clock(struct run *run, const td_step *step)
 {
     uint64_t state = step->random;
-    int64_t skew_ms = step->kind == TD_STEP_CLOCK_JUMP
-                          ? (int64_t)(td_plan_draw_next(&state) % UINT64_C(63072000000))
-                          : (int64_t)td_plan_draw_below(&state, 400000) - 200000;
 
-    tandem_harness_set_clock(run->harness, name_of(step->a), skew_ms);
+    tandem_harness_set_clock(run->harness, name_of(step->a),
+                             (int64_t)td_plan_draw_below(&state, 400000) - 200000);
+}
+
+/* One clock, or those of all: they follow one that is wrong. */
+static void jump_clock(struct run *run, const td_step *step)
+{
+    uint64_t state = step->random;
+    int64_t skew_ms = (int64_t)(td_plan_draw_next(&state) % YEARS_MS_MAX);
+    bool all = td_plan_draw_below(&state, 4) == 0;
+
+    run->jumped = true;
+    for (unsigned i = 0; i < run->nodes; i++)
+        if (all || i == step->a)
+            tandem_harness_set_clock(run->harness, name_of(i), skew_ms);
 }
 
 static void note_probe(void *context, const char *name, const char *sentence, uint64_t count)
@@ -333,8 +346,13 @@ static void do_step(struct run *run, const td_step *step)
         tandem_harness_fail_disk(run->harness, a, TANDEM_HARNESS_PUT, TANDEM_OK, 0);
         break;
     case TD_STEP_CLOCK:
-    case TD_STEP_CLOCK_JUMP:
         set_clock(run, step);
+        break;
+    case TD_STEP_CLOCK_JUMP:
+        jump_clock(run, step);
+        break;
+    case TD_STEP_CLOCK_BACK:
+        tandem_harness_set_clock(run->harness, a, 0);
         break;
     case TD_STEP_BACKUP:
         if (tandem_harness_backup(run->harness, a) == TANDEM_OK)
@@ -497,37 +515,144 @@ static void heal(struct run *run)
     }
 }
 
-static tandem_err converge(struct run *run)
+/* ---- Becoming equal ---- */
+
+/* Has everything come to its end, apart from what is held where? */
+static bool is_at_rest(const struct run *run, char why[256])
+{
+    const char *open = run->pending                         ? "a job was never answered"
+                       : !td_oracle_is_idle(run->oracle)     ? "a job handle is still in flight"
+                       : !td_oracle_is_distinct(run->oracle) ? "two reactors go by one id"
+                                                             : NULL;
+
+    if (open)
+        snprintf(why, 256, "%s", open);
+    return !open;
+}
+
+static bool is_equal(struct run *run, char why[256])
+{
+    bool rests = is_at_rest(run, why) && td_oracle_is_equal(run->oracle);
+
+    /* A disk that has failed may hold what its reactor shows a little later. */
+    return rests && tandem_harness_converged(run->harness, why) == TANDEM_OK;
+}
+
+/* What cannot be equal yet must be seen to wait, on both sides. */
+struct waits {
+    const struct run *run;
+    unsigned node;
+    char *why;
+};
+
+static tandem_err check_wait(void *context, const tandem_remote_status *status)
+{
+    const struct waits *waits = context;
+    const td_oracle *oracle = waits->run->oracle;
+    int other = td_oracle_find(oracle, status->reactor);
+    bool is_lacking, is_ahead;
+
+    if (other < 0 || (unsigned)other == waits->node)
+        return TANDEM_OK;
+    is_lacking = td_oracle_lacks(oracle, waits->node, (unsigned)other);
+    is_ahead = td_oracle_lacks(oracle, (unsigned)other, waits->node);
+    /* Who lacks it knows until when. Who holds it may have been asked for none of it; and the lag
+     * counts no branches of a fork. */
+    if ((!is_lacking || (status->state == TANDEM_REMOTE_WAITING_FOR_CLOCK &&
+                         status->reason[0] && status->retry_at_ms)) &&
+        (!is_ahead || status->state == TANDEM_REMOTE_WAITING_FOR_CLOCK ||
+         (status->state != TANDEM_REMOTE_IN_STEP && status->lag_operations)))
+        return TANDEM_OK;
+    snprintf(waits->why, 256,
+             "%s %s what is dated ahead, and shows %s (%.60s), lag %" PRIu64 ", for %s",
+             name_of(waits->node), is_lacking ? "lacks" : "keeps",
+             tandem_remote_state_name(status->state), status->reason, status->lag_operations,
+             name_of((unsigned)other));
+    return TANDEM_E_STATE;
+}
+
+/* All that may be held everywhere is; what is dated ahead waits in sight, and nobody goes on
+ * writing such. */
+static bool is_equal_but_ahead(struct run *run, char why[256])
+{
+    if (!is_at_rest(run, why))
+        return false;
+    if (!td_oracle_is_equal_but_ahead(run->oracle)) {
+        snprintf(why, 256, "some lack what is not dated ahead");
+        return false;
+    }
+    if (!td_oracle_is_on_time(run->oracle)) {
+        snprintf(why, 256, "a reactor writes ahead of its time, under the origin that it had");
+        return false;
+    }
+    for (unsigned i = 0; i < run->nodes; i++) {
+        struct waits waits = {run, i, why};
+        tandem_sync *sync = tandem_harness_sync(run->harness, name_of(i));
+
+        if (sync && tandem_remotes(sync, check_wait, &waits) != TANDEM_OK)
+            return false;
+    }
+    return true;
+}
+
+static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, char why[256]))
 {
     uint64_t begin_ms = tandem_harness_now_ms(run->harness), slice_ms = SLICE_MS_MIN;
+    uint64_t passed_ms = 0;
     char why[256];
     tandem_err err;
 
     for (;;) {
         if ((err = look(run, "after the faults")) != TANDEM_OK)
             return err;
-        run->result->converged_ms = tandem_harness_now_ms(run->harness) - begin_ms;
-        /* A disk that has failed may hold what its reactor shows a little later. */
-        if (td_oracle_is_equal(run->oracle) && td_oracle_is_idle(run->oracle) &&
-            td_oracle_is_distinct(run->oracle) && !run->pending &&
-            tandem_harness_converged(run->harness, why) == TANDEM_OK)
+        passed_ms = tandem_harness_now_ms(run->harness) - begin_ms;
+        if (is_done(run, why)) {
+            run->result->converged_ms += passed_ms;
             return TANDEM_OK;
-        if (run->result->converged_ms >= CONVERGE_MS_MAX)
+        }
+        if (passed_ms >= CONVERGE_MS_MAX)
             break;
         tandem_harness_run(run->harness, slice_ms);
         if (slice_ms < SLICE_MS_MAX)
             slice_ms += slice_ms / 2;
     }
-    if (tandem_harness_converged(run->harness, why) == TANDEM_OK)
-        snprintf(why, sizeof(why), "%s", run->pending ? "a job was never answered"
-                                         : !td_oracle_is_idle(run->oracle)
-                                             ? "a job handle is still in flight"
-                                         : !td_oracle_is_distinct(run->oracle)
-                                             ? "two reactors go by one id"
-                                             : "what somebody held is gone");
+    run->result->converged_ms += passed_ms;
+    if (is_done == is_equal && is_at_rest(run, why) &&
+        tandem_harness_converged(run->harness, why) == TANDEM_OK)
+        snprintf(why, sizeof(why), "what somebody held is gone");
     snprintf(run->result->why, sizeof(run->result->why), "not equal after %d s: %.200s",
              CONVERGE_MS_MAX / 1000, why);
     return TANDEM_E_STATE;
+}
+
+/* All clocks say at once that the time has come for whatever is dated ahead, as if all reactors had
+ * been asleep until then. */
+static void sleep_until_due(struct run *run)
+{
+    int64_t ahead_ms = (int64_t)td_oracle_ahead_ms(run->oracle);
+
+    for (unsigned i = 0; i < run->nodes; i++)
+        tandem_harness_set_clock(run->harness, name_of(i), ahead_ms);
+}
+
+/*
+ * After a clock has jumped there is more to see. What was written meanwhile is dated ahead, and
+ * waits; all else becomes equal. Where everybody's clock has jumped it takes a word for them to
+ * notice; but then what is written does not wait any more. When the time has come nothing waits.
+ */
+static tandem_err become_equal(struct run *run)
+{
+    tandem_err err;
+
+    for (unsigned round = 0; run->jumped && round < 2; round++) {
+        for (unsigned i = 0; i < run->nodes; i++)
+            write_job(run, i, run->plan->seed + round + i);
+        if ((err = converge(run, is_equal_but_ahead)) != TANDEM_OK)
+            return err;
+    }
+    if (run->jumped)
+        sleep_until_due(run);
+    return converge(run, is_equal);
 }
 
 /* ---- The end ---- */
@@ -717,7 +842,7 @@ tandem_err tandem_simulate(const tandem_plan *plan, const tandem_simulator_optio
     run.workload = options->workload ? options->workload : tandem_default_workload();
     if ((err = world_open(&run)) == TANDEM_OK && (err = chaos(&run)) == TANDEM_OK) {
         heal(&run);
-        if ((err = converge(&run)) == TANDEM_OK)
+        if ((err = become_equal(&run)) == TANDEM_OK)
             err = check_end(&run);
     }
     if (err != TANDEM_OK)

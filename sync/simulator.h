@@ -20,7 +20,9 @@
  * dial at one moment. In the end: equal vectors, equal documents byte for byte, stores that verify, no
  * job in flight, no id twice, everything that was ever reported durable and not lost with its only
  * disk; nothing happened that only a fault explains which the plan has not; and, where nothing was done
- * to the network, nothing echoed.
+ * to the network, nothing echoed. Where a clock has jumped, this comes after another end: all but
+ * what is dated ahead is equal, that is seen to wait, and nobody writes ahead of time any more; then
+ * all clocks are set to the day when it is due.
  *
  * Threads: one.
  */
@@ -102,12 +104,9 @@ typedef struct tandem_simulator_options {
     void *event_context;
 } tandem_simulator_options;
 
-/* Those under which all holds today; sync/README.md says what is open about the others. */
-#define TANDEM_FAULT_DEFAULT (TANDEM_FAULT_ALL & ~TANDEM_FAULT_CLOCK_JUMP)
-
 #define TANDEM_SIMULATOR_OPTIONS_INIT                                                              \
     {                                                                                              \
-        .size = sizeof(tandem_simulator_options), .faults = TANDEM_FAULT_DEFAULT,                  \
+        .size = sizeof(tandem_simulator_options), .faults = TANDEM_FAULT_ALL,                      \
         .log_level = TANDEM_LOG_WARNING                                                            \
     }
 
@@ -128,7 +127,7 @@ typedef struct tandem_simulator_result {
     char why[256];       /* what did not hold, and after which step; "" if ok */
     uint64_t trace_hash; /* of all that happened: equal runs, equal hashes */
     uint64_t virtual_ms;
-    uint64_t converged_ms; /* after the faults stopped */
+    uint64_t converged_ms; /* after the faults stopped: until all were equal */
     uint64_t operations;
     uint64_t reactors;
 } tandem_simulator_result;

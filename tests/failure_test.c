@@ -854,7 +854,7 @@ static void simulate_act(struct world *w)
 }
 
 /* A workload that is never content: so each plan fails, and what shrinks it is kept busy. */
-static tandem_err discontent(void *context, tandem_reactor *reactor, bool damaged, char why[256])
+static tandem_err discontent(void *context, tandem_reactor *reactor, char why[256])
 {
     snprintf(why, 256, "nothing is ever right");
     return TANDEM_E_STATE;
