@@ -8,7 +8,7 @@ import node
 from node import check
 from proxy import Proxy
 
-SEES_S = 2.5  # a state may be so long behind what happened
+SEES_S = 4  # a state may be so long behind what happened
 SILENCE_S = 30  # a session ends after so much of it
 AWAY = ("connecting", "backing_off", "resting")
 
@@ -54,6 +54,7 @@ class Watch(threading.Thread):
     def __init__(self, dialer, name, proxy):
         super().__init__(daemon=True)
         self.dialer, self.name, self.proxy = dialer, name, proxy
+        self.sees_s = SEES_S * dialer.field.slower
         self.stopping = threading.Event()
         self.seen, self.lies = set(), []
 
@@ -77,12 +78,12 @@ class Watch(threading.Thread):
         if state == "backing_off" and not row["retry_at"]:
             self.lies.append("backing off until nobody knows when")
         quiet = self.quiet_since()
-        if quiet and asked - quiet > SEES_S and state not in AWAY:
+        if quiet and asked - quiet > self.sees_s and state not in AWAY:
             self.lies.append("%s, though nobody was connected for %.1f s" % (state, asked - quiet))
         # Both sides write all the time.
         silent = asked - max(self.proxy.carried_at, self.begun)
-        if silent > SEES_S and state == "in_step" or \
-                silent > SILENCE_S + SEES_S and state not in AWAY:
+        if silent > self.sees_s and state == "in_step" or \
+                silent > SILENCE_S + self.sees_s and state not in AWAY:
             self.lies.append("%s, though nothing came through for %.1f s" % (state, silent))
 
     def quiet_since(self):
@@ -163,7 +164,10 @@ def each_fault_alone(field):
             proxy.set(**faults)
             if name == "refuse":
                 proxy.cut()
-            time.sleep(field.size(2, 20 if name != "black_hole" else SILENCE_S + 15))
+            if name in ("refuse", "black_hole"):
+                time.sleep(field.size(SEES_S + 2, SILENCE_S + 15))
+            else:
+                time.sleep(field.size(2, 20))
         trouble(field, a, b, proxy, during)
     for one in (a, b):
         one.verify()
