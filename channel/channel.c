@@ -225,7 +225,7 @@ static void schedule_retry(tandem_channel *channel, tandem_err err)
         floor_ms = BLOCKED_RETRY_MS;
     channel->retry_floor_ms = 0;
     channel->retry_at_ms =
-        now_ms + td_retry_failed(&channel->retry, channel->config.env, floor_ms);
+        now_ms + td_retry_failed(&channel->retry, channel->config.env, now_ms, floor_ms);
     td_probe(channel->config.env, td_retry_spent(&channel->retry) ? TD_PROBE_RETRY_SPENT
                                                                   : TD_PROBE_RETRY_SCHEDULED);
     if (channel->retry_at_ms == 0)
@@ -317,6 +317,7 @@ static void dial(tandem_channel *channel)
 
     channel->retry_at_ms = 0;
     channel->dialed_ms = td_env_monotonic_ms(channel->config.env);
+    td_retry_attempted(&channel->retry, channel->dialed_ms);
     td_probe(channel->config.env, TD_PROBE_DIALED);
     err = channel->carrier->ops->dial(channel->carrier, channel->url, &link_events, channel,
                                       &channel->link);
@@ -366,6 +367,11 @@ tandem_err td_channel_accept(tandem_channel *channel, td_link *link,
     return TANDEM_OK;
 }
 
+void td_channel_set_retry(tandem_channel *channel, const td_retry_policy *policy)
+{
+    td_retry_change(&channel->retry, policy);
+}
+
 void td_channel_poke(tandem_channel *channel)
 {
     if (!channel->wanted || channel->link)
@@ -412,6 +418,11 @@ bool td_channel_is_linked(const tandem_channel *channel)
 bool td_channel_is_dialed(const tandem_channel *channel)
 {
     return channel->carrier != NULL;
+}
+
+uint32_t td_channel_attempts(const tandem_channel *channel)
+{
+    return channel->retry.attempts;
 }
 
 bool td_channel_is_spent(const tandem_channel *channel)

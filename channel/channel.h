@@ -60,6 +60,8 @@ void td_channel_stop(tandem_channel *channel, tandem_err err, const char *text);
 /* Take a link that came in: what td_link_accept_fn hands back. */
 tandem_err td_channel_accept(tandem_channel *channel, td_link *link,
                              const td_connection_events **events_out, void **context_out);
+/* Retry by another policy from now on. */
+void td_channel_set_retry(tandem_channel *channel, const td_retry_policy *policy);
 /* The network may be back: retry now. */
 void td_channel_poke(tandem_channel *channel);
 /* Let the next retry wait at least so long: what the peer asked for. */
@@ -75,6 +77,8 @@ bool td_channel_is_dialed(const tandem_channel *channel);
 /* Is this, of closed(), something that only a change on one of the two sides can end? What breaks
  * the protocol may be something on the way, until the retry policy is spent. */
 bool td_channel_is_final(const tandem_channel *channel, tandem_err err);
+/* Attempts to connect that failed in a row. */
+uint32_t td_channel_attempts(const tandem_channel *channel);
 /* Is the retry policy spent? */
 bool td_channel_is_spent(const tandem_channel *channel);
 /* Monotonic ms of the next attempt; 0: none is due. */

@@ -2,10 +2,36 @@
 
 #include "store/planted.h"
 
+enum { MINUTE_MS = 60000 };
+
 void td_retry_init(td_retry *retry, const td_retry_policy *policy)
 {
+    *retry = (td_retry){.policy = *policy};
+}
+
+void td_retry_change(td_retry *retry, const td_retry_policy *policy)
+{
     retry->policy = *policy;
-    retry->attempts = 0;
+}
+
+void td_retry_attempted(td_retry *retry, uint64_t now_ms)
+{
+    if (!retry->policy.budget)
+        return;
+    if (retry->paid_ms < now_ms)
+        retry->paid_ms = now_ms;
+    retry->paid_ms += MINUTE_MS / retry->policy.budget;
+}
+
+/* How long until one more attempt pays for no more than a minute from then on. */
+static uint64_t budget_wait_ms(const td_retry *retry, uint64_t now_ms)
+{
+    uint64_t paid_ms;
+
+    if (!retry->policy.budget)
+        return 0;
+    paid_ms = retry->paid_ms + MINUTE_MS / retry->policy.budget;
+    return paid_ms > now_ms + MINUTE_MS ? paid_ms - MINUTE_MS - now_ms : 0;
 }
 
 void td_retry_succeeded(td_retry *retry)
@@ -29,9 +55,9 @@ static uint64_t ceiling_ms(const td_retry_policy *policy, uint32_t attempts)
     return ms < policy->cap_ms ? ms : policy->cap_ms;
 }
 
-uint64_t td_retry_failed(td_retry *retry, tandem_env *env, uint64_t floor_ms)
+uint64_t td_retry_failed(td_retry *retry, tandem_env *env, uint64_t now_ms, uint64_t floor_ms)
 {
-    uint64_t delay_ms;
+    uint64_t delay_ms, budget_ms = budget_wait_ms(retry, now_ms);
 
     if (retry->attempts < UINT32_MAX)
         retry->attempts++;
@@ -44,5 +70,7 @@ uint64_t td_retry_failed(td_retry *retry, tandem_env *env, uint64_t floor_ms)
         if (td_planted(TD_PLANTED_RETRY_WITHOUT_JITTER))
             delay_ms = ceiling_ms(&retry->policy, retry->attempts);
     }
-    return delay_ms > floor_ms ? delay_ms : floor_ms;
+    if (delay_ms < floor_ms)
+        delay_ms = floor_ms;
+    return delay_ms > budget_ms ? delay_ms : budget_ms;
 }

@@ -13,8 +13,9 @@ enum {
     TABLE_META,
     SYNC_FORMAT_VERSION = 1,
     REMOTE_VERSION = 1,
-    REMOTE_ITEMS = 4,
-    REMOTE_ITEMS_MIN = 3,
+    REMOTE_ITEMS = 5,
+    REMOTE_ITEMS_MIN = 3, /* without held, and what is behind it */
+    RETRY_ITEMS = 6,
     CHECKSUM_BYTES = 8,
     /* What a record of a later version may grow to before it is no record of ours. */
     RECORD_DEPTH_MAX = 16,
@@ -66,12 +67,32 @@ static tandem_err encode(td_sync_store *sync, tandem_slice name, const td_remote
     tandem_write_text(writer, record->url);
     tandem_write_bool(writer, record->paused);
     tandem_write_uint(writer, record->held);
+    tandem_write_array(writer, RETRY_ITEMS);
+    tandem_write_uint(writer, record->retry.base_ms);
+    tandem_write_uint(writer, record->retry.factor);
+    tandem_write_uint(writer, record->retry.cap_ms);
+    tandem_write_uint(writer, record->retry.attempts);
+    tandem_write_uint(writer, record->retry.rest_ms);
+    tandem_write_uint(writer, record->retry.budget);
     if (tandem_writer_err(writer) != TANDEM_OK)
         return tandem_writer_err(writer);
     all = tandem_writer_slice(writer);
     td_put_u64(writer->bytes, checksum(name, tandem_slice_of(all.bytes + CHECKSUM_BYTES,
                                                              all.size - CHECKSUM_BYTES)));
     return TANDEM_OK;
+}
+
+static bool read_retry(tandem_reader *reader, td_kept_retry *out)
+{
+    uint32_t items;
+
+    return tandem_read_array(reader, &items) == TANDEM_OK && items >= RETRY_ITEMS &&
+           tandem_read_uint(reader, &out->base_ms) == TANDEM_OK &&
+           tandem_read_uint(reader, &out->factor) == TANDEM_OK &&
+           tandem_read_uint(reader, &out->cap_ms) == TANDEM_OK &&
+           tandem_read_uint(reader, &out->attempts) == TANDEM_OK &&
+           tandem_read_uint(reader, &out->rest_ms) == TANDEM_OK &&
+           tandem_read_uint(reader, &out->budget) == TANDEM_OK;
 }
 
 static tandem_err decode(tandem_slice name, tandem_slice value, td_remote_record *record)
@@ -96,7 +117,8 @@ static tandem_err decode(tandem_slice name, tandem_slice value, td_remote_record
     memset(record, 0, sizeof(*record));
     if (items < REMOTE_ITEMS_MIN || tandem_read_string(&reader, &url) != TANDEM_OK ||
         tandem_read_bool(&reader, &record->paused) != TANDEM_OK ||
-        (items >= REMOTE_ITEMS && tandem_read_uint(&reader, &record->held) != TANDEM_OK) ||
+        (items > REMOTE_ITEMS_MIN && tandem_read_uint(&reader, &record->held) != TANDEM_OK) ||
+        (items >= REMOTE_ITEMS && !read_retry(&reader, &record->retry)) ||
         url.size >= sizeof(record->url))
         return TANDEM_E_CORRUPT;
     memcpy(record->name, name.bytes, name.size);

@@ -6,8 +6,8 @@
  *   remotes  name -> checksum (XXH3 of name and array, 64 bits, big endian), array
  *   meta     "format" -> version of the tables, a msgpack integer
  *
- * The array is msgpack: version of the record, URL, paused, held. The last may be missing, items
- * after these are skipped, so that a field is added without a new version; a new version means that
+ * The array is msgpack: version of the record, URL, paused, held, [base, factor, cap, attempts, rest,
+ * budget] of the retry policy. The last two may be missing, items after these are skipped, so that a field is added without a new version; a new version means that
  * this one cannot be understood.
  *
  * Threads: one thread, the sync manager's.
@@ -19,12 +19,18 @@
 
 typedef struct td_sync_store td_sync_store;
 
+/* How a remote is to be retried; 0: as the reactor does by default. */
+typedef struct td_kept_retry {
+    uint64_t base_ms, factor, cap_ms, attempts, rest_ms, budget;
+} td_kept_retry;
+
 /* A remote as it is kept. */
 typedef struct td_remote_record {
     char name[TANDEM_NAME_BYTES_MAX + 1];
     char url[512];
     bool paused;
     uint64_t held; /* the newest ordinal of ours up to which it was known to hold everything */
+    td_kept_retry retry;
 } td_remote_record;
 
 extern const char *const td_sync_store_tables[];

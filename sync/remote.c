@@ -6,6 +6,13 @@
 
 #include "sync/sync_manager.h"
 
+enum {
+    RETRY_MS_MAX = 60 * 60 * 1000,
+    RETRY_FACTOR_MAX = 100,
+    RETRY_ATTEMPTS_MAX = 1000000,
+    RETRY_BUDGET_MAX = 60000,
+};
+
 td_peer *td_sync_find_remote(tandem_sync *sync, const char *name)
 {
     for (td_peer *peer = sync->peers; peer; peer = peer->next)
@@ -284,6 +291,54 @@ tandem_err tandem_remote_resume(tandem_sync *sync, const char *name)
     return td_sync_call_loop(sync, &call);
 }
 
+/* 0 stands for the default throughout. */
+static bool is_policy(const tandem_retry_policy *policy)
+{
+    return policy->size == sizeof(*policy) && policy->base_ms <= RETRY_MS_MAX &&
+           policy->cap_ms <= RETRY_MS_MAX && policy->rest_ms <= RETRY_MS_MAX &&
+           policy->factor <= RETRY_FACTOR_MAX && policy->attempts <= RETRY_ATTEMPTS_MAX &&
+           policy->budget <= RETRY_BUDGET_MAX;
+}
+
+static tandem_err run_set_retry(tandem_sync *sync, td_sync_call *call)
+{
+    const tandem_retry_policy *policy = call->argument;
+    td_peer *peer = td_sync_find_remote(sync, call->name);
+    td_remote_record record;
+    td_retry_policy retry;
+    tandem_err err;
+
+    if (!peer)
+        return TANDEM_E_NOT_FOUND;
+    record = peer->record;
+    record.retry = (td_kept_retry){0};
+    if (policy)
+        record.retry = (td_kept_retry){
+            .base_ms = policy->base_ms,
+            .factor = policy->factor,
+            .cap_ms = policy->cap_ms,
+            .attempts = policy->attempts,
+            .rest_ms = policy->rest_ms,
+            .budget = policy->budget,
+        };
+    if ((err = td_sync_store_put_remote(sync->store, &record)) != TANDEM_OK)
+        return err;
+    peer->record = record;
+    retry = td_sync_retry_policy(sync, &record.retry);
+    td_channel_set_retry(peer->channel, &retry);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_remote_set_retry(tandem_sync *sync, const char *name,
+                                   const tandem_retry_policy *policy)
+{
+    td_sync_call call = {.run = run_set_retry, .name = name, .argument = (void *)policy};
+
+    if (!sync || !name || (policy && !is_policy(policy)))
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
 static tandem_err run_remove(tandem_sync *sync, td_sync_call *call)
 {
     td_peer *peer = td_sync_find_remote(sync, call->name);
@@ -348,7 +403,19 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
         .url = peer->is_remote ? peer->record.url : NULL,
     };
 
+    td_retry_policy retry = td_sync_retry_policy(peer->sync, &peer->record.retry);
+
     td_peer_refresh(peer);
+    status.attempts = td_channel_attempts(peer->channel);
+    status.retry = (tandem_retry_policy){
+        .size = sizeof(status.retry),
+        .base_ms = retry.base_ms,
+        .cap_ms = retry.cap_ms,
+        .rest_ms = retry.rest_ms,
+        .factor = (uint32_t)retry.factor,
+        .attempts = retry.attempts_max,
+        .budget = retry.budget,
+    };
     memcpy(status.reactor, works->reactor, sizeof(status.reactor));
     if (td_peer_is_open(works)) {
         const td_origin_cover *origin;

@@ -81,6 +81,32 @@ TANDEM_API tandem_err tandem_remote_resume(tandem_sync *sync, const char *name);
  * again. name NULL: every remote. TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_poke(tandem_sync *sync, const char *name);
 
+/*
+ * How a remote is retried: after the nth failure in a row it waits a random time between 0 and
+ * min(cap, base * factor^(n-1)) (full jitter), and never makes more than budget attempts a minute,
+ * however many of them succeed. After `attempts` failures the policy is spent: the application is
+ * told TANDEM_E_CHANNEL_NETWORK, and the remote rests, with one probe about each rest time.
+ */
+typedef struct tandem_retry_policy {
+    size_t size;       /* sizeof(tandem_retry_policy) */
+    uint64_t base_ms;  /* up to an hour, as all times here; 0, here and below: the default, 100 */
+    uint64_t cap_ms;   /* 30,000 */
+    uint64_t rest_ms;  /* 60,000 */
+    uint32_t factor;   /* 1 to 100; 2 */
+    uint32_t attempts; /* up to 1,000,000; 10 */
+    uint32_t budget;   /* up to 60,000; 60 */
+} tandem_retry_policy;
+
+#define TANDEM_RETRY_POLICY_INIT                                                                   \
+    {                                                                                              \
+        .size = sizeof(tandem_retry_policy)                                                        \
+    }
+
+/* Retry a remote by this policy from its next failure on; NULL: by the default one. It is kept.
+ * TANDEM_E_NOT_FOUND, TANDEM_E_INVALID (a number is beyond its range). */
+TANDEM_API tandem_err tandem_remote_set_retry(tandem_sync *sync, const char *name,
+                                              const tandem_retry_policy *policy);
+
 typedef enum tandem_remote_state {
     TANDEM_REMOTE_CONNECTING,
     TANDEM_REMOTE_IN_STEP, /* each side durably covers what the other announced */
@@ -104,6 +130,8 @@ typedef struct tandem_remote_status {
     const char *reason; /* "" or a sentence */
     uint64_t since_ms;  /* wall clock */
     uint64_t retry_at_ms; /* 0: none */
+    uint32_t attempts;    /* to connect, that failed since the last that did not */
+    tandem_retry_policy retry; /* by which it is retried; with the defaults filled in */
     uint64_t lag_operations; /* held here that it is not known to hold; while it is away: what came
                                 since it held everything, so it may have them from others */
     uint64_t outbox; /* handles in flight */

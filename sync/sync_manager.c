@@ -50,13 +50,30 @@ void td_sync_count_corrupt(tandem_sync *sync, tandem_slice collection, uint64_t 
 
 /* ---- Peers ---- */
 
-static tandem_err peer_open(tandem_sync *sync, td_peer **out)
+static uint64_t or_default(uint64_t value, uint64_t fallback)
+{
+    return value ? value : fallback;
+}
+
+td_retry_policy td_sync_retry_policy(const tandem_sync *sync, const td_kept_retry *kept)
+{
+    return (td_retry_policy){
+        .base_ms = or_default(kept->base_ms, sync->options.retry_base_ms),
+        .factor = or_default(kept->factor, default_retry.factor),
+        .cap_ms = or_default(kept->cap_ms, sync->options.retry_cap_ms),
+        .attempts_max = (uint32_t)or_default(kept->attempts, default_retry.attempts_max),
+        .rest_ms = or_default(kept->rest_ms, default_retry.rest_ms),
+        .budget = (uint32_t)or_default(kept->budget, default_retry.budget),
+    };
+}
+
+static tandem_err peer_open(tandem_sync *sync, const td_kept_retry *retry, td_peer **out)
 {
     td_channel_config config = {
         .env = sync->env,
         .window_jobs = sync->options.window_jobs,
         .window_bytes = sync->options.window_bytes,
-        .retry = default_retry,
+        .retry = td_sync_retry_policy(sync, retry),
         .pool = &sync->pool,
         .source = &sync->source,
         .user = &td_peer_user,
@@ -73,8 +90,6 @@ static tandem_err peer_open(tandem_sync *sync, td_peer **out)
     peer->serial = ++sync->peers_opened;
     peer->since_ms = td_env_wall_ms(sync->env);
     config.context = peer;
-    config.retry.base_ms = sync->options.retry_base_ms;
-    config.retry.cap_ms = sync->options.retry_cap_ms;
     if ((err = td_channel_open(&config, &peer->channel)) != TANDEM_OK) {
         free(peer);
         return err;
@@ -143,7 +158,7 @@ tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
     td_peer *peer;
     tandem_err err;
 
-    if ((err = peer_open(sync, &peer)) != TANDEM_OK)
+    if ((err = peer_open(sync, &record->retry, &peer)) != TANDEM_OK)
         return err;
     peer->is_remote = true;
     peer->record = *record;
@@ -159,6 +174,7 @@ tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
 static tandem_err accept_link(void *context, td_link *link,
                               const td_connection_events **events_out, void **context_out)
 {
+    static const td_kept_retry by_default; /* and never used: who dialed dials again */
     tandem_sync *sync = context;
     td_peer *peer;
     tandem_err err;
@@ -167,7 +183,7 @@ static tandem_err accept_link(void *context, td_link *link,
         return TANDEM_E_CLOSED;
     if (sync->peer_count >= TD_SYNC_PEERS_MAX - TD_SYNC_REMOTES_KEPT)
         return TANDEM_E_LIMIT;
-    if ((err = peer_open(sync, &peer)) != TANDEM_OK)
+    if ((err = peer_open(sync, &by_default, &peer)) != TANDEM_OK)
         return err;
     td_sync_tick_at(sync, 0); /* where there was no peer, time was not looked at */
     return td_channel_accept(peer->channel, link, events_out, context_out);

@@ -179,6 +179,8 @@ void td_sync_look_at_commits(tandem_sync *sync);
 tandem_err td_sync_carrier(tandem_sync *sync, const char *url, td_carrier **out);
 /* Make a peer of a remote, and connect it unless it is paused. */
 tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record);
+/* The policy that what is kept of a remote stands for, with the defaults filled in. */
+td_retry_policy td_sync_retry_policy(const tandem_sync *sync, const td_kept_retry *kept);
 /* Let a remote connect from now on, unless it is paused or the sync offline. */
 tandem_err td_peer_start(td_peer *peer);
 

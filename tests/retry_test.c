@@ -74,7 +74,7 @@ static void each_delay_is_between_zero_and_its_ceiling(void **state)
         td_retry retry = retry_of(policy);
 
         for (unsigned failures = 1; failures < policy.attempts_max; failures++)
-            assert_in_range(td_retry_failed(&retry, &dice.env, 0), 0,
+            assert_in_range(td_retry_failed(&retry, &dice.env, 0, 0), 0,
                             ceiling_of(&policy, failures));
     }
 }
@@ -95,7 +95,7 @@ static void the_jitter_is_full(void **state)
             uint64_t delay;
 
             retry.attempts = failures - 1;
-            delay = td_retry_failed(&retry, &dice.env, 0);
+            delay = td_retry_failed(&retry, &dice.env, 0, 0);
             seen[delay * BUCKETS / (ceiling + 1)]++;
             smallest = delay < smallest ? delay : smallest;
             largest = delay > largest ? delay : largest;
@@ -115,10 +115,10 @@ static void the_policy_is_spent_after_so_many_failures(void **state)
 
     for (unsigned i = 0; i < 20; i++) {
         assert_false(td_retry_spent(&retry));
-        td_retry_failed(&retry, &dice.env, 0);
+        td_retry_failed(&retry, &dice.env, 0, 0);
     }
     assert_true(td_retry_spent(&retry));
-    td_retry_failed(&retry, &dice.env, 0);
+    td_retry_failed(&retry, &dice.env, 0, 0);
     assert_true(td_retry_spent(&retry));
 }
 
@@ -132,7 +132,7 @@ static void a_spent_policy_probes_once_a_rest_time(void **state)
 
     retry.attempts = policy.attempts_max;
     for (unsigned i = 0; i < 5000; i++) {
-        uint64_t delay = td_retry_failed(&retry, &dice.env, 0);
+        uint64_t delay = td_retry_failed(&retry, &dice.env, 0, 0);
 
         smallest = delay < smallest ? delay : smallest;
         largest = delay > largest ? delay : largest;
@@ -148,10 +148,10 @@ static void a_success_begins_anew(void **state)
     td_retry retry = retry_of(usual());
 
     for (unsigned i = 0; i < 30; i++)
-        td_retry_failed(&retry, &dice.env, 0);
+        td_retry_failed(&retry, &dice.env, 0, 0);
     td_retry_succeeded(&retry);
     assert_false(td_retry_spent(&retry));
-    assert_in_range(td_retry_failed(&retry, &dice.env, 0), 0, 100);
+    assert_in_range(td_retry_failed(&retry, &dice.env, 0, 0), 0, 100);
 }
 
 /* "`Retry-After` is a floor" */
@@ -161,10 +161,55 @@ static void what_the_peer_asked_for_is_a_floor(void **state)
     td_retry_policy policy = usual();
     td_retry retry = retry_of(policy);
 
-    assert_int_equal(5000, td_retry_failed(&retry, &dice.env, 5000));
+    assert_int_equal(5000, td_retry_failed(&retry, &dice.env, 0, 5000));
     retry.attempts = policy.attempts_max;
-    assert_int_equal(3600000, td_retry_failed(&retry, &dice.env, 3600000));
-    assert_in_range(td_retry_failed(&retry, &dice.env, 1), policy.rest_ms / 2, policy.rest_ms);
+    assert_int_equal(3600000, td_retry_failed(&retry, &dice.env, 0, 3600000));
+    assert_in_range(td_retry_failed(&retry, &dice.env, 0, 1), policy.rest_ms / 2, policy.rest_ms);
+}
+
+/* "base, factor, cap, attempts, retry budget": a connection that is made and lost again and again. */
+static void the_budget_bounds_attempts_that_succeed(void **state)
+{
+    struct dice dice = dice_of(8);
+    td_retry_policy policy = usual();
+    uint64_t now_ms = 1000000, begun_ms = now_ms;
+    unsigned attempts = 0;
+    td_retry retry;
+
+    policy.budget = 30;
+    retry = retry_of(policy);
+    for (; now_ms < begun_ms + 10 * 60000; attempts++) {
+        uint64_t delay;
+
+        td_retry_attempted(&retry, now_ms);
+        td_retry_succeeded(&retry);
+        delay = td_retry_failed(&retry, &dice.env, now_ms, 0);
+        if (attempts < policy.budget - 1)
+            assert_in_range(delay, 0, policy.base_ms); /* all of a minute's may come at once */
+        now_ms += delay;
+    }
+    assert_in_range(attempts, 300, 331);
+    /* After a quiet minute there is all of it again. */
+    now_ms += 60000;
+    td_retry_attempted(&retry, now_ms);
+    td_retry_succeeded(&retry);
+    assert_in_range(td_retry_failed(&retry, &dice.env, now_ms, 0), 0, policy.base_ms);
+}
+
+static void a_policy_is_changed_under_way(void **state)
+{
+    struct dice dice = dice_of(9);
+    td_retry_policy policy = usual();
+    td_retry retry = retry_of(policy);
+
+    td_retry_failed(&retry, &dice.env, 0, 0);
+    td_retry_failed(&retry, &dice.env, 0, 0);
+    policy.attempts_max = 2;
+    td_retry_change(&retry, &policy);
+    assert_true(td_retry_spent(&retry));
+    policy.attempts_max = 3;
+    td_retry_change(&retry, &policy);
+    assert_false(td_retry_spent(&retry));
 }
 
 static void extreme_policies_neither_overflow_nor_spin(void **state)
@@ -180,7 +225,7 @@ static void extreme_policies_neither_overflow_nor_spin(void **state)
 
     retry.attempts = 1;
     for (unsigned i = 0; i < 200; i++) {
-        uint64_t delay = td_retry_failed(&retry, &dice.env, 0);
+        uint64_t delay = td_retry_failed(&retry, &dice.env, 0, 0);
 
         assert_true(delay <= steep.cap_ms);
         largest = delay > largest ? delay : largest;
@@ -188,13 +233,13 @@ static void extreme_policies_neither_overflow_nor_spin(void **state)
     assert_true(largest > steep.cap_ms / 10 * 9);
     retry = retry_of(flat);
     retry.attempts = UINT32_MAX - 5;
-    assert_in_range(td_retry_failed(&retry, &dice.env, 0), 0, 10);
+    assert_in_range(td_retry_failed(&retry, &dice.env, 0, 0), 0, 10);
     retry = retry_of(none);
     retry.attempts = UINT32_MAX - 5;
-    assert_int_equal(0, td_retry_failed(&retry, &dice.env, 0));
+    assert_int_equal(0, td_retry_failed(&retry, &dice.env, 0, 0));
     /* The count stops at its end; it does not begin anew. */
     retry.attempts = UINT32_MAX;
-    td_retry_failed(&retry, &dice.env, 0);
+    td_retry_failed(&retry, &dice.env, 0, 0);
     assert_true(td_retry_spent(&retry));
 }
 
@@ -207,6 +252,8 @@ int main(void)
         cmocka_unit_test(a_spent_policy_probes_once_a_rest_time),
         cmocka_unit_test(a_success_begins_anew),
         cmocka_unit_test(what_the_peer_asked_for_is_a_floor),
+        cmocka_unit_test(the_budget_bounds_attempts_that_succeed),
+        cmocka_unit_test(a_policy_is_changed_under_way),
         cmocka_unit_test(extreme_policies_neither_overflow_nor_spin),
     };
 

@@ -121,12 +121,42 @@ static void put_record(struct bed *bed, const char *name, uint64_t version, unsi
     tandem_write_bool(&body, true);
     tandem_write_uint(&body, 7);
     for (unsigned i = 0; i < trailing; i++) {
+        if (i == 0) { /* the retry policy, which has grown, too */
+            tandem_write_array(&body, 7);
+            for (unsigned k = 1; k <= 7; k++)
+                tandem_write_uint(&body, k);
+            continue;
+        }
         tandem_write_map(&body, 1);
         tandem_write_text(&body, "a field");
         tandem_write_array(&body, 0);
     }
     put_body(bed, name, tandem_writer_slice(&body));
     tandem_writer_release(&body);
+}
+
+static tandem_err first_retry(void *context, const td_remote_record *record)
+{
+    *(td_kept_retry *)context = record->retry;
+    return TANDEM_END;
+}
+
+static void a_retry_policy_is_kept_with_its_remote(void **state)
+{
+    struct bed *bed = *state;
+    td_remote_record record = {.name = "b", .url = "ws://b", .retry = {1, 2, 3, 4, 5, 6}};
+    td_kept_retry kept = {.base_ms = 99};
+
+    assert_int_equal(TANDEM_OK, td_sync_store_put_remote(bed->sync, &record));
+    reopen(bed);
+    assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, first_retry, &kept));
+    assert_memory_equal(&record.retry, &kept, sizeof(kept));
+    put_record(bed, "a", 1, 0); /* of a version that kept none */
+    assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, first_retry, &kept));
+    assert_memory_equal(&(td_kept_retry){0}, &kept, sizeof(kept));
+    put_record(bed, "a", 1, 2); /* of one that keeps more */
+    assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, first_retry, &kept));
+    assert_memory_equal(&record.retry, &kept, sizeof(kept));
 }
 
 static void remotes_are_kept_in_order_of_their_names(void **state)
@@ -384,6 +414,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         ON_BED(remotes_are_kept_in_order_of_their_names),
+        ON_BED(a_retry_policy_is_kept_with_its_remote),
         ON_BED(a_remote_is_replaced_by_name),
         ON_BED(a_deleted_remote_is_gone),
         ON_BED(names_and_urls_reach_their_bounds),

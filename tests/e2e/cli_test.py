@@ -301,6 +301,19 @@ class Data(support.Case):
         row, = self.json("peer", "ls", data=data)
         self.assertEqual(("a", other), (row["name"], row["url"]))
         self.assertEqual("a", self.json("peer", "show", "a", data=data)[0]["name"])
+
+        def retry(*args, code=0):
+            given = [word for arg in args for word in ("--retry", arg)]
+            self.tandem("peer", "set", "a", *given, data=data, code=code)
+            return self.json("peer", "show", "a", data=data)[0]["retry"]
+        default = retry("reset")
+        self.assertEqual({**default, "cap_ms": 5000, "budget": 7},
+                         retry("cap=5s", "budget=7"))
+        self.assertEqual({**default, "cap_ms": 5000, "budget": 7, "rest_ms": 120000},
+                         retry("rest=2m"))
+        for wrong in ("cap=5", "cap=2h", "cap=0s", "budget=7s", "factor=101", "colour=1", "base"):
+            self.assertEqual(120000, retry(wrong, code=2)["rest_ms"])
+        self.assertEqual({**default, "attempts": 2}, retry("reset", "attempts=2"))
         self.tandem("peer", "rm", "a", data=data)
         self.assertEqual([], self.json("peer", "ls", data=data))
         for verb in ("show", "pause", "resume", "rm"):

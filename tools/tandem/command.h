@@ -61,6 +61,7 @@ typedef enum cli_flag {
     CLI_SHRINK,
     CLI_EVENTS,
     CLI_FAULT,
+    CLI_RETRY,
     CLI_FLAG_COUNT,
 } cli_flag;
 

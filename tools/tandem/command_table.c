@@ -33,9 +33,11 @@ const cli_command cli_commands[] = {
     {"digest", NULL, "[COLLECTION]", "digests: reactors that hold the same print the same", 0, 0, 1,
      false, cli_digest},
     {"verify", NULL, "", "read the whole store again and check it", 0, 0, 0, false, cli_verify},
-    {"peer", "add", "NAME URL", "keep this reactor in step with another", FILTERS, 2, 2, false,
+    {"peer", "add", "NAME URL", "keep this reactor in step with another",
+     FILTERS | BIT(CLI_RETRY), 2, 2, false,
      cli_peer_add},
-    {"peer", "set", "NAME URL", "change a peer's URL", FILTERS, 1, 2, false, cli_peer_set},
+    {"peer", "set", "NAME [URL]", "change a peer's URL, or how it is retried",
+     FILTERS | BIT(CLI_RETRY), 1, 2, false, cli_peer_set},
     {"peer", "ls", "", "the peers and their states", 0, 0, 0, false, cli_peer_ls},
     {"peer", "show", "NAME", "one peer's state", 0, 1, 1, false, cli_peer_show},
     {"peer", "pause", "NAME", "exchange nothing with a peer until resumed", 0, 1, 1, false,
@@ -115,6 +117,9 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_SHRINK] = {"--shrink", 0, NULL, "make what fails small, and print it as a script"},
     [CLI_EVENTS] = {"--events", 0, NULL, "print how often each event has happened"},
     [CLI_FAULT] = {"--fault", 0, "CLASS", "only such faults; may be repeated; none, or all"},
+    [CLI_RETRY] = {"--retry", 0, "KEY=VALUE",
+                   "base, cap, rest (100ms, 30s), factor, attempts, budget (a minute), or reset; may be "
+                   "repeated"},
 };
 
 const char *cli_flag_name(cli_flag flag)

@@ -35,33 +35,108 @@ static bool filters_given(const cli_call *call)
            call->given[CLI_DOCUMENT] || call->given[CLI_SCOPE] || call->given[CLI_BRANCH];
 }
 
+/* A number, or a time with its unit, in milliseconds. */
+static bool parse_amount(const char *text, bool is_time, uint64_t *out)
+{
+    static const struct {
+        const char *unit;
+        uint64_t ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+    size_t digits = strspn(text, "0123456789");
+    char number[24];
+
+    if (!digits || digits >= sizeof(number))
+        return false;
+    memcpy(number, text, digits);
+    number[digits] = '\0';
+    if (!cli_parse_number(number, out))
+        return false;
+    if (!is_time)
+        return text[digits] == '\0';
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+        if (!strcmp(text + digits, units[i].unit) && *out <= UINT64_MAX / units[i].ms) {
+            *out *= units[i].ms;
+            return true;
+        }
+    return false;
+}
+
+/* What --retry says, as a request has it; NULL and reported: something that cannot be. */
+static json_t *retry_given(const cli_call *call)
+{
+    static const struct {
+        const char *key, *member;
+        bool is_time;
+    } keys[] = {{"base", "base_ms", true},     {"cap", "cap_ms", true},
+                {"rest", "rest_ms", true},     {"factor", "factor", false},
+                {"attempts", "attempts", false}, {"budget", "budget", false}};
+    json_t *retry = json_object();
+
+    for (size_t i = 0; retry && i < call->given[CLI_RETRY]; i++) {
+        const char *text = call->values[CLI_RETRY][i], *value = strchr(text, '=');
+        size_t k = 0, count = sizeof(keys) / sizeof(keys[0]);
+        uint64_t amount;
+
+        if (!strcmp(text, "reset")) {
+            json_object_set_new(retry, text, json_true());
+            continue;
+        }
+        while (value && k < count && (strlen(keys[k].key) != (size_t)(value - text) ||
+                                      strncmp(keys[k].key, text, (size_t)(value - text))))
+            k++;
+        if (!value || k == count || !parse_amount(value + 1, keys[k].is_time, &amount) ||
+            amount == 0 || amount > INT64_MAX) {
+            cli_fail(TANDEM_E_INVALID,
+                     "base, cap and rest are times such as 100ms or 30s; factor, attempts and "
+                     "budget are whole numbers from 1 on",
+                     "`--retry %s` was not understood", text);
+            json_decref(retry);
+            return NULL;
+        }
+        json_object_set_new(retry, keys[k].member, json_integer((json_int_t)amount));
+    }
+    return retry;
+}
+
 static int peer_put(const cli_call *call, const char *command, const char *verb, const char *done)
 {
     const char *url = call->arg_count > 1 ? call->args[1] : NULL;
-    json_t *object;
-    tandem_err err;
+    json_t *object, *retry = NULL;
+    tandem_err err = TANDEM_OK;
     int code;
 
     if (filters_given(call))
         return cli_fail(TANDEM_E_UNSUPPORTED, "directions and filters arrive with a later version",
                         "the peer was not %s", done);
-    if (!url)
-        return cli_fail(TANDEM_E_USAGE, "its URL is missing", "the peer was not %s", done);
-    err = url_check(url);
+    if (!url && !call->given[CLI_RETRY])
+        return cli_fail(TANDEM_E_USAGE, "there is neither a URL nor --retry",
+                        "the peer was not %s", done);
+    if (url)
+        err = url_check(url);
     if (err != TANDEM_OK)
         return cli_fail(err,
                         err == TANDEM_E_INVALID ? "a URL is ws://HOST:PORT/tandem"
                                                 : "this version speaks ws:// only",
                         "the peer was not %s", done);
-    if (call->dry_run)
-        return cli_would(call, "%s peer %s at %s", verb, call->args[0], url);
+    if (call->given[CLI_RETRY] && !(retry = retry_given(call)))
+        return cli_exit_code(TANDEM_E_INVALID);
+    if (call->dry_run) {
+        json_decref(retry);
+        return url ? cli_would(call, "%s peer %s at %s", verb, call->args[0], url)
+                   : cli_would(call, "%s how peer %s is retried", verb, call->args[0]);
+    }
     object = request_named(call, command);
-    if (object)
+    if (object && url)
         json_object_set_new(object, "url", json_string(url));
+    if (object && retry)
+        json_object_set(object, "retry", retry);
+    json_decref(retry);
     code = cli_run_request(call, true, object, call->json ? cli_print_json : cli_print_nothing,
                            NULL, NULL);
-    if (!code)
+    if (!code && url)
         cli_note(call, "%s %s at %s", done, call->args[0], url);
+    else if (!code)
+        cli_note(call, "%s how %s is retried", done, call->args[0]);
     return code;
 }
 

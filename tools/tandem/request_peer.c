@@ -18,7 +18,8 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
     bool met = memcmp(status->reactor, unknown, sizeof(unknown)) != 0;
 
     return json_pack(
-        "{s:s?, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s?, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:{s:o, s:o, s:o, s:o, s:o, s:o}}",
         "name", status->name,
         "url", status->url,
         "reactor", met ? cli_json_hex(status->reactor, TANDEM_ORIGIN_BYTES) : json_null(),
@@ -33,7 +34,15 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
         "sent_operations", cli_json_number(status->sent_operations),
         "received_operations", cli_json_number(status->received_operations),
         "duplicate_operations", cli_json_number(status->duplicate_operations),
-        "echoed_operations", cli_json_number(status->echoed_operations));
+        "echoed_operations", cli_json_number(status->echoed_operations),
+        "attempts", cli_json_number(status->attempts),
+        "retry",
+        "base_ms", cli_json_number(status->retry.base_ms),
+        "factor", cli_json_number(status->retry.factor),
+        "cap_ms", cli_json_number(status->retry.cap_ms),
+        "attempts", cli_json_number(status->retry.attempts),
+        "rest_ms", cli_json_number(status->retry.rest_ms),
+        "budget", cli_json_number(status->retry.budget));
 }
 
 /* The peer's name, and the sync that knows it. */
@@ -62,6 +71,56 @@ static tandem_err named(cli_request *request, tandem_err err, const char *name)
 
 /* ---- Configuration ---- */
 
+static uint32_t number32_of(const json_t *object, const char *member, uint32_t fallback)
+{
+    uint64_t number = cli_number_of(object, member, fallback);
+
+    return number < UINT32_MAX ? (uint32_t)number : UINT32_MAX;
+}
+
+struct current_retry {
+    const char *name;
+    tandem_retry_policy policy;
+};
+
+static tandem_err find_retry(void *context, const tandem_remote_status *status)
+{
+    struct current_retry *current = context;
+
+    if (!status->name || strcmp(status->name, current->name) != 0)
+        return TANDEM_OK;
+    current->policy = status->retry;
+    return TANDEM_END;
+}
+
+/* Set how a peer is retried, if the request says so: what it does not name stays, unless it says
+ * "reset". */
+static tandem_err retry_set(cli_request *request, const json_t *object, tandem_sync *sync,
+                            const char *name)
+{
+    const json_t *retry = json_object_get(object, "retry");
+    struct current_retry current = {.name = name, .policy = TANDEM_RETRY_POLICY_INIT};
+    tandem_retry_policy *policy = &current.policy;
+    tandem_err err;
+
+    if (!json_is_object(retry))
+        return TANDEM_OK;
+    if (!json_is_true(json_object_get(retry, "reset")) &&
+        (err = tandem_remotes(sync, find_retry, &current)) != TANDEM_OK)
+        return err;
+    policy->base_ms = cli_number_of(retry, "base_ms", policy->base_ms);
+    policy->cap_ms = cli_number_of(retry, "cap_ms", policy->cap_ms);
+    policy->rest_ms = cli_number_of(retry, "rest_ms", policy->rest_ms);
+    policy->factor = number32_of(retry, "factor", policy->factor);
+    policy->attempts = number32_of(retry, "attempts", policy->attempts);
+    policy->budget = number32_of(retry, "budget", policy->budget);
+    err = tandem_remote_set_retry(sync, name, policy);
+    if (err == TANDEM_E_INVALID)
+        return cli_refuse(request, err, "times of a retry policy are at most an hour, its factor "
+                          "100, its attempts 1000000, its budget 60000 a minute");
+    return err;
+}
+
 tandem_err cli_peer_add_run(cli_request *request, const json_t *object)
 {
     const char *name, *url = cli_text_of(object, "url");
@@ -70,7 +129,10 @@ tandem_err cli_peer_add_run(cli_request *request, const json_t *object)
 
     if (err != TANDEM_OK)
         return err;
-    return named(request, tandem_remote_add(sync, name, url ? url : ""), name);
+    err = tandem_remote_add(sync, name, url ? url : "");
+    if (err == TANDEM_OK && (err = retry_set(request, object, sync, name)) != TANDEM_OK)
+        tandem_remote_remove(sync, name);
+    return request->why[0] ? err : named(request, err, name);
 }
 
 tandem_err cli_peer_set_run(cli_request *request, const json_t *object)
@@ -81,7 +143,11 @@ tandem_err cli_peer_set_run(cli_request *request, const json_t *object)
 
     if (err != TANDEM_OK)
         return err;
-    return named(request, tandem_remote_set(sync, name, url ? url : ""), name);
+    if (url)
+        err = tandem_remote_set(sync, name, url);
+    if (err == TANDEM_OK)
+        err = retry_set(request, object, sync, name);
+    return request->why[0] ? err : named(request, err, name);
 }
 
 static tandem_err with_name(cli_request *request, const json_t *object,
