@@ -184,6 +184,16 @@ void td_coverage_set_lacking(td_coverage *coverage, td_origin_cover *origin, boo
     }
 }
 
+uint64_t td_coverage_lacking(const td_coverage *coverage)
+{
+    const td_origin_cover *origin;
+    uint64_t lacking = 0;
+
+    DL_FOREACH2(coverage->lacking, origin, next_lacking)
+        lacking += origin->lacking_seq > origin->our_seq ? origin->lacking_seq - origin->our_seq : 1;
+    return lacking;
+}
+
 void td_coverage_mark_dirty(td_origin_cover *origin)
 {
     if (origin->dirty)

@@ -120,6 +120,8 @@ void td_coverage_set_our_heads(td_coverage *coverage, td_origin_cover *origin,
                                const td_head *heads, unsigned count);
 void td_coverage_set_lacking(td_coverage *coverage, td_origin_cover *origin, bool lacking,
                              uint64_t now_ms);
+/* Operations that the peer announced and that are not held here; of a branch of a fork, one. */
+uint64_t td_coverage_lacking(const td_coverage *coverage);
 void td_coverage_mark_dirty(td_origin_cover *origin);
 
 #endif

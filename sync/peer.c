@@ -556,8 +556,10 @@ static void finished(void *context, tandem_job_handle *handle, uint64_t detail)
 {
     td_peer *peer = context;
 
-    if (handle->status == TANDEM_JOB_APPLIED)
+    if (handle->status == TANDEM_JOB_APPLIED) {
         peer->sent_operations += handle->operations;
+        peer->exchanged_bytes += handle->bytes;
+    }
     td_sender_finished(peer, handle, detail);
     td_sync_tick_at(peer->sync, 0);
 }
@@ -653,6 +655,7 @@ static void count_job(td_peer *peer, const tandem_job_handle *handle, const td_r
         collection ? td_coverage_find_origin(collection, handle->origin) : NULL;
 
     peer->received_operations += job->count;
+    peer->exchanged_bytes += handle->bytes;
     peer->duplicate_operations += job->result.duplicates;
     if (!memcmp(handle->origin, own_origin(peer), TANDEM_ORIGIN_BYTES) ||
         (origin && origin->sent_seq >= handle->last_seq))

@@ -180,6 +180,46 @@ void td_peer_refresh(td_peer *peer)
     peer->since_ms = td_env_wall_ms(peer->sync->env);
 }
 
+/* ---- Progress ---- */
+
+void td_peer_look_at_progress(td_peer *peer)
+{
+    if (td_peer_is_open(peer) && td_peer_is_compared(peer))
+        td_progress_look(&peer->progress, td_sync_now_ms(peer->sync),
+                         peer->sent_operations + peer->received_operations, peer->exchanged_bytes,
+                         peer->coverage.lag + td_coverage_lacking(&peer->coverage));
+}
+
+/* Operations that are with the peer, or on the way. */
+static uint64_t transported(const td_peer *peer)
+{
+    uint64_t count = peer->progress.applied;
+
+    for (tandem_job_handle *h = tandem_mailbox_first(td_channel_outbox(peer->channel)); h;
+         h = h->next)
+        if (h->number)
+            count += h->operations;
+    for (tandem_job_handle *h = tandem_mailbox_first(td_channel_inbox(peer->channel)); h;
+         h = h->next)
+        count += h->operations;
+    return count < peer->progress.total ? count : peer->progress.total;
+}
+
+static void progress_fill(td_peer *peer, tandem_progress *out)
+{
+    const td_progress *progress = &peer->progress;
+
+    td_peer_look_at_progress(peer);
+    *out = (tandem_progress){
+        .total = progress->total,
+        .transported = transported(peer),
+        .applied = progress->applied,
+        .bytes = progress->bytes,
+        .rate = progress->rate,
+        .left_ms = td_progress_left_ms(progress),
+    };
+}
+
 /* ---- Remotes ---- */
 
 static tandem_err run_add(tandem_sync *sync, td_sync_call *call)
@@ -434,6 +474,7 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
             td_env_wall_ms(peer->sync->env) + (retry_ms > now_ms ? retry_ms - now_ms : 0);
     }
     status.lag_operations = lag_of(peer);
+    progress_fill(works, &status.progress);
     status.outbox = tandem_mailbox_jobs(td_channel_outbox(works->channel));
     status.inbox = tandem_mailbox_jobs(td_channel_inbox(works->channel));
     status.sent_operations = peer->sent_operations;

@@ -122,6 +122,17 @@ typedef enum tandem_remote_state {
 /* "connecting", "in_step", … Static. */
 TANDEM_API const char *tandem_remote_state_name(tandem_remote_state state);
 
+/* How far a remote is on its way from behind to in step; the last way, once it is. Both directions
+ * together; at its end total, transported and applied are equal. */
+typedef struct tandem_progress {
+    uint64_t total;       /* operations: what was exchanged, and what is left */
+    uint64_t transported; /* of them: on their way, or there */
+    uint64_t applied;     /* of them: durable there */
+    uint64_t bytes;       /* of those applied */
+    double rate;          /* operations a second */
+    uint64_t left_ms;     /* at this rate; UINT64_MAX: nobody knows */
+} tandem_progress;
+
 typedef struct tandem_remote_status {
     const char *name; /* NULL: an inbound session that no remote stands for */
     const char *url;
@@ -134,6 +145,7 @@ typedef struct tandem_remote_status {
     tandem_retry_policy retry; /* by which it is retried; with the defaults filled in */
     uint64_t lag_operations; /* held here that it is not known to hold; while it is away: what came
                                 since it held everything, so it may have them from others */
+    tandem_progress progress;
     uint64_t outbox; /* handles in flight */
     uint64_t inbox;
     uint64_t dead_letters;

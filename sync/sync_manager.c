@@ -383,6 +383,8 @@ static void tick(tandem_sync *sync)
     }
     if (now_ms >= sync->watch_at_ms) {
         td_puller_tick(sync, now_ms);
+        for (td_peer *peer = sync->peers; peer; peer = peer->next)
+            td_peer_look_at_progress(peer);
         sync->watch_at_ms = now_ms + TD_WATCH_MS;
     }
     td_sync_check_waiters(sync);

@@ -30,6 +30,7 @@
 #include "reactor/reactor_parts.h"
 #include "store/sync_store.h"
 #include "sync/coverage.h"
+#include "sync/progress.h"
 #include "sync/sync.h"
 
 enum {
@@ -112,6 +113,8 @@ struct td_peer {
     tandem_err last_err;
     char last_text[TD_WIRE_TEXT_BYTES_MAX];
     uint64_t sent_operations, received_operations, duplicate_operations, echoed_operations;
+    uint64_t exchanged_bytes; /* of those sent and received */
+    td_progress progress;
 };
 
 /* A life of a reactor whose session gave way to that of another life. If it comes back, both live:
@@ -221,6 +224,9 @@ bool td_peer_is_compared(const td_peer *peer);
 void td_remote_keep_held(td_peer *peer);
 /* The state, reason and since of a peer may have changed. */
 void td_peer_refresh(td_peer *peer);
+
+/* Time has passed: how far is it on its way to in step? */
+void td_peer_look_at_progress(td_peer *peer);
 
 /* ---- waiter.c ---- */
 

@@ -9,6 +9,11 @@ WINDOW_JOBS = 1024
 WINDOW_BYTES = 8 * MIB
 
 
+def progress_of(target, seen):
+    seen.append(target.status()["remotes"][0]["progress"])
+    return seen[-1]
+
+
 def catches_up(field, count, bytes_):
     """Import on one node, then have a fresh one catch up."""
     a, b = field.nodes_started("a", "b")
@@ -17,7 +22,17 @@ def catches_up(field, count, bytes_):
     field.say("import: %d operations in %.1f s, %.0f /s" % (count, took, count / took))
     begun = time.monotonic()
     a.peer(b)
-    a.wait(b, timeout=field.size(60, 900))
+    seen = []
+    field.until("all is there", lambda: progress_of(a, seen)["applied"] >= count, every=0.05,
+                timeout=field.size(60, 900))
+    a.wait(b)
+    last = progress_of(a, seen)
+    check(last["applied"] == last["transported"] == last["total"] == count + 100 and
+          last["left_ms"] == 0, "the progress does not end at exactly 100 %", last)
+    check(all(one["applied"] <= one["transported"] <= one["total"] for one in seen),
+          "it is no progress", seen)
+    check(any(0 < one["applied"] < one["total"] and one["rate"] > 0 for one in seen),
+          "nothing was seen of the way", seen)
     took = time.monotonic() - begun
     field.say("catch-up: %.1f s, %.0f /s" % (took, count / took))
     digest, = a.digest()

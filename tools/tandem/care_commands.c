@@ -50,13 +50,33 @@ static void print_store(const json_t *result)
                (unsigned long long)cli_number_of(listener, "rejected", 0));
 }
 
+/* "63 %, 12000/s, 3 s"; "" for a peer that is not on its way. */
+static char *progress_cell(const json_t *remote)
+{
+    const json_t *progress = json_object_get(remote, "progress");
+    unsigned long long total = cli_number_of(progress, "total", 0);
+    unsigned long long applied = cli_number_of(progress, "applied", 0);
+    unsigned long long left_ms = cli_number_of(progress, "left_ms", 0);
+    char *cell = NULL, left[32] = "";
+
+    if (applied >= total)
+        return strdup("");
+    if (left_ms)
+        snprintf(left, sizeof(left), ", %llu s", (left_ms + 999) / 1000);
+    if (asprintf(&cell, "%llu %%, %llu/s%s", applied * 100 / total,
+                 (unsigned long long)cli_number_of(progress, "rate", 0), left) < 0)
+        return NULL;
+    return cell;
+}
+
 static tandem_err print_status(void *context, const json_t *result)
 {
-    static const char *const headings[] = {"PEER", "STATE", ">LAG", ">OUT", ">IN",
+    static const char *const headings[] = {"PEER", "STATE", ">LAG", "PROGRESS", ">OUT", ">IN",
                                            ">SENT", ">RECEIVED", "NEXT TRY", "~REASON"};
-    static const char *const members[] = {"name", "state", "lag_operations", "outbox", "inbox",
-                                          "sent_operations", "received_operations", "retry_at",
-                                          "reason"};
+    static const char *const members[] = {"name", "state", "lag_operations", "progress", "outbox",
+                                          "inbox", "sent_operations", "received_operations",
+                                          "retry_at", "reason"};
+    enum { CELLS = sizeof(members) / sizeof(members[0]), PROGRESS = 3 };
     const cli_call *call = context;
     const json_t *remotes = json_object_get(result, "remotes"), *remote;
     cli_table *table;
@@ -67,17 +87,18 @@ static tandem_err print_status(void *context, const json_t *result)
         printf("no peers; `tandem peer add NAME URL` makes one\n");
         return TANDEM_OK;
     }
-    table = cli_table_open(call, headings, 9, false);
+    table = cli_table_open(call, headings, CELLS, false);
     if (!table)
         return TANDEM_E_NOMEM;
     json_array_foreach(remotes, i, remote) {
-        char *cells[9] = {0};
+        char *cells[CELLS] = {0};
 
-        for (size_t cell = 0; cell < 9; cell++)
-            cells[cell] = cli_cell(json_object_get(remote, members[cell]));
+        for (size_t cell = 0; cell < CELLS; cell++)
+            cells[cell] = cell == PROGRESS ? progress_cell(remote)
+                                           : cli_cell(json_object_get(remote, members[cell]));
         cli_table_row(table, (const char *const *)cells, 1,
                       cli_state_color(cells[1] ? cells[1] : ""));
-        for (size_t cell = 0; cell < 9; cell++)
+        for (size_t cell = 0; cell < CELLS; cell++)
             free(cells[cell]);
     }
     cli_table_free(table);

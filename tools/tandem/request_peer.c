@@ -15,11 +15,12 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
     bool rests = !running && status->state != TANDEM_REMOTE_PAUSED;
     tandem_remote_state state = rests ? TANDEM_REMOTE_RESTING : status->state;
     static const uint8_t unknown[TANDEM_ORIGIN_BYTES];
+    const tandem_progress *progress = &status->progress;
     bool met = memcmp(status->reactor, unknown, sizeof(unknown)) != 0;
 
     return json_pack(
         "{s:s?, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-        "s:{s:o, s:o, s:o, s:o, s:o, s:o}}",
+        "s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o, s:o, s:o}}",
         "name", status->name,
         "url", status->url,
         "reactor", met ? cli_json_hex(status->reactor, TANDEM_ORIGIN_BYTES) : json_null(),
@@ -42,7 +43,15 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
         "cap_ms", cli_json_number(status->retry.cap_ms),
         "attempts", cli_json_number(status->retry.attempts),
         "rest_ms", cli_json_number(status->retry.rest_ms),
-        "budget", cli_json_number(status->retry.budget));
+        "budget", cli_json_number(status->retry.budget),
+        "progress",
+        "total", cli_json_number(progress->total),
+        "transported", cli_json_number(progress->transported),
+        "applied", cli_json_number(progress->applied),
+        "bytes", cli_json_number(progress->bytes),
+        "rate", cli_json_number((uint64_t)(progress->rate + 0.5)),
+        "left_ms", progress->left_ms == UINT64_MAX ? json_null()
+                                                   : cli_json_number(progress->left_ms));
 }
 
 /* The peer's name, and the sync that knows it. */
