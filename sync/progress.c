@@ -4,14 +4,19 @@ enum { SAMPLE_MS = 500 };
 
 static const double NEWEST_WEIGHT = 0.4; /* of a sample against those before it */
 
-static void begin(td_progress *progress, uint64_t now_ms, uint64_t operations, uint64_t bytes)
+/* What was exchanged since it was last seen at rest belongs to this way. */
+static void begin(td_progress *progress, uint64_t now_ms)
 {
+    /* It was not looked at while it was away: then nobody knows more than that it begins now. */
+    bool was_watched = progress->idle_ms && now_ms - progress->idle_ms <= 2 * SAMPLE_MS;
+    uint64_t began_ms = was_watched ? progress->idle_ms : now_ms;
+
     *progress = (td_progress){
         .active = true,
-        .base_operations = operations,
-        .base_bytes = bytes,
-        .began_ms = now_ms,
-        .sampled_ms = now_ms,
+        .base_operations = progress->idle_operations,
+        .base_bytes = progress->idle_bytes,
+        .began_ms = began_ms,
+        .sampled_ms = began_ms,
     };
 }
 
@@ -37,7 +42,6 @@ static void end(td_progress *progress, uint64_t now_ms)
     uint64_t took_ms = now_ms - progress->began_ms;
 
     progress->active = false;
-    progress->ended_ms = now_ms;
     /* Of the whole way, which says more than its last moment. */
     progress->rate = took_ms ? (double)progress->applied * 1000 / (double)took_ms : 0;
 }
@@ -45,11 +49,15 @@ static void end(td_progress *progress, uint64_t now_ms)
 void td_progress_look(td_progress *progress, uint64_t now_ms, uint64_t operations, uint64_t bytes,
                       uint64_t left)
 {
-    if (!progress->active) {
-        if (!left)
-            return;
-        begin(progress, now_ms, operations, bytes);
+    if (!progress->active && left)
+        begin(progress, now_ms);
+    if (!left) {
+        progress->idle_ms = now_ms;
+        progress->idle_operations = operations;
+        progress->idle_bytes = bytes;
     }
+    if (!progress->active)
+        return;
     progress->applied = operations - progress->base_operations;
     progress->bytes = bytes - progress->base_bytes;
     progress->total = progress->applied + left;

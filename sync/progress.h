@@ -19,9 +19,10 @@ typedef struct td_progress {
     bool active;
     uint64_t base_operations, base_bytes; /* exchanged before this way began */
     uint64_t total, applied, bytes;
-    uint64_t began_ms, ended_ms; /* monotonic */
+    uint64_t began_ms; /* monotonic */
     uint64_t sampled_ms, sampled; /* when the rate was last looked at, and what was applied then */
     double rate;
+    uint64_t idle_ms, idle_operations, idle_bytes; /* when nothing was left, for the last time */
 } td_progress;
 
 /*

@@ -24,6 +24,7 @@ static void a_way_ends_at_exactly_all_of_it(void **state)
 
     (void)state;
     /* 500 were exchanged before; 1,000 are to go, at 100 a second. */
+    td_progress_look(&progress, 1000, 500, 9000, 0);
     for (uint64_t i = 0; i <= 10; i++) {
         td_progress_look(&progress, 1000 + i * 1000, 500 + i * 100, 9000 + i * 800, 1000 - i * 100);
         assert_int_equal(1000, progress.total);
@@ -39,9 +40,12 @@ static void a_way_ends_at_exactly_all_of_it(void **state)
     /* It stays to be looked at, and the next one begins anew. */
     td_progress_look(&progress, 99000, 1500, 17000, 0);
     assert_int_equal(1000, progress.total);
-    td_progress_look(&progress, 100000, 1500, 17000, 7);
-    assert_int_equal(7, progress.total);
-    assert_int_equal(0, progress.applied);
+    td_progress_look(&progress, 100000, 1503, 17000, 7); /* three were quicker than the look */
+    assert_int_equal(10, progress.total);
+    assert_int_equal(3, progress.applied);
+    assert_int_equal(7 * 1000 / 3, td_progress_left_ms(&progress));
+    td_progress_look(&progress, 100000, 1510, 17000, 0);
+    td_progress_look(&progress, 100001, 1510, 17000, 5);
     assert_true(td_progress_left_ms(&progress) == UINT64_MAX);
 }
 
