@@ -303,10 +303,8 @@ static tandem_err start(struct run *run, struct state *s)
     return run->model->state_open(&s->state);
 }
 
-static tandem_err apply_one(void *context, const td_entry *entry, const td_operation *operation)
+tandem_err td_fold_apply(const tandem_model *model, void *state, const td_operation *operation)
 {
-    struct run *run = context;
-    struct state *s = run->state;
     tandem_change change = {
         .verb = td_type_verb(operation->type),
         .payload = operation->payload,
@@ -315,19 +313,27 @@ static tandem_err apply_one(void *context, const td_entry *entry, const td_opera
         .seq = operation->seq,
         .hash = operation->hash,
     };
+
+    if (operation->flags & TD_FLAG_SEALED ||
+        !tandem_slice_equal(td_type_model(operation->type), tandem_slice_text(model->name)) ||
+        tandem_slice_equal(change.verb, tandem_slice_text("CREATE")) ||
+        tandem_slice_equal(change.verb, tandem_slice_text("DELETE")) ||
+        tandem_msgpack_validate(operation->payload, TANDEM_PAYLOAD_DEPTH_MAX,
+                                TANDEM_PAYLOAD_ITEMS_MAX) != TANDEM_OK)
+        return TANDEM_E_INPUT;
+    return model->apply(state, &change);
+}
+
+static tandem_err apply_one(void *context, const td_entry *entry, const td_operation *operation)
+{
+    struct run *run = context;
+    struct state *s = run->state;
     tandem_err err;
 
     s->place = entry->place;
     s->folded++;
     s->since++;
-    if (operation->flags & TD_FLAG_SEALED ||
-        !tandem_slice_equal(td_type_model(operation->type), tandem_slice_text(s->model->name)) ||
-        tandem_slice_equal(change.verb, tandem_slice_text("CREATE")) ||
-        tandem_slice_equal(change.verb, tandem_slice_text("DELETE")) ||
-        tandem_msgpack_validate(operation->payload, TANDEM_PAYLOAD_DEPTH_MAX,
-                                TANDEM_PAYLOAD_ITEMS_MAX) != TANDEM_OK)
-        return TANDEM_OK;
-    err = s->model->apply(s->state, &change);
+    err = td_fold_apply(s->model, s->state, operation);
     if (err != TANDEM_OK && err != TANDEM_E_INPUT) {
         td_why(run->why, "the model %s failed: %s", s->model->name, tandem_err_name(err));
         return err;

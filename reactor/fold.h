@@ -52,6 +52,10 @@ tandem_err td_folder_fold(td_folder *folder, td_stream_index *index, tandem_slic
                           tandem_slice document, const td_document_info *info, tandem_slice branch,
                           tandem_slice scope, bool keep, td_fold *out, char why[TD_WHY_BYTES]);
 
+/* Apply one operation of a stream to a state. TANDEM_E_INPUT: it is a no-op, by the rules above or
+ * because the model refuses it; or what else the model answers. */
+tandem_err td_fold_apply(const tandem_model *model, void *state, const td_operation *operation);
+
 typedef struct td_entry {
     td_place place;
     uint64_t ordinal;

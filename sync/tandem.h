@@ -14,6 +14,7 @@
 #include "reactor/event.h"
 #include "reactor/json.h"
 #include "reactor/model.h"
+#include "reactor/model_check.h"
 #include "reactor/reactor.h"
 
 #include "sync/backup.h"

@@ -82,6 +82,8 @@ expect() {
         printf '%s\n' 'refused "many": score takes REPORT with an integer of 0 or more' 'best: 900' ;;
     two_reactors)
         printf '%s\n' 'anna: {"done":true,"title":"Our plan"}' 'ben: {"done":true,"title":"Our plan"}' ;;
+    check_model)
+        printf '%s\n' 'all laws hold' ;;
     umbrella)
         printf '%s\n' 'TANDEM_OK, model kv' ;;
     esac
@@ -99,7 +101,7 @@ run() {
 
 # Build and run all examples: $1 says how they are linked, $2 is pkg-config's flag for it.
 build_all() {
-    for name in hello own_model two_reactors; do
+    for name in hello own_model two_reactors check_model; do
         # shellcheck disable=SC2046,SC2086 # lists of words
         ${CC:-cc} -std=c11 -Wall -Wextra -Werror -pedantic -o "$stage/$name" "$examples/$name.c" \
             $(pkg-config $2 --cflags --libs tandem) || fail "$name ($1) does not build"
@@ -128,7 +130,7 @@ if readelf -d "$stage/hello" | grep -q libtandem; then fail "hello is not linked
 # ---- README.md ----
 
 # Code in README.md stands under a comment that names its file.
-for name in hello own_model two_reactors; do
+for name in hello own_model two_reactors check_model; do
     awk -v mark="<!-- tests/examples/$name.c -->" '
         $0 == mark { found = 1; next }
         found && !inside && /^```c$/ { inside = 1; next }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "reactor/fold.h"
+#include "reactor/model_check.h"
 #include "reactor/runtime.h"
 
 /* ---- Allocations that fail on request; sanitizers want the allocator for themselves ---- */
@@ -1240,6 +1241,17 @@ static void what_strangers_send_is_a_no_op_that_counts(void **unused)
     }
 }
 
+/* As anybody checks a model of his own: with values of all shapes, as JSON cannot write them all. */
+static void the_check_for_models_of_ones_own_finds_nothing(void **unused)
+{
+    tandem_model_check_options options = TANDEM_MODEL_CHECK_OPTIONS_INIT;
+    char why[TANDEM_MODEL_WHY_BYTES];
+
+    options.verbs = subject->verbs; /* with NULL behind the last */
+    if (tandem_model_check(model, &options, why) != TANDEM_OK)
+        fail_msg("%s", why);
+}
+
 static int runtime_open(void **unused)
 {
     assert_int_equal(TANDEM_OK, td_simulation_open(1, &simulation));
@@ -1544,7 +1556,8 @@ static void log_keeps_everything_in_order(void **unused)
         cmocka_unit_test(bytes_that_are_no_value_are_refused),                                     \
         cmocka_unit_test(any_order_of_arrival_gives_the_same_bytes),                               \
         cmocka_unit_test(a_snapshot_at_any_cut_and_the_rest_equal_the_whole_fold),                 \
-        cmocka_unit_test(what_strangers_send_is_a_no_op_that_counts), LAWS_OF_MEMORY
+        cmocka_unit_test(what_strangers_send_is_a_no_op_that_counts),                              \
+        cmocka_unit_test(the_check_for_models_of_ones_own_finds_nothing), LAWS_OF_MEMORY
 
 int main(int argc, char **argv)
 {
