@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "store/lmdb_check.h"
+#include "tests/draw.h"
 #include "tests/folder.h"
 
 enum { PAGE = 4096, TABLES = 2, ENTRIES = 3000, BIG_BYTES = 20000 };
@@ -43,16 +44,6 @@ struct bed {
     uint32_t used[1024]; /* its pages that are neither free nor of a meta page */
     unsigned used_count;
 };
-
-/* splitmix64 */
-static uint64_t draw(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
 
 static tandem_err open_store(const struct bed *bed, td_store **out)
 {

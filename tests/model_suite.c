@@ -13,6 +13,7 @@
 #include "reactor/fold.h"
 #include "reactor/model_check.h"
 #include "reactor/runtime.h"
+#include "tests/draw.h"
 
 /* ---- Allocations that fail on request; sanitizers want the allocator for themselves ---- */
 
@@ -88,11 +89,7 @@ static struct dice dice_of(uint64_t seed)
 
 static uint64_t roll(struct dice *dice)
 {
-    uint64_t z = dice->state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
+    return draw(&dice->state);
 }
 
 static uint32_t below(struct dice *dice, uint32_t limit)

@@ -20,6 +20,7 @@
 #include <sodium.h>
 
 #include "store/op_tables.h"
+#include "tests/draw.h"
 #include "tests/folder.h"
 
 #ifndef TANDEM_VECTORS_DIR
@@ -38,15 +39,6 @@ struct test_env {
     tandem_env base;
     uint64_t state;
 };
-
-static uint64_t draw(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
 
 static uint64_t no_clock(tandem_env *env)
 {

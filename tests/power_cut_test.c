@@ -32,6 +32,7 @@
 
 #include "store/op_store.h"
 #include "store/stream_index.h"
+#include "tests/draw.h"
 #include "tests/folder.h"
 #include "tests/power_cut_disk.h"
 
@@ -47,15 +48,6 @@ enum {
 };
 
 /* ---- Chance ---- */
-
-static uint64_t draw(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
 
 static uint64_t below(uint64_t *state, uint64_t limit)
 {

@@ -9,8 +9,9 @@
 #include <cmocka.h>
 
 #include "channel/retry.h"
+#include "tests/draw.h"
 
-/* An env whose randomness is a seeded generator (splitmix64), or always the largest. */
+/* An env whose randomness is a seeded generator, or always the largest. */
 struct dice {
     tandem_env env;
     uint64_t state;
@@ -22,13 +23,10 @@ static void dice_bytes(tandem_env *env, void *out, size_t size)
     uint8_t *at = out;
 
     while (size > 0) {
-        uint64_t z = dice->state += UINT64_C(0x9e3779b97f4a7c15);
-        size_t now = size < sizeof(z) ? size : sizeof(z);
+        uint64_t drawn = draw(&dice->state);
+        size_t now = size < sizeof(drawn) ? size : sizeof(drawn);
 
-        z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-        z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-        z ^= z >> 31;
-        memcpy(at, &z, now);
+        memcpy(at, &drawn, now);
         at += now;
         size -= now;
     }

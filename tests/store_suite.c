@@ -22,6 +22,7 @@
 
 #include "store/lmdb_check.h"
 #include "store/store.h"
+#include "tests/draw.h"
 #include "tests/folder.h"
 
 static const char *const names[] = {"first", "second", "third"};
@@ -218,16 +219,6 @@ static void assert_next(td_cursor *cursor, const char *expected)
     tandem_slice k, v;
 
     assert_lands(expected, td_cursor_next(cursor, &k, &v), k);
-}
-
-/* The same numbers on every run. */
-static uint64_t draw(uint64_t *seed)
-{
-    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
 }
 
 /* ---- Keys and values ---- */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/draw.h"
 #include "transport/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -305,14 +306,9 @@ enum {
 
 static uint64_t random_state;
 
-/* SplitMix64: one number is the whole state, so a seed is a run. */
 static uint64_t random_next(void)
 {
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
+    return draw(&random_state);
 }
 
 static size_t random_below(size_t limit)
