@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "store/planted.h"
+
 const char *tandem_job_state_name(tandem_job_state state)
 {
     switch (state) {
@@ -125,7 +127,7 @@ static tandem_err move(tandem_job_handle *handle, tandem_job_state to)
 {
     tandem_job_state from = handle->status;
 
-    if (from == TANDEM_JOB_ERROR || to > from + 1)
+    if (from == TANDEM_JOB_ERROR || to > from + 1 + td_planted(TD_PLANTED_STATUS_SKIPPED))
         return TANDEM_E_STATE;
     if (to <= from)
         return TANDEM_OK; /* it took effect before */
@@ -154,7 +156,7 @@ tandem_err tandem_job_handle_failed(tandem_job_handle *handle, tandem_err error)
 {
     tandem_job_state from = handle->status;
 
-    if (from == TANDEM_JOB_APPLIED)
+    if (from == TANDEM_JOB_APPLIED && !td_planted(TD_PLANTED_APPLIED_FAILS))
         return TANDEM_E_STATE;
     if (from == TANDEM_JOB_ERROR)
         return TANDEM_OK;

@@ -567,6 +567,8 @@ static tandem_err open_inbox_handle(td_session *session, td_delivery *delivery, 
         return err;
     }
     delivery->handles[i] = handle;
+    if (td_planted(TD_PLANTED_STATUS_SKIPPED))
+        return TANDEM_OK;
     return tandem_job_handle_transported(handle);
 }
 
@@ -765,7 +767,7 @@ static void finish_handles(td_delivery *delivery)
             continue;
         if (job->err == TANDEM_OK)
             tandem_job_handle_executed(handle);
-        else
+        if (job->err != TANDEM_OK || td_planted(TD_PLANTED_APPLIED_FAILS))
             tandem_job_handle_failed(handle, job->err);
     }
 }

@@ -47,6 +47,8 @@
     X(HELD_FOR_EVER, "", "receiving that was held for want of memory does not go on")              \
     X(HANDLE_LEFT, "", "a finished handle stays in the outbox")                                    \
     X(STATUS_WENT_BACK, "", "a job that is sent again begins its life anew")                       \
+    X(STATUS_SKIPPED, "", "what has arrived is applied without being execution pending")           \
+    X(APPLIED_FAILS, "", "a handle that was applied is reported as failed")                        \
     X(GAP_PASSED_OVER, "", "a message that was lost on the way is not missed")                     \
     X(REPEAT_TAKEN, "", "a message that comes twice is taken twice")                               \
     X(SILENCE_SUFFERED, "", "a peer that has fallen silent is waited for")                         \

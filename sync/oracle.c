@@ -46,13 +46,14 @@ struct durable {
     bool seen; /* on its disk, or the disk has gone back since */
 };
 
-/* A job handle in flight, as it was seen last; or a dial that is to come, its time for an id. */
+/* A job handle in flight, as it was seen last; a mailbox that is listened to; or a dial that is to
+ * come, its time for an id. */
 struct flight {
     struct flight_key {
         uint64_t peer; /* its serial */
         uint64_t life;
         uint64_t id;
-        enum { INBOX, OUTBOX, DIAL } box;
+        enum { INBOX, OUTBOX, HEARD_INBOX, HEARD_OUTBOX, DIAL } box;
     } key;
     tandem_job_state status;
     uint64_t look;
@@ -66,6 +67,7 @@ struct open_job {
 };
 
 struct node {
+    td_oracle *oracle;
     bool added;
     bool fresh; /* a new life: its disk is to be scanned from the beginning */
     uint64_t life;
@@ -94,6 +96,7 @@ struct td_oracle {
     uint64_t looks;
     uint64_t dials_together;
     bool any_back;
+    char heard[256]; /* what does not hold, and was heard of between two looks */
     char *why;
 };
 
@@ -155,7 +158,7 @@ void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
 {
     struct node *added = &oracle->nodes[node];
 
-    *added = (struct node){.added = true, .fresh = true, .life = 1};
+    *added = (struct node){.oracle = oracle, .added = true, .fresh = true, .life = 1};
     if (copy_of >= 0) {
         added->wall_ms_max = added->wall_ms_ever = oracle->nodes[copy_of].wall_ms_ever;
         added->incarnation = oracle->nodes[copy_of].incarnation;
@@ -514,6 +517,49 @@ static struct flight *look_at_flight(td_oracle *oracle, unsigned number, const t
     return flight;
 }
 
+static bool is_legal(tandem_job_state from, tandem_job_state to)
+{
+    if (from == TANDEM_JOB_APPLIED || from == TANDEM_JOB_ERROR)
+        return false;
+    return to == TANDEM_JOB_ERROR || to == from + 1;
+}
+
+static void changed(void *context, tandem_job_handle *handle, tandem_job_state from,
+                    tandem_job_state to)
+{
+    const struct node *node = context;
+    td_oracle *oracle = node->oracle;
+
+    (void)handle;
+    if (is_legal(from, to) || oracle->heard[0])
+        return;
+    snprintf(oracle->heard, sizeof(oracle->heard), "%s: a job handle went from %s to %s",
+             td_plan_name((unsigned)(node - oracle->nodes)), tandem_job_state_name(from),
+             tandem_job_state_name(to));
+}
+
+static void added(void *context, tandem_job_handle *handle)
+{
+    tandem_job_handle_on(handle, changed, context);
+}
+
+/* From now on every change of status of what is in it, or comes, is heard of. What is told is the
+ * node, which outlives all mailboxes. */
+static tandem_err listen(td_oracle *oracle, unsigned number, const td_peer *peer,
+                         tandem_mailbox *mailbox, int box)
+{
+    bool is_new;
+
+    if (!look_at_flight(oracle, number, peer, box == INBOX ? HEARD_INBOX : HEARD_OUTBOX, 0,
+                        &is_new))
+        return TANDEM_E_NOMEM;
+    if (!is_new)
+        return TANDEM_OK;
+    for (tandem_job_handle *h = tandem_mailbox_first(mailbox); h; h = h->next)
+        added(&oracle->nodes[number], h);
+    return tandem_mailbox_subscribe(mailbox, added, NULL, &oracle->nodes[number]);
+}
+
 static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer *peer, int box,
                                const tandem_job_handle *handle)
 {
@@ -535,8 +581,10 @@ static tandem_err check_mailbox(td_oracle *oracle, unsigned number, const td_pee
                                 tandem_mailbox *mailbox, int box)
 {
     uint32_t jobs = tandem_mailbox_jobs(mailbox);
-    tandem_err err = TANDEM_OK;
+    tandem_err err;
 
+    if ((err = listen(oracle, number, peer, mailbox, box)) != TANDEM_OK)
+        return err;
     if (jobs > 1 && (jobs > tandem_mailbox_window_jobs(mailbox) ||
                      tandem_mailbox_bytes(mailbox) > tandem_mailbox_window_bytes(mailbox)))
         return fail(oracle, "%s: a mailbox holds more than its window", td_plan_name(number));
@@ -717,6 +765,8 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
     if (err == TANDEM_OK && (err = check_durable(oracle)) == TANDEM_OK)
         err = check_dials(oracle);
     forget_flights(oracle);
+    if (err == TANDEM_OK && oracle->heard[0])
+        err = fail(oracle, "%s", oracle->heard);
     if (err != TANDEM_OK && !why[0])
         fail(oracle, "the oracle cannot look: %s", tandem_err_name(err));
     return err;

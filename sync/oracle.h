@@ -1,7 +1,8 @@
 /*
  * The oracle: it knows which operation is on which disk of a simulated world, and sees whether what
  * must always hold does hold. It looks at the stores and the sync managers from outside, between two
- * steps, and changes nothing, so a run is the same with and without it.
+ * steps, listens to the job handles in the mailboxes that it has seen, and changes nothing, so a run
+ * is the same with and without it.
  *
  * Each disk is scanned once from its beginning in every life of its reactor, and from there on as it
  * grows. What is on one disk and then is not, or comes twice, or without what it follows, is found
@@ -17,7 +18,7 @@
 typedef struct td_oracle td_oracle;
 
 /*
- * harness is borrowed. Reactors are known by number, see td_plan_name().
+ * harness is borrowed; the oracle listens to its mailboxes, and so is freed after it. Reactors are known by number, see td_plan_name().
  *
  * gullible  what they believe of each other is not looked at: sessions with a copy know it by its
  *           original's id

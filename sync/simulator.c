@@ -821,8 +821,8 @@ static void world_close(struct run *run)
     if (run->harness)
         end_pending(run, true);
     end_lies(run);
-    td_oracle_free(run->oracle);
     tandem_harness_free(run->harness);
+    td_oracle_free(run->oracle);
     run->workload->free(run->work);
 }
 
