@@ -179,6 +179,20 @@ bool td_session_is_open(const td_session *session)
     return session->hello_sent && session->hello_received && session->err == TANDEM_OK;
 }
 
+uint64_t td_session_pool_bytes(const td_session *session)
+{
+    uint64_t bytes = 0;
+
+    for (const td_delivery *d = session->deliveries; d; d = d->next)
+        bytes += d->size;
+    return bytes;
+}
+
+bool td_session_is_held(const td_session *session)
+{
+    return session->held;
+}
+
 uint64_t td_session_heard_ms(const td_session *session)
 {
     return session->heard_ms;
@@ -664,7 +678,8 @@ static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td
     session->deliveries_bytes += delivery->operation_bytes;
     *session->deliveries_end = delivery;
     session->deliveries_end = &delivery->next;
-    if (!session->held && session->pool->used_bytes > session->pool->limit_bytes) {
+    if (!session->held && session->pool->used_bytes > session->pool->limit_bytes &&
+        !td_planted(TD_PLANTED_POOL_WITHOUT_END)) {
         session->held = true;
         td_probe(session->env, TD_PROBE_POOL_HELD);
         session->user->hold(session->context, true);

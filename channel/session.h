@@ -120,6 +120,10 @@ void td_session_delivered(td_delivery *delivery);
 
 /* Time passes: heartbeat and silence. Returns when to call again (monotonic ms). */
 uint64_t td_session_tick(td_session *session, uint64_t now_ms);
+/* Bytes of the messages whose jobs are not executed yet: its share of the pool. */
+uint64_t td_session_pool_bytes(const td_session *session);
+/* Does it receive nothing until it has given them back? */
+bool td_session_is_held(const td_session *session);
 /* When the last message came, monotonic ms. */
 uint64_t td_session_heard_ms(const td_session *session);
 

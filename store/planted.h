@@ -44,6 +44,7 @@
     X(WINDOW_NOT_GIVEN_BACK, "", "what is acknowledged still counts as in flight")                 \
     X(CREDIT_NOT_GIVEN_BACK, "", "what is executed still counts against the inbox")                \
     X(POOL_NOT_GIVEN_BACK, "", "what is executed still counts against the pool")                   \
+    X(POOL_WITHOUT_END, "", "receiving goes on when the pool is used up")                          \
     X(HELD_FOR_EVER, "", "receiving that was held for want of memory does not go on")              \
     X(HANDLE_LEFT, "", "a finished handle stays in the outbox")                                    \
     X(STATUS_WENT_BACK, "", "a job that is sent again begins its life anew")                       \

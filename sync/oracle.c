@@ -517,6 +517,25 @@ static struct flight *look_at_flight(td_oracle *oracle, unsigned number, const t
     return flight;
 }
 
+/* What is heard of is told with the next look, if it is the first. */
+static void hear(const struct node *node, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void hear(const struct node *node, const char *format, ...)
+{
+    td_oracle *oracle = node->oracle;
+    va_list args;
+    int size;
+
+    if (oracle->heard[0])
+        return;
+    size = snprintf(oracle->heard, sizeof(oracle->heard), "%s: ",
+                    td_plan_name((unsigned)(node - oracle->nodes)));
+    va_start(args, format);
+    vsnprintf(oracle->heard + size, sizeof(oracle->heard) - (size_t)size, format, args);
+    va_end(args);
+}
+
 static bool is_legal(tandem_job_state from, tandem_job_state to)
 {
     if (from == TANDEM_JOB_APPLIED || from == TANDEM_JOB_ERROR)
@@ -527,20 +546,46 @@ static bool is_legal(tandem_job_state from, tandem_job_state to)
 static void changed(void *context, tandem_job_handle *handle, tandem_job_state from,
                     tandem_job_state to)
 {
-    const struct node *node = context;
-    td_oracle *oracle = node->oracle;
-
     (void)handle;
-    if (is_legal(from, to) || oracle->heard[0])
-        return;
-    snprintf(oracle->heard, sizeof(oracle->heard), "%s: a job handle went from %s to %s",
-             td_plan_name((unsigned)(node - oracle->nodes)), tandem_job_state_name(from),
+    if (!is_legal(from, to))
+        hear(context, "a job handle went from %s to %s", tandem_job_state_name(from),
              tandem_job_state_name(to));
+}
+
+/*
+ * A message has come, and was not put to those of its session yet. Whoever took one that the pool had
+ * no room for takes no other before all that it took are executed: so if what was there before is
+ * more than the pool, somebody is held.
+ */
+static void hear_of_pool(const struct node *node, const tandem_sync *sync)
+{
+    uint64_t bytes = 0;
+
+    for (const td_peer *peer = sync->peers; peer; peer = peer->next) {
+        const td_session *session = td_channel_session(peer->channel);
+
+        if (session && td_session_is_held(session))
+            return;
+        bytes += session ? td_session_pool_bytes(session) : 0;
+    }
+    if (bytes > sync->pool.limit_bytes)
+        hear(node, "its inboxes hold %" PRIu64 " bytes of a pool of %" PRIu64
+             ", and it goes on receiving", bytes, sync->pool.limit_bytes);
 }
 
 static void added(void *context, tandem_job_handle *handle)
 {
     tandem_job_handle_on(handle, changed, context);
+}
+
+static void arrived(void *context, tandem_job_handle *handle)
+{
+    const struct node *node = context;
+    const tandem_sync *sync = sync_of(node->oracle, (unsigned)(node - node->oracle->nodes));
+
+    added(context, handle);
+    if (sync)
+        hear_of_pool(node, sync);
 }
 
 /* From now on every change of status of what is in it, or comes, is heard of. What is told is the
@@ -557,7 +602,8 @@ static tandem_err listen(td_oracle *oracle, unsigned number, const td_peer *peer
         return TANDEM_OK;
     for (tandem_job_handle *h = tandem_mailbox_first(mailbox); h; h = h->next)
         added(&oracle->nodes[number], h);
-    return tandem_mailbox_subscribe(mailbox, added, NULL, &oracle->nodes[number]);
+    return tandem_mailbox_subscribe(mailbox, box == INBOX ? arrived : added, NULL,
+                                    &oracle->nodes[number]);
 }
 
 static tandem_err check_flight(td_oracle *oracle, unsigned number, const td_peer *peer, int box,
@@ -594,13 +640,21 @@ static tandem_err check_mailbox(td_oracle *oracle, unsigned number, const td_pee
     return err;
 }
 
+/* When no job is on its way through the executor, nothing is left in the pool. */
+static tandem_err check_pool(td_oracle *oracle, unsigned number, const tandem_sync *sync)
+{
+    if (!sync->deliveries && sync->pool.used_bytes)
+        return fail(oracle, "%s: %" PRIu64 " bytes of its pool were not given back",
+                    td_plan_name(number), sync->pool.used_bytes);
+    return TANDEM_OK;
+}
+
 static tandem_err check_mailboxes(td_oracle *oracle, unsigned number, tandem_sync *sync)
 {
     tandem_err err;
 
-    if (sync->pool.used_bytes > sync->pool.limit_bytes +
-                                    (uint64_t)sync->peer_count * TD_MESSAGE_BYTES_MAX)
-        return fail(oracle, "%s: its inboxes hold more than the pool", td_plan_name(number));
+    if ((err = check_pool(oracle, number, sync)) != TANDEM_OK)
+        return err;
     for (const td_peer *peer = sync->peers; peer; peer = peer->next) {
         if (peer->asks > TD_ASKS_MAX || peer->asked_ranges > TD_ASKED_RANGES_MAX)
             return fail(oracle, "%s: more is asked than may be", td_plan_name(number));
