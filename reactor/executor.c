@@ -385,8 +385,10 @@ static tandem_err look_up_commit(td_executor *executor, uint64_t reached, tandem
 /* Somebody else writes under our origin, if the group said so: leave it. */
 static void forget_own(td_executor *executor)
 {
-    if (executor->group_has_own && !td_planted(TD_PLANTED_OWN_GOES_ON))
+    if (executor->group_has_own && !td_planted(TD_PLANTED_OWN_GOES_ON)) {
+        td_probe(executor->env, TD_PROBE_OWN_COMMITTED);
         td_executor_reincarnate(executor, TANDEM_INCARNATION_CONTINUED);
+    }
     executor->group_has_own = false;
 }
 
@@ -709,7 +711,8 @@ static void reincarnate(td_executor *executor)
 
         if (!(atomic_load(&executor->reincarnation) & REASON(reason)))
             continue;
-        if (last_ms && now_ms < last_ms + TD_INCARNATION_MS) {
+        if (last_ms && now_ms < last_ms + TD_INCARNATION_MS &&
+            !td_planted(TD_PLANTED_ORIGINS_WITHOUT_END)) {
             if (last_ms + TD_INCARNATION_MS - now_ms < wait_ms)
                 wait_ms = last_ms + TD_INCARNATION_MS - now_ms;
             continue;
@@ -820,7 +823,7 @@ static tandem_err count_fork(void *context, const uint8_t *origin, const td_head
     (void)heads;
     atomic_fetch_add(&executor->forks, count > 1);
     /* It crashed before it could take another. */
-    if (count > 1 &&
+    if (count > 1 && !td_planted(TD_PLANTED_OWN_FORK_FORGOTTEN) &&
         !memcmp(origin, td_op_store_identity(executor->ops)->origin, TANDEM_ORIGIN_BYTES))
         atomic_fetch_or(&executor->reincarnation, REASON(TANDEM_INCARNATION_CONTINUED));
     return TANDEM_OK;

@@ -38,6 +38,8 @@
     X(SKEW_UNCHECKED, "", "operations dated far ahead are taken")                                  \
     X(LATE_NOT_REFOLDED, "", "a state in memory goes on though an operation came late")            \
     X(OWN_GOES_ON, "", "a reactor whose chain another continued keeps its origin")                 \
+    X(ORIGINS_WITHOUT_END, "", "a new origin is taken however often there is a reason")            \
+    X(OWN_FORK_FORGOTTEN, "", "a crash makes a reactor forget that its chain was continued")       \
     /* channel */                                                                                  \
     X(ACKED_EARLY, "", "a job is acknowledged when it arrives")                                    \
     X(ANSWERS_MIXED_UP, "", "of the jobs of one message each gets another's answer")               \

@@ -64,6 +64,7 @@
     X(JOB_STALE, "a document changed before its job was written")                                  \
     X(CLOCK_WAIT, "an operation from too far ahead was sent back to wait")                         \
     X(OWN_CONTINUED, "operations of our origin came that we did not write")                        \
+    X(OWN_COMMITTED, "our chain was continued on disk, a new origin is not taken yet")              \
     X(INCARNATION_CONTINUED, "a new origin: our chain was continued by another")                   \
     X(COMMIT_HAD_HAPPENED, "a commit that was reported as failed had happened")                    \
     X(COMMIT_WAS_LOST, "a commit that failed had not happened, or cannot be looked up")            \

@@ -21,7 +21,8 @@ enum {
     DIAL_MS_MIN = 1000,
     DIALS_KEPT = 128,
     DIALS_TOGETHER_MAX = 5,
-    OWN_SLACK_MS = 15000, /* for a new origin to be taken, once it may be */
+    OWN_SLACK_MS = 15000, /* for a new origin to be taken, once it may be; … */
+    OPEN_SLACK_MS = 1000, /* … in a new life, which waits for nothing */
 };
 
 /* An operation that exists, or did. */
@@ -78,7 +79,9 @@ struct node {
     uint64_t hlc_max; /* of all that came in this life and incarnation up to the last look, … */
     uint64_t hlc_now; /* … and to this one */
     uint32_t incarnation;
-    uint64_t continued_ms; /* when another's operations of its origin came; 0: they did not */
+    uint64_t incarnated_ms[TANDEM_INCARNATION_CLOCK + 1]; /* in this life, by reason; 0: not */
+    uint64_t other_by_ms; /* to write under another origin by then: somebody else continued this
+                           * one's chain; 0: nobody did */
     uint64_t back_ms;   /* when its disk went back last; 0: never */
     struct open_job open;
     bool has_open;
@@ -94,6 +97,7 @@ struct td_oracle {
     size_t durable_count, durable_capacity, durable_first; /* before it all are seen */
     td_hash_table flights;
     uint64_t looks;
+    uint64_t looked_ms; /* when the last one was */
     uint64_t dials_together;
     bool any_back;
     char heard[256]; /* what does not hold, and was heard of between two looks */
@@ -286,9 +290,10 @@ static tandem_err check_date(const struct scanning *scanning, const td_operation
 static void note_continued(const struct scanning *scanning, const td_operation *operation,
                            const struct known *known)
 {
-    if (scanning->is_new && known->look < scanning->oracle->looks && !scanning->node->continued_ms &&
+    if (scanning->is_new && known->look < scanning->oracle->looks && !scanning->node->other_by_ms &&
         !memcmp(operation->origin, scanning->own, TANDEM_ORIGIN_BYTES))
-        scanning->node->continued_ms = tandem_harness_now_ms(scanning->oracle->harness) + 1;
+        scanning->node->other_by_ms = tandem_harness_now_ms(scanning->oracle->harness) +
+                                      TD_INCARNATION_MS + OWN_SLACK_MS;
 }
 
 static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
@@ -364,12 +369,33 @@ static bool is_same_writer(struct node *node, const td_identity *identity, bool 
     bool is_same = identity->incarnation == node->incarnation;
 
     if (!is_same)
-        node->hlc_max = node->hlc_now = node->continued_ms = 0;
+        node->hlc_max = node->hlc_now = node->other_by_ms = 0;
     if (identity->incarnation > node->incarnation &&
         identity->reason == TANDEM_INCARNATION_CLOCK && works)
         node->wall_ms_max = 0;
     node->incarnation = identity->incarnation;
     return is_same;
+}
+
+/*
+ * Another origin is taken at a bounded rate: what brings it about may be somebody who lies. It was
+ * taken after the last look. While the disk fails it is unknown whether it is kept, and it may be
+ * taken once more.
+ */
+static tandem_err check_incarnation(td_oracle *oracle, unsigned number, const td_identity *identity)
+{
+    struct node *node = &oracle->nodes[number];
+    uint64_t now_ms = tandem_harness_now_ms(oracle->harness);
+    uint64_t *taken_ms = &node->incarnated_ms[identity->reason];
+
+    if (identity->incarnation <= node->incarnation)
+        return TANDEM_OK;
+    if (*taken_ms && now_ms < *taken_ms + TD_INCARNATION_MS)
+        return fail(oracle, "%s: it took two origins within %" PRIu64 " ms: %s",
+                    td_plan_name(number), now_ms - *taken_ms,
+                    tandem_incarnation_reason_name(identity->reason));
+    *taken_ms = oracle->looked_ms;
+    return TANDEM_OK;
 }
 
 /* What has come to a disk since it was looked at last. */
@@ -378,16 +404,18 @@ static tandem_err scan(td_oracle *oracle, unsigned number, tandem_reactor *react
     struct node *node = &oracle->nodes[number];
     td_op_store *ops = td_reactor_ops(reactor);
     bool works = td_executor_store_err(td_reactor_executor(reactor)) == TANDEM_OK;
+    const td_identity *identity = td_op_store_identity(ops);
     struct scanning scanning = {.oracle = oracle,
                                 .number = number,
                                 .node = node,
-                                .own = td_op_store_identity(ops)->origin,
-                                .wall_ms = td_env_wall_ms(td_reactor_env(reactor)),
-                                .is_new = is_same_writer(node, td_op_store_identity(ops), works) &&
-                                          is_new};
+                                .own = identity->origin,
+                                .wall_ms = td_env_wall_ms(td_reactor_env(reactor))};
     struct grown grown = {.scanned = node->scanned, .last = node->scanned};
     tandem_err err;
 
+    if (is_new && works && (err = check_incarnation(oracle, number, identity)) != TANDEM_OK)
+        return err;
+    scanning.is_new = is_same_writer(node, identity, works) && is_new;
     tandem_writer_init(&grown.names);
     err = td_op_store_collections(ops, tandem_slice_of(NULL, 0), note_grown, &grown);
     for (size_t at = 0; err == TANDEM_OK && at < grown.names.size;) {
@@ -405,6 +433,35 @@ static tandem_err scan(td_oracle *oracle, unsigned number, tandem_reactor *react
     return err;
 }
 
+struct own_forks {
+    td_op_store *ops;
+    bool any;
+};
+
+static tandem_err look_for_own_fork(void *context, const td_collection_info *info)
+{
+    struct own_forks *forks = context;
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+    tandem_err err = td_op_store_heads(forks->ops, info->name,
+                                       td_op_store_identity(forks->ops)->origin, heads, &count);
+
+    forks->any = forks->any || count > 1;
+    return err;
+}
+
+/* It may have died before it could take another origin: what its disk shows is enough to know. */
+static tandem_err note_own_forks(td_oracle *oracle, struct node *node, td_op_store *ops)
+{
+    struct own_forks forks = {.ops = ops};
+    tandem_err err = td_op_store_collections(ops, tandem_slice_of(NULL, 0), look_for_own_fork,
+                                             &forks);
+
+    if (forks.any)
+        node->other_by_ms = tandem_harness_now_ms(oracle->harness) + OPEN_SLACK_MS;
+    return err;
+}
+
 /* A new life: what its disk held it must still hold. */
 static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *reactor)
 {
@@ -413,13 +470,15 @@ static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *
     tandem_err err;
 
     node->fresh = false;
-    node->scanned = node->hlc_max = node->hlc_now = node->continued_ms = 0;
+    node->scanned = node->hlc_max = node->hlc_now = node->other_by_ms = 0;
     for (struct known *k = td_hash_table_first(&oracle->known); k;
          k = td_hash_table_next(&k->hash_entry)) {
         k->expected = (k->expected & ~bit) | (k->holders & bit);
         let_go(oracle, k, number);
     }
-    if ((err = scan(oracle, number, reactor, false)) != TANDEM_OK)
+    memset(node->incarnated_ms, 0, sizeof(node->incarnated_ms));
+    if ((err = scan(oracle, number, reactor, false)) != TANDEM_OK ||
+        (err = note_own_forks(oracle, node, td_reactor_ops(reactor))) != TANDEM_OK)
         return err;
     for (struct known *k = td_hash_table_first(&oracle->known); k;
          k = td_hash_table_next(&k->hash_entry))
@@ -475,12 +534,12 @@ static tandem_err check_executor(td_oracle *oracle, unsigned number, td_executor
     if (td_executor_position(executor) > node->scanned)
         return fail(oracle, "%s: it tells of ordinal %" PRIu64 ", its disk ends with %" PRIu64,
                     td_plan_name(number), td_executor_position(executor), node->scanned);
-    if (!node->continued_ms)
+    if (!node->other_by_ms)
         return TANDEM_OK;
     if (td_executor_store_err(executor) != TANDEM_OK) /* then it can take none */
-        node->continued_ms = tandem_harness_now_ms(oracle->harness) + 1;
-    if (tandem_harness_now_ms(oracle->harness) >
-        node->continued_ms + TD_INCARNATION_MS + OWN_SLACK_MS)
+        node->other_by_ms =
+            tandem_harness_now_ms(oracle->harness) + TD_INCARNATION_MS + OWN_SLACK_MS;
+    if (tandem_harness_now_ms(oracle->harness) > node->other_by_ms)
         return fail(oracle, "%s: another one has continued its chain, and it goes on under its origin",
                     td_plan_name(number));
     return TANDEM_OK;
@@ -819,6 +878,7 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
     if (err == TANDEM_OK && (err = check_durable(oracle)) == TANDEM_OK)
         err = check_dials(oracle);
     forget_flights(oracle);
+    oracle->looked_ms = tandem_harness_now_ms(oracle->harness);
     if (err == TANDEM_OK && oracle->heard[0])
         err = fail(oracle, "%s", oracle->heard);
     if (err != TANDEM_OK && !why[0])

@@ -269,6 +269,18 @@ static void copy(struct run *run, unsigned node)
     run->copy_of[run->nodes++] = node;
 }
 
+/* Where it may die it does so half of the time when it meets what it wrote and does not know. */
+static void go_back(struct run *run, const td_step *step)
+{
+    uint64_t state = step->random;
+
+    if (tandem_harness_go_back(run->harness, name_of(step->a)) != TANDEM_OK)
+        return;
+    td_oracle_went_back(run->oracle, step->a);
+    if ((run->plan->faults & TANDEM_FAULT_CRASH_AT) && td_plan_draw_below(&state, 2))
+        tandem_harness_crash_at(run->harness, name_of(step->a), "OWN_COMMITTED", 1);
+}
+
 static void lie(struct run *run, const td_step *step)
 {
     char name[16];
@@ -359,8 +371,7 @@ static void do_step(struct run *run, const td_step *step)
             td_oracle_backed_up(run->oracle, step->a);
         break;
     case TD_STEP_GO_BACK:
-        if (tandem_harness_go_back(run->harness, a) == TANDEM_OK)
-            td_oracle_went_back(run->oracle, step->a);
+        go_back(run, step);
         break;
     case TD_STEP_COPY:
         copy(run, step->a);
