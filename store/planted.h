@@ -62,6 +62,7 @@
     X(REFUSED_AS_HELD, "", "what a peer refused is taken for held there")                          \
     X(PUT_BACK_FORGOTTEN, "", "what a peer refused for now is not sent again")                     \
     X(ASKED_TWICE, "--fault latency", "one range is asked of two peers at once")                                  \
+    X(ASKS_WITHOUT_END, "", "a peer is asked for any number of ranges at once")                    \
     X(FORK_NOT_SEARCHED, "", "nobody looks for where a fork began")                   \
     X(COVERAGE_KEPT, "", "what a peer held is remembered across sessions")                         \
     X(DIGEST_STALE, "", "a digest is used again though the collection has changed")                \

@@ -715,7 +715,7 @@ static tandem_err check_mailboxes(td_oracle *oracle, unsigned number, tandem_syn
     if ((err = check_pool(oracle, number, sync)) != TANDEM_OK)
         return err;
     for (const td_peer *peer = sync->peers; peer; peer = peer->next) {
-        if (peer->asks > TD_ASKS_MAX || peer->asked_ranges > TD_ASKED_RANGES_MAX)
+        if (peer->asks > sync->asks_max || peer->asked_ranges > TD_ASKED_RANGES_MAX)
             return fail(oracle, "%s: more is asked than may be", td_plan_name(number));
         if ((err = check_mailbox(oracle, number, peer, td_channel_inbox(peer->channel), INBOX)) !=
                 TANDEM_OK ||

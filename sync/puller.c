@@ -156,7 +156,7 @@ void td_puller_ask(td_peer *peer)
         return;
     DL_FOREACH_SAFE2(peer->coverage.lacking, origin, next, next_lacking)
     {
-        if (peer->asks >= TD_ASKS_MAX)
+        if (peer->asks >= sync->asks_max && !td_planted(TD_PLANTED_ASKS_WITHOUT_END))
             break;
         if (!origin->collection->known || is_asked(peer, origin))
             continue;

@@ -10,6 +10,7 @@
 
 #include "sync/liar.h"
 #include "sync/oracle.h"
+#include "sync/sync_manager.h"
 
 enum {
     CONVERGE_MS_MAX = 120000,
@@ -18,6 +19,7 @@ enum {
     READ_MS = 5000,
     PROBES_MAX = 256,
     LIARS_MAX = 4,
+    ASKS_MAX = 8, /* of one peer at once */
 };
 
 #define YEARS_MS_MAX UINT64_C(63072000000) /* two of them */
@@ -251,12 +253,23 @@ static void set_windows(struct run *run, unsigned node)
     tandem_harness_set_sync_options(run->harness, &sync);
 }
 
+/* There are too few origins for the limit of what is asked for. */
+static void set_limits(struct run *run, unsigned node)
+{
+    tandem_sync *sync = tandem_harness_sync(run->harness, name_of(node));
+
+    if (sync)
+        sync->asks_max = ASKS_MAX;
+}
+
 static void restart(struct run *run, unsigned node)
 {
     end_pending(run, false);
     set_windows(run, node);
-    if (tandem_harness_restart(run->harness, name_of(node)) == TANDEM_OK)
-        td_oracle_restarted(run->oracle, node);
+    if (tandem_harness_restart(run->harness, name_of(node)) != TANDEM_OK)
+        return;
+    set_limits(run, node);
+    td_oracle_restarted(run->oracle, node);
 }
 
 static void copy(struct run *run, unsigned node)
@@ -265,6 +278,7 @@ static void copy(struct run *run, unsigned node)
     if (run->nodes == TD_PLAN_NODES_MAX ||
         tandem_harness_copy(run->harness, name_of(node), name_of(run->nodes)) != TANDEM_OK)
         return;
+    set_limits(run, run->nodes);
     td_oracle_added(run->oracle, run->nodes, (int)node);
     run->copy_of[run->nodes++] = node;
 }
@@ -451,6 +465,7 @@ static tandem_err world_open(struct run *run)
         set_windows(run, run->nodes);
         if ((err = tandem_harness_add(run->harness, name_of(run->nodes), skew_ms)) != TANDEM_OK)
             return err;
+        set_limits(run, run->nodes);
         td_oracle_added(run->oracle, run->nodes, -1);
     }
     for (unsigned a = 0; a < plan->reactors; a++)

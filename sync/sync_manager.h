@@ -137,6 +137,7 @@ struct tandem_sync {
     td_carrier *websocket, *memory; /* opened when first needed; the harness gives the second */
     char listener_url[128];
     td_pool pool;
+    uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller */
     td_job_source source;
     tandem_subscription *subscription, *watch;
     uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* this life of the reactor */

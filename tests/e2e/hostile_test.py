@@ -18,6 +18,7 @@ import node
 from node import check
 
 DEADLINE_S = 20
+RANGES_MAX = 1024 # that may be asked for at once
 E = {"PREDECESSOR": -2, "PROTOCOL": -3, "CHANNEL_NETWORK": -4, "LIMIT": -18, "PAYLOAD": -22,
      "UNSUPPORTED": -23, "VERSION": -27, "CLOCK": -29, "SELF": -30, "CHAIN": -31}
 
@@ -473,6 +474,33 @@ def jobs_beyond_the_window_end_the_session(field):
     ground.check_in_step()
 
 
+def more_ranges_asked_than_may_be_end_the_session(field):
+    ground = Ground(field)
+    # One operation of each of so many origins, for nothing is asked that is not held.
+    origins = [os.urandom(16) for _ in range(RANGES_MAX + 1)]
+    peer = Peer(ground.target.url).opened()
+    for first in range(0, len(origins), 500):
+        jobs = [[Chain("asked", origin).make("d%d" % (first // 500), "counter.ADD", pack(1))]
+                for origin in origins[first:first + 500]]
+        peer.send(3, first + 1, jobs)
+        peer.until(lambda value: value[0] == 4 and value[2] >= first + len(jobs))
+    peer.close()
+    for count, wanted in ((RANGES_MAX, None), (RANGES_MAX + 1, E["LIMIT"])):
+        before = ground.rejected()
+        peer = Peer(ground.target.url).opened()
+        peer.send(5, [["asked", [[origin, 1, 1] for origin in origins[:count]]]])
+        if wanted is None:
+            # The session goes on.
+            peer.send(3, 1, [[Chain("asked", peer.origin).make("d", "counter.ADD", pack(1))]])
+            peer.until(lambda value: value[0] == 4)
+            peer.close()
+            continue
+        code, error = peer.until_closed()
+        check(error == wanted, "%d ranges: ERROR %s, close code %s" % (count, error, code))
+        ground.check_unharmed("%d ranges" % count, before)
+    ground.check_in_step()
+
+
 def hostile_operations_are_answered_one_by_one(field):
     ground = Ground(field)
     peer = Peer(ground.target.url).opened()
@@ -650,6 +678,7 @@ node.main(garbage_on_the_port_is_refused,
           hostile_messages_are_refused,
           strangers_are_refused_by_their_hello,
           jobs_beyond_the_window_end_the_session,
+          more_ranges_asked_than_may_be_end_the_session,
           hostile_operations_are_answered_one_by_one,
           mutated_messages_do_no_harm,
           idle_connections_do_not_keep_peers_out,
