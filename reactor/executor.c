@@ -229,9 +229,16 @@ static tandem_err append_remote(td_executor *executor, td_remote_request *reques
 {
     tandem_err err;
 
-    for (uint32_t i = 0; i < request->count; i++)
-        if ((err = append_remote_job(executor, &request->jobs[i], request->restored)) != TANDEM_OK)
+    for (uint32_t i = 0; i < request->count; i++) {
+        td_remote_job *job = &request->jobs[i];
+
+        if (i && job[-1].err == TANDEM_E_CLOCK && td_planted(TD_PLANTED_CLOCK_STOPS_ALL)) {
+            job->err = job[-1].err;
+            job->detail = job[-1].detail;
+        } else if ((err = append_remote_job(executor, job, request->restored)) != TANDEM_OK) {
             return err;
+        }
+    }
     return TANDEM_OK;
 }
 

@@ -36,6 +36,7 @@
     X(CLOCK_NOT_OBSERVED, "", "the clock does not move on with what is received")                  \
     X(REFUSAL_DROPPED, "", "a job that could not be appended is acknowledged all the same")        \
     X(SKEW_UNCHECKED, "", "operations dated far ahead are taken")                                  \
+    X(CLOCK_STOPS_ALL, "", "with what is dated ahead all that comes after it has to wait")         \
     X(LATE_NOT_REFOLDED, "", "a state in memory goes on though an operation came late")            \
     X(OWN_GOES_ON, "", "a reactor whose chain another continued keeps its origin")                 \
     X(ORIGINS_WITHOUT_END, "", "a new origin is taken however often there is a reason")            \

@@ -453,6 +453,31 @@ static void assert_shows_new(tandem_harness *harness, const char *name, const ch
     tandem_document_free(read);
 }
 
+/* A hub whose clock is ahead, too, holds what waits and what does not, and sends it in one message. */
+static void what_is_dated_ahead_keeps_nobody_else_waiting(void **state)
+{
+    tandem_harness *harness = open_shop(12, NAMES("a", "b", "c", "hub"));
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "a", year_ms));
+    assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, "hub", year_ms));
+    count_to(harness, "a", 2);
+    connect_to(harness, "a", "hub");
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(5, shown(harness, "hub"));
+    count_to(harness, "b", 4);
+    connect_to(harness, "b", "hub");
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(9, shown(harness, "hub"));
+    tandem_harness_cut(harness, "a", "hub");
+    tandem_harness_cut(harness, "b", "hub");
+    connect_to(harness, "c", "hub");
+    tandem_harness_run(harness, 1000);
+    assert_int_equal(7, shown(harness, "c"));
+    assert_int_equal(2, stat_of(harness, "c").events[TANDEM_EVENT_CLOCK]);
+    tandem_harness_free(harness);
+}
+
 /* It has a CREATE that is dated behind all that is written now, which would be a no-op for ever. */
 static void a_document_of_the_future_is_created_again(void **state)
 {
@@ -491,6 +516,7 @@ int main(void)
         cmocka_unit_test(what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time),
         cmocka_unit_test(who_is_asked_for_what_waits_says_until_when),
         cmocka_unit_test(clocks_that_jumped_together_heal_by_themselves),
+        cmocka_unit_test(what_is_dated_ahead_keeps_nobody_else_waiting),
         cmocka_unit_test(a_document_of_the_future_is_created_again),
     };
 
