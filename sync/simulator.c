@@ -27,12 +27,19 @@ enum {
     (TANDEM_FAULT_DISK_FULL | TANDEM_FAULT_DISK_ERROR | TANDEM_FAULT_DISK_UNKNOWN |                \
      TANDEM_FAULT_MEMORY)
 
+/* What a reactor reported durable last: where it stands. */
+struct wrote {
+    char collection[TANDEM_NAME_BYTES_MAX + 1], document[TANDEM_NAME_BYTES_MAX + 1];
+    uint64_t ordinal; /* 0: nothing yet, or its disk went back since */
+};
+
 /* A job on its way. */
 struct pending {
     struct run *run;
     struct pending *prev, *next;
     uint64_t number;
     unsigned node;
+    struct wrote wrote;
 };
 
 struct run {
@@ -48,6 +55,7 @@ struct run {
     unsigned liar_count;
     uint64_t jobs; /* written so far */
     struct pending *pending; /* and not answered yet */
+    struct wrote wrote[TD_PLAN_NODES_MAX];
     uint64_t outcomes; /* a hash over all answers */
     bool ending;       /* what ends from now on is no news */
     const char *probes[PROBES_MAX];
@@ -92,6 +100,10 @@ static void executed(void *context, tandem_err err, const tandem_receipt *receip
 
     (void)why;
     DL_DELETE(pending->run->pending, pending);
+    if (err == TANDEM_OK) {
+        pending->wrote.ordinal = receipt->ordinal;
+        pending->run->wrote[pending->node] = pending->wrote;
+    }
     job_ended(pending->run, pending->node, pending->number, err, receipt);
     free(pending);
 }
@@ -131,6 +143,8 @@ static void write_job(struct run *run, unsigned node, uint64_t random)
         return;
     }
     *pending = (struct pending){.run = run, .number = number, .node = node};
+    snprintf(pending->wrote.collection, sizeof(pending->wrote.collection), "%s", job.collection);
+    snprintf(pending->wrote.document, sizeof(pending->wrote.document), "%s", job.document);
     DL_APPEND(run->pending, pending);
     err = tandem_execute_async(reactor, &job, executed, pending);
     if (err != TANDEM_OK)
@@ -138,6 +152,30 @@ static void write_job(struct run *run, unsigned node, uint64_t random)
 }
 
 /* ---- Reading ---- */
+
+/* What was reported durable must show; the document may be deleted by now. */
+static void read_own(struct run *run, unsigned node, tandem_reactor *reactor)
+{
+    struct wrote wrote = run->wrote[node]; /* reading takes time */
+    tandem_document *document;
+    uint64_t head;
+
+    if (tandem_document_head(reactor, wrote.collection, wrote.document, READ_MS, &head, NULL,
+                             NULL) != TANDEM_OK)
+        return;
+    if (tandem_document_read(reactor, wrote.collection, wrote.document, NULL, NULL, READ_MS,
+                             &document, NULL) == TANDEM_OK) {
+        if (tandem_document_position(document) < head)
+            head = tandem_document_position(document);
+        tandem_document_free(document);
+    }
+    if (head >= wrote.ordinal)
+        return;
+    snprintf(run->result->why, sizeof(run->result->why),
+             "%s: a job was durable as ordinal %" PRIu64 ", and its document is shown as of %" PRIu64,
+             name_of(node), wrote.ordinal, head);
+    run->err = TANDEM_E_STATE;
+}
 
 static void read_one(struct run *run, unsigned node, uint64_t random)
 {
@@ -148,6 +186,10 @@ static void read_one(struct run *run, unsigned node, uint64_t random)
 
     if (!reactor)
         return;
+    if ((random & 2) && run->wrote[node].ordinal) {
+        read_own(run, node, reactor);
+        return;
+    }
     run->workload->job(run->work, 0, random, &job); /* for the names in it */
     if (random & 1)
         tandem_digest_collection(reactor, job.collection, READ_MS, &digest, NULL);
@@ -291,6 +333,7 @@ static void go_back(struct run *run, const td_step *step)
     if (tandem_harness_go_back(run->harness, name_of(step->a)) != TANDEM_OK)
         return;
     td_oracle_went_back(run->oracle, step->a);
+    run->wrote[step->a].ordinal = 0;
     if ((run->plan->faults & TANDEM_FAULT_CRASH_AT) && td_plan_draw_below(&state, 2))
         tandem_harness_crash_at(run->harness, name_of(step->a), "OWN_COMMITTED", 1);
 }
