@@ -14,10 +14,12 @@
  *
  * What must hold, after each step: nothing is stored twice; the predecessor of whatever is held is
  * held; jobs are whole; what was reported durable is there, also after a crash; nothing is told of that
- * is not on disk; nobody believes another to hold what it does not; windows and queues are within their
- * bounds; no clock runs ahead of what it has seen; what is written is dated after what was held, what
- * is taken not far ahead; whose chain another continued takes a new origin; remotes of several do not
- * dial at one moment. In the end: equal vectors, equal documents byte for byte, stores that verify, no
+ * is not on disk; a reactor shows what it reported durable; nobody believes another to hold what it
+ * does not; job handles go through their states in order; windows, queues and the pool are within their
+ * bounds, and what was executed is given back; no clock runs ahead of what it has seen; what is written
+ * is dated after what was held, what is taken not far ahead; whose chain another continued takes a new
+ * origin, and nobody takes them faster than he may; remotes of several do not dial at one moment. In
+ * the end: equal vectors, equal documents byte for byte, stores that verify, no
  * job in flight, no id twice, everything that was ever reported durable and not lost with its only
  * disk; nothing happened that only a fault explains which the plan has not; and, where nothing was done
  * to the network, nothing echoed. Where a clock has jumped, this comes after another end: all but
