@@ -100,10 +100,14 @@ tandem_err td_host_poll(td_host *host);
  *
  * td_reply_wait runs the simulation until the reply is set. Where it waits for ever and nothing is
  * left to do, or 30 virtual days have passed, it returns TANDEM_E_TIMEOUT: a deadlock should fail a
- * test, not hang it.
+ * test, not hang it. So it does some turns after there were too many, see td_simulation_restless().
  */
 
 typedef struct td_simulation td_simulation;
+
+/* So many turns within one virtual second are no work but a loop: two that answer each other for ever
+ * at one moment. */
+enum { TD_SIMULATION_TURNS_MAX = 200000 };
 
 tandem_err td_simulation_open(uint64_t seed, td_simulation **out);
 /* All runtimes made of it must be freed. NULL is fine. */
@@ -132,9 +136,12 @@ void td_simulation_log(td_simulation *simulation, tandem_log_fn log, void *conte
                        tandem_log_level level);
 
 /* Handle one message or make one drained call, or, if none is ready, move the clock to the next
- * timer due at or before until_us. False if there is nothing to do until then. Not from within a
- * handler. */
+ * timer due at or before until_us. False if there is nothing to do until then, and for ever after
+ * more turns than may be. Not from within a handler. */
 bool td_simulation_step(td_simulation *simulation, uint64_t until_us);
+/* The actor that had the last turn of those that were too many: whatever runs on this simulation comes
+ * to no end. NULL: there were not. */
+const char *td_simulation_restless(const td_simulation *simulation);
 /* Virtual time since the start. */
 uint64_t td_simulation_now_us(const td_simulation *simulation);
 /* Step until now + duration_us has come; the clock then stands exactly there. */

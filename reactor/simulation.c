@@ -22,6 +22,8 @@
 enum {
     UNDRAINED_MAX = 1024,      /* as in the threads runtime */
     MONOTONIC_START_S = 86400, /* a monotonic clock starts within its first day */
+    MOMENT_US = 1000000,       /* in it there are no more than so many turns … */
+    TURNS_RESTLESS_MAX = 10000, /* … and then, until a question is given up, so many */
 };
 
 /* The number of a message that was timed and waits in a mailbox: still to be cancelled. */
@@ -46,6 +48,9 @@ struct td_simulation {
     size_t actors, runtimes;
     uint64_t runtimes_opened;
     struct simulated_actor *running;
+    uint64_t moment_us; /* when the turns began to be counted */
+    uint64_t turns;
+    const char *restless; /* whose turn it was when there were too many */
     uint64_t probes[TD_PROBE_COUNT];
     uint64_t deaths;
     tandem_log_fn log;
@@ -313,6 +318,12 @@ static void run_one(td_simulation *simulation)
         simulation->ready[generator_below(&simulation->schedule, simulation->ready_count)];
     bool drained = actor->undrained > 0;
 
+    if (simulation->now_us - simulation->moment_us >= MOMENT_US) {
+        simulation->moment_us = simulation->now_us;
+        simulation->turns = 0;
+    }
+    if (++simulation->turns == TD_SIMULATION_TURNS_MAX && !simulation->restless)
+        simulation->restless = actor->ops->name;
     if (drained && actor->mailbox.first && actor->undrained < UNDRAINED_MAX)
         drained = generator_next(&simulation->schedule) >> 63;
     if (drained)
@@ -322,7 +333,7 @@ static void run_one(td_simulation *simulation)
     update_ready(actor);
 }
 
-bool td_simulation_step(td_simulation *simulation, uint64_t until_us)
+static bool step(td_simulation *simulation, uint64_t until_us)
 {
     td_message *timer = td_timers_first(&simulation->timers);
 
@@ -342,6 +353,11 @@ bool td_simulation_step(td_simulation *simulation, uint64_t until_us)
         mailbox_push((struct simulated_actor *)timer->to, timer);
     }
     return true;
+}
+
+bool td_simulation_step(td_simulation *simulation, uint64_t until_us)
+{
+    return !simulation->restless && step(simulation, until_us);
 }
 
 void td_simulation_run(td_simulation *simulation, uint64_t duration_us)
@@ -574,8 +590,10 @@ static tandem_err simulated_reply_wait(td_reply *base, uint64_t timeout_ms)
     uint64_t until_us = td_due_us(simulation->now_us, for_ever ? WAIT_MS_MAX : timeout_ms);
 
     assert(!simulation->running); /* whoever is to answer could never run */
-    while (!reply->set && td_simulation_step(simulation, until_us))
-        ;
+    /* Also where nothing comes to rest: who asks may have lent the question until it is answered. */
+    for (uint64_t i = 0; !reply->set && i < TURNS_RESTLESS_MAX; i += simulation->restless != NULL)
+        if (!step(simulation, until_us))
+            break;
     if (reply->set)
         return reply->err;
     if (!for_ever)
@@ -717,6 +735,11 @@ void td_simulation_log(td_simulation *simulation, tandem_log_fn log, void *conte
     simulation->log = log;
     simulation->log_context = context;
     simulation->log_level = level;
+}
+
+const char *td_simulation_restless(const td_simulation *simulation)
+{
+    return simulation->restless;
 }
 
 uint64_t td_simulation_now_us(const td_simulation *simulation)

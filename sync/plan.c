@@ -373,7 +373,8 @@ static bool read_step(tandem_plan *plan, const char *line, tandem_err *err_out)
     if (step.kind == TD_STEP_KINDS || (unsigned)count != 3 + kinds[step.kind].names ||
         (count >= 4 && !read_name(a, &step.a)) || (count >= 5 && !read_name(b, &step.b)))
         return false;
-    if (plan->count && step.at_ms < plan->steps[plan->count - 1].at_ms)
+    if (step.at_ms > TD_PLAN_MS_MAX ||
+        (plan->count && step.at_ms < plan->steps[plan->count - 1].at_ms))
         return false;
     *err_out = plan_add(plan, &step);
     return true;
@@ -401,9 +402,10 @@ static bool read_line(tandem_plan *plan, const char *line, tandem_err *err_out)
     if (sscanf(line, "seed %" SCNu64, &plan->seed) == 1 ||
         sscanf(line, "window_jobs %" SCNu32, &plan->window_jobs) == 1 ||
         sscanf(line, "window_bytes %" SCNu64, &plan->window_bytes) == 1 ||
-        sscanf(line, "pool_bytes %" SCNu64, &plan->pool_bytes) == 1 ||
-        sscanf(line, "heal_ms %" SCNu64, &plan->heal_ms) == 1)
+        sscanf(line, "pool_bytes %" SCNu64, &plan->pool_bytes) == 1)
         return true;
+    if (sscanf(line, "heal_ms %" SCNu64, &plan->heal_ms) == 1)
+        return plan->heal_ms <= TD_PLAN_MS_MAX;
     if (sscanf(line, "reactors %u", &plan->reactors) == 1)
         return plan->reactors >= 1 && plan->reactors <= TD_PLAN_REACTORS_MAX;
     if (sscanf(line, "both %d", &both) == 1) {

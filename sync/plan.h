@@ -13,6 +13,7 @@ enum {
     TD_PLAN_REACTORS_MAX = 7,
     TD_PLAN_NODES_MAX = 16, /* with copies */
     TD_PLAN_STEPS_MAX = 4096,
+    TD_PLAN_MS_MAX = 3600 * 1000, /* of virtual time, until it heals */
 };
 
 /* X(kind, word in a script, reactors that it names, fault class or 0) */

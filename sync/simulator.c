@@ -467,12 +467,28 @@ static bool names_known(const struct run *run, const td_step *step)
     return step->a < run->nodes && step->b < run->nodes;
 }
 
+/* Does time pass? What comes to no end has no result. */
+static tandem_err check_time(struct run *run, const char *when)
+{
+    const char *actor = td_simulation_restless(td_harness_simulation(run->harness));
+
+    if (!actor)
+        return TANDEM_OK;
+    snprintf(run->result->why, sizeof(run->result->why),
+             "%.60s: time stands still: %d turns in one second, the last of %.60s", when,
+             TD_SIMULATION_TURNS_MAX, actor);
+    return TANDEM_E_STATE;
+}
+
 /* Look; what does not hold is the result. */
 static tandem_err look(struct run *run, const char *when)
 {
     char why[256];
-    tandem_err err = td_oracle_look(run->oracle, why);
+    tandem_err err = check_time(run, when);
 
+    if (err != TANDEM_OK)
+        return err;
+    err = td_oracle_look(run->oracle, why);
     end_pending(run, false);
     if (err == TANDEM_OK && run->err != TANDEM_OK)
         return run->err;
@@ -913,6 +929,8 @@ tandem_err tandem_simulate(const tandem_plan *plan, const tandem_simulator_optio
         heal(&run);
         if ((err = become_equal(&run)) == TANDEM_OK)
             err = check_end(&run);
+        if (check_time(&run, "at the end") != TANDEM_OK)
+            err = TANDEM_E_STATE;
     }
     if (err != TANDEM_OK)
         tell_remotes(&run);

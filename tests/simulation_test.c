@@ -201,6 +201,7 @@ struct lone {
     int handled;
     uint64_t again_after_ms; /* a message comes back after this; 0: is freed */
     td_reply *reply;
+    int answer_at;
 };
 
 static void lone_handle(void *self, td_message *message)
@@ -322,6 +323,59 @@ static void a_wait_that_nothing_can_end_times_out(void **state)
     lone_start(&lone);
     assert_int_equal(TANDEM_E_TIMEOUT, td_reply_wait(reply, UINT64_MAX));
     td_reply_free(reply);
+    lone_free(&lone);
+}
+
+static void restless_handle(void *self, td_message *message)
+{
+    struct lone *lone = self;
+
+    if (++lone->handled == lone->answer_at)
+        td_reply_set(lone->reply, TANDEM_OK);
+    td_actor_post(lone->actor, message);
+}
+
+/* Two that answer each other for ever; here it is one. */
+static void a_moment_that_does_not_pass_ends_the_simulation(void **state)
+{
+    static const td_actor_ops restless_ops = {.name = "restless", .handle = restless_handle};
+    struct lone lone;
+    td_actor *sober;
+    td_reply *reply;
+
+    lone_open(&lone, 0);
+    sober = lone.actor;
+    assert_int_equal(TANDEM_OK, td_actor_open(lone.host, &restless_ops, &lone, &lone.actor));
+    assert_int_equal(TANDEM_OK, td_reply_open(lone.runtime, &reply));
+    td_simulation_run(lone.simulation, 1000 * MS);
+    assert_null(td_simulation_restless(lone.simulation));
+    lone_start(&lone);
+    td_simulation_run(lone.simulation, 1000 * MS);
+    assert_int_equal(TD_SIMULATION_TURNS_MAX, lone.handled);
+    assert_string_equal("restless", td_simulation_restless(lone.simulation));
+    assert_false(td_simulation_step(lone.simulation, UINT64_MAX));
+    assert_int_equal(TANDEM_E_TIMEOUT, td_reply_wait(reply, UINT64_MAX));
+    /* A question that the others can answer is answered nevertheless. */
+    lone.reply = reply;
+    lone.answer_at = lone.handled + 10;
+    assert_int_equal(TANDEM_OK, td_reply_wait(reply, UINT64_MAX));
+    td_reply_free(reply);
+    td_host_stop(lone.host);
+    td_actor_free(sober);
+    lone_free(&lone);
+}
+
+/* As much work as one likes, as long as time passes. */
+static void turns_are_counted_by_the_second(void **state)
+{
+    struct lone lone;
+
+    lone_open(&lone, 0);
+    lone.again_after_ms = 1;
+    lone_start(&lone);
+    td_simulation_run(lone.simulation, UINT64_C(3) * TD_SIMULATION_TURNS_MAX / 2 * MS);
+    assert_true(lone.handled > TD_SIMULATION_TURNS_MAX);
+    assert_null(td_simulation_restless(lone.simulation));
     lone_free(&lone);
 }
 
@@ -521,6 +575,8 @@ int main(void)
         cmocka_unit_test(a_run_ends_exactly_when_it_should),
         cmocka_unit_test(skew_moves_the_wall_clock_only),
         cmocka_unit_test(a_wait_that_nothing_can_end_times_out),
+        cmocka_unit_test(a_moment_that_does_not_pass_ends_the_simulation),
+        cmocka_unit_test(turns_are_counted_by_the_second),
         cmocka_unit_test(a_wait_takes_virtual_time),
         cmocka_unit_test(a_stopped_host_moves_no_clock),
         cmocka_unit_test(every_runtime_has_random_bytes_of_its_own),

@@ -133,6 +133,9 @@ static void a_script_that_is_none_is_refused_by_its_line(void **state)
         {"plan 1\nstep 10 ff crash A\n", "line 2 is no line of a plan: step 10 ff crash A"},
         {"plan 1\nstep 10 ff crash ab\n", "line 2 is no line of a plan: step 10 ff crash ab"},
         {"plan 1\nstep 10 ff cut a z\n", "line 2 is no line of a plan: step 10 ff cut a z"},
+        {"plan 1\nheal_ms 3600001\n", "line 2 is no line of a plan: heal_ms 3600001"},
+        {"plan 1\nstep 3600001 ff crash a\n",
+         "line 2 is no line of a plan: step 3600001 ff crash a"},
         {"plan 1\nstep 10 ff crash a\nstep 9 ff crash a\n",
          "line 3 is no line of a plan: step 9 ff crash a"},
     };
@@ -411,6 +414,49 @@ static void a_model_that_folds_as_it_likes_is_found(void **state)
     assert_true(remotes_told > 0);
 }
 
+/* ---- A workload that comes to no end ---- */
+
+static tandem_reactor *restless_reactor; /* NULL: it may rest */
+
+/* A map is set to what is no map: refused, and asked again, before any time has passed. */
+static void ask_again(void *context, tandem_err err, const tandem_receipt *receipt, const char *why)
+{
+    static const tandem_input none = {.type = "kv.SET", .json = "[]"};
+    static const tandem_job job = {
+        .collection = "c0", .document = "map0", .operations = &none, .count = 1};
+
+    if (restless_reactor && err != TANDEM_E_CLOSED)
+        tandem_execute_async(restless_reactor, &job, ask_again, NULL);
+}
+
+static tandem_err restless_check(void *context, tandem_reactor *reactor, char why[256])
+{
+    enum { DELETED = 50000 }; /* of what is not there: each has some turns */
+    tandem_receipt receipt;
+
+    restless_reactor = reactor;
+    ask_again(NULL, TANDEM_OK, NULL, NULL);
+    for (int i = 0; i < DELETED; i++)
+        tandem_delete(reactor, "none", "none", &receipt, NULL);
+    restless_reactor = NULL;
+    return TANDEM_OK;
+}
+
+static void a_run_that_comes_to_no_end_is_ended(void **state)
+{
+    tandem_workload restless = *tandem_default_workload();
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+
+    (void)state;
+    restless.check = restless_check;
+    options.workload = &restless;
+    options.faults = 0;
+    result = run_seed(1, &options);
+    assert_false(result.ok);
+    assert_non_null(strstr(result.why, "time stands still"));
+}
+
 static void what_cannot_be_simulated_is_refused(void **state)
 {
     tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
@@ -452,6 +498,7 @@ int main(void)
         cmocka_unit_test(a_shrunk_world_has_few_reactors_and_wide_windows),
         cmocka_unit_test(shrinking_ends_with_its_runs),
         cmocka_unit_test(a_model_that_folds_as_it_likes_is_found),
+        cmocka_unit_test(a_run_that_comes_to_no_end_is_ended),
         cmocka_unit_test(what_cannot_be_simulated_is_refused),
         cmocka_unit_test(faults_have_names),
     };
