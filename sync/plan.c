@@ -309,6 +309,11 @@ size_t tandem_plan_steps(const tandem_plan *plan)
     return plan->count;
 }
 
+uint64_t tandem_plan_seed(const tandem_plan *plan)
+{
+    return plan->seed;
+}
+
 void tandem_plan_free(tandem_plan *plan)
 {
     if (!plan)
@@ -388,8 +393,8 @@ static bool read_word(const char *word, const char *const *words, unsigned count
     return false;
 }
 
-/* Is this a line of a script? */
-static bool read_line(tandem_plan *plan, const char *line, tandem_err *err_out)
+/* Is this a line of a script? The one that says so sets *is_plan. */
+static bool read_line(tandem_plan *plan, const char *line, bool *is_plan, tandem_err *err_out)
 {
     char word[32];
     unsigned number;
@@ -398,7 +403,7 @@ static bool read_line(tandem_plan *plan, const char *line, tandem_err *err_out)
     if (!line[0] || line[0] == '#')
         return true;
     if (sscanf(line, "plan %u", &number) == 1)
-        return number == SCRIPT_VERSION;
+        return *is_plan = number == SCRIPT_VERSION;
     if (sscanf(line, "seed %" SCNu64, &plan->seed) == 1 ||
         sscanf(line, "window_jobs %" SCNu32, &plan->window_jobs) == 1 ||
         sscanf(line, "window_bytes %" SCNu64, &plan->window_bytes) == 1 ||
@@ -432,6 +437,7 @@ tandem_err tandem_plan_read(const char *text, tandem_plan **out, char why[256])
     tandem_plan *plan;
     tandem_err err = TANDEM_OK;
     unsigned number = 0;
+    bool is_plan = false;
 
     why[0] = 0;
     if (!(plan = calloc(1, sizeof(*plan))))
@@ -444,11 +450,15 @@ tandem_err tandem_plan_read(const char *text, tandem_plan **out, char why[256])
         number++;
         snprintf(line, sizeof(line), "%.*s", (int)(size < sizeof(line) ? size : sizeof(line) - 1),
                  text);
-        if (!read_line(plan, line, &err)) {
+        if (!read_line(plan, line, &is_plan, &err)) {
             snprintf(why, 256, "line %u is no line of a plan: %s", number, line);
             err = TANDEM_E_INVALID;
         }
         text += size + (text[size] == '\n');
+    }
+    if (err == TANDEM_OK && !is_plan) {
+        snprintf(why, 256, "no line says `plan %d`", SCRIPT_VERSION);
+        err = TANDEM_E_INVALID;
     }
     if (err != TANDEM_OK) {
         tandem_plan_free(plan);

@@ -2,21 +2,56 @@
  * Making a plan that fails smaller. Steps go first, by halves, quarters … (delta debugging: Zeller
  * and Hildebrandt, 2002), because each that is gone makes every further run cheaper; then whole
  * classes of faults, the small windows, and the last reactors.
+ *
+ * A smaller plan must fail for the same reason, or what is looked for slides away to whatever fails
+ * more easily. That is the last clause of the sentence, without numbers and names of reactors: what
+ * stands before it says when and where.
  */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "sync/plan.h"
 
+enum { REASON_BYTES = 256 };
+
 struct shrinking {
-    const tandem_simulator_options *options;
     tandem_simulator_options quiet;
     uint64_t runs_left;
-    tandem_plan *best; /* fails */
+    tandem_plan *best; /* fails, */
+    char reason[REASON_BYTES]; /* for this */
     tandem_simulator_result *result;
 };
 
-/* Does it fail, too? Then it is the best so far. Takes plan. */
+static void reason_of(const char *why, char out[REASON_BYTES])
+{
+    size_t size = 0, word = 0; /* where the present one begins */
+
+    for (const char *colon; (colon = strstr(why, ": "));)
+        why = colon + 2;
+    for (; *why && size < REASON_BYTES - 1; why++) {
+        if (isalpha((unsigned char)*why))
+            out[size++] = *why;
+        if (*why != ' ')
+            continue;
+        if (size - word <= 1) /* a name, or nothing but digits */
+            size = word;
+        else
+            out[size++] = ' ';
+        word = size;
+    }
+    out[size - word <= 1 ? word : size] = 0;
+}
+
+static bool is_same_reason(const struct shrinking *shrinking, const char *why)
+{
+    char reason[REASON_BYTES];
+
+    reason_of(why, reason);
+    return !strcmp(reason, shrinking->reason);
+}
+
+/* Does it fail, too, and for the same reason? Then it is the best so far. Takes plan. */
 static tandem_err try(struct shrinking *shrinking, tandem_plan *plan, bool *better_out)
 {
     tandem_simulator_result result;
@@ -29,7 +64,9 @@ static tandem_err try(struct shrinking *shrinking, tandem_plan *plan, bool *bett
     }
     shrinking->runs_left--;
     err = tandem_simulate(plan, &shrinking->quiet, &result);
-    if (err != TANDEM_OK || result.ok) {
+    if (err == TANDEM_OK && !result.ok && !shrinking->best)
+        reason_of(result.why, shrinking->reason);
+    if (err != TANDEM_OK || result.ok || !is_same_reason(shrinking, result.why)) {
         tandem_plan_free(plan);
         return err;
     }

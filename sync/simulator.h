@@ -117,11 +117,13 @@ typedef struct tandem_plan tandem_plan;
 /* Draw the plan of a seed. options NULL: defaults. TANDEM_E_NOMEM, TANDEM_E_INVALID. */
 TANDEM_API tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *options,
                                        tandem_plan **out);
-/* Read a script. TANDEM_E_INVALID, and a sentence that names the line. */
+/* Read a script. TANDEM_E_INVALID, and a sentence that names the line, or what is missing. */
 TANDEM_API tandem_err tandem_plan_read(const char *text, tandem_plan **out, char why[256]);
 /* Write it as a script, which the caller frees with free(). */
 TANDEM_API tandem_err tandem_plan_write(const tandem_plan *plan, char **text_out);
 TANDEM_API size_t tandem_plan_steps(const tandem_plan *plan);
+/* The seed that it was drawn from; of a script the one that it names. */
+TANDEM_API uint64_t tandem_plan_seed(const tandem_plan *plan);
 TANDEM_API void tandem_plan_free(tandem_plan *plan); /* NULL is fine */
 
 typedef struct tandem_simulator_result {
@@ -140,8 +142,8 @@ TANDEM_API tandem_err tandem_simulate(const tandem_plan *plan,
                                       tandem_simulator_result *result);
 
 /*
- * Make a plan that fails smaller, as long as it fails: steps first, then classes of faults, then
- * reactors.
+ * Make a plan that fails smaller, as long as it fails for the same reason: steps first, then classes
+ * of faults, then reactors.
  *
  * runs_max     how often it may be run for that
  * result       of the plan that is left

@@ -107,6 +107,7 @@ static void a_plan_survives_being_written_and_read(void **state)
     assert_int_equal(TANDEM_OK, tandem_plan_read(text, &read, why));
     assert_int_equal(TANDEM_OK, tandem_plan_write(read, &again));
     assert_string_equal(text, again);
+    assert_int_equal(7, tandem_plan_seed(read));
     before = run_plan(drawn, NULL);
     after = run_plan(read, NULL);
     assert_true(before.trace_hash == after.trace_hash);
@@ -122,6 +123,8 @@ static void a_script_that_is_none_is_refused_by_its_line(void **state)
         const char *text, *why;
     } bad[] = {
         {"plan 1\nseed 1\nreactors 9\n", "line 3 is no line of a plan: reactors 9"},
+        {"", "no line says `plan 1`"},
+        {"# a word\nreactors 2\n", "no line says `plan 1`"},
         {"plan 2\n", "line 1 is no line of a plan: plan 2"},
         {"plan 1\nshape cube\n", "line 2 is no line of a plan: shape cube"},
         {"plan 1\nfault laziness\n", "line 2 is no line of a plan: fault laziness"},
@@ -234,6 +237,42 @@ static void what_fails_becomes_small(void **state)
     assert_null(strstr(text, "fault "));
     assert_true(run_plan(small, &options).trace_hash == result.trace_hash);
     free(text);
+    tandem_plan_free(plan);
+    tandem_plan_free(small);
+}
+
+/* Two faults: the smaller one is always there. */
+static uint64_t jobs_written;
+
+static void fickle_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
+{
+    tandem_default_workload()->job(context, number, random, job);
+    jobs_written = number ? number : jobs_written;
+}
+
+static tandem_err fickle_check(void *context, tandem_reactor *reactor, char why[256])
+{
+    snprintf(why, 256, "%u of %u were %s", (unsigned)jobs_written % 7, (unsigned)jobs_written,
+             jobs_written < 10 ? "too few" : "too many");
+    return TANDEM_E_STATE;
+}
+
+static void what_fails_becomes_small_for_the_same_reason(void **state)
+{
+    tandem_workload fickle = *tandem_default_workload();
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_simulator_result result;
+    tandem_plan *plan, *small;
+
+    (void)state;
+    fickle.job = fickle_job;
+    fickle.check = fickle_check;
+    options.workload = &fickle;
+    options.faults = TANDEM_FAULT_CRASH;
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(3, &options, &plan));
+    assert_int_equal(TANDEM_OK, tandem_plan_shrink(plan, &options, 500, &small, &result));
+    assert_non_null(strstr(result.why, "were too many"));
+    assert_true(tandem_plan_steps(small) <= 10);
     tandem_plan_free(plan);
     tandem_plan_free(small);
 }
@@ -494,6 +533,7 @@ int main(void)
         cmocka_unit_test(a_script_that_is_none_is_refused_by_its_line),
         cmocka_unit_test(a_script_has_its_limits),
         cmocka_unit_test(what_fails_becomes_small),
+        cmocka_unit_test(what_fails_becomes_small_for_the_same_reason),
         cmocka_unit_test(what_does_not_fail_is_not_shrunk),
         cmocka_unit_test(a_shrunk_world_has_few_reactors_and_wide_windows),
         cmocka_unit_test(shrinking_ends_with_its_runs),

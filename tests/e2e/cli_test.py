@@ -502,5 +502,43 @@ class Following(support.Case):
         self.assertEqual(2, len(result.json()))
 
 
+class Simulating(support.Case):
+    SCRIPT = "plan 1\nseed 77\nreactors 2\nheal_ms 1500\nstep 100 5 write a\n"
+
+    def simulate(self, *args, script=None, code=0):
+        done = subprocess.run([support.TANDEM, "sim", *args], input=script, text=True,
+                              capture_output=True, env=support.environment())
+        self.assertEqual(code, done.returncode, done.stderr)
+        return done
+
+    def test_what_proves_nothing_is_refused(self):
+        self.assertIn("(TANDEM_E_USAGE)", self.simulate("--seeds", "0", code=2).stderr)
+        for script in ("", "\n# nothing\n"):
+            done = self.simulate("--script", "-", script=script, code=2)
+            self.assertIn("no line says `plan 1`", done.stderr)
+
+    def test_a_script_is_told_by_its_seed(self):
+        lines = self.simulate("--json", "--script", "-", script=self.SCRIPT).stdout.splitlines()
+        self.assertEqual([77], [json.loads(line)["seed"] for line in lines])
+
+    def test_a_signal_leaves_no_folder(self):
+        folder = os.path.join(self.folder, "runs")
+        os.mkdir(folder)
+        sim = subprocess.Popen(
+            [support.TANDEM, "--json", "sim", "--seeds", "100000", "--store", "lmdb"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**support.environment(), "TMPDIR": folder})
+        self.addCleanup(sim.stdout.close)
+        self.addCleanup(sim.wait)
+        self.addCleanup(sim.kill)
+        self.assertTrue(json.loads(sim.stdout.readline())["ok"])
+        self.assertEqual(1, len(os.listdir(folder)))
+        sim.terminate()
+        for line in sim.stdout:
+            self.assertTrue(json.loads(line)["ok"])
+        self.assertEqual(128 + 15, sim.wait())
+        self.assertEqual([], os.listdir(folder))
+
+
 if __name__ == "__main__":
     support.main()

@@ -11,6 +11,7 @@
 
 #include "sync/simulator.h"
 #include "tools/tandem/command.h"
+#include "tools/tandem/interrupt.h"
 #include "tools/tandem/print.h"
 
 enum { SHRINK_RUNS = 2000, SCRIPT_BYTES_MAX = 1024 * 1024, EVENTS_MAX = 512 };
@@ -60,7 +61,8 @@ static int take_faults(struct sim *sim)
     return 0;
 }
 
-/* A folder for real stores: where nothing is really written to a disk, if there is such a place. */
+/* A folder for real stores: where nothing is really written to a disk, if there is such a place. From
+ * then on a signal is waited for between two runs, when the folder is empty. */
 static int take_store(struct sim *sim)
 {
     const char *store = cli_value(sim->call, CLI_STORE), *root = getenv("TMPDIR");
@@ -77,6 +79,7 @@ static int take_store(struct sim *sim)
         return cli_fail(TANDEM_E_IO, strerror(errno), "no folder could be made in %s", root);
     }
     sim->options.folder = sim->folder;
+    cli_interrupt_begin();
     return 0;
 }
 
@@ -168,6 +171,7 @@ static tandem_err print_result(const struct sim *sim, uint64_t seed,
     }
     cli_print_json(NULL, line);
     json_decref(line);
+    fflush(stdout); /* somebody may watch a long campaign */
     return TANDEM_OK;
 }
 
@@ -186,6 +190,22 @@ static void print_replay(const struct sim *sim, uint64_t seed)
     fprintf(stderr, "%s -vv\n", sim->folder[0] ? " --store lmdb" : "");
 }
 
+static tandem_err print_script(const struct sim *sim, uint64_t seed, const char *why,
+                               const char *text)
+{
+    json_t *line;
+
+    if (!sim->call->json) {
+        printf("# %s\n%s", why, text);
+        return TANDEM_OK;
+    }
+    if (!(line = json_pack("{s:I,s:s,s:s}", "seed", (json_int_t)seed, "why", why, "script", text)))
+        return TANDEM_E_NOMEM;
+    cli_print_json(NULL, line);
+    json_decref(line);
+    return TANDEM_OK;
+}
+
 static tandem_err print_shrunk(struct sim *sim, const tandem_plan *plan)
 {
     tandem_simulator_result result;
@@ -196,15 +216,16 @@ static tandem_err print_shrunk(struct sim *sim, const tandem_plan *plan)
     if ((err = tandem_plan_shrink(plan, &sim->options, SHRINK_RUNS, &small, &result)) != TANDEM_OK)
         return err;
     if ((err = tandem_plan_write(small, &text)) == TANDEM_OK) {
-        printf("# %s\n%s", result.why, text);
+        err = print_script(sim, tandem_plan_seed(plan), result.why, text);
         free(text);
     }
     tandem_plan_free(small);
     return err;
 }
 
-static tandem_err run_plan(struct sim *sim, uint64_t seed, const tandem_plan *plan)
+static tandem_err run_plan(struct sim *sim, const tandem_plan *plan)
 {
+    uint64_t seed = tandem_plan_seed(plan);
     tandem_simulator_result result;
     tandem_err err;
 
@@ -230,12 +251,14 @@ static int run_seeds(struct sim *sim)
     if (!cli_number(sim->call, CLI_SEED, 1, &first) ||
         !cli_number(sim->call, CLI_SEEDS, 1, &count))
         return cli_exit_code(TANDEM_E_INVALID);
-    for (uint64_t seed = first; seed - first < count; seed++) {
+    if (!count)
+        return cli_fail(TANDEM_E_USAGE, "no seed would be run", "`--seeds 0` is no number of seeds");
+    for (uint64_t seed = first; seed - first < count && !cli_interrupt(); seed++) {
         tandem_plan *plan;
         tandem_err err = tandem_plan_draw(seed, &sim->options, &plan);
 
         if (err == TANDEM_OK) {
-            err = run_plan(sim, seed, plan);
+            err = run_plan(sim, plan);
             tandem_plan_free(plan);
         }
         if (err != TANDEM_OK)
@@ -261,7 +284,7 @@ static int run_script(struct sim *sim, const char *name)
         fclose(in);
     if ((err = tandem_plan_read(text, &plan, why)) != TANDEM_OK)
         return cli_fail(err, why, "%s is no script", name);
-    err = run_plan(sim, 0, plan);
+    err = run_plan(sim, plan);
     tandem_plan_free(plan);
     return err == TANDEM_OK ? 0 : cli_fail(err, NULL, "%s could not be run", name);
 }
@@ -292,6 +315,8 @@ int cli_sim(const cli_call *call)
                  " operations", sim->runs, sim->failed, sim->virtual_ms / 1000, sim->operations);
     if (!code && sim->failed)
         code = 1;
+    if (!code && cli_interrupt())
+        code = 128 + cli_interrupt();
     if (sim->folder[0])
         rmdir(sim->folder);
     free(sim);
