@@ -15,6 +15,8 @@ enum {
     /* So long others may believe to be held what a disk that went back has lost: until their
      * sessions have noticed. */
     BACK_MS = 60000,
+    /* So long, once it goes by an id of its own, they may take it for its copy. */
+    TWIN_MS = 10000,
     CLOCK_SLACK_MS = 2000,
     /* Remotes that wait that long, and of different reactors so many that are to dial in the same
      * millisecond as another: with jitter it is one pair in a thousand. */
@@ -83,13 +85,14 @@ struct node {
     uint64_t other_by_ms; /* to write under another origin by then: somebody else continued this
                            * one's chain; 0: nobody did */
     uint64_t back_ms;   /* when its disk went back last; 0: never */
+    uint64_t twin_ms;   /* when another went by its id last; 0: never */
+    unsigned kin;       /* the first of those that are copies of each other */
     struct open_job open;
     bool has_open;
 };
 
 struct td_oracle {
     tandem_harness *harness;
-    bool gullible;
     struct node nodes[TD_PLAN_NODES_MAX];
     td_hash_table known;
     uint64_t alive; /* that some disk holds */
@@ -108,14 +111,13 @@ _Static_assert(TD_PLAN_NODES_MAX <= 32, "a bit for each");
 
 /* ---- Opening ---- */
 
-tandem_err td_oracle_open(tandem_harness *harness, bool gullible, td_oracle **out)
+tandem_err td_oracle_open(tandem_harness *harness, td_oracle **out)
 {
     td_oracle *oracle = calloc(1, sizeof(*oracle));
 
     if (!oracle)
         return TANDEM_E_NOMEM;
     oracle->harness = harness;
-    oracle->gullible = gullible;
     *out = oracle;
     return TANDEM_OK;
 }
@@ -158,15 +160,27 @@ static tandem_err fail(td_oracle *oracle, const char *format, ...)
 
 /* ---- What is told ---- */
 
+/* Copies of each other, one of which begins to live: for a while they may go by one id, and nobody
+ * knows which of them is which. */
+static void note_kin(td_oracle *oracle, unsigned node)
+{
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        if (i != node && oracle->nodes[i].added && oracle->nodes[i].kin == oracle->nodes[node].kin)
+            oracle->nodes[i].twin_ms = oracle->nodes[node].twin_ms =
+                tandem_harness_now_ms(oracle->harness) + 1;
+}
+
 void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
 {
     struct node *added = &oracle->nodes[node];
 
-    *added = (struct node){.oracle = oracle, .added = true, .fresh = true, .life = 1};
+    *added = (struct node){
+        .oracle = oracle, .added = true, .fresh = true, .life = 1, .kin = node};
     if (copy_of >= 0) {
         added->wall_ms_max = added->wall_ms_ever = oracle->nodes[copy_of].wall_ms_ever;
         added->incarnation = oracle->nodes[copy_of].incarnation;
-        added->back_ms = tandem_harness_now_ms(oracle->harness) + 1;
+        added->kin = oracle->nodes[copy_of].kin;
+        note_kin(oracle, node);
     }
 }
 
@@ -174,6 +188,7 @@ void td_oracle_restarted(td_oracle *oracle, unsigned node)
 {
     oracle->nodes[node].fresh = true;
     oracle->nodes[node].life++;
+    note_kin(oracle, node);
 }
 
 void td_oracle_backed_up(td_oracle *oracle, unsigned node)
@@ -258,6 +273,14 @@ struct scanning {
     bool is_new; /* what comes now came since the last look, and to the same writer */
 };
 
+/* Does another one write under its origin, or did it a short time ago? */
+static bool has_twin(const td_oracle *oracle, unsigned number)
+{
+    const struct node *node = &oracle->nodes[number];
+
+    return node->twin_ms && tandem_harness_now_ms(oracle->harness) < node->twin_ms + TWIN_MS;
+}
+
 /*
  * Is it dated as it must be? Behind its predecessor; what was written here, behind all that was held
  * here; what came, not too far ahead of the clock here.
@@ -270,14 +293,13 @@ static tandem_err check_date(const struct scanning *scanning, const td_operation
     bool is_own = !memcmp(operation->origin, scanning->own, TANDEM_ORIGIN_BYTES);
     const char *name = td_plan_name(scanning->number);
 
-    if (scanning->oracle->gullible)
-        return TANDEM_OK;
     if (before && operation->hlc <= before->hlc)
         return fail(scanning->oracle, "%s: an operation is not dated after the one that it follows",
                     name);
     if (!scanning->is_new)
         return TANDEM_OK;
-    if (is_own && !was_known && operation->hlc <= node->hlc_max)
+    if (is_own && !was_known && operation->hlc <= node->hlc_max &&
+        !has_twin(scanning->oracle, scanning->number))
         return fail(scanning->oracle, "%s: it wrote an operation dated before what it held", name);
     if (!is_own && td_hlc_ms(operation->hlc) >
                        scanning->wall_ms + TD_CLOCK_SKEW_MS_MAX_DEFAULT + CLOCK_SLACK_MS)
@@ -814,8 +836,8 @@ static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_pe
     td_op_store *ops;
     tandem_err err;
 
-    if (other < 0 || (oracle->nodes[other].back_ms &&
-                      now_ms < oracle->nodes[other].back_ms + BACK_MS))
+    if (other < 0 || has_twin(oracle, (unsigned)other) ||
+        (oracle->nodes[other].back_ms && now_ms < oracle->nodes[other].back_ms + BACK_MS))
         return TANDEM_OK;
     ops = td_reactor_ops(reactor_of(oracle, (unsigned)other));
     for (const td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
@@ -852,7 +874,7 @@ static tandem_err check_beliefs(td_oracle *oracle, unsigned number, tandem_sync 
 
 tandem_err td_oracle_look(td_oracle *oracle, char why[256])
 {
-    bool beliefs = ++oracle->looks % COVERAGE_EVERY == 0 && !oracle->gullible;
+    bool beliefs = ++oracle->looks % COVERAGE_EVERY == 0;
     tandem_err err = TANDEM_OK;
 
     oracle->why = why;
@@ -867,6 +889,10 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
         if (err == TANDEM_OK && (err = check_clock(oracle, i, reactor)) == TANDEM_OK)
             err = check_executor(oracle, i, td_reactor_executor(reactor));
     }
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX && err == TANDEM_OK; i++)
+        if (reactor_of(oracle, i) &&
+            find_reactor(oracle, tandem_reactor_id(reactor_of(oracle, i))) < 0)
+            note_kin(oracle, i);
     for (unsigned i = 0; i < TD_PLAN_NODES_MAX && err == TANDEM_OK; i++) {
         tandem_sync *sync = sync_of(oracle, i);
 

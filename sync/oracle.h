@@ -17,13 +17,9 @@
 
 typedef struct td_oracle td_oracle;
 
-/*
- * harness is borrowed; the oracle listens to its mailboxes, and so is freed after it. Reactors are known by number, see td_plan_name().
- *
- * gullible  what they believe of each other is not looked at: sessions with a copy know it by its
- *           original's id
- */
-tandem_err td_oracle_open(tandem_harness *harness, bool gullible, td_oracle **out);
+/* harness is borrowed; the oracle listens to its mailboxes, and so is freed after it. Reactors are
+ * known by number, see td_plan_name(). */
+tandem_err td_oracle_open(tandem_harness *harness, td_oracle **out);
 void td_oracle_free(td_oracle *oracle); /* NULL is fine */
 
 /* A reactor was added; copy_of: on a copy of this one's disk, or -1. */

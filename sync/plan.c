@@ -9,6 +9,7 @@ enum {
     WARM_UP_MS = 1000,
     REPAIR_MS_MAX = 8000, /* what is broken by a step is mended within that, or by the healing */
     SCRIPT_VERSION = 1,
+    QUIET_ONE_IN = 20, /* plans: in those nothing may be said twice */
 };
 
 static const struct {
@@ -250,7 +251,7 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
 {
     static const tandem_simulator_options defaults = TANDEM_SIMULATOR_OPTIONS_INIT;
     static const uint8_t sizes[] = {2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 7};
-    uint64_t state = seed;
+    uint64_t state = seed, dice;
     tandem_plan *plan;
     tandem_err err;
 
@@ -264,7 +265,10 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
     plan->reactors = sizes[td_plan_draw_below(&state, sizeof(sizes))];
     plan->shape = (td_shape)td_plan_draw_below(&state, TD_SHAPES);
     plan->both = td_plan_draw_below(&state, 2);
-    plan->faults = options->faults & (uint32_t)td_plan_draw_next(&state) & TANDEM_FAULT_ALL;
+    dice = td_plan_draw_next(&state);
+    plan->faults = options->faults & (uint32_t)dice & TANDEM_FAULT_ALL;
+    if ((dice >> 32) % QUIET_ONE_IN == 0)
+        plan->faults &= TANDEM_FAULT_LATENCY;
     /* Of a liar's ten branches eight are kept: the same ones everywhere, as long as no wrong bit
      * makes others of them on the way. */
     if (plan->faults & TANDEM_FAULT_CORRUPT)

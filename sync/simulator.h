@@ -37,7 +37,8 @@
 extern "C" {
 #endif
 
-/* Classes of faults. A plan has each of those that are allowed with probability one half. */
+/* Classes of faults. A plan has each of those that are allowed with probability one half; one in
+ * twenty has none at all, but perhaps latency. */
 typedef enum tandem_fault {
     TANDEM_FAULT_LATENCY = 1 << 0,
     TANDEM_FAULT_LOSE = 1 << 1,      /* messages vanish */

@@ -75,6 +75,27 @@ static void a_quiet_world_has_nothing_to_complain_of(void **state)
     }
 }
 
+/* Else nobody would look whether anything is said twice. */
+static void one_plan_in_twenty_is_quiet(void **state)
+{
+    unsigned quiet = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
+        tandem_plan *plan;
+        const char *fault;
+        char *text;
+
+        assert_int_equal(TANDEM_OK, tandem_plan_draw(seed, NULL, &plan));
+        assert_int_equal(TANDEM_OK, tandem_plan_write(plan, &text));
+        fault = strstr(text, "fault ");
+        quiet += !fault || (!strncmp(fault, "fault latency\n", 14) && !strstr(fault + 1, "fault "));
+        free(text);
+        tandem_plan_free(plan);
+    }
+    assert_in_range(quiet, 60, 140);
+}
+
 static void real_stores_run_the_same_seeds(void **state)
 {
     tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
@@ -528,6 +549,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_seed_is_the_same_run),
         cmocka_unit_test(a_quiet_world_has_nothing_to_complain_of),
+        cmocka_unit_test(one_plan_in_twenty_is_quiet),
         cmocka_unit_test(real_stores_run_the_same_seeds),
         cmocka_unit_test(a_plan_survives_being_written_and_read),
         cmocka_unit_test(a_script_that_is_none_is_refused_by_its_line),
