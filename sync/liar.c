@@ -3,12 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <sodium.h>
+
 #include "reactor/clock.h"
 #include "store/operation.h"
 #include "sync/plan.h"
 #include "transport/wire.h"
 
-enum { FORKS = TANDEM_HEADS_MAX + 2, LIES_MAX = 6 };
+enum { FORKS = TANDEM_HEADS_MAX + 2, LIES_MAX = 6, NAME_BYTES = 16 };
 
 enum lie {
     LIE_FORKS,     /* many operations of one number */
@@ -20,7 +22,19 @@ enum lie {
     LIE_FUTURE,    /* an operation from next year */
     LIE_ACK,       /* of jobs that it was not sent */
     LIE_GARBAGE,
+    LIE_CLAIM_OWN, /* more of the victim's origin, and of another's, than there is */
+    LIE_FORK_LIVE, /* other bytes at a number that a living reactor has written */
     LIES,
+};
+
+/* What it has seen of somebody's chain: an operation, or a head that was announced. */
+struct seen {
+    char collection[NAME_BYTES];
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint64_t seq, hlc;
+    uint8_t hash[TANDEM_HASH_BYTES];
+    uint8_t predecessor[TANDEM_HASH_BYTES];
+    bool is_whole; /* hlc and predecessor are known */
 };
 
 struct td_liar {
@@ -39,9 +53,12 @@ struct td_liar {
     unsigned step; /* of a lie that takes two messages */
     uint8_t origin[TANDEM_ORIGIN_BYTES]; /* that the present lie is about */
     uint64_t received, acked; /* the victim's jobs */
+    bool said_have;
+    struct seen own, other; /* of the victim's chain, and of a third's; seq 0: nothing */
+    td_liar_orders orders;
 };
 
-static const char collection[] = "c0";
+static const char lies_collection[] = "c0";
 
 /* ---- Messages ---- */
 
@@ -73,35 +90,72 @@ static void write_hello(td_liar *liar, tandem_writer *out)
     td_wire_write_hello(out, ++liar->number, &hello, NULL, 0);
 }
 
-/* One operation of the lie's origin into the open message. */
-static void write_operation(td_liar *liar, tandem_writer *out, uint64_t seq, uint64_t hlc)
+/* "I hold nothing": what makes the victim tell and send what it holds. */
+static void write_nothing_held(td_liar *liar, tandem_writer *out)
 {
-    uint8_t predecessor[TANDEM_HASH_BYTES], payload[16];
+    uint8_t digest[TANDEM_HASH_BYTES];
+
+    liar->said_have = true;
+    crypto_generichash(digest, sizeof(digest), NULL, 0, NULL, 0);
+    td_wire_write_have_all(out, ++liar->number, clock_of(liar), 0, 0, digest);
+}
+
+/* One operation into the open message; about a document that nobody else writes to. */
+static void write_operation(td_liar *liar, tandem_writer *out, td_operation *operation)
+{
+    uint8_t payload[16];
     tandem_writer canonical;
+    td_operation written;
+
+    random_bytes(liar, payload, sizeof(payload));
+    operation->version = TD_OPERATION_VERSION;
+    operation->document = tandem_slice_text("lies");
+    operation->branch = tandem_slice_text("main");
+    operation->scope = tandem_slice_text("global");
+    operation->type = tandem_slice_text("kv.SET");
+    operation->payload = tandem_slice_of(payload, sizeof(payload));
+    tandem_writer_init(&canonical);
+    td_operation_encode(operation, &canonical);
+    td_wire_write_job(out, 1);
+    td_wire_write_operation(out, tandem_writer_slice(&canonical));
+    if (td_operation_parse(tandem_writer_slice(&canonical), &written) == TANDEM_OK) {
+        td_operation_hash(&written);
+        liar->orders.forged(liar->orders.context, written.hash);
+    }
+    tandem_writer_release(&canonical);
+}
+
+/* One of the lie's own origin. */
+static void write_own(td_liar *liar, tandem_writer *out, uint64_t seq, uint64_t hlc)
+{
+    uint8_t predecessor[TANDEM_HASH_BYTES];
     td_operation operation = {
-        .version = TD_OPERATION_VERSION,
         .seq = seq,
         .hlc = hlc,
         .origin = liar->origin,
         .predecessor = predecessor,
-        .collection = tandem_slice_text(collection),
-        .document = tandem_slice_text("lies"),
-        .branch = tandem_slice_text("main"),
-        .scope = tandem_slice_text("global"),
-        .type = tandem_slice_text("kv.SET"),
+        .collection = tandem_slice_text(lies_collection),
     };
 
-    random_bytes(liar, payload, sizeof(payload));
-    operation.payload = tandem_slice_of(payload, sizeof(payload));
     if (seq == 1)
         td_chain_root(operation.collection, predecessor);
     else
         random_bytes(liar, predecessor, sizeof(predecessor));
-    tandem_writer_init(&canonical);
-    td_operation_encode(&operation, &canonical);
-    td_wire_write_job(out, 1);
-    td_wire_write_operation(out, tandem_writer_slice(&canonical));
-    tandem_writer_release(&canonical);
+    write_operation(liar, out, &operation);
+}
+
+/* Another branch of somebody's chain: beside what was seen, or, of a head, behind it. */
+static void write_branch(td_liar *liar, tandem_writer *out, const struct seen *seen)
+{
+    td_operation operation = {
+        .seq = seen->is_whole ? seen->seq : seen->seq + 1,
+        .hlc = seen->is_whole ? seen->hlc : clock_of(liar),
+        .origin = seen->origin,
+        .predecessor = seen->is_whole ? seen->predecessor : seen->hash,
+        .collection = tandem_slice_text(seen->collection),
+    };
+
+    write_operation(liar, out, &operation);
 }
 
 static void write_jobs(td_liar *liar, tandem_writer *out, unsigned count, uint64_t seq, uint64_t hlc)
@@ -109,12 +163,28 @@ static void write_jobs(td_liar *liar, tandem_writer *out, unsigned count, uint64
     size_t at = td_wire_begin_jobs(out, ++liar->number, liar->jobs + 1);
 
     for (unsigned i = 0; i < count; i++)
-        write_operation(liar, out, seq, hlc);
+        write_own(liar, out, seq, hlc);
     td_wire_patch_count(out, at, count);
     liar->jobs += count;
 }
 
-/* One head of the lie's origin; listing: as all that there is. */
+/* As many of the victim's chain as it was told to, and one of another's. */
+static void write_branches(td_liar *liar, tandem_writer *out)
+{
+    size_t at = td_wire_begin_jobs(out, ++liar->number, liar->jobs + 1);
+    uint32_t count = 0;
+
+    for (; liar->own.seq && count < liar->orders.branches; count++)
+        write_branch(liar, out, &liar->own);
+    if (liar->other.seq && liar->orders.others) {
+        write_branch(liar, out, &liar->other);
+        count++;
+    }
+    td_wire_patch_count(out, at, count);
+    liar->jobs += count;
+}
+
+/* One head of the lie's origin, or of whose it is said to be; listing: as all that there is. */
 static void write_vector(td_liar *liar, tandem_writer *out, uint64_t seq, bool listing)
 {
     size_t count_at, more_at, origins_at, end_at;
@@ -123,7 +193,7 @@ static void write_vector(td_liar *liar, tandem_writer *out, uint64_t seq, bool l
     random_bytes(liar, head.hash, sizeof(head.hash));
     count_at = td_wire_begin_have(out, ++liar->number, clock_of(liar), 0, TD_HAVE_VECTORS,
                                   &more_at);
-    origins_at = td_wire_begin_vector(out, tandem_slice_text(collection), listing, &end_at);
+    origins_at = td_wire_begin_vector(out, tandem_slice_text(lies_collection), listing, &end_at);
     td_wire_write_origin(out, liar->origin, &head, 1);
     td_wire_patch_count(out, origins_at, 1);
     td_wire_patch_bool(out, end_at, listing);
@@ -140,7 +210,7 @@ static void write_refusal(td_liar *liar, tandem_writer *out)
     random_bytes(liar, hash, sizeof(hash));
     count_at = td_wire_begin_have(out, ++liar->number, clock_of(liar), 0, TD_HAVE_VECTORS,
                                   &more_at);
-    origins_at = td_wire_begin_vector(out, tandem_slice_text(collection), false, &end_at);
+    origins_at = td_wire_begin_vector(out, tandem_slice_text(lies_collection), false, &end_at);
     td_wire_patch_count(out, origins_at, 0);
     tandem_write_array(out, 1);
     tandem_write_array(out, 5);
@@ -165,11 +235,36 @@ static void write_ack(td_liar *liar, tandem_writer *out)
 
 /* ---- Lies ---- */
 
+/* Does it have to hear more first? */
+static bool must_wait(const td_liar *liar)
+{
+    enum lie lie = liar->lies[liar->told];
+
+    return liar->said_have && !liar->own.seq && !liar->other.seq &&
+           (lie == LIE_FORK_LIVE || (lie == LIE_CLAIM_OWN && liar->step > 1));
+}
+
+/* The victim's origin, then that of a third. */
+static bool claim_own(td_liar *liar, tandem_writer *out, unsigned step)
+{
+    bool has_other = liar->other.seq;
+
+    memcpy(liar->origin, step > 1 && has_other ? liar->other.origin : liar->victim,
+           sizeof(liar->origin));
+    write_vector(liar, out, 1000 + step, step == 1); /* a listing is what the victim waits for */
+    return step > 1;
+}
+
 /* The next message of a lie. True if the lie is told. */
 static bool tell(td_liar *liar, enum lie lie, tandem_writer *out)
 {
-    bool first = liar->step++ == 0;
+    unsigned step = liar->step++;
+    bool first = step == 0;
 
+    if ((lie == LIE_CLAIM_OWN || lie == LIE_FORK_LIVE) && !liar->said_have) {
+        write_nothing_held(liar, out);
+        return false;
+    }
     if (first)
         random_bytes(liar, liar->origin, sizeof(liar->origin));
     switch (lie) {
@@ -197,6 +292,11 @@ static bool tell(td_liar *liar, enum lie lie, tandem_writer *out)
     case LIE_ACK:
         td_wire_write_ack(out, ++liar->number, liar->received + 1000, NULL, 0);
         return true;
+    case LIE_CLAIM_OWN:
+        return claim_own(liar, out, step);
+    case LIE_FORK_LIVE:
+        write_branches(liar, out);
+        return true;
     case LIE_GARBAGE:
     case LIES:
         break;
@@ -222,13 +322,84 @@ static tandem_err writable(void *context, tandem_writer *out)
         write_ack(liar, out);
         return TANDEM_OK;
     }
-    if (liar->told == liar->count)
+    if (liar->told == liar->count || must_wait(liar))
         return TANDEM_END;
     if (tell(liar, liar->lies[liar->told], out)) {
         liar->told++;
         liar->step = 0;
     }
     return TANDEM_OK;
+}
+
+/* ---- What it hears ---- */
+
+static void see(td_liar *liar, const struct seen *seen)
+{
+    bool is_own = !memcmp(seen->origin, liar->victim, sizeof(liar->victim));
+    struct seen *kept = is_own ? &liar->own : &liar->other;
+
+    /* Of the victim's only what it has written for certain, and of a third's what comes first: a
+     * lie takes some time. */
+    if (is_own ? seen->is_whole : !kept->seq)
+        *kept = *seen;
+}
+
+static void see_operation(td_liar *liar, tandem_slice canonical)
+{
+    struct seen seen = {.is_whole = true};
+    td_operation operation;
+
+    if (td_operation_parse(canonical, &operation) != TANDEM_OK ||
+        operation.collection.size >= sizeof(seen.collection))
+        return;
+    memcpy(seen.collection, operation.collection.bytes, operation.collection.size);
+    memcpy(seen.origin, operation.origin, sizeof(seen.origin));
+    memcpy(seen.predecessor, operation.predecessor, sizeof(seen.predecessor));
+    seen.seq = operation.seq;
+    seen.hlc = operation.hlc;
+    see(liar, &seen);
+}
+
+static void see_jobs(td_liar *liar, td_wire_jobs *jobs)
+{
+    tandem_slice canonical;
+    uint32_t count;
+
+    for (uint32_t i = 0; i < jobs->job_count; i++) {
+        if (td_wire_read_job(&jobs->jobs, &count) != TANDEM_OK)
+            return;
+        for (uint32_t k = 0; k < count; k++)
+            if (td_wire_read_operation(&jobs->jobs, &canonical) == TANDEM_OK)
+                see_operation(liar, canonical);
+    }
+    liar->received += jobs->job_count;
+}
+
+static void see_vector(td_liar *liar, td_wire_vector *vector)
+{
+    td_wire_origin origin;
+
+    for (uint32_t i = 0; i < vector->origin_count; i++) {
+        struct seen seen = {.seq = 0};
+
+        if (td_wire_read_origin(&vector->origins, &origin) != TANDEM_OK ||
+            vector->name.size >= sizeof(seen.collection))
+            return;
+        memcpy(seen.collection, vector->name.bytes, vector->name.size);
+        memcpy(seen.origin, origin.origin, sizeof(seen.origin));
+        memcpy(seen.hash, origin.heads[origin.head_count - 1].hash, sizeof(seen.hash));
+        seen.seq = origin.heads[origin.head_count - 1].seq;
+        see(liar, &seen);
+    }
+}
+
+static void see_have(td_liar *liar, td_wire_have *have)
+{
+    td_wire_vector vector;
+
+    for (uint32_t i = 0; have->level == TD_HAVE_VECTORS && i < have->entry_count; i++)
+        if (td_wire_read_vector(&have->entries, &vector) == TANDEM_OK)
+            see_vector(liar, &vector);
 }
 
 static void want_write(td_liar *liar)
@@ -254,7 +425,9 @@ static void message(void *context, tandem_slice bytes)
         liar->heard_hello = true;
     }
     if (read.type == TD_WIRE_JOBS)
-        liar->received += read.as.jobs.job_count;
+        see_jobs(liar, &read.as.jobs);
+    if (read.type == TD_WIRE_HAVE)
+        see_have(liar, &read.as.have);
     want_write(liar);
 }
 
@@ -271,7 +444,7 @@ static const td_connection_events events = {
 /* ---- Opening ---- */
 
 tandem_err td_liar_open(tandem_harness *harness, const char *name, const char *victim,
-                        uint64_t random, td_liar **out)
+                        uint64_t random, const td_liar_orders *orders, td_liar **out)
 {
     td_liar *liar = calloc(1, sizeof(*liar));
     char url[64];
@@ -280,6 +453,7 @@ tandem_err td_liar_open(tandem_harness *harness, const char *name, const char *v
     if (!liar)
         return TANDEM_E_NOMEM;
     liar->state = random;
+    liar->orders = *orders;
     liar->count = 1 + (unsigned)td_plan_draw_below(&liar->state, LIES_MAX);
     for (unsigned i = 0; i < liar->count; i++)
         liar->lies[i] = (enum lie)td_plan_draw_below(&liar->state, LIES);

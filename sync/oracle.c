@@ -38,6 +38,7 @@ struct known {
     uint64_t chain;  /* a hash of its collection and origin, */
     uint64_t seq;    /* and its number there */
     uint64_t look;   /* at which it was first seen */
+    bool forged;     /* by a stranger, whatever its origin says */
     td_hash_entry hash_entry;
 };
 
@@ -264,6 +265,22 @@ static struct known *known_make(td_oracle *oracle, const uint8_t *hash)
     return NULL;
 }
 
+tandem_err td_oracle_forged(td_oracle *oracle, const uint8_t hash[TANDEM_HASH_BYTES])
+{
+    struct known *known = known_make(oracle, hash);
+
+    if (!known)
+        return TANDEM_E_NOMEM;
+    known->forged = true;
+    return TANDEM_OK;
+}
+
+/* Did anybody but this reactor bring it here, for all that is known? */
+static bool is_of_others(const td_oracle *oracle, const struct known *known)
+{
+    return known->forged || known->look < oracle->looks;
+}
+
 struct scanning {
     td_oracle *oracle;
     unsigned number;
@@ -289,11 +306,11 @@ static tandem_err check_date(const struct scanning *scanning, const td_operation
                              const struct known *known, const struct known *before)
 {
     const struct node *node = scanning->node;
-    bool was_known = known->look < scanning->oracle->looks;
+    bool was_known = is_of_others(scanning->oracle, known);
     bool is_own = !memcmp(operation->origin, scanning->own, TANDEM_ORIGIN_BYTES);
     const char *name = td_plan_name(scanning->number);
 
-    if (before && operation->hlc <= before->hlc)
+    if (before && operation->hlc <= before->hlc && !known->forged) /* the format allows it */
         return fail(scanning->oracle, "%s: an operation is not dated after the one that it follows",
                     name);
     if (!scanning->is_new)
@@ -312,7 +329,7 @@ static tandem_err check_date(const struct scanning *scanning, const td_operation
 static void note_continued(const struct scanning *scanning, const td_operation *operation,
                            const struct known *known)
 {
-    if (scanning->is_new && known->look < scanning->oracle->looks && !scanning->node->other_by_ms &&
+    if (scanning->is_new && is_of_others(scanning->oracle, known) && !scanning->node->other_by_ms &&
         !memcmp(operation->origin, scanning->own, TANDEM_ORIGIN_BYTES))
         scanning->node->other_by_ms = tandem_harness_now_ms(scanning->oracle->harness) +
                                       TD_INCARNATION_MS + OWN_SLACK_MS;

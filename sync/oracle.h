@@ -28,6 +28,8 @@ void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of);
 void td_oracle_restarted(td_oracle *oracle, unsigned node);
 void td_oracle_backed_up(td_oracle *oracle, unsigned node);
 void td_oracle_went_back(td_oracle *oracle, unsigned node);
+/* Somebody is about to send an operation that nobody wrote. TANDEM_E_NOMEM. */
+tandem_err td_oracle_forged(td_oracle *oracle, const uint8_t hash[TANDEM_HASH_BYTES]);
 /* A job was reported durable there: its last operation's hash. TANDEM_E_NOMEM. */
 tandem_err td_oracle_durable(td_oracle *oracle, unsigned node, uint64_t number,
                              const uint8_t hash[TANDEM_HASH_BYTES]);

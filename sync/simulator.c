@@ -20,6 +20,7 @@ enum {
     PROBES_MAX = 256,
     LIARS_MAX = 4,
     ASKS_MAX = 8, /* of one peer at once */
+    LIAR_BRANCHES = TANDEM_HEADS_MAX + 2,
 };
 
 #define YEARS_MS_MAX UINT64_C(63072000000) /* two of them */
@@ -338,14 +339,35 @@ static void go_back(struct run *run, const td_step *step)
         tandem_harness_crash_at(run->harness, name_of(step->a), "OWN_COMMITTED", 1);
 }
 
+static void forged(void *context, const uint8_t hash[TANDEM_HASH_BYTES])
+{
+    struct run *run = context;
+
+    if (run->err == TANDEM_OK)
+        run->err = td_oracle_forged(run->oracle, hash);
+}
+
+/* Where it is the only one from whom a chain may get branches it makes more of them than are kept. */
+static td_liar_orders orders_of(struct run *run)
+{
+    unsigned lies = 0;
+
+    for (size_t i = 0; i < run->plan->count; i++)
+        lies += run->plan->steps[i].kind == TD_STEP_LIE;
+    if (lies == 1 && !(run->plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY)))
+        return (td_liar_orders){LIAR_BRANCHES, false, forged, run};
+    return (td_liar_orders){1, true, forged, run};
+}
+
 static void lie(struct run *run, const td_step *step)
 {
+    td_liar_orders orders = orders_of(run);
     char name[16];
 
     if (run->liar_count == LIARS_MAX)
         return;
     snprintf(name, sizeof(name), "liar%u", run->liar_count);
-    if (td_liar_open(run->harness, name, name_of(step->a), step->random,
+    if (td_liar_open(run->harness, name, name_of(step->a), step->random, &orders,
                      &run->liars[run->liar_count]) == TANDEM_OK)
         run->liar_count++;
 }

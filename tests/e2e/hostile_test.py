@@ -20,7 +20,8 @@ from node import check
 DEADLINE_S = 20
 RANGES_MAX = 1024 # that may be asked for at once
 E = {"PREDECESSOR": -2, "PROTOCOL": -3, "CHANNEL_NETWORK": -4, "LIMIT": -18, "PAYLOAD": -22,
-     "UNSUPPORTED": -23, "VERSION": -27, "CLOCK": -29, "SELF": -30, "CHAIN": -31}
+     "UNSUPPORTED": -23, "VERSION": -27, "CLOCK": -29, "SELF": -30, "CHAIN": -31,
+     "QUARANTINED": -28}
 
 
 # ---- msgpack, as much as is needed ----
@@ -554,6 +555,64 @@ def hostile_operations_are_answered_one_by_one(field):
     check(status["store"]["quarantined"] == 0, "something was quarantined", status)
 
 
+def a_live_origin_is_forked_beyond_its_heads(field):
+    """Other bytes under the number of what a living reactor has written: seven branches beside its
+    own are kept, by everybody the same, and it goes on under a new origin."""
+    ground = Ground(field)
+    count = 0
+    for victim in (ground.target, ground.honest):
+        collection, origin = "live-" + victim.name, victim.status()["origin"]
+        for _ in range(3):
+            victim.append(collection, "d", "counter", "ADD", 1)
+        field.settle(ground.target, ground.honest)
+        count += 3
+        liar = Peer(ground.target.url).opened()
+        liar.send(3, 1, [[Chain(collection, bytes.fromhex(origin)).make("lies", "log.APPEND",
+                                                                        pack(number))]
+                         for number in range(10)])
+        with contextlib.suppress(Closed):  # with the old origin its sessions end
+            refused = {one[1] for one in liar.until(lambda value: value[0] == 4 and
+                                                    value[2] >= 10)[3]}
+            check(refused == {E["QUARANTINED"]}, "what the ACK tells", refused)
+        liar.close()
+        field.until("%s takes a new origin" % victim.name,
+                    lambda victim=victim, origin=origin: victim.status()["origin"] != origin)
+        victim.append(collection, "d", "counter", "ADD", 1)
+        count += 1
+        field.settle(ground.target, ground.honest)
+        for one in (ground.target, ground.honest):
+            rows = one.json("op", "ls", collection)
+            lies = [row for row in rows if row["document"] == "lies"]
+            check(len(lies) == 7 and all(row["seq"] == 1 and row["origin"] == origin
+                                         for row in lies), "the branches that are kept", lies)
+            check(one.json("doc", "show", collection, "d")[0]["state"] == 4, "the counter", rows)
+            one.verify()
+    ground.check_unharmed("a fork of a live origin")
+    ground.check_in_step()
+
+
+def claims_of_live_origins_do_no_harm(field):
+    """More of a node's own origin than it has written, and more of a third's: nobody waits for it."""
+    ground = Ground(field)
+    owners = [ground.target, ground.honest]
+    for owner in owners:
+        owner.append("c", "d", "counter", "ADD", 1)
+    field.settle(*owners)
+    origins = sorted(bytes.fromhex(owner.status()["origin"]) for owner in owners)
+    liar = Peer(ground.target.url).opened()
+    liar.send(2, hlc(), 0, 2, False, [["c", None, True, True, [
+        [origin, [[1000, os.urandom(32)]]] for origin in origins], []]])
+    asked = liar.until(lambda value: value[0] == 5)
+    check(asked[2][0][0] == b"c", "what was asked for", asked)
+    ground.check_in_step()  # while it does not answer
+    liar.close()
+    ground.check_in_step()
+    ground.check_unharmed("a claim of a live origin")
+    for owner in owners:
+        check(owner.json("doc", "show", "c", "d")[0]["state"] == 2, "the counter")
+        owner.verify()
+
+
 def mutated_messages_do_no_harm(field):
     """Whatever random changes make of valid messages; the seed repeats them."""
     ground = Ground(field)
@@ -680,6 +739,8 @@ node.main(garbage_on_the_port_is_refused,
           jobs_beyond_the_window_end_the_session,
           more_ranges_asked_than_may_be_end_the_session,
           hostile_operations_are_answered_one_by_one,
+          a_live_origin_is_forked_beyond_its_heads,
+          claims_of_live_origins_do_no_harm,
           mutated_messages_do_no_harm,
           idle_connections_do_not_keep_peers_out,
           a_hostile_listener_does_no_harm)
