@@ -386,7 +386,9 @@ static tandem_err flush_loop(tandem_reactor *reactor)
 
 void td_execute_flush(tandem_reactor *reactor)
 {
-    while (td_reactor_executing_count(reactor) > 0)
+    while (td_reactor_executing_count(reactor) > 0) {
+        td_executor_give_up(td_reactor_executor(reactor));
         if (flush_executor(reactor) != TANDEM_OK || flush_loop(reactor) != TANDEM_OK)
             return;
+    }
 }

@@ -18,6 +18,7 @@ enum {
     READER_CHECK,
     REINCARNATE,
     REINCARNATE_LATER,
+    GIVE_UP,
 };
 enum { MEND_MS = 1000, READER_CHECK_MS = 30000 };
 
@@ -45,6 +46,12 @@ struct td_executor {
     bool group_has_own;       /* it holds operations of our origin that others wrote */
     struct member *members;
     size_t member_count, member_capacity;
+    /* The last group's commit failed, and whether it happened could not be looked up yet: nothing is
+     * appended before that. The members are its own, until it is told that nobody knows. */
+    bool is_unsettled;
+    uint64_t unsettled_ordinal; /* that it would have reached */
+    tandem_err unsettled_err;   /* what the commit failed with … */
+    uint64_t unsettled_ms;      /* … and when */
     td_remote_request *held, **held_end; /* wait for the index */
     td_operation *parsed;                /* room for one job */
     tandem_writer encoded;               /* one local job's canonical bytes */
@@ -54,6 +61,8 @@ struct td_executor {
     td_message mend_message;
     bool mend_timed;
     td_message check_message;
+    atomic_bool give_up_posted;
+    td_message give_up_message;
     /* The reasons for which a new origin is to be taken, REASON() of each; when the last ones were. */
     atomic_uint reincarnation;
     uint64_t reincarnated_ms[TANDEM_INCARNATION_CLOCK + 1]; /* by reason */
@@ -109,12 +118,16 @@ static bool is_fatal(tandem_err err)
     return err == TANDEM_E_STORE_FULL || err == TANDEM_E_IO || err == TANDEM_E_NOMEM;
 }
 
+static tandem_err settle(td_executor *executor);
+
 static tandem_err group_begin(td_executor *executor)
 {
     tandem_err err;
 
     if (executor->open)
         return TANDEM_OK;
+    if ((err = settle(executor)) != TANDEM_OK)
+        return err;
     err = td_op_store_begin(executor->ops);
     /* An earlier recovery failed: nothing works before one succeeds. */
     if (err == TANDEM_E_STATE && (err = td_op_store_recover(executor->ops)) == TANDEM_OK)
@@ -123,8 +136,7 @@ static tandem_err group_begin(td_executor *executor)
         return err;
     executor->open = true;
     executor->group_base = td_op_store_group_ordinal(executor->ops);
-    /* A commit whose outcome could not be looked up has happened after all: what it touched is
-     * unknown by now. */
+    /* Somebody else's commit, or the new identity's: what it touched is unknown. */
     if (executor->group_base != executor->recent.last)
         td_recent_reset(&executor->recent, executor->group_base);
     executor->group_operations = 0;
@@ -373,22 +385,6 @@ static void group_fail(td_executor *executor, tandem_err err)
     answer_members(executor, err);
 }
 
-/*
- * A commit that failed with err may have happened: reopen the store, and let what it holds decide.
- * The group is there whole or not at all, so its last ordinal tells. What is there is not
- * necessarily on disk: only another commit proves that. TANDEM_OK: it happened.
- */
-static tandem_err look_up_commit(td_executor *executor, uint64_t reached, tandem_err err)
-{
-    uint64_t held;
-
-    if (td_op_store_recover(executor->ops) != TANDEM_OK ||
-        td_op_store_last_ordinal(executor->ops, &held) != TANDEM_OK || held < reached ||
-        td_op_store_begin(executor->ops) != TANDEM_OK)
-        return err;
-    return td_op_store_commit(executor->ops) == TANDEM_OK ? TANDEM_OK : err;
-}
-
 /* Somebody else writes under our origin, if the group said so: leave it. */
 static void forget_own(td_executor *executor)
 {
@@ -399,47 +395,9 @@ static void forget_own(td_executor *executor)
     executor->group_has_own = false;
 }
 
-/*
- * Commit. A group that appended nothing confirms duplicates: what they repeat was committed before,
- * and the store knows whether that is proven.
- */
-static void group_commit(td_executor *executor)
+/* The group is on disk, up to reached. */
+static void group_done(td_executor *executor, uint64_t reached, tandem_err answer)
 {
-    uint64_t reached = td_op_store_group_ordinal(executor->ops);
-    tandem_err err = TANDEM_OK;
-
-    if (td_planted(TD_PLANTED_ANSWERED_EARLY))
-        answer_members(executor, TANDEM_OK);
-    if (td_planted(TD_PLANTED_COMMITTED_EARLY)) {
-        atomic_store(&executor->position, reached);
-        td_document_view_committed(executor->view, reached);
-        td_event_bus_committed(executor->bus, reached);
-    }
-    if (reached != executor->group_base)
-        err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock));
-    if (err == TANDEM_OK)
-        err = td_op_store_commit(executor->ops);
-    else
-        td_op_store_abort(executor->ops);
-    executor->open = false;
-    if (err != TANDEM_OK && td_planted(TD_PLANTED_COMMIT_REPEATED) &&
-        td_op_store_recover(executor->ops) == TANDEM_OK && group_repeat(executor) == TANDEM_OK) {
-        reached = td_op_store_group_ordinal(executor->ops);
-        executor->open = false;
-        err = td_op_store_commit(executor->ops);
-    }
-    if (err != TANDEM_OK) {
-        err = look_up_commit(executor, reached, err);
-        td_probe(executor->env, err == TANDEM_OK ? TD_PROBE_COMMIT_HAD_HAPPENED
-                                                 : TD_PROBE_COMMIT_WAS_LOST);
-    }
-    if (err != TANDEM_OK) {
-        executor->recent.last = executor->group_base;
-        store_failed(executor, err);
-        answer_members(executor, err);
-        forget_own(executor); /* they may be there, and will not come again */
-        return;
-    }
     store_works(executor);
     if (executor->member_count > 1)
         td_probe(executor->env, TD_PROBE_GROUP_SHARED);
@@ -451,8 +409,116 @@ static void group_commit(td_executor *executor)
     atomic_fetch_add(&executor->forks, executor->group_forks);
     if (executor->group_event.kind)
         td_event_bus_tell(executor->bus, &executor->group_event);
-    answer_members(executor, TANDEM_OK);
+    answer_members(executor, answer);
     forget_own(executor);
+}
+
+/* Nobody waits any longer for what the failed commit has come to; it is looked for all the same. */
+static void give_up(td_executor *executor)
+{
+    if (!executor->is_unsettled || !executor->member_count)
+        return;
+    td_probe(executor->env, TD_PROBE_OUTCOME_NOT_KNOWN);
+    td_log(executor->env, TANDEM_LOG_ERROR, "executor",
+           "whether %zu requests were written cannot be told: %s", executor->member_count,
+           tandem_err_name(executor->unsettled_err));
+    answer_members(executor, TANDEM_E_OUTCOME_UNKNOWN);
+}
+
+/* Whether a commit that failed has happened: what the store holds decides. The group is there whole
+ * or not at all, so its last ordinal tells. */
+static tandem_err look_up_commit(td_executor *executor, bool *happened)
+{
+    uint64_t held;
+    tandem_err err;
+
+    if ((err = td_op_store_recover(executor->ops)) != TANDEM_OK ||
+        (err = td_op_store_last_ordinal(executor->ops, &held)) != TANDEM_OK)
+        return err;
+    *happened = held >= executor->unsettled_ordinal;
+    if (!*happened)
+        return TANDEM_OK;
+    /* What is there is not necessarily on disk: only another commit proves that. */
+    if ((err = td_op_store_begin(executor->ops)) != TANDEM_OK)
+        return err;
+    return td_op_store_commit(executor->ops);
+}
+
+/* Find out what a failed commit has come to, if one is open, and answer it. While that cannot be
+ * told, the error says why, and nothing may be appended. */
+static tandem_err settle(td_executor *executor)
+{
+    bool happened;
+    tandem_err err;
+
+    if (!executor->is_unsettled)
+        return TANDEM_OK;
+    if ((err = look_up_commit(executor, &happened)) != TANDEM_OK) {
+        store_failed(executor, executor->unsettled_err);
+        if (td_env_is_dead(executor->env) ||
+            td_env_monotonic_ms(executor->env) >= executor->unsettled_ms + TD_OUTCOME_MS)
+            give_up(executor);
+        return err;
+    }
+    executor->is_unsettled = false;
+    if (happened) {
+        td_probe(executor->env, TD_PROBE_COMMIT_HAD_HAPPENED);
+        group_done(executor, executor->unsettled_ordinal,
+                   td_planted(TD_PLANTED_FOUND_AND_FAILED) ? executor->unsettled_err : TANDEM_OK);
+        return TANDEM_OK;
+    }
+    td_probe(executor->env, TD_PROBE_COMMIT_WAS_LOST);
+    executor->recent.last = executor->group_base;
+    executor->group_has_own = false;
+    store_failed(executor, executor->unsettled_err);
+    answer_members(executor, executor->unsettled_err);
+    return TANDEM_OK;
+}
+
+static void commit_failed(td_executor *executor, uint64_t reached, tandem_err err)
+{
+    executor->is_unsettled = true;
+    executor->unsettled_ordinal = reached;
+    executor->unsettled_err = err;
+    executor->unsettled_ms = td_env_monotonic_ms(executor->env);
+    if (settle(executor) != TANDEM_OK && executor->member_count)
+        td_probe(executor->env, TD_PROBE_OUTCOME_OPEN);
+}
+
+/*
+ * Commit. A group that appended nothing confirms duplicates: what they repeat was committed before,
+ * and the store knows whether that is proven.
+ */
+static void group_commit(td_executor *executor)
+{
+    uint64_t reached = td_op_store_group_ordinal(executor->ops);
+    tandem_err err;
+
+    if (td_planted(TD_PLANTED_ANSWERED_EARLY))
+        answer_members(executor, TANDEM_OK);
+    if (td_planted(TD_PLANTED_COMMITTED_EARLY)) {
+        atomic_store(&executor->position, reached);
+        td_document_view_committed(executor->view, reached);
+        td_event_bus_committed(executor->bus, reached);
+    }
+    if (reached != executor->group_base &&
+        (err = td_op_store_put_clock(executor->ops, td_clock_read(&executor->clock))) !=
+            TANDEM_OK) {
+        group_fail(executor, err);
+        return;
+    }
+    err = td_op_store_commit(executor->ops);
+    executor->open = false;
+    if (err != TANDEM_OK && td_planted(TD_PLANTED_COMMIT_REPEATED) &&
+        td_op_store_recover(executor->ops) == TANDEM_OK && group_repeat(executor) == TANDEM_OK) {
+        reached = td_op_store_group_ordinal(executor->ops);
+        executor->open = false;
+        err = td_op_store_commit(executor->ops);
+    }
+    if (err == TANDEM_OK)
+        group_done(executor, reached, TANDEM_OK);
+    else
+        commit_failed(executor, reached, err);
 }
 
 static tandem_err members_reserve(td_executor *executor)
@@ -541,9 +607,15 @@ static void prepare(td_executor *executor, td_local_request *request)
 static void take_prepared(td_executor *executor, td_local_request *request)
 {
     td_local_group *group = &request->group;
+    tandem_err err;
 
     if (request->prepare.err != TANDEM_OK || group->err != TANDEM_OK) {
         answer_local(request, request->prepare.err);
+        return;
+    }
+    /* First: what touched a document may not have happened, and cannot be looked at either. */
+    if ((err = settle(executor)) != TANDEM_OK) {
+        answer_local(request, err);
         return;
     }
     for (size_t i = 0; i < group->count; i++) {
@@ -620,9 +692,11 @@ static void mend(td_executor *executor)
         group_commit(executor);
         return;
     }
-    /* After a recovery a commit is never skipped for having nothing new. */
-    if ((err = td_op_store_recover(executor->ops)) != TANDEM_OK ||
-        (err = group_begin(executor)) != TANDEM_OK)
+    if (executor->is_unsettled)
+        err = settle(executor);
+    else /* after a recovery a commit is never skipped for having nothing new */
+        err = td_op_store_recover(executor->ops);
+    if (err != TANDEM_OK || (err = group_begin(executor)) != TANDEM_OK)
         store_failed(executor, err);
     else
         group_commit(executor);
@@ -791,6 +865,11 @@ static void handle(void *self, td_message *message)
         executor->reincarnate_timed = false;
         reincarnate(executor);
         break;
+    case GIVE_UP:
+        atomic_store(&executor->give_up_posted, false);
+        if (settle(executor) != TANDEM_OK)
+            give_up(executor);
+        break;
     default:
         assert(false && "a message of the executor's");
     }
@@ -858,6 +937,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     tandem_writer_init(&executor->encoded);
     executor->indexed_message = (td_message){.kind = INDEXED, .drop = drop_nothing};
     executor->mend_message = (td_message){.kind = MEND, .drop = drop_nothing};
+    executor->give_up_message = (td_message){.kind = GIVE_UP, .drop = drop_nothing};
     executor->check_message = (td_message){.kind = READER_CHECK, .drop = drop_nothing};
     executor->reincarnate_message = (td_message){.kind = REINCARNATE, .drop = drop_nothing};
     executor->reincarnate_later = (td_message){.kind = REINCARNATE_LATER, .drop = drop_nothing};
@@ -898,7 +978,7 @@ void td_executor_free(td_executor *executor)
         return;
     if (executor->open)
         group_abort(executor);
-    answer_members(executor, TANDEM_E_CLOSED);
+    answer_members(executor, executor->is_unsettled ? TANDEM_E_OUTCOME_UNKNOWN : TANDEM_E_CLOSED);
     while (executor->held) {
         td_remote_request *next = executor->held->next;
 
@@ -928,6 +1008,12 @@ void td_executor_remote(td_executor *executor, td_remote_request *request)
     request->message.kind = REMOTE;
     request->message.drop = drop_remote;
     td_actor_post(executor->actor, &request->message);
+}
+
+void td_executor_give_up(td_executor *executor)
+{
+    if (!atomic_exchange(&executor->give_up_posted, true))
+        td_actor_post(executor->actor, &executor->give_up_message);
 }
 
 void td_executor_indexed(td_executor *executor, uint64_t position)

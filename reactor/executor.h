@@ -10,8 +10,11 @@
  * state). Remote jobs carry canonical bytes and go straight in.
  *
  * A request is answered only after its commit is on disk. A commit that fails has an unknown
- * outcome: the store is closed and reopened, and what it then holds decides the answers. Where it
- * cannot be reopened either, the answer is the commit's error, and what happened shows when it can.
+ * outcome: the store is closed and reopened, and what it then holds decides the answers. Where that
+ * does not work either, the group's requests wait until it does: it is tried again every second, and
+ * nothing else is appended before. What comes meanwhile is refused with the disk's error, and is
+ * nowhere. After TD_OUTCOME_MS, or when somebody closes, they are answered
+ * TANDEM_E_OUTCOME_UNKNOWN; any other error means that nothing of the request was written.
  *
  * Threads: td_executor_local(), _remote(), _indexed() and the getters from any thread; done runs on
  * the executor's.
@@ -29,6 +32,7 @@ enum {
     TD_INDEX_LAG_MAX = 100000, /* operations; past it remote jobs wait for the index */
     TD_PREPARE_ATTEMPTS_MAX = 100,
     TD_INCARNATION_MS = 60000,
+    TD_OUTCOME_MS = 10000, /* so long requests wait to learn what a failed commit has come to */
 };
 
 typedef struct td_executor td_executor;
@@ -101,6 +105,10 @@ void td_executor_reincarnate(td_executor *executor, tandem_incarnation_reason re
 /* A peer has told its HLC. If ours is further ahead of it, and of our own time, than operations may
  * be, then no peer takes what we write: TANDEM_INCARNATION_CLOCK. From any thread. */
 void td_executor_peer_clock(td_executor *executor, uint64_t hlc);
+
+/* Somebody closes: what waits to learn what a failed commit has come to is answered after one more
+ * look. */
+void td_executor_give_up(td_executor *executor);
 
 /* The view has indexed everything up to position. */
 void td_executor_indexed(td_executor *executor, uint64_t position);

@@ -119,8 +119,10 @@ enum { TANDEM_WHY_BYTES = 128 };
  * Errors:  TANDEM_E_INVALID (a name is missing, or is none), TANDEM_E_CONFLICT (expect),
  *          TANDEM_E_INPUT, TANDEM_E_PAYLOAD, TANDEM_E_LIMIT, TANDEM_E_MODEL_UNKNOWN,
  *          TANDEM_E_MODEL_MISMATCH, TANDEM_E_UNSUPPORTED (a reserved name), TANDEM_E_STORE_FULL,
- *          TANDEM_E_IO (nothing was written, unless the disk fails so that not even that can be
- *          read), TANDEM_E_CLOSED, TANDEM_E_NOMEM.
+ *          TANDEM_E_IO, TANDEM_E_CLOSED, TANDEM_E_NOMEM: with all of these nothing was written.
+ *          TANDEM_E_OUTCOME_UNKNOWN: the disk failed at the commit, and for 10 s (or until the
+ *          reactor was closed) so that it could not be looked at: the job is there whole, or not at
+ *          all. Read the document before you execute it again.
  */
 TANDEM_API tandem_err tandem_execute(tandem_reactor *reactor, const tandem_job *job,
                                      tandem_receipt *receipt, char why[TANDEM_WHY_BYTES]);

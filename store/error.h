@@ -103,7 +103,9 @@ extern "C" {
     X(TANDEM_E_INTERNAL, -36, false, 1, "a rule that this program sets itself was broken",         \
       "report it with the log")                                                                    \
     X(TANDEM_E_COPY, -37, true, 6, "a copy of this reactor is alive, and the older of the two",    \
-      "nothing: the younger takes a new origin; clone folders by command")
+      "nothing: the younger takes a new origin; clone folders by command")                         \
+    X(TANDEM_E_OUTCOME_UNKNOWN, -38, false, 1, "the disk failed, and whether it was written is unknown", \
+      "mend the disk, and look at what is there before you repeat it")
 
 typedef enum tandem_err {
 #define TANDEM_ERROR_ENUM(name, number, transient, exit_code, when, cure) name = (number),

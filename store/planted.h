@@ -33,6 +33,7 @@
     X(ANSWERED_EARLY, "", "whoever asked is answered before the commit")                           \
     X(COMMITTED_EARLY, "", "a commit is made known before it has happened")                        \
     X(COMMIT_REPEATED, "", "a failed commit is done again without a look at what happened")        \
+    X(FOUND_AND_FAILED, "", "a commit turns out to have happened, and its error is answered")      \
     X(CLOCK_NOT_OBSERVED, "", "the clock does not move on with what is received")                  \
     X(REFUSAL_DROPPED, "", "a job that could not be appended is acknowledged all the same")        \
     X(SKEW_UNCHECKED, "", "operations dated far ahead are taken")                                  \

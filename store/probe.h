@@ -67,7 +67,9 @@
     X(OWN_COMMITTED, "our chain was continued on disk, a new origin is not taken yet")              \
     X(INCARNATION_CONTINUED, "a new origin: our chain was continued by another")                   \
     X(COMMIT_HAD_HAPPENED, "a commit that was reported as failed had happened")                    \
-    X(COMMIT_WAS_LOST, "a commit that failed had not happened, or cannot be looked up")            \
+    X(COMMIT_WAS_LOST, "a commit that failed had not happened")                                    \
+    X(OUTCOME_OPEN, "what a failed commit has come to could not be looked up at once")             \
+    X(OUTCOME_NOT_KNOWN, "who waited for a failed commit was told that nobody knows")              \
     X(WRITING_STOPPED, "writing stopped")                                                          \
     X(WRITING_MENDED, "writing works again")                                                       \
     /* channel */                                                                                  \

@@ -73,11 +73,11 @@ static const char *name_of(unsigned node)
 
 /* ---- Writing ---- */
 
-/* With these a job may be on disk all the same. */
+/* With these a job may be on disk all the same: its reactor crashed, or could not tell. With any
+ * other error it must be nowhere. */
 static bool is_unknown(tandem_err err)
 {
-    return err == TANDEM_E_CLOSED || err == TANDEM_E_IO || err == TANDEM_E_STORE_FULL ||
-           err == TANDEM_E_NOMEM || err == TANDEM_E_TIMEOUT;
+    return err == TANDEM_E_CLOSED || err == TANDEM_E_OUTCOME_UNKNOWN || err == TANDEM_E_TIMEOUT;
 }
 
 static void job_ended(struct run *run, unsigned node, uint64_t number, tandem_err err,

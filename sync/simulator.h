@@ -72,7 +72,7 @@ TANDEM_API const char *tandem_fault_name(tandem_fault fault);
 typedef enum tandem_outcome {
     TANDEM_OUTCOME_DURABLE, /* it was reported durable */
     TANDEM_OUTCOME_FAILED,  /* it was refused: it must be nowhere */
-    TANDEM_OUTCOME_UNKNOWN, /* its reactor crashed or its disk failed: it may be somewhere */
+    TANDEM_OUTCOME_UNKNOWN, /* its reactor crashed, or could not tell: it may be somewhere */
     TANDEM_OUTCOME_LOST, /* was durable, and the only disks that held it went back to a backup */
 } tandem_outcome;
 

@@ -358,6 +358,8 @@ static void look_at_closing(tandem_sync *sync, uint64_t now_ms)
         return;
     }
     free_carriers(sync);
+    if (sync->deliveries)
+        td_executor_give_up(sync->executor);
     if (sync->deliveries == 0 && sync->closed) {
         td_reply_set(sync->closed, TANDEM_OK);
         sync->closed = NULL;

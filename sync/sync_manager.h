@@ -344,7 +344,7 @@ void td_puller_tick(tandem_sync *sync, uint64_t now_ms);
 
 /* ---- unsure.c ---- */
 
-/* A job that was delivered ended with err: if it may be held all the same, keep it in mind. */
+/* A job that was delivered ended with err: if nobody knows whether it is held, keep it in mind. */
 void td_unsure_note(tandem_sync *sync, const tandem_job_handle *handle, tandem_err err);
 /* Something was committed: the disk works, and shows what it holds. */
 void td_unsure_settle(tandem_sync *sync);

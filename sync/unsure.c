@@ -40,7 +40,7 @@ void td_unsure_note(tandem_sync *sync, const tandem_job_handle *handle, tandem_e
     td_unsure *unsure;
     unsigned count = 0;
 
-    if (err != TANDEM_E_IO && err != TANDEM_E_STORE_FULL && err != TANDEM_E_NOMEM)
+    if (err != TANDEM_E_OUTCOME_UNKNOWN)
         return; /* it certainly is not held */
     if (td_planted(TD_PLANTED_UNSURE_FORGOTTEN))
         return;

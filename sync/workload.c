@@ -16,6 +16,7 @@ enum { COUNTERS = 3, MAPS = 3, ADDS_MAX = 6, ADDS_LONG = 300, BLOB_BYTES = 150 *
 struct written {
     uint16_t counter; /* COUNTERS: another job */
     uint16_t adds;
+    bool failed;
 };
 
 struct workload {
@@ -46,7 +47,7 @@ static bool remember(struct workload *workload, uint64_t number, struct written 
         if (!(jobs = realloc(workload->jobs, capacity * sizeof(*jobs))))
             return false;
         for (size_t i = workload->capacity; i < capacity; i++)
-            jobs[i].counter = COUNTERS;
+            jobs[i] = (struct written){.counter = COUNTERS};
         workload->jobs = jobs;
         workload->capacity = capacity;
     }
@@ -128,6 +129,7 @@ static void workload_job(void *context, uint64_t number, uint64_t random, tandem
         break;
     case 2:
         snprintf(workload->document, sizeof(workload->document), "log");
+        remember(workload, number, written);
         snprintf(workload->json, sizeof(workload->json), "%" PRIu64, number);
         workload->inputs[0] = (tandem_input){.type = "log.APPEND", .json = workload->json};
         job->count = 1;
@@ -148,6 +150,7 @@ static void workload_outcome(void *context, uint64_t number, tandem_outcome outc
 
     if (number >= workload->capacity)
         return;
+    workload->jobs[number].failed = outcome == TANDEM_OUTCOME_FAILED;
     written = workload->jobs[number];
     if (written.counter == COUNTERS)
         return;
@@ -200,12 +203,53 @@ static tandem_err check_counter(struct workload *workload, tandem_reactor *react
     return TANDEM_E_STATE;
 }
 
+/* A log holds the numbers of the jobs that wrote it: none of one that failed, and none twice. */
+static tandem_err check_log(struct workload *workload, tandem_reactor *reactor, unsigned which,
+                            char why[256])
+{
+    char collection[16], text[TANDEM_WHY_BYTES];
+    uint64_t number;
+    uint32_t items;
+    tandem_document *document;
+    tandem_reader reader;
+    uint8_t *seen;
+    tandem_err err;
+
+    snprintf(collection, sizeof(collection), "c%u", which);
+    err = tandem_document_read(reactor, collection, "log", NULL, NULL, UINT64_MAX, &document, text);
+    if (err == TANDEM_E_NOT_FOUND)
+        return TANDEM_OK;
+    if (err != TANDEM_OK) {
+        snprintf(why, 256, "the log of %s cannot be read: %s", collection, text);
+        return TANDEM_E_STATE;
+    }
+    if (!(seen = calloc(1, workload->capacity + 1))) {
+        tandem_document_free(document);
+        return TANDEM_E_NOMEM;
+    }
+    reader = tandem_reader_of(tandem_document_state(document));
+    err = tandem_read_array(&reader, &items);
+    while (err == TANDEM_OK && items--) {
+        if ((err = tandem_read_uint(&reader, &number)) != TANDEM_OK || number >= workload->capacity)
+            continue;
+        if (workload->jobs[number].failed || seen[number]++) {
+            snprintf(why, 256, "the log of %s shows job %" PRIu64 ", which %s", collection, number,
+                     workload->jobs[number].failed ? "was reported as failed" : "stands there twice");
+            err = TANDEM_E_STATE;
+        }
+    }
+    free(seen);
+    tandem_document_free(document);
+    return err;
+}
+
 static tandem_err workload_check(void *context, tandem_reactor *reactor, char why[256])
 {
     tandem_err err = TANDEM_OK;
 
     for (unsigned i = 0; i < COUNTERS && err == TANDEM_OK; i++)
-        err = check_counter(context, reactor, i, why);
+        if ((err = check_counter(context, reactor, i, why)) == TANDEM_OK)
+            err = check_log(context, reactor, i, why);
     return err;
 }
 

@@ -1132,18 +1132,20 @@ static void a_commit_that_failed_and_happened_is_a_success(void **state)
     expect_works(bed, 3);
 }
 
-/* The store cannot even be reopened: the outcome shows later, and nothing stands on a wrong idea of
- * it until then. */
+/* The store cannot even be reopened: the outcome shows later. Nobody is told anything until then,
+ * and nothing is appended before. */
 static void a_commit_whose_outcome_shows_late(void **state)
 {
     for (unsigned happened = 0; happened < 2; happened++) {
-        struct remote remote, again;
+        struct remote remote, again, refused;
+        struct local late;
         tandem_receipt receipt;
-        struct maker maker;
+        struct maker maker, other;
         struct bed bed;
 
         bed_init(&bed, 5 + happened);
         maker_init(&maker, "c", 1);
+        maker_init(&other, "c", 2);
         assert_int_equal(TANDEM_OK, add_one(&bed, "d", NULL));
         watch.fate = happened ? FATE_HAPPENED : FATE_LOST;
         watch.fates = 1;
@@ -1152,14 +1154,25 @@ static void a_commit_whose_outcome_shows_late(void **state)
         remote_add(&remote, &maker, wall_hlc(&bed), "r", "counter.ADD", 10, 0);
         remote_post(&remote);
         settle(&bed);
-        assert_int_equal(TANDEM_E_IO, remote.jobs[0].err);
         assert_int_equal(2, stat_of(&bed).position);
         assert_int_equal(TANDEM_E_IO, stat_of(&bed).store_err);
+
+        /* What comes meanwhile is refused, be it on the same document or not. */
+        remote_init(&refused, &bed);
+        remote_add(&refused, &other, wall_hlc(&bed), "r", "counter.ADD", 1, 0);
+        remote_post(&refused);
+        local_init(&late, &bed);
+        local_add(&late, happened ? "r" : "d", "counter.ADD", "100");
+        local_post(&late);
         td_simulation_run(bed.simulation, (uint64_t)5000 * MS);
+        assert_int_equal(TANDEM_E_IO, refused.jobs[0].err);
+        assert_int_equal(TANDEM_E_IO, late.err);
+        assert_int_equal(0, remote.answered);
         assert_int_equal(TANDEM_E_IO, stat_of(&bed).store_err);
         watch.recover_fails = false;
         td_simulation_run(bed.simulation, (uint64_t)1100 * MS);
         expect_works(&bed, happened ? 12 : 2);
+        assert_int_equal(happened ? TANDEM_OK : TANDEM_E_IO, remote.jobs[0].err);
 
         /* The same job again, and local ones beside it. */
         remote_init(&again, &bed);
@@ -1176,8 +1189,60 @@ static void a_commit_whose_outcome_shows_late(void **state)
         race_to_create(&bed, "new"); /* it knows again what was touched */
         remote_release(&remote);
         remote_release(&again);
+        remote_release(&refused);
+        local_release(&late);
         bed_release(&bed);
     }
+}
+
+/* The commit that is to prove what was found fails, too, and the one after it. */
+static void a_commit_that_failed_again_and_again_and_happened_is_a_success(void **state)
+{
+    struct bed *bed = *state;
+    tandem_receipt receipt;
+
+    for (unsigned fates = 2; fates <= 5; fates++) {
+        unsigned before = watch.commits;
+
+        watch.fate = FATE_HAPPENED;
+        watch.fates = fates;
+        assert_int_equal(TANDEM_OK, add_one(bed, "d", &receipt));
+        assert_true(watch.commits > before + fates);
+        assert_int_equal(fates, receipt.seq);
+        expect_works(bed, fates);
+    }
+    expect_state(bed, "d", "4");
+}
+
+static void nobody_waits_for_ever_for_an_outcome(void **state)
+{
+    struct bed *bed = *state;
+    struct remote remote;
+    struct maker maker;
+    uint64_t begin_ms;
+
+    assert_int_equal(TANDEM_OK, add_one(bed, "d", NULL));
+    maker_init(&maker, "c", 1);
+    remote_init(&remote, bed);
+    remote_add(&remote, &maker, wall_hlc(bed), "r", "counter.ADD", 10, 0);
+    watch.fate = FATE_HAPPENED;
+    watch.fates = 1;
+    watch.recover_fails = true;
+    remote_post(&remote);
+    begin_ms = td_env_monotonic_ms(bed->runtime->env);
+    while (!remote.answered)
+        td_simulation_run(bed->simulation, (uint64_t)1000 * MS);
+    assert_int_equal(TANDEM_E_OUTCOME_UNKNOWN, remote.jobs[0].err);
+    assert_true(td_env_monotonic_ms(bed->runtime->env) >= begin_ms + TD_OUTCOME_MS);
+    assert_true(td_env_monotonic_ms(bed->runtime->env) <= begin_ms + TD_OUTCOME_MS + 2000);
+    assert_int_equal(TANDEM_E_IO, add_one(bed, "d", NULL)); /* and that one is nowhere */
+    assert_int_equal(2, stat_of(bed).position);
+    watch.recover_fails = false;
+    td_simulation_run(bed->simulation, (uint64_t)1100 * MS);
+    expect_works(bed, 12); /* it is told of all the same */
+    assert_int_equal(TANDEM_OK, add_one(bed, "d", NULL));
+    expect_state(bed, "d", "2");
+    remote_release(&remote);
 }
 
 static void while_the_store_cannot_be_reopened_the_answer_says_why(void **state)
@@ -1186,13 +1251,50 @@ static void while_the_store_cannot_be_reopened_the_answer_says_why(void **state)
 
     store_fails(TANDEM_E_STORE_FULL, true);
     watch.recover_fails = true;
-    assert_int_equal(TANDEM_E_STORE_FULL, add_one(bed, "d", NULL));
+    assert_int_equal(TANDEM_E_OUTCOME_UNKNOWN, add_one(bed, "d", NULL));
     assert_int_equal(TANDEM_E_IO, add_one(bed, "d", NULL));
     store_fails(TANDEM_OK, false);
     assert_int_equal(TANDEM_E_IO, add_one(bed, "d", NULL));
     watch.recover_fails = false;
     assert_int_equal(TANDEM_OK, add_one(bed, "d", NULL)); /* before the timer */
     expect_works(bed, 2);
+}
+
+static void note_answer(void *context, tandem_err err, const tandem_receipt *receipt,
+                        const char *why)
+{
+    (void)receipt;
+    (void)why;
+    *(tandem_err *)context = err;
+}
+
+/* It looks once more; what it finds is the answer. */
+static void closing_does_not_wait_for_an_outcome(void **state)
+{
+    (void)state;
+    for (unsigned shows = 0; shows < 2; shows++) {
+        tandem_input input = {.type = "counter.ADD", .json = "1"};
+        tandem_job job = {
+            .collection = "c", .document = "d", .operations = &input, .count = 1};
+        tandem_err answer = TANDEM_END;
+        uint64_t begin_ms;
+        struct bed bed;
+
+        bed_init(&bed, 9);
+        watch.fate = FATE_HAPPENED;
+        watch.fates = 1;
+        watch.recover_fails = true;
+        assert_int_equal(TANDEM_OK, tandem_execute_async(bed.reactor, &job, note_answer, &answer));
+        settle(&bed);
+        assert_int_equal(TANDEM_END, answer);
+        begin_ms = td_env_monotonic_ms(bed.runtime->env);
+        watch.recover_fails = !shows;
+        tandem_close(bed.reactor);
+        assert_int_equal(shows ? TANDEM_OK : TANDEM_E_OUTCOME_UNKNOWN, answer);
+        assert_true(td_env_monotonic_ms(bed.runtime->env) < begin_ms + 1000);
+        bed.reactor = NULL;
+        bed_release(&bed);
+    }
 }
 
 /* Held, but only as a recovery found it: that may not be on disk. */
@@ -1210,16 +1312,18 @@ static void a_duplicate_of_what_is_unproven_is_answered_after_a_commit(void **st
     watch.fates = 2; /* the commit, and the one that was to prove it */
     remote_post(&remote);
     settle(bed);
-    assert_int_equal(TANDEM_E_IO, remote.jobs[0].err);
+    assert_int_equal(0, remote.answered);
     assert_int_equal(10, durable(bed));
     before = watch.commits;
     remote_init(&again, bed);
     remote_add_again(&again, &remote.jobs[0]);
     remote_post(&again);
     settle(bed);
+    assert_int_equal(TANDEM_OK, remote.jobs[0].err);
+    assert_int_equal(before + 1, remote.commits);
     assert_int_equal(TANDEM_OK, again.jobs[0].err);
     assert_int_equal(10, again.jobs[0].result.duplicates);
-    assert_int_equal(before + 1, again.commits);
+    assert_int_equal(before + 1, again.commits); /* what it repeats is proven by now */
     expect_works(bed, 10);
     remote_release(&remote);
     remote_release(&again);
@@ -1370,7 +1474,10 @@ int main(void)
         ON_BED(it_fails_again_while_the_timer_still_runs),
         ON_BED(a_commit_that_failed_and_happened_is_a_success),
         cmocka_unit_test(a_commit_whose_outcome_shows_late),
+        ON_BED(a_commit_that_failed_again_and_again_and_happened_is_a_success),
+        ON_BED(nobody_waits_for_ever_for_an_outcome),
         ON_BED(while_the_store_cannot_be_reopened_the_answer_says_why),
+        cmocka_unit_test(closing_does_not_wait_for_an_outcome),
         ON_BED(a_duplicate_of_what_is_unproven_is_answered_after_a_commit),
         ON_BED(remote_jobs_wait_for_an_index_that_lags),
         cmocka_unit_test(closing_finishes_what_was_accepted),

@@ -94,6 +94,8 @@ static void expect(struct world *w, tandem_err err, const char *what)
                     ? err == TANDEM_E_NOMEM
                     : err == TANDEM_E_IO || err == TANDEM_E_STORE_FULL;
 
+    if (err == TANDEM_E_OUTCOME_UNKNOWN) /* after a single failure a look tells */
+        fits = w->fault.for_ever;
     if (err >= 0)
         return;
     if (!fault_hit())
@@ -409,7 +411,7 @@ static tandem_err add(struct world *w, tandem_reactor *reactor, const char *docu
     err = tandem_execute(reactor, &job, NULL, NULL);
     if (err == TANDEM_OK)
         w->durable++;
-    else if (w->fault.for_ever && fault_hit())
+    else if (err == TANDEM_E_OUTCOME_UNKNOWN && w->fault.for_ever && fault_hit())
         w->unknown++;
     return err;
 }

@@ -346,6 +346,36 @@ static void a_commit_that_was_reported_as_failed_counts(void **state)
     tandem_harness_free(harness);
 }
 
+/* The disk goes on failing: nobody is told that the job failed, for it is there. */
+static void what_may_have_happened_is_never_reported_as_failed(void **state)
+{
+    tandem_harness *harness = open_pair(43);
+    uint64_t begin_ms = tandem_harness_now_ms(harness);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "a", TANDEM_HARNESS_COMMITTED,
+                                                         TANDEM_E_IO, UINT64_MAX));
+    assert_int_equal(TANDEM_E_OUTCOME_UNKNOWN, try_kv(harness, "a", "n2", "{\"x\":2}"));
+    assert_true(tandem_harness_now_ms(harness) >= begin_ms + 10000);
+    /* What comes now is refused, and is nowhere. */
+    assert_int_equal(TANDEM_E_IO, try_kv(harness, "a", "n3", "{\"x\":3}"));
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "a", TANDEM_HARNESS_COMMITTED,
+                                                         TANDEM_OK, 0));
+    assert_converges(harness);
+    assert_string_equal("{\"x\":2}", state_of(harness, "b", "n2"));
+    assert_string_equal("none", state_of(harness, "a", "n3"));
+    /* At the receiver's: it is taken once. */
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "b", TANDEM_HARNESS_COMMITTED,
+                                                         TANDEM_E_IO, UINT64_MAX));
+    write_kv(harness, "a", "n4", "{\"x\":4}");
+    tandem_harness_run(harness, 30000);
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "b", TANDEM_HARNESS_COMMITTED,
+                                                         TANDEM_OK, 0));
+    assert_converges(harness);
+    assert_string_equal("{\"x\":4}", state_of(harness, "b", "n4"));
+    tandem_harness_free(harness);
+}
+
 static void a_clock_that_steps_far_ahead_makes_its_operations_wait(void **state)
 {
     tandem_harness *harness = open_pair(19);
@@ -374,7 +404,7 @@ static void a_reactor_dies_where_it_was_told_to(void **state)
     assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "b"));
     assert_string_equal("{\"x\":2}", state_of(harness, "b", "n1"));
     assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "b", "COMMIT_BEFORE", 1));
-    assert_int_equal(TANDEM_E_IO, try_kv(harness, "b", "n1", "{\"x\":3}"));
+    assert_int_equal(TANDEM_E_OUTCOME_UNKNOWN, try_kv(harness, "b", "n1", "{\"x\":3}"));
     assert_null(tandem_harness_reactor(harness, "b"));
     /* In its next life, right at its beginning. */
     assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "b", "STORE_OPENED", 1));
@@ -456,7 +486,7 @@ static void real_stores_do_the_same(void **state)
     assert_converges(harness);
     goes_back_to_its_backup(harness);
     assert_int_equal(TANDEM_OK, tandem_harness_crash_at(harness, "b", "COMMIT_BEFORE", 1));
-    assert_int_equal(TANDEM_E_IO, try_kv(harness, "b", "n1", "{\"x\":3}"));
+    assert_int_equal(TANDEM_E_OUTCOME_UNKNOWN, try_kv(harness, "b", "n1", "{\"x\":3}"));
     assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "b"));
     assert_converges(harness);
     assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "c"));
@@ -749,6 +779,7 @@ int main(void)
         cmocka_unit_test(a_corrupted_byte_stops_nothing),
         cmocka_unit_test(a_full_disk_refuses_and_heals),
         cmocka_unit_test(a_commit_that_was_reported_as_failed_counts),
+        cmocka_unit_test(what_may_have_happened_is_never_reported_as_failed),
         cmocka_unit_test(a_clock_that_steps_far_ahead_makes_its_operations_wait),
         cmocka_unit_test(a_reactor_dies_where_it_was_told_to),
         cmocka_unit_test(a_restored_backup_loses_nothing_that_others_hold),
