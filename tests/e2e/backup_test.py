@@ -166,6 +166,12 @@ def nothing_is_done_where_that_is_asked(field):
         result = (a if args[0] == "backup" else b).run(*args, code=code)
         check(result.err.count("\n") == 1, "not one sentence", result.err)
     b.run("clone", os.path.join(field.folder, "nothing"), code=4)
+    before = sorted(os.listdir(a.data))
+    for inside in ("inside", "x/y/inside", "../a/inside"):
+        for more in ((), ("-n",)):
+            result = field.run("--data", os.path.join(a.data, inside), "clone", a.data, *more, code=2)
+            check("TANDEM_E_INVALID" in result.err and "inside of" in result.err, "not why", result.err)
+    check(sorted(os.listdir(a.data)) == before, "something was made inside", os.listdir(a.data))
     check(sorted(os.listdir(field.folder)) == ["a", "file"], "something was left",
           os.listdir(field.folder))
 

@@ -193,6 +193,29 @@ int cli_restore(const cli_call *call)
 
 /* ---- clone ---- */
 
+/* Would it be made inside of the folder that it is a clone of? What does not exist yet is inside of
+ * what its nearest folder that does is inside of. */
+static bool is_inside(const char *path, const char *folder)
+{
+    char *outer = realpath(folder, NULL), *inner = NULL, *name = strdup(path), *slash;
+    size_t size = outer ? strlen(outer) : 0;
+    bool is_there = true, is_inside;
+
+    while (name && !(inner = realpath(name[0] ? name : ".", NULL)) && name[0] && errno == ENOENT) {
+        slash = strrchr(name, '/');
+        if (slash == name && name[1])
+            slash++;
+        *(slash ? slash : name) = 0;
+        is_there = false;
+    }
+    is_inside = outer && inner && !strncmp(inner, outer, size) &&
+                (inner[size] == '/' || (!inner[size] && !is_there));
+    free(outer);
+    free(inner);
+    free(name);
+    return is_inside;
+}
+
 int cli_clone(const cli_call *call)
 {
     struct restore restore = {.call = call};
@@ -207,6 +230,9 @@ int cli_clone(const cli_call *call)
         return cli_fail(TANDEM_E_USAGE, "a clone is made of the folder that DIR names",
                         "--node is of no use here");
     other.data = (char *)call->args[0];
+    if (call->data && is_inside(call->data, other.data))
+        return cli_fail(TANDEM_E_INVALID, "a clone in the folder that it is made of",
+                        "%s is inside of %s", call->data, other.data);
     if (call->dry_run)
         return cli_would(call, "clone %s to %s", other.data, call->data ? call->data : "?");
     if ((err = open_restore(&restore)) != TANDEM_OK)
