@@ -205,7 +205,7 @@ typedef struct tandem_barrier tandem_barrier;
 TANDEM_API tandem_err tandem_barrier_open(tandem_sync *sync, const char *name,
                                           tandem_barrier **out);
 /* TANDEM_E_TIMEOUT: not yet, wait again if you like. TANDEM_E_REFUSED: it will not take all,
- * or is away and blocked until somebody acts. TANDEM_E_NOT_FOUND: the remote was removed.
+ * or is away and blocked or paused until somebody acts. TANDEM_E_NOT_FOUND: the remote was removed.
  * TANDEM_E_CLOSED: the sync is closing. TANDEM_E_STATE: the loop is the caller's to drive. */
 TANDEM_API tandem_err tandem_barrier_wait(tandem_barrier *barrier, uint64_t timeout_ms);
 /* Before the sync is closed. NULL is fine. */

@@ -98,7 +98,8 @@ static tandem_err barrier_outcome(td_waiter *waiter, td_peer *peer)
 static bool is_blocked(td_peer *peer)
 {
     td_peer_refresh(peer);
-    return !td_peer_is_open(td_peer_serving(peer)) && peer->state == TANDEM_REMOTE_BLOCKED;
+    return !td_peer_is_open(td_peer_serving(peer)) &&
+           (peer->state == TANDEM_REMOTE_BLOCKED || peer->state == TANDEM_REMOTE_PAUSED);
 }
 
 static tandem_err outcome(tandem_sync *sync, td_waiter *waiter)

@@ -743,7 +743,15 @@ static void a_barrier_is_over_when_the_remote_holds_what_there_was(void **state)
     assert_int_equal(TANDEM_E_TIMEOUT, tandem_wait_in_step(sync, NULL, 20000));
     assert_int_equal(TANDEM_OK, tandem_remote_pause(sync, "b"));
     assert_int_equal(TANDEM_OK, tandem_wait_in_step(sync, NULL, 20000)); /* one rests */
+    assert_int_equal(TANDEM_E_REFUSED, tandem_barrier_wait(first, 20000)); /* until somebody acts */
+    tandem_barrier_free(first);
+    tandem_barrier_free(second);
+    tandem_barrier_free(third);
+    assert_int_equal(TANDEM_E_REFUSED, tandem_wait_covered(sync, "b", UINT64_MAX));
     assert_int_equal(TANDEM_OK, tandem_remote_resume(sync, "b"));
+    assert_int_equal(TANDEM_OK, tandem_barrier_open(sync, "b", &first));
+    assert_int_equal(TANDEM_OK, tandem_barrier_open(sync, "b", &second));
+    assert_int_equal(TANDEM_OK, tandem_barrier_open(sync, "b", &third));
     tandem_barrier_free(second); /* in the middle, and not over yet */
     tandem_harness_heal(harness, "a", "b");
     assert_int_equal(TANDEM_OK, tandem_barrier_wait(first, 120000));

@@ -203,6 +203,8 @@ class TwoNodes(support.Case):
         self.tandem("peer", "sync", "--wait", "--timeout", "60", data=self.a)
         err = self.tandem("peer", "sync", "myself", "--wait", data=self.a, code=3).err
         self.assertIn("`myself` is paused", err)
+        err = self.tandem("wait", "myself", data=self.a, code=3).err
+        self.assertRegex(err, r"`myself` is paused.+; see to that.+\(TANDEM_E_REFUSED\)\n$")
 
     def test_what_blocked_a_peer_once_does_not_end_the_next_wait(self):
         stranger = socket.create_server(("127.0.0.1", 0))

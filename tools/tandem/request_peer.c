@@ -436,7 +436,7 @@ tandem_err cli_wait_run(cli_request *request, const json_t *object)
     if (err == TANDEM_E_NOT_FOUND)
         return named(request, err, name);
     if (err == TANDEM_E_REFUSED) {
-        excuse.advice = "; see to that, or set or remove the peer";
+        excuse.advice = "; see to that, or resume, set or remove the peer";
         peers_show(request, sync, name);
     }
     if (err == TANDEM_E_TIMEOUT || err == TANDEM_E_REFUSED)
