@@ -789,9 +789,6 @@ static void finish_handles(td_delivery *delivery)
 
 static bool note_exception(td_session *session, uint64_t number, const td_remote_job *job)
 {
-    /* The peer offers it again in either case, and what is held is a duplicate then. */
-    tandem_err err = job->err == TANDEM_E_OUTCOME_UNKNOWN ? TANDEM_E_IO : job->err;
-
     if (session->exception_count == session->exception_capacity) {
         uint32_t capacity = session->exception_capacity ? session->exception_capacity * 2 : 16;
         td_wire_exception *grown =
@@ -803,7 +800,7 @@ static bool note_exception(td_session *session, uint64_t number, const td_remote
         session->exception_capacity = capacity;
     }
     session->exceptions[session->exception_count++] =
-        (td_wire_exception){.job = number, .err = err, .detail = job->detail};
+        (td_wire_exception){.job = number, .err = job->err, .detail = job->detail};
     return true;
 }
 

@@ -94,6 +94,14 @@ static void answer_remote(td_remote_request *request, tandem_err err)
     request->done(request);
 }
 
+static void answer_member(const struct member *member, tandem_err err)
+{
+    if (member->local)
+        answer_local(member->local, err);
+    else
+        answer_remote(member->remote, err);
+}
+
 static void answer_members(td_executor *executor, tandem_err err)
 {
     size_t count = executor->member_count;
@@ -103,10 +111,7 @@ static void answer_members(td_executor *executor, tandem_err err)
         if (err == TANDEM_OK)
             td_probe(executor->env, executor->members[i].local ? TD_PROBE_LOCAL_BEFORE_ANSWER
                                                                : TD_PROBE_REMOTE_BEFORE_ANSWER);
-        if (executor->members[i].local)
-            answer_local(executor->members[i].local, err);
-        else
-            answer_remote(executor->members[i].remote, err);
+        answer_member(&executor->members[i], err);
     }
 }
 
@@ -413,16 +418,29 @@ static void group_done(td_executor *executor, uint64_t reached, tandem_err answe
     forget_own(executor);
 }
 
-/* Nobody waits any longer for what the failed commit has come to; it is looked for all the same. */
-static void give_up(td_executor *executor)
+/* Local requests do not wait any longer for what the failed commit has come to, nor do remote ones
+ * if all are meant. It is looked for all the same. */
+static void give_up(td_executor *executor, bool all)
 {
-    if (!executor->is_unsettled || !executor->member_count)
+    size_t count = executor->member_count, kept = 0;
+
+    if (!executor->is_unsettled)
         return;
-    td_probe(executor->env, TD_PROBE_OUTCOME_NOT_KNOWN);
-    td_log(executor->env, TANDEM_LOG_ERROR, "executor",
-           "whether %zu requests were written cannot be told: %s", executor->member_count,
-           tandem_err_name(executor->unsettled_err));
-    answer_members(executor, TANDEM_E_OUTCOME_UNKNOWN);
+    for (size_t i = 0; i < count; i++) {
+        struct member member = executor->members[i];
+
+        if (member.remote && !all) {
+            executor->members[kept++] = member;
+            continue;
+        }
+        td_probe(executor->env, TD_PROBE_OUTCOME_NOT_KNOWN);
+        answer_member(&member, TANDEM_E_OUTCOME_UNKNOWN);
+    }
+    executor->member_count = kept;
+    if (kept < count)
+        td_log(executor->env, TANDEM_LOG_ERROR, "executor",
+               "whether %zu requests were written cannot be told: %s", count - kept,
+               tandem_err_name(executor->unsettled_err));
 }
 
 /* Whether a commit that failed has happened: what the store holds decides. The group is there whole
@@ -457,7 +475,7 @@ static tandem_err settle(td_executor *executor)
         store_failed(executor, executor->unsettled_err);
         if (td_env_is_dead(executor->env) ||
             td_env_monotonic_ms(executor->env) >= executor->unsettled_ms + TD_OUTCOME_MS)
-            give_up(executor);
+            give_up(executor, td_env_is_dead(executor->env));
         return err;
     }
     executor->is_unsettled = false;
@@ -533,14 +551,6 @@ static tandem_err members_reserve(td_executor *executor)
     executor->members = members;
     executor->member_capacity = capacity;
     return TANDEM_OK;
-}
-
-static void answer_member(const struct member *member, tandem_err err)
-{
-    if (member->local)
-        answer_local(member->local, err);
-    else
-        answer_remote(member->remote, err);
 }
 
 /*
@@ -868,7 +878,7 @@ static void handle(void *self, td_message *message)
     case GIVE_UP:
         atomic_store(&executor->give_up_posted, false);
         if (settle(executor) != TANDEM_OK)
-            give_up(executor);
+            give_up(executor, true);
         break;
     default:
         assert(false && "a message of the executor's");

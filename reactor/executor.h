@@ -13,8 +13,8 @@
  * outcome: the store is closed and reopened, and what it then holds decides the answers. Where that
  * does not work either, the group's requests wait until it does: it is tried again every second, and
  * nothing else is appended before. What comes meanwhile is refused with the disk's error, and is
- * nowhere. After TD_OUTCOME_MS, or when somebody closes, they are answered
- * TANDEM_E_OUTCOME_UNKNOWN; any other error means that nothing of the request was written.
+ * nowhere. After TD_OUTCOME_MS local ones are answered TANDEM_E_OUTCOME_UNKNOWN, and when somebody
+ * closes all are; any other error means that nothing of the request was written.
  *
  * Threads: td_executor_local(), _remote(), _indexed() and the getters from any thread; done runs on
  * the executor's.
@@ -32,7 +32,7 @@ enum {
     TD_INDEX_LAG_MAX = 100000, /* operations; past it remote jobs wait for the index */
     TD_PREPARE_ATTEMPTS_MAX = 100,
     TD_INCARNATION_MS = 60000,
-    TD_OUTCOME_MS = 10000, /* so long requests wait to learn what a failed commit has come to */
+    TD_OUTCOME_MS = 10000, /* so long a local request waits to learn what a failed commit has come to */
 };
 
 typedef struct td_executor td_executor;

@@ -69,7 +69,6 @@
     X(FORK_NOT_SEARCHED, "", "nobody looks for where a fork began")                   \
     X(COVERAGE_KEPT, "", "what a peer held is remembered across sessions")                         \
     X(DIGEST_STALE, "", "a digest is used again though the collection has changed")                \
-    X(UNSURE_FORGOTTEN, "", "nobody is told what a failed disk turns out to hold")                 \
     X(COPY_NOT_TOLD, "", "a copy that is met keeps its origin")
 
 #ifdef TANDEM_PLANTED

@@ -136,7 +136,6 @@
     X(PUT_BACK, "a refused job went back into its range")                                          \
     X(RANGE_RETRIED, "the time of a range that waited had come")                                   \
     X(RANGE_BLOCKED, "a range was blocked for good")                                               \
-    X(UNSURE_TOLD, "peers were told of what a failed disk turned out to hold")                     \
     X(SETTLED_ELSEWHERE, "jobs that waited were left to another session")                         \
     X(SETTLED_AS_APPLIED, "a job whose ACK was lost was found at the peer")                        \
     X(SETTLED_TO_RESEND, "a job was sent again with its handle")                                   \

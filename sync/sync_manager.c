@@ -269,7 +269,6 @@ void td_sync_look_at_commits(tandem_sync *sync)
         }
     }
     tandem_writer_release(&grown.names);
-    td_unsure_settle(sync);
     for (td_peer *peer = sync->peers; peer; peer = peer->next) {
         td_sender_fill(peer);
         td_peer_refresh(peer);
@@ -509,7 +508,6 @@ static void sync_free(tandem_sync *sync)
 {
     td_actor_free(sync->actor);
     td_sync_end_waiters(sync);
-    td_unsure_release(sync);
     while (sync->peers)
         peer_free(sync->peers);
     td_sync_forget_digests(sync);

@@ -14,7 +14,6 @@
  *   digests.c       of our vectors, for the handshake
  *   sender.c        what goes out: ranges of the store into the outbox
  *   puller.c        what is asked for: lacking heads into PULL
- *   unsure.c        what may be held, though its commit failed
  *   coverage.c      what a peer is known to hold
  *
  * Who sends what. A reactor sends the operations of its own origin to every peer that lacks them, as
@@ -54,7 +53,6 @@ enum { TD_SYNC_TICK = 1, TD_SYNC_RETURNED, TD_SYNC_CALL };
 typedef struct td_peer td_peer;
 typedef struct td_ask_range td_ask_range;
 typedef struct td_waiter td_waiter;
-typedef struct td_unsure td_unsure;
 
 /* A digest that was computed, valid while the collection's last ordinal is the same. */
 typedef struct td_cached_digest {
@@ -149,7 +147,6 @@ struct tandem_sync {
     td_hash_table digests; /* td_cached_digest */
     td_hash_table asks; /* all that are asked of anybody, by collection and origin */
     td_waiter *waiters;
-    td_unsure *unsure;
     uint64_t seen_position;
     uint64_t rejected;
     uint64_t quarantined;
@@ -341,13 +338,5 @@ void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *ori
 /* Operations of an origin have been committed: is what was asked for here? */
 void td_puller_progress(tandem_sync *sync, tandem_slice collection, const uint8_t *origin);
 void td_puller_tick(tandem_sync *sync, uint64_t now_ms);
-
-/* ---- unsure.c ---- */
-
-/* A job that was delivered ended with err: if nobody knows whether it is held, keep it in mind. */
-void td_unsure_note(tandem_sync *sync, const tandem_job_handle *handle, tandem_err err);
-/* Something was committed: the disk works, and shows what it holds. */
-void td_unsure_settle(tandem_sync *sync);
-void td_unsure_release(tandem_sync *sync);
 
 #endif

@@ -354,10 +354,11 @@ static bool group_receive(struct world *w, tandem_reactor *reactor, unsigned gro
     td_executor_remote(td_reactor_executor(reactor), &request);
     for (unsigned i = 0; i < 20 && !answered; i++)
         td_simulation_run(w->simulation, MINUTE_US);
-    if (!answered) {
-        wrong(w, "group %u is not answered", group);
-        fault_disarm(); /* or it could be answered when the request is gone */
-        td_simulation_run(w->simulation, 10 * MINUTE_US);
+    if (!answered) { /* the disk does not come back: only closing ends that */
+        if (!w->fault.for_ever)
+            wrong(w, "group %u is not answered", group);
+        td_executor_give_up(td_reactor_executor(reactor));
+        td_simulation_run(w->simulation, MINUTE_US);
         must(answered, "a request is never answered");
     }
     for (unsigned i = 0; i < groups[group].count; i++) {
@@ -366,9 +367,9 @@ static bool group_receive(struct world *w, tandem_reactor *reactor, unsigned gro
             expect(w, jobs[i].err, "receiving");
         well &= jobs[i].err == TANDEM_OK;
     }
-    w->outcomes[group] = jobs[0].err == TANDEM_OK ? DURABLE
-                         : w->fault.for_ever      ? UNKNOWN
-                                                  : ABSENT;
+    w->outcomes[group] = jobs[0].err == TANDEM_OK                  ? DURABLE
+                         : jobs[0].err == TANDEM_E_OUTCOME_UNKNOWN ? UNKNOWN
+                                                                   : ABSENT;
     return well;
 }
 
