@@ -27,6 +27,7 @@ struct tandem_reactor {
     bool owns_runtime;
     td_host *loop, *executor_host, *view_host;
     td_data_folder *folder;     /* NULL: in memory */
+    tandem_incarnation_reason reason; /* of a store that is fresh */
     td_reactor_disks *disks;    /* in memory: the harness's, or own_disks */
     td_reactor_disks own_disks;
     td_op_store *ops;
@@ -89,7 +90,7 @@ static tandem_err open_ops(tandem_reactor *reactor)
     if (err != TANDEM_OK)
         return err;
     store->ops->reader_check(store);
-    return td_op_store_open(reactor->runtime->env, store, &reactor->ops);
+    return td_op_store_open_for(reactor->runtime->env, store, reactor->reason, &reactor->ops);
 }
 
 tandem_err td_reactor_open_sync_store(tandem_reactor *reactor, const char *const *tables,
@@ -204,7 +205,7 @@ static void free_parts(tandem_reactor *reactor)
 
 static tandem_err reactor_open(td_runtime *runtime, bool owns_runtime,
                                const tandem_options *options, td_reactor_disks *disks,
-                               tandem_reactor **out)
+                               tandem_incarnation_reason reason, tandem_reactor **out)
 {
     tandem_reactor *reactor = calloc(1, sizeof(*reactor));
     tandem_err err = TANDEM_OK;
@@ -216,6 +217,7 @@ static tandem_err reactor_open(td_runtime *runtime, bool owns_runtime,
     }
     reactor->runtime = runtime;
     reactor->owns_runtime = owns_runtime;
+    reactor->reason = reason;
     if (disks)
         reactor->disks = disks;
     else if (options->path)
@@ -235,10 +237,11 @@ static tandem_err reactor_open(td_runtime *runtime, bool owns_runtime,
 tandem_err td_reactor_open(td_runtime *runtime, const tandem_options *options,
                            td_reactor_disks *disks, tandem_reactor **out)
 {
-    return reactor_open(runtime, false, options, disks, out);
+    return reactor_open(runtime, false, options, disks, TANDEM_INCARNATION_CREATED, out);
 }
 
-tandem_err tandem_open(const tandem_options *options, tandem_reactor **out)
+tandem_err td_reactor_open_for(const tandem_options *options, tandem_incarnation_reason reason,
+                               tandem_reactor **out)
 {
     static const tandem_options defaults = TANDEM_OPTIONS_INIT;
     td_runtime *runtime;
@@ -252,7 +255,12 @@ tandem_err tandem_open(const tandem_options *options, tandem_reactor **out)
     if ((err = td_threads_open(options->drive, options->log, options->log_context,
                                options->log_level, &runtime)) != TANDEM_OK)
         return err;
-    return reactor_open(runtime, true, options, NULL, out);
+    return reactor_open(runtime, true, options, NULL, reason, out);
+}
+
+tandem_err tandem_open(const tandem_options *options, tandem_reactor **out)
+{
+    return td_reactor_open_for(options, TANDEM_INCARNATION_CREATED, out);
 }
 
 void tandem_close(tandem_reactor *reactor)

@@ -26,6 +26,9 @@ typedef struct td_reactor_disks {
  */
 tandem_err td_reactor_open(td_runtime *runtime, const tandem_options *options,
                            td_reactor_disks *disks, tandem_reactor **out);
+/* As tandem_open(), but a store that is fresh is there for that reason. */
+tandem_err td_reactor_open_for(const tandem_options *options, tandem_incarnation_reason reason,
+                               tandem_reactor **out);
 /* As a crash does: nothing that was accepted is finished, what was not committed is gone. First
  * halt: all hosts stop, and what waited in the executor is answered with TANDEM_E_CLOSED; then what
  * stands on the reactor is freed; then the rest. */

@@ -11,6 +11,10 @@ const char *tandem_incarnation_reason_name(tandem_incarnation_reason reason)
         return "copied";
     case TANDEM_INCARNATION_CLOCK:
         return "clock";
+    case TANDEM_INCARNATION_RESTORED:
+        return "restored";
+    case TANDEM_INCARNATION_CLONED:
+        return "cloned";
     }
     return "unknown";
 }

@@ -115,10 +115,10 @@ static tandem_err expect_empty(td_txn *txn)
     return err;
 }
 
-static tandem_err create(td_op_store *ops)
+static tandem_err create(td_op_store *ops, tandem_incarnation_reason reason)
 {
     td_position position = {.ordinal = 0};
-    td_identity identity = {.incarnation = 1, .reason = TANDEM_INCARNATION_CREATED};
+    td_identity identity = {.incarnation = 1, .reason = reason};
     td_txn *txn;
     tandem_err err;
 
@@ -139,7 +139,7 @@ static tandem_err create(td_op_store *ops)
     return err;
 }
 
-static tandem_err load(td_op_store *ops)
+static tandem_err load(td_op_store *ops, tandem_incarnation_reason reason)
 {
     bool fresh = false;
     td_identity identity;
@@ -160,10 +160,11 @@ static tandem_err load(td_op_store *ops)
     }
     sodium_memzero(&identity, sizeof(identity));
     td_txn_abort(txn);
-    return err == TANDEM_OK && fresh ? create(ops) : err;
+    return err == TANDEM_OK && fresh ? create(ops, reason) : err;
 }
 
-tandem_err td_op_store_open(tandem_env *env, td_store *store, td_op_store **out)
+tandem_err td_op_store_open_for(tandem_env *env, td_store *store, tandem_incarnation_reason reason,
+                                td_op_store **out)
 {
     td_op_store *ops;
     tandem_err err;
@@ -180,12 +181,17 @@ tandem_err td_op_store_open(tandem_env *env, td_store *store, td_op_store **out)
     ops->env = env;
     ops->store = store;
     tandem_writer_init(&ops->scratch);
-    if ((err = load(ops)) != TANDEM_OK) {
+    if ((err = load(ops, reason)) != TANDEM_OK) {
         td_op_store_free(ops);
         return err;
     }
     *out = ops;
     return TANDEM_OK;
+}
+
+tandem_err td_op_store_open(tandem_env *env, td_store *store, td_op_store **out)
+{
+    return td_op_store_open_for(env, store, TANDEM_INCARNATION_CREATED, out);
 }
 
 void td_op_store_free(td_op_store *ops)

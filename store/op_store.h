@@ -52,6 +52,9 @@ extern const unsigned td_op_store_table_count;
  * Errors: TANDEM_E_FORMAT, TANDEM_E_FORMAT_NEWER, TANDEM_E_CORRUPT, and those of the td_store.
  */
 tandem_err td_op_store_open(tandem_env *env, td_store *store, td_op_store **out);
+/* The same, but of a fresh store that is there for that reason: CREATED, RESTORED, CLONED. */
+tandem_err td_op_store_open_for(tandem_env *env, td_store *store, tandem_incarnation_reason reason,
+                                td_op_store **out);
 void td_op_store_free(td_op_store *ops); /* NULL is fine */
 
 /* As of the last commit. What is returned stays as it is until the store is freed, though another

@@ -12,7 +12,7 @@
  * lacks. Its remotes are paused: whoever restores an old state, to look at it or as a drill, does not
  * want it to talk to the living before he says so (tandem_remote_resume()).
  *
- * A clone is a restore that is fed what a backup writes.
+ * A clone is a restore that is fed what a backup writes; it is begun with tandem_clone_open().
  *
  * What goes in is borrowed for the call. why: room for a sentence that says what is wrong, "" if the
  * error's text says it all; may be NULL.
@@ -77,6 +77,11 @@ typedef struct tandem_restore tandem_restore;
  */
 TANDEM_API tandem_err tandem_restore_open(const tandem_options *options, tandem_restore **out,
                                           char why[TANDEM_WHY_BYTES]);
+
+/* The same, of the backup that a living reactor is writing: only what the new reactor shows as the
+ * reason of its incarnation is another. */
+TANDEM_API tandem_err tandem_clone_open(const tandem_options *options, tandem_restore **out,
+                                        char why[TANDEM_WHY_BYTES]);
 
 /*
  * Take the next bytes of the backup, in pieces of any size.

@@ -232,7 +232,8 @@ static char *path_copy(const char *path, const char *suffix)
     return copy;
 }
 
-static tandem_err folder_begin(tandem_restore *restore, const tandem_options *options)
+static tandem_err folder_begin(tandem_restore *restore, const tandem_options *options,
+                               tandem_incarnation_reason reason)
 {
     tandem_options opened = *options;
     tandem_err err;
@@ -262,11 +263,11 @@ static tandem_err folder_begin(tandem_restore *restore, const tandem_options *op
     opened.path = restore->making;
     opened.must_exist = false;
     restore->made = true;
-    return tandem_open(&opened, &restore->reactor);
+    return td_reactor_open_for(&opened, reason, &restore->reactor);
 }
 
-tandem_err tandem_restore_open(const tandem_options *options, tandem_restore **out,
-                               char why[TANDEM_WHY_BYTES])
+static tandem_err restore_open(const tandem_options *options, tandem_incarnation_reason reason,
+                               tandem_restore **out, char why[TANDEM_WHY_BYTES])
 {
     td_backup_sink sink = {.header = take_header};
     tandem_restore *restore;
@@ -284,7 +285,7 @@ tandem_err tandem_restore_open(const tandem_options *options, tandem_restore **o
         sink.job = take_job;
         sink.collection = take_collection;
         sink.remote = take_remote;
-        err = folder_begin(restore, options);
+        err = folder_begin(restore, options, reason);
     }
     sink.context = restore;
     if (err == TANDEM_OK)
@@ -295,6 +296,18 @@ tandem_err tandem_restore_open(const tandem_options *options, tandem_restore **o
     }
     *out = restore;
     return TANDEM_OK;
+}
+
+tandem_err tandem_restore_open(const tandem_options *options, tandem_restore **out,
+                               char why[TANDEM_WHY_BYTES])
+{
+    return restore_open(options, TANDEM_INCARNATION_RESTORED, out, why);
+}
+
+tandem_err tandem_clone_open(const tandem_options *options, tandem_restore **out,
+                             char why[TANDEM_WHY_BYTES])
+{
+    return restore_open(options, TANDEM_INCARNATION_CLONED, out, why);
 }
 
 tandem_err tandem_restore_feed(tandem_restore *restore, tandem_slice bytes,

@@ -273,7 +273,7 @@ static void everything_comes_back_under_a_new_name(void **state)
     assert_memory_not_equal(restored.origin, restored.backup.origin, TANDEM_ORIGIN_BYTES);
     assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &stat));
     assert_int_equal(1, stat.incarnation);
-    assert_int_equal(TANDEM_INCARNATION_CREATED, stat.incarnation_reason);
+    assert_int_equal(TANDEM_INCARNATION_RESTORED, stat.incarnation_reason);
     assert_int_equal(restored.backup.operations, stat.operations);
     assert_int_equal(0, stat.forks);
     /* Both go on, each under its own name: no fork. */

@@ -141,6 +141,9 @@ def a_stopped_store_and_a_running_node_give_the_same(field):
         check(row["url"] == "ws://127.0.0.1:9/tandem" and row["state"] == "paused",
               "bob did not come back paused", row)
         origins.add(copy.status()["origin"])
+        incarnation = copy.status()["incarnation"]
+        check((incarnation["number"], incarnation["reason"]) ==
+              (1, "restored" if copy in (b, c) else "cloned"), "not how it came to be", incarnation)
     check(len(origins) == 4, "copies share an origin")
     for path in (a.data, b.data):
         taken = field.run("--data", path, "clone", e.data, code=6)

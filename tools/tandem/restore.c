@@ -45,11 +45,10 @@ static void signals_set(void)
     sigaction(SIGHUP, &action, NULL);
 }
 
-static tandem_err open_restore(struct restore *restore)
+static tandem_err open_restore(struct restore *restore, bool clones)
 {
     const cli_call *call = restore->call;
     tandem_options options = TANDEM_OPTIONS_INIT;
-    tandem_err err;
 
     if (!call->data) {
         snprintf(restore->why, CLI_WHY_BYTES,
@@ -60,8 +59,9 @@ static tandem_err open_restore(struct restore *restore)
     options.log = cli_log;
     options.log_level = call->quiet ? TANDEM_LOG_ERROR : TANDEM_LOG_WARNING;
     signals_set();
-    err = tandem_restore_open(call->dry_run ? NULL : &options, &restore->restore, restore->why);
-    return err;
+    return clones ? tandem_clone_open(&options, &restore->restore, restore->why)
+                  : tandem_restore_open(call->dry_run ? NULL : &options, &restore->restore,
+                                        restore->why);
 }
 
 static tandem_err feed(void *context, const char *bytes, size_t size)
@@ -176,7 +176,7 @@ int cli_restore(const cli_call *call)
                         : errno == EACCES ? TANDEM_E_PERMISSION
                                           : TANDEM_E_IO,
                         strerror(errno), "%s cannot be read", path);
-    if ((err = open_restore(&restore)) != TANDEM_OK) {
+    if ((err = open_restore(&restore, false)) != TANDEM_OK) {
         code = cli_fail(err, restore.why, "nothing was made");
     } else {
         cli_progress_begin(&restore.progress, call,
@@ -235,7 +235,7 @@ int cli_clone(const cli_call *call)
                         "%s is inside of %s", call->data, other.data);
     if (call->dry_run)
         return cli_would(call, "clone %s to %s", other.data, call->data ? call->data : "?");
-    if ((err = open_restore(&restore)) != TANDEM_OK)
+    if ((err = open_restore(&restore, true)) != TANDEM_OK)
         return cli_fail(err, restore.why, "nothing was made");
     cli_progress_begin(&restore.progress, call, 0, "MiB");
     object = cli_request_of(&other, "backup");
