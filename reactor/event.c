@@ -11,6 +11,8 @@ const char *tandem_event_kind_name(tandem_event_kind kind)
         return "quarantine";
     case TANDEM_EVENT_CLOCK:
         return "clock";
+    case TANDEM_EVENT_CLAIM:
+        return "claim";
     }
     return "unknown";
 }

@@ -19,9 +19,10 @@ typedef enum tandem_event_kind {
     TANDEM_EVENT_FORK = 2,        /* operations came that make one head more of an origin */
     TANDEM_EVENT_QUARANTINE = 3,  /* operations were refused: they would make a ninth head */
     TANDEM_EVENT_CLOCK = 4,       /* operations were put off: they are dated too far ahead */
+    TANDEM_EVENT_CLAIM = 5,       /* a peer does not show what it claims to hold */
 } tandem_event_kind;
 
-enum { TANDEM_EVENT_KINDS = 4 };
+enum { TANDEM_EVENT_KINDS = 5 };
 
 typedef struct tandem_event {
     tandem_event_kind kind;
@@ -29,7 +30,7 @@ typedef struct tandem_event {
     uint8_t origin[TANDEM_ORIGIN_BYTES]; /* the new one, or whose operations they are */
     /* INCARNATION: */
     tandem_incarnation_reason reason;
-    /* The others: the last operation of the job that it is about. */
+    /* The others: the last operation of the job that it is about; CLAIM: that was asked for. */
     char collection[TANDEM_NAME_BYTES_MAX + 1];
     uint64_t seq;
     uint64_t hlc;

@@ -119,6 +119,8 @@ uint64_t td_executor_position(td_executor *executor);
 uint64_t td_executor_clock(td_executor *executor);
 /* Origins that have more than one head, counted in each collection. */
 uint64_t td_executor_forks(td_executor *executor);
+/* Those of them that have as many as can be: a further one is refused. */
+uint64_t td_executor_full_origins(td_executor *executor);
 /* Why writing does not work at present; TANDEM_OK: it does. */
 tandem_err td_executor_store_err(td_executor *executor);
 

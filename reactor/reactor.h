@@ -317,11 +317,26 @@ typedef struct tandem_stat {
     tandem_incarnation_reason incarnation_reason;
     uint64_t incarnation_since_ms; /* wall clock, since 1970 */
     uint64_t forks; /* origins that have more than one head, counted in each collection */
+    uint64_t full_origins; /* those of them with as many as can be: a further one is refused */
     uint64_t events[TANDEM_EVENT_KINDS + 1]; /* by kind, since open */
 } tandem_stat;
 
 /* TANDEM_E_INVALID: an argument is NULL. Figures of different moments may not add up. */
 TANDEM_API tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out);
+
+/* An origin that has more than one head in a collection. */
+typedef struct tandem_fork {
+    const char *collection; /* borrowed for the call */
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint32_t heads;
+    bool is_full; /* as many as can be: operations that would make one more are refused */
+} tandem_fork;
+
+/* The first max origins that have forked, as of the last commit. The visitor may not call back into
+ * the reactor; what it returns but TANDEM_OK ends the call, which then returns that. */
+TANDEM_API tandem_err tandem_forks(tandem_reactor *reactor, size_t max,
+                                   tandem_err (*visit)(void *context, const tandem_fork *fork),
+                                   void *context);
 
 /* ---- Driving the loop (options.drive) ---- */
 

@@ -366,6 +366,7 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
     out->bytes = backend->ops->bytes(backend);
     out->position = td_executor_position(td_reactor_executor(reactor));
     out->forks = td_executor_forks(td_reactor_executor(reactor));
+    out->full_origins = td_executor_full_origins(td_reactor_executor(reactor));
     out->incarnation = identity->incarnation;
     out->incarnation_reason = identity->reason;
     out->incarnation_since_ms = identity->since_ms;
@@ -391,4 +392,56 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
     out->quarantined += td_reactor_corrupt(reactor);
     td_ask_free(asked);
     return err;
+}
+
+/* ---- Forks ---- */
+
+struct forks {
+    td_op_store *ops;
+    size_t left;
+    tandem_err (*visit)(void *context, const tandem_fork *fork);
+    void *context;
+    char collection[TANDEM_NAME_BYTES_MAX + 1];
+};
+
+static tandem_err visit_fork(void *context, const uint8_t *origin, const td_head *heads,
+                             unsigned count)
+{
+    struct forks *forks = context;
+    tandem_fork fork = {.collection = forks->collection,
+                        .heads = count,
+                        .is_full = count == TANDEM_HEADS_MAX};
+    tandem_err err;
+
+    (void)heads;
+    if (count < 2)
+        return TANDEM_OK;
+    memcpy(fork.origin, origin, sizeof(fork.origin));
+    err = forks->visit(forks->context, &fork);
+    return err != TANDEM_OK ? err : --forks->left ? TANDEM_OK : TANDEM_END;
+}
+
+static tandem_err visit_forks_of(void *context, const td_collection_info *info)
+{
+    struct forks *forks = context;
+
+    memcpy(forks->collection, info->name.bytes, info->name.size);
+    forks->collection[info->name.size] = 0;
+    return td_op_store_vector(forks->ops, info->name, NULL, visit_fork, forks);
+}
+
+tandem_err tandem_forks(tandem_reactor *reactor, size_t max,
+                        tandem_err (*visit)(void *context, const tandem_fork *fork), void *context)
+{
+    struct forks forks = {.left = max, .visit = visit, .context = context};
+    tandem_err err;
+
+    if (!reactor || !visit)
+        return TANDEM_E_INVALID;
+    /* Mostly there are none, and no vector needs to be read. */
+    if (!max || !td_executor_forks(td_reactor_executor(reactor)))
+        return TANDEM_OK;
+    forks.ops = td_reactor_ops(reactor);
+    err = td_op_store_collections(forks.ops, tandem_slice_of(NULL, 0), visit_forks_of, &forks);
+    return err == TANDEM_END && !forks.left ? TANDEM_OK : err;
 }

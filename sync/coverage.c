@@ -175,6 +175,7 @@ void td_coverage_set_lacking(td_coverage *coverage, td_origin_cover *origin, boo
     origin->lacking = lacking;
     if (lacking) {
         origin->lacking_since_ms = now_ms;
+        origin->is_claim = false;
         DL_APPEND2(coverage->lacking, origin, prev_lacking, next_lacking);
         coverage->lacking_count++;
     } else {

@@ -57,6 +57,7 @@ struct td_origin_cover {
     uint64_t lacking_seq; /* the highest of its heads that is not held here */
     td_origin_cover *next_lacking, *prev_lacking;
     uint64_t lacking_since_ms;
+    bool is_claim; /* it was asked for that, and nothing came */
     bool refused;  /* the peer will not have some of it */
     uint64_t back; /* how far below the announced head to ask: a fork's search, 0: from ours on */
     td_send_range range;

@@ -275,6 +275,19 @@ static bool peer_is_busy(td_peer *peer, uint64_t since_ms)
            tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0;
 }
 
+/* It was asked for what it announced, and sent nothing of it. That is told once. */
+static void note_claim(td_peer *peer, td_origin_cover *origin)
+{
+    tandem_event event = {.kind = TANDEM_EVENT_CLAIM, .seq = origin->lacking_seq};
+
+    if (origin->is_claim)
+        return;
+    origin->is_claim = true;
+    memcpy(event.origin, origin->origin, sizeof(event.origin));
+    memcpy(event.collection, origin->collection->name.bytes, origin->collection->name.size);
+    td_event_bus_tell(td_reactor_bus(peer->sync->reactor), &event);
+}
+
 /* An ask is over when what it was for is held; it is dropped when nothing comes. */
 static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
 {
@@ -306,6 +319,7 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
 
         td_probe(sync->env, TD_PROBE_ASK_GIVEN_UP);
         forget(sync, ask);
+        note_claim(peer, origin);
         /* Behind the others: whoever else has it is asked first. */
         DL_DELETE2(peer->coverage.lacking, origin, prev_lacking, next_lacking);
         DL_APPEND2(peer->coverage.lacking, origin, prev_lacking, next_lacking);

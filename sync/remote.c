@@ -86,7 +86,11 @@ static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
         return TANDEM_REMOTE_WAITING_FOR_CLOCK;
     }
     if (peer->coverage.lacking_count || tandem_mailbox_jobs(td_channel_inbox(peer->channel)) > 0) {
-        snprintf(reason, size, "it announced operations that are not held here yet");
+        /* What was given up stands last. */
+        if (peer->coverage.lacking && peer->coverage.lacking->prev_lacking->is_claim)
+            snprintf(reason, size, "it announced operations that it does not send when asked");
+        else
+            snprintf(reason, size, "it announced operations that are not held here yet");
         return TANDEM_REMOTE_PULLING;
     }
     if (peer->coverage.lag > 0) {

@@ -1337,6 +1337,79 @@ static void a_duplicate_of_what_is_unproven_is_answered_after_a_commit(void **st
     remote_release(&again);
 }
 
+/* ---- Events ---- */
+
+static void note_event(void *context, const tandem_event *event)
+{
+    ((tandem_event *)context)[event->kind] = *event;
+}
+
+static tandem_err count_full(void *context, const tandem_fork *fork)
+{
+    assert_string_equal("c", fork->collection);
+    assert_int_equal(TANDEM_HEADS_MAX, fork->heads);
+    *(unsigned *)context += fork->is_full;
+    return TANDEM_OK;
+}
+
+static tandem_err receive_one(struct bed *bed, struct maker *maker, uint64_t hlc)
+{
+    struct remote remote;
+
+    remote_init(&remote, bed);
+    remote_add(&remote, maker, hlc, "r", "counter.ADD", 1, 0);
+    remote_post(&remote);
+    settle(bed);
+    remote_release(&remote);
+    return remote.jobs[0].err;
+}
+
+static void what_comes_and_should_not_is_told(void **state)
+{
+    tandem_event seen[TANDEM_EVENT_KINDS + 1] = {{0}};
+    struct bed *bed = *state;
+    struct maker maker, branch;
+    tandem_subscription *subscription;
+    unsigned full = 0;
+
+    maker_init(&maker, "c", 1);
+    assert_int_equal(TANDEM_OK, tandem_watch(bed->reactor, note_event, seen, &subscription));
+    assert_int_equal(TANDEM_OK, receive_one(bed, &maker, wall_hlc(bed)));
+    for (unsigned i = 1; i <= TANDEM_HEADS_MAX; i++) {
+        branch = maker;
+        assert_int_equal(TANDEM_OK, receive_one(bed, &branch, wall_hlc(bed) + i));
+        assert_int_equal(i - 1, seen[TANDEM_EVENT_FORK].count);
+        assert_int_equal(i > 1, stat_of(bed).forks);
+        assert_int_equal(i == TANDEM_HEADS_MAX, stat_of(bed).full_origins);
+    }
+    assert_int_equal(2, seen[TANDEM_EVENT_FORK].seq);
+    assert_memory_equal(maker.origin, seen[TANDEM_EVENT_FORK].origin, TANDEM_ORIGIN_BYTES);
+    assert_string_equal("c", seen[TANDEM_EVENT_FORK].collection);
+    assert_int_equal(0, seen[TANDEM_EVENT_QUARANTINE].count);
+    for (unsigned i = 1; i <= 2; i++) {
+        branch = maker;
+        assert_int_equal(TANDEM_E_QUARANTINED, receive_one(bed, &branch, wall_hlc(bed) + 100 + i));
+        assert_int_equal(i, seen[TANDEM_EVENT_QUARANTINE].count);
+    }
+    assert_int_equal(2, seen[TANDEM_EVENT_QUARANTINE].seq);
+    assert_memory_equal(maker.origin, seen[TANDEM_EVENT_QUARANTINE].origin, TANDEM_ORIGIN_BYTES);
+    assert_int_equal(1, stat_of(bed).full_origins);
+    assert_int_equal(TANDEM_OK, tandem_forks(bed->reactor, 8, count_full, &full));
+    assert_int_equal(1, full);
+
+    assert_int_equal(0, seen[TANDEM_EVENT_CLOCK].count);
+    maker_init(&maker, "c", 2);
+    assert_int_equal(TANDEM_E_CLOCK,
+                     receive_one(bed, &maker, wall_hlc(bed) + td_hlc_of_ms(3600 * 1000)));
+    assert_int_equal(1, seen[TANDEM_EVENT_CLOCK].count);
+    assert_int_equal(1, seen[TANDEM_EVENT_CLOCK].seq);
+    assert_true(seen[TANDEM_EVENT_CLOCK].hlc > wall_hlc(bed));
+    assert_memory_equal(maker.origin, seen[TANDEM_EVENT_CLOCK].origin, TANDEM_ORIGIN_BYTES);
+    for (unsigned kind = 1; kind <= TANDEM_EVENT_KINDS; kind++)
+        assert_int_equal(seen[kind].count, stat_of(bed).events[kind]);
+    tandem_unsubscribe(subscription);
+}
+
 /* ---- The rest of its life ---- */
 
 /* Faster than the view can index: remote jobs wait, and are let go on when it has caught up. */
@@ -1482,6 +1555,7 @@ int main(void)
         ON_BED(it_fails_again_while_the_timer_still_runs),
         ON_BED(a_commit_that_failed_and_happened_is_a_success),
         cmocka_unit_test(a_commit_whose_outcome_shows_late),
+        ON_BED(what_comes_and_should_not_is_told),
         ON_BED(a_commit_that_failed_again_and_again_and_happened_is_a_success),
         ON_BED(nobody_waits_for_ever_for_an_outcome),
         ON_BED(while_the_store_cannot_be_reopened_the_answer_says_why),

@@ -1,4 +1,4 @@
-/* The harness itself, by its public header: what an embedder relies on. */
+/* The harness itself, by its public header: what an embedder relies on; and a liar. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "sync/harness.h"
+#include "sync/liar.h"
 #include "tests/folder.h"
 
 static void write_kv(tandem_harness *harness, const char *name, const char *document,
@@ -343,6 +344,59 @@ static void a_commit_that_was_reported_as_failed_counts(void **state)
     write_kv(harness, "a", "n2", "{\"x\":2}");
     assert_converges(harness);
     assert_string_equal("{\"x\":2}", state_of(harness, "b", "n2"));
+    tandem_harness_free(harness);
+}
+
+static void note_event(void *context, const tandem_event *event)
+{
+    ((tandem_event *)context)[event->kind] = *event;
+}
+
+static tandem_err note_fork(void *context, const tandem_fork *fork)
+{
+    *(unsigned *)context += fork->is_full;
+    return TANDEM_OK;
+}
+
+/* One liar after the other, until everything has been tried; and what stays is shown in the next
+ * life, too. */
+static void what_a_liar_does_is_told_and_shown(void **state)
+{
+    tandem_harness *harness = open_pair(44);
+    tandem_event seen[TANDEM_EVENT_KINDS + 1] = {{0}};
+    tandem_reactor *reactor = tandem_harness_reactor(harness, "a");
+    tandem_subscription *watch;
+    tandem_stat before, after;
+    td_liar *liar;
+    unsigned full = 0;
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_watch(reactor, note_event, seen, &watch));
+    for (uint64_t random = 1; random <= 100; random++) {
+        assert_int_equal(TANDEM_OK, td_liar_open(harness, "liar", "a", random, &liar));
+        tandem_harness_run(harness, 30000);
+        td_liar_free(liar);
+        if (seen[TANDEM_EVENT_FORK].count && seen[TANDEM_EVENT_QUARANTINE].count &&
+            seen[TANDEM_EVENT_CLOCK].count && seen[TANDEM_EVENT_CLAIM].count)
+            break;
+    }
+    for (tandem_event_kind kind = TANDEM_EVENT_FORK; kind <= TANDEM_EVENT_CLAIM; kind++) {
+        assert_true(seen[kind].count > 0);
+        assert_string_equal("c0", seen[kind].collection);
+        assert_true(seen[kind].seq > 0);
+    }
+    tandem_unsubscribe(watch);
+    assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &before));
+    assert_true(before.forks > 0 && before.full_origins > 0);
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    reactor = tandem_harness_reactor(harness, "a");
+    assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &after));
+    assert_int_equal(before.forks, after.forks);
+    assert_int_equal(before.full_origins, after.full_origins);
+    assert_int_equal(0, after.events[TANDEM_EVENT_QUARANTINE]);
+    assert_int_equal(TANDEM_OK, tandem_forks(reactor, SIZE_MAX, note_fork, &full));
+    assert_int_equal(after.full_origins, full);
     tandem_harness_free(harness);
 }
 
@@ -787,6 +841,7 @@ int main(void)
         cmocka_unit_test(a_corrupted_byte_stops_nothing),
         cmocka_unit_test(a_full_disk_refuses_and_heals),
         cmocka_unit_test(a_commit_that_was_reported_as_failed_counts),
+        cmocka_unit_test(what_a_liar_does_is_told_and_shown),
         cmocka_unit_test(what_may_have_happened_is_never_reported_as_failed),
         cmocka_unit_test(a_clock_that_steps_far_ahead_makes_its_operations_wait),
         cmocka_unit_test(a_reactor_dies_where_it_was_told_to),

@@ -140,6 +140,15 @@ def check_forks(target, wanted):
     times = collections.Counter((row["origin"], row["seq"]) for row in rows)
     forked = {origin for (origin, _), count in times.items() if count > 1}
     check(forked == wanted, "%s shows forks of %s, not of %s" % (target.name, forked, wanted))
+    status = target.status()
+    check({row["origin"] for row in status["forks"]} == wanted and
+          {(row["collection"], row["heads"], row["full"]) for row in status["forks"]} ==
+          {(COLLECTION, 2, False)}, "status names others", status["forks"])
+    check(status["store"]["forks"] == len(wanted) and status["store"]["full_origins"] == 0,
+          "status counts others", status["store"])
+    shown = target.run("status").out
+    for origin in wanted:
+        check("forked  origin %s in %s: 2 heads" % (origin, COLLECTION) in shown, "not shown", shown)
 
 
 def every_reactor_of_a_mesh_has_an_accident(field):

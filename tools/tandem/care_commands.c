@@ -13,6 +13,50 @@ enum { WATCH_MS = 1000 };
 
 /* ---- status ---- */
 
+/* The first few; how many there are is said already. */
+static void print_forks(const json_t *forks, unsigned long long count)
+{
+    const json_t *fork;
+    size_t i;
+
+    json_array_foreach(forks, i, fork) {
+        printf("forked  origin %s in %s: %llu heads%s\n", cli_text_of(fork, "origin"),
+               cli_text_of(fork, "collection"),
+               (unsigned long long)cli_number_of(fork, "heads", 0),
+               json_is_true(json_object_get(fork, "full"))
+                   ? ", full: a further one is refused"
+                   : "");
+    }
+    if (count > json_array_size(forks))
+        printf("        and %llu more\n", count - (unsigned long long)json_array_size(forks));
+}
+
+/* What has happened since the store was opened. */
+static void print_events(const json_t *events)
+{
+    static const struct {
+        const char *kind, *text;
+    } rows[] = {
+        {"incarnation", "new origins taken"},
+        {"fork", "heads more of an origin"},
+        {"quarantine", "jobs refused of a full origin"},
+        {"clock", "jobs put off, dated ahead"},
+        {"claim", "claims of peers not shown"},
+    };
+    const char *between = "events  ";
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        unsigned long long count = cli_number_of(events, rows[i].kind, 0);
+
+        if (!count)
+            continue;
+        printf("%s%s: %llu", between, rows[i].text, count);
+        between = ", ";
+    }
+    if (between[0] == ',')
+        putchar('\n');
+}
+
 static void print_store(const json_t *result)
 {
     const json_t *store = json_object_get(result, "store");
@@ -22,28 +66,34 @@ static void print_store(const json_t *result)
     unsigned long long lag = cli_number_of(store, "index_lag", 0);
     unsigned long long quarantined = cli_number_of(store, "quarantined", 0);
     unsigned long long forks = cli_number_of(store, "forks", 0);
+    unsigned long long full = cli_number_of(store, "full_origins", 0);
     const json_t *incarnation = json_object_get(result, "incarnation");
+    const char *reason = cli_text_of(incarnation, "reason");
     char bytes[32];
 
     cli_bytes_text(cli_number_of(store, "bytes", 0), bytes);
     printf("reactor %s  origin %s  tandem %s  %s\n", cli_text_of(result, "reactor"),
            cli_text_of(result, "origin"), cli_text_of(result, "version"),
            json_is_true(json_object_get(result, "running")) ? "running" : "stopped");
-    if (cli_number_of(incarnation, "number", 1) > 1)
+    if (cli_number_of(incarnation, "number", 1) > 1 || (reason && strcmp(reason, "created") != 0))
         printf("        its origin number %llu, since %s: %s\n",
                (unsigned long long)cli_number_of(incarnation, "number", 0),
-               cli_text_of(incarnation, "since"), cli_text_of(incarnation, "reason"));
+               cli_text_of(incarnation, "since"), reason);
     printf("store   %s, %llu operations", bytes,
            (unsigned long long)cli_number_of(store, "operations", 0));
     if (lag)
         printf(", index %llu behind", lag);
     if (forks)
         printf(", %llu forked", forks);
+    if (full)
+        printf(", %llu of them full", full);
     if (quarantined)
         printf(", %llu records quarantined: run `tandem verify`", quarantined);
     if (error)
         printf(", cannot be written: %s", error);
     putchar('\n');
+    print_forks(json_object_get(result, "forks"), forks);
+    print_events(json_object_get(result, "events"));
     if (url)
         printf("listens %s, %llu sessions, %llu rejected\n", url,
                (unsigned long long)cli_number_of(listener, "sessions", 0),

@@ -9,6 +9,7 @@
 enum {
     PROBLEMS_MAX = 1000, /* listed one by one; more are counted */
     HASH_BYTES = TANDEM_HASH_BYTES,
+    FORKS_MAX = 8, /* named by status; more are counted */
 };
 
 /* ---- Digest ---- */
@@ -157,13 +158,14 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
     json_t *error = stat->store_err == TANDEM_OK ? json_null()
                                                  : json_string(tandem_err_name(stat->store_err));
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
                      "bytes", cli_json_number(stat->bytes),
                      "operations", cli_json_number(stat->operations),
                      "index_bytes", cli_json_number(stat->index_bytes),
                      "index_lag", cli_json_number(stat->index_lag),
                      "quarantined", cli_json_number(stat->quarantined + sync_stat->quarantined),
                      "forks", cli_json_number(stat->forks),
+                     "full_origins", cli_json_number(stat->full_origins),
                      "error", error);
 }
 
@@ -176,6 +178,15 @@ static json_t *json_incarnation(const tandem_stat *stat)
                      "number", cli_json_number(stat->incarnation),
                      "reason", tandem_incarnation_reason_name(stat->incarnation_reason),
                      "since", since);
+}
+
+static tandem_err collect_fork(void *context, const tandem_fork *fork)
+{
+    json_t *row = json_pack("{s:s, s:o, s:i, s:b}", "collection", fork->collection, "origin",
+                            cli_json_hex(fork->origin, TANDEM_ORIGIN_BYTES), "heads",
+                            (int)fork->heads, "full", fork->is_full);
+
+    return json_array_append_new(context, row) ? TANDEM_E_NOMEM : TANDEM_OK;
 }
 
 /* How often each happened since the store was opened. */
@@ -198,7 +209,7 @@ tandem_err cli_status_run(cli_request *request, const json_t *object)
     tandem_stat stat;
     const uint8_t *id = tandem_reactor_id(request->reactor);
     const uint8_t *origin = tandem_reactor_origin(request->reactor);
-    json_t *url;
+    json_t *url, *forks;
     tandem_err err;
 
     if ((err = cli_request_sync(request, false, &sync)) != TANDEM_OK ||
@@ -207,20 +218,26 @@ tandem_err cli_status_run(cli_request *request, const json_t *object)
         return err;
     if (!(remotes.list = json_array()))
         return TANDEM_E_NOMEM;
-    if ((err = tandem_remotes(sync, collect_remote, &remotes)) != TANDEM_OK) {
+    forks = json_array();
+    if (!forks ||
+        (err = tandem_forks(request->reactor, FORKS_MAX, collect_fork, forks)) != TANDEM_OK ||
+        (err = tandem_remotes(sync, collect_remote, &remotes)) != TANDEM_OK) {
         json_decref(remotes.list);
+        err = forks ? err : TANDEM_E_NOMEM;
+        json_decref(forks);
         return err;
     }
     url = sync_stat.listener_url[0] ? json_string(sync_stat.listener_url) : json_null();
     return cli_emit(
         request,
-        json_pack("{s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:{s:o, s:o, s:o}, s:o}",
+        json_pack("{s:o, s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:{s:o, s:o, s:o}, s:o}",
                   "reactor", cli_json_hex(id, TANDEM_ORIGIN_BYTES),
                   "origin", cli_json_hex(origin, TANDEM_ORIGIN_BYTES),
                   "incarnation", json_incarnation(&stat),
                   "version", tandem_version(),
                   "running", request->running,
                   "store", json_store(&stat, &sync_stat),
+                  "forks", forks,
                   "events", json_events(&stat),
                   "listener",
                   "url", url,
