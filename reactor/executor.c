@@ -42,7 +42,7 @@ struct td_executor {
     uint32_t group_operations;
     uint64_t group_bytes;
     uint64_t group_forks;     /* origins of which it makes a fork */
-    uint64_t group_full;      /* origins that can have no further head after it */
+    uint64_t group_quarantined;      /* origins that can have no further head after it */
     tandem_event group_event; /* its last fork; kind 0: none */
     bool group_has_own;       /* it holds operations of our origin that others wrote */
     struct member *members;
@@ -71,7 +71,7 @@ struct td_executor {
     td_message reincarnate_message;
     bool reincarnate_timed;
     td_message reincarnate_later;
-    _Atomic uint64_t forks, full_origins;
+    _Atomic uint64_t forks, quarantined_origins;
     _Atomic uint64_t position;
     _Atomic int store_err;
 };
@@ -147,7 +147,7 @@ static tandem_err group_begin(td_executor *executor)
         td_recent_reset(&executor->recent, executor->group_base);
     executor->group_operations = 0;
     executor->group_bytes = 0;
-    executor->group_forks = executor->group_full = 0;
+    executor->group_forks = executor->group_quarantined = 0;
     executor->group_event.kind = 0;
     executor->group_has_own = false;
     return TANDEM_OK;
@@ -184,7 +184,7 @@ static tandem_err append(td_executor *executor, const td_operation *job, size_t 
     executor->group_operations += result->appended;
     if (result->forked) {
         executor->group_forks += result->heads == 2;
-        executor->group_full += result->heads == TANDEM_HEADS_MAX;
+        executor->group_quarantined += result->heads == TANDEM_HEADS_MAX;
         event_fill(&executor->group_event, TANDEM_EVENT_FORK, &job[count - 1]);
     }
     return TANDEM_OK;
@@ -414,7 +414,7 @@ static void group_done(td_executor *executor, uint64_t reached, tandem_err answe
         td_event_bus_committed(executor->bus, reached);
     }
     atomic_fetch_add(&executor->forks, executor->group_forks);
-    atomic_fetch_add(&executor->full_origins, executor->group_full);
+    atomic_fetch_add(&executor->quarantined_origins, executor->group_quarantined);
     if (executor->group_event.kind)
         td_event_bus_tell(executor->bus, &executor->group_event);
     answer_members(executor, answer);
@@ -921,7 +921,7 @@ static tandem_err count_fork(void *context, const uint8_t *origin, const td_head
 
     (void)heads;
     atomic_fetch_add(&executor->forks, count > 1);
-    atomic_fetch_add(&executor->full_origins, count == TANDEM_HEADS_MAX);
+    atomic_fetch_add(&executor->quarantined_origins, count == TANDEM_HEADS_MAX);
     /* It crashed before it could take another. */
     if (count > 1 && !td_planted(TD_PLANTED_OWN_FORK_FORGOTTEN) &&
         !memcmp(origin, td_op_store_identity(executor->ops)->origin, TANDEM_ORIGIN_BYTES))
@@ -1052,9 +1052,9 @@ uint64_t td_executor_forks(td_executor *executor)
     return atomic_load(&executor->forks);
 }
 
-uint64_t td_executor_full_origins(td_executor *executor)
+uint64_t td_executor_quarantined_origins(td_executor *executor)
 {
-    return atomic_load(&executor->full_origins);
+    return atomic_load(&executor->quarantined_origins);
 }
 
 tandem_err td_executor_store_err(td_executor *executor)

@@ -85,7 +85,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
                             uint64_t max_clock_skew_ms, td_executor **out);
 void td_executor_set_view(td_executor *executor, td_document_view *view);
 /* Once its host and the view's have stopped and the view is freed: what waits gets
- * TANDEM_E_CLOSED. NULL is fine. */
+ * TANDEM_E_CLOSED, or TANDEM_E_OUTCOME_UNKNOWN if its commit has failed. NULL is fine. */
 void td_executor_free(td_executor *executor);
 
 void td_executor_local(td_executor *executor, td_local_request *request);
@@ -120,7 +120,7 @@ uint64_t td_executor_clock(td_executor *executor);
 /* Origins that have more than one head, counted in each collection. */
 uint64_t td_executor_forks(td_executor *executor);
 /* Those of them that have as many as can be: a further one is refused. */
-uint64_t td_executor_full_origins(td_executor *executor);
+uint64_t td_executor_quarantined_origins(td_executor *executor);
 /* Why writing does not work at present; TANDEM_OK: it does. */
 tandem_err td_executor_store_err(td_executor *executor);
 

@@ -317,7 +317,7 @@ typedef struct tandem_stat {
     tandem_incarnation_reason incarnation_reason;
     uint64_t incarnation_since_ms; /* wall clock, since 1970 */
     uint64_t forks; /* origins that have more than one head, counted in each collection */
-    uint64_t full_origins; /* those of them with as many as can be: a further one is refused */
+    uint64_t quarantined_origins; /* those of them with as many as can be: a further one is refused */
     uint64_t events[TANDEM_EVENT_KINDS + 1]; /* by kind, since open */
 } tandem_stat;
 
@@ -329,7 +329,7 @@ typedef struct tandem_fork {
     const char *collection; /* borrowed for the call */
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     uint32_t heads;
-    bool is_full; /* as many as can be: operations that would make one more are refused */
+    bool is_quarantined; /* as many as can be: operations that would make one more are refused */
 } tandem_fork;
 
 /* The first max origins that have forked, as of the last commit. The visitor may not call back into

@@ -366,7 +366,7 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
     out->bytes = backend->ops->bytes(backend);
     out->position = td_executor_position(td_reactor_executor(reactor));
     out->forks = td_executor_forks(td_reactor_executor(reactor));
-    out->full_origins = td_executor_full_origins(td_reactor_executor(reactor));
+    out->quarantined_origins = td_executor_quarantined_origins(td_reactor_executor(reactor));
     out->incarnation = identity->incarnation;
     out->incarnation_reason = identity->reason;
     out->incarnation_since_ms = identity->since_ms;
@@ -410,7 +410,7 @@ static tandem_err visit_fork(void *context, const uint8_t *origin, const td_head
     struct forks *forks = context;
     tandem_fork fork = {.collection = forks->collection,
                         .heads = count,
-                        .is_full = count == TANDEM_HEADS_MAX};
+                        .is_quarantined = count == TANDEM_HEADS_MAX};
     tandem_err err;
 
     (void)heads;

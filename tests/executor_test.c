@@ -1348,7 +1348,7 @@ static tandem_err count_full(void *context, const tandem_fork *fork)
 {
     assert_string_equal("c", fork->collection);
     assert_int_equal(TANDEM_HEADS_MAX, fork->heads);
-    *(unsigned *)context += fork->is_full;
+    *(unsigned *)context += fork->is_quarantined;
     return TANDEM_OK;
 }
 
@@ -1380,7 +1380,7 @@ static void what_comes_and_should_not_is_told(void **state)
         assert_int_equal(TANDEM_OK, receive_one(bed, &branch, wall_hlc(bed) + i));
         assert_int_equal(i - 1, seen[TANDEM_EVENT_FORK].count);
         assert_int_equal(i > 1, stat_of(bed).forks);
-        assert_int_equal(i == TANDEM_HEADS_MAX, stat_of(bed).full_origins);
+        assert_int_equal(i == TANDEM_HEADS_MAX, stat_of(bed).quarantined_origins);
     }
     assert_int_equal(2, seen[TANDEM_EVENT_FORK].seq);
     assert_memory_equal(maker.origin, seen[TANDEM_EVENT_FORK].origin, TANDEM_ORIGIN_BYTES);
@@ -1393,7 +1393,7 @@ static void what_comes_and_should_not_is_told(void **state)
     }
     assert_int_equal(2, seen[TANDEM_EVENT_QUARANTINE].seq);
     assert_memory_equal(maker.origin, seen[TANDEM_EVENT_QUARANTINE].origin, TANDEM_ORIGIN_BYTES);
-    assert_int_equal(1, stat_of(bed).full_origins);
+    assert_int_equal(1, stat_of(bed).quarantined_origins);
     assert_int_equal(TANDEM_OK, tandem_forks(bed->reactor, 8, count_full, &full));
     assert_int_equal(1, full);
 

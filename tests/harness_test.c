@@ -354,7 +354,7 @@ static void note_event(void *context, const tandem_event *event)
 
 static tandem_err note_fork(void *context, const tandem_fork *fork)
 {
-    *(unsigned *)context += fork->is_full;
+    *(unsigned *)context += fork->is_quarantined;
     return TANDEM_OK;
 }
 
@@ -387,16 +387,16 @@ static void what_a_liar_does_is_told_and_shown(void **state)
     }
     tandem_unsubscribe(watch);
     assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &before));
-    assert_true(before.forks > 0 && before.full_origins > 0);
+    assert_true(before.forks > 0 && before.quarantined_origins > 0);
     assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
     assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
     reactor = tandem_harness_reactor(harness, "a");
     assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &after));
     assert_int_equal(before.forks, after.forks);
-    assert_int_equal(before.full_origins, after.full_origins);
+    assert_int_equal(before.quarantined_origins, after.quarantined_origins);
     assert_int_equal(0, after.events[TANDEM_EVENT_QUARANTINE]);
     assert_int_equal(TANDEM_OK, tandem_forks(reactor, SIZE_MAX, note_fork, &full));
-    assert_int_equal(after.full_origins, full);
+    assert_int_equal(after.quarantined_origins, full);
     tandem_harness_free(harness);
 }
 

@@ -142,9 +142,9 @@ def check_forks(target, wanted):
     check(forked == wanted, "%s shows forks of %s, not of %s" % (target.name, forked, wanted))
     status = target.status()
     check({row["origin"] for row in status["forks"]} == wanted and
-          {(row["collection"], row["heads"], row["full"]) for row in status["forks"]} ==
+          {(row["collection"], row["heads"], row["quarantined"]) for row in status["forks"]} ==
           {(COLLECTION, 2, False)}, "status names others", status["forks"])
-    check(status["store"]["forks"] == len(wanted) and status["store"]["full_origins"] == 0,
+    check(status["store"]["forks"] == len(wanted) and status["store"]["quarantined_origins"] == 0,
           "status counts others", status["store"])
     shown = target.run("status").out
     for origin in wanted:

@@ -23,8 +23,8 @@ static void print_forks(const json_t *forks, unsigned long long count)
         printf("forked  origin %s in %s: %llu heads%s\n", cli_text_of(fork, "origin"),
                cli_text_of(fork, "collection"),
                (unsigned long long)cli_number_of(fork, "heads", 0),
-               json_is_true(json_object_get(fork, "full"))
-                   ? ", full: a further one is refused"
+               json_is_true(json_object_get(fork, "quarantined"))
+                   ? ", quarantined: a further one is refused"
                    : "");
     }
     if (count > json_array_size(forks))
@@ -39,7 +39,7 @@ static void print_events(const json_t *events)
     } rows[] = {
         {"incarnation", "new origins taken"},
         {"fork", "heads more of an origin"},
-        {"quarantine", "jobs refused of a full origin"},
+        {"quarantine", "jobs refused of a quarantined origin"},
         {"clock", "jobs put off, dated ahead"},
         {"claim", "claims of peers not shown"},
     };
@@ -66,7 +66,7 @@ static void print_store(const json_t *result)
     unsigned long long lag = cli_number_of(store, "index_lag", 0);
     unsigned long long quarantined = cli_number_of(store, "quarantined", 0);
     unsigned long long forks = cli_number_of(store, "forks", 0);
-    unsigned long long full = cli_number_of(store, "full_origins", 0);
+    unsigned long long full = cli_number_of(store, "quarantined_origins", 0);
     const json_t *incarnation = json_object_get(result, "incarnation");
     const char *reason = cli_text_of(incarnation, "reason");
     char bytes[32];
@@ -86,7 +86,7 @@ static void print_store(const json_t *result)
     if (forks)
         printf(", %llu forked", forks);
     if (full)
-        printf(", %llu of them full", full);
+        printf(", %llu of them quarantined", full);
     if (quarantined)
         printf(", %llu records quarantined: run `tandem verify`", quarantined);
     if (error)

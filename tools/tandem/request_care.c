@@ -165,7 +165,7 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
                      "index_lag", cli_json_number(stat->index_lag),
                      "quarantined", cli_json_number(stat->quarantined + sync_stat->quarantined),
                      "forks", cli_json_number(stat->forks),
-                     "full_origins", cli_json_number(stat->full_origins),
+                     "quarantined_origins", cli_json_number(stat->quarantined_origins),
                      "error", error);
 }
 
@@ -184,7 +184,7 @@ static tandem_err collect_fork(void *context, const tandem_fork *fork)
 {
     json_t *row = json_pack("{s:s, s:o, s:i, s:b}", "collection", fork->collection, "origin",
                             cli_json_hex(fork->origin, TANDEM_ORIGIN_BYTES), "heads",
-                            (int)fork->heads, "full", fork->is_full);
+                            (int)fork->heads, "quarantined", fork->is_quarantined);
 
     return json_array_append_new(context, row) ? TANDEM_E_NOMEM : TANDEM_OK;
 }
