@@ -498,6 +498,11 @@ static tandem_err settle(td_executor *executor)
 
 static void commit_failed(td_executor *executor, uint64_t reached, tandem_err err)
 {
+    /* Nothing of it can have happened: it only refused jobs, or repeated what had been told before. */
+    if (reached == executor->group_base) {
+        group_fail(executor, err);
+        return;
+    }
     executor->is_unsettled = true;
     executor->unsettled_ordinal = reached;
     executor->unsettled_err = err;
