@@ -358,6 +358,12 @@ static tandem_err note_fork(void *context, const tandem_fork *fork)
     return TANDEM_OK;
 }
 
+static void note_forged(void *context, const uint8_t hash[TANDEM_HASH_BYTES])
+{
+    (void)context;
+    (void)hash;
+}
+
 /* One liar after the other, until everything has been tried; and what stays is shown in the next
  * life, too. */
 static void what_a_liar_does_is_told_and_shown(void **state)
@@ -367,13 +373,15 @@ static void what_a_liar_does_is_told_and_shown(void **state)
     tandem_reactor *reactor = tandem_harness_reactor(harness, "a");
     tandem_subscription *watch;
     tandem_stat before, after;
+    td_liar_orders orders = {.branches = 2, .forged = note_forged};
     td_liar *liar;
     unsigned full = 0;
 
     (void)state;
     assert_int_equal(TANDEM_OK, tandem_watch(reactor, note_event, seen, &watch));
     for (uint64_t random = 1; random <= 100; random++) {
-        assert_int_equal(TANDEM_OK, td_liar_open(harness, "liar", "a", random, &liar));
+        assert_int_equal(TANDEM_OK, td_liar_open(harness, "liar", "a", random, &orders,
+                                                  &liar));
         tandem_harness_run(harness, 30000);
         td_liar_free(liar);
         if (seen[TANDEM_EVENT_FORK].count && seen[TANDEM_EVENT_QUARANTINE].count &&
