@@ -151,6 +151,19 @@ static void link_opened(void *context)
         wake(channel);
 }
 
+/* HELLO was exchanged, by what came or by what was said: attempts are counted anew. */
+static void settle(tandem_channel *channel)
+{
+    if (channel->settled || !td_session_is_open(channel->session))
+        return;
+    channel->settled = true;
+    channel->settled_ms = td_env_monotonic_ms(channel->config.env);
+    channel->attempts = channel->retry.attempts;
+    if (channel->attempts)
+        td_probe(channel->config.env, TD_PROBE_RETRY_WORKED);
+    td_retry_succeeded(&channel->retry);
+}
+
 static void link_message(void *context, tandem_slice bytes)
 {
     tandem_channel *channel = context;
@@ -163,13 +176,8 @@ static void link_message(void *context, tandem_slice bytes)
         tandem_err err = td_session_err(channel->session, &text);
 
         close_link(channel, err, text);
-    } else if (!channel->settled && td_session_is_open(channel->session)) {
-        channel->settled = true;
-        channel->settled_ms = td_env_monotonic_ms(channel->config.env);
-        channel->attempts = channel->retry.attempts;
-        if (channel->attempts)
-            td_probe(channel->config.env, TD_PROBE_RETRY_WORKED);
-        td_retry_succeeded(&channel->retry);
+    } else {
+        settle(channel);
     }
 }
 
@@ -180,8 +188,10 @@ static tandem_err link_writable(void *context, tandem_writer *out)
 
     if (!channel->session || channel->link_closing)
         return TANDEM_END;
-    if ((err = td_session_next(channel->session, out)) == TANDEM_OK)
+    if ((err = td_session_next(channel->session, out)) == TANDEM_OK) {
+        settle(channel);
         return TANDEM_OK;
+    }
     if (td_session_is_over(channel->session)) {
         const char *text;
 
