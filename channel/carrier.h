@@ -4,8 +4,8 @@
  *
  * The rules of a link are those of a connection in transport/network.h: sending is asked for with
  * want_write and pulled by writable(), receiving can be held, and closed() is called exactly once
- * for each link, never from within close(). Backends: memory_channel.c, websocket_channel.c; one
- * conformance suite (tests/channel_suite.c) runs on all.
+ * for each link, never from within close(). Backends: memory_channel.c, websocket_channel.c,
+ * http_channel.c; one conformance suite (tests/channel_suite.c) runs on all.
  *
  * Threads: the loop host's.
  */
@@ -24,7 +24,7 @@ typedef tandem_err (*td_link_accept_fn)(void *context, td_link *link,
 
 /* No slot may be NULL. */
 typedef struct td_carrier_ops {
-    const char *scheme; /* "mem", "ws" */
+    const char *scheme; /* "mem", "ws", "http" */
     /* Is this a URL of the scheme that could be dialed? TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED. */
     tandem_err (*check)(const char *url);
     tandem_err (*dial)(td_carrier *carrier, const char *url, const td_connection_events *events,
@@ -50,6 +50,15 @@ struct td_link {
 
 /* The WebSocket carrier on a loop host. */
 tandem_err td_websocket_carrier_open(td_host *host, td_carrier **out);
+/* The network that it listens with. */
+td_network *td_websocket_carrier_network(td_carrier *carrier);
+
+/* The HTTP carrier on a loop host. */
+tandem_err td_http_carrier_open(td_host *host, td_carrier **out);
+/* Take the links that come in over HTTP where network listens, instead of listening itself; accept
+ * as in td_carrier_ops.listen. The network is freed before the carrier is. */
+void td_http_carrier_serve(td_carrier *carrier, td_network *network, td_link_accept_fn accept,
+                           void *context);
 
 /*
  * The memory network: what joins memory carriers of one process, with faults on request. URLs are

@@ -281,10 +281,16 @@ static void link_closed(void *context, tandem_err err, const char *text)
     tell_closed(channel, err, why);
 }
 
+static void link_retry_after(void *context, uint64_t delay_ms)
+{
+    td_channel_retry_floor(context, delay_ms);
+}
+
 static const td_connection_events link_events = {
     .opened = link_opened,
     .message = link_message,
     .writable = link_writable,
+    .retry_after = link_retry_after,
     .closed = link_closed,
 };
 

@@ -181,3 +181,8 @@ tandem_err td_websocket_carrier_open(td_host *host, td_carrier **out)
     *out = &carrier->base;
     return TANDEM_OK;
 }
+
+td_network *td_websocket_carrier_network(td_carrier *carrier)
+{
+    return carrier_of(carrier)->network;
+}

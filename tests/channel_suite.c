@@ -1,7 +1,7 @@
 /*
  * The conformance suite of channels: two reactors' ends, each with a fake sync manager and a fake
- * store, joined over one backend: `memory` (on the simulation) or `websocket` (a driven loop, real
- * sockets on loopback). Every test runs on both; faults that only memory has to offer come last.
+ * store, joined over one backend: `memory` (on the simulation), `websocket` or `http` (a driven loop,
+ * real sockets on loopback). Every test runs on all; faults that only memory has to offer come last.
  *
  * Each sentence of DESIGN.md, section 7, has its test: here if it takes a channel, in
  * session_test.c if it takes a session alone, in mailbox_test.c, job_handle_test.c and retry_test.c
@@ -19,7 +19,7 @@
 #include "channel/channel.h"
 #include "job_maker.h"
 
-enum { MEMORY, WEBSOCKET, BACKENDS };
+enum { MEMORY, WEBSOCKET, HTTP, BACKENDS };
 
 enum {
     DEADLINE_MS = 60 * 1000,             /* of a real clock */
@@ -29,6 +29,7 @@ enum {
     WINDOW_JOBS = 64,
     WINDOW_BYTES = 4 << 20,
     POLICY_ATTEMPTS = 4,
+    PROXY_PAIRS_MAX = 8,
 };
 
 struct fixture;
@@ -65,7 +66,7 @@ struct node {
     td_host *host;
     td_carrier *carrier;
     char url[128];
-    uint16_t port; /* of a WebSocket listener: it comes back at the same place */
+    uint16_t port; /* of a listener on sockets: it comes back at the same place */
     /* How its channels are. */
     td_pool pool;
     uint64_t pool_peak;
@@ -86,11 +87,14 @@ struct node {
 };
 
 /*
- * Between a WebSocket's two sides: forwards so many bytes towards b, then drops the connection. It
- * has b's port at another address of loopback, because b lets in only who calls it by its port.
+ * Between two sockets: forwards so many bytes towards b, then drops the connections. It has b's port
+ * at another address of loopback, because b lets in only who calls it by its port.
  */
 struct proxy {
-    int listener, near, far;
+    int listener;
+    struct {
+        int near, far; /* -1: none */
+    } pairs[PROXY_PAIRS_MAX];
     uint16_t port;
     uint64_t left;
 };
@@ -429,8 +433,10 @@ static void node_start(struct node *node)
     if (backend == MEMORY)
         assert_int_equal(TANDEM_OK, td_memory_carrier_open(node->f->network, node->host, node->name,
                                                            &node->carrier));
-    else
+    else if (backend == WEBSOCKET)
         assert_int_equal(TANDEM_OK, td_websocket_carrier_open(node->host, &node->carrier));
+    else
+        assert_int_equal(TANDEM_OK, td_http_carrier_open(node->host, &node->carrier));
 }
 
 static void node_listen(struct node *node)
@@ -438,7 +444,7 @@ static void node_listen(struct node *node)
     assert_int_equal(TANDEM_OK,
                      node->carrier->ops->listen(node->carrier, "127.0.0.2", node->port, on_accept,
                                                 node, node->url));
-    if (backend == WEBSOCKET)
+    if (backend != MEMORY)
         node->port = (uint16_t)atoi(strrchr(node->url, ':') + 1);
 }
 
@@ -509,7 +515,8 @@ static void proxy_open(struct proxy *proxy)
     socklen_t size = sizeof(at);
 
     proxy->listener = socket_at(INADDR_LOOPBACK, 0, SOCK_NONBLOCK, &at);
-    proxy->near = proxy->far = -1;
+    for (int i = 0; i < PROXY_PAIRS_MAX; i++)
+        proxy->pairs[i].near = proxy->pairs[i].far = -1;
     assert_int_equal(0, bind(proxy->listener, (struct sockaddr *)&at, sizeof(at)));
     assert_int_equal(0, listen(proxy->listener, 8));
     assert_int_equal(0, getsockname(proxy->listener, (struct sockaddr *)&at, &size));
@@ -517,13 +524,19 @@ static void proxy_open(struct proxy *proxy)
     proxy->left = UINT64_MAX;
 }
 
+static void proxy_drop_pair(struct proxy *proxy, int i)
+{
+    if (proxy->pairs[i].near >= 0) {
+        close(proxy->pairs[i].near);
+        close(proxy->pairs[i].far);
+    }
+    proxy->pairs[i].near = proxy->pairs[i].far = -1;
+}
+
 static void proxy_drop(struct proxy *proxy)
 {
-    if (proxy->near >= 0) {
-        close(proxy->near);
-        close(proxy->far);
-    }
-    proxy->near = proxy->far = -1;
+    for (int i = 0; i < PROXY_PAIRS_MAX; i++)
+        proxy_drop_pair(proxy, i);
 }
 
 static void proxy_release(struct proxy *proxy)
@@ -562,22 +575,32 @@ static bool proxy_move(struct fixture *f, int from, int to, uint64_t *left)
     return got > 0;
 }
 
-static void proxy_turn(struct fixture *f)
+static void proxy_accept(struct fixture *f, int i)
 {
     struct proxy *proxy = &f->proxy;
     struct sockaddr_in at;
 
-    if (proxy->near < 0) {
-        proxy->near = accept4(proxy->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (proxy->near < 0)
-            return;
-        proxy->far = socket_at(INADDR_LOOPBACK + 1, f->b.port, 0, &at);
-        if (connect(proxy->far, (struct sockaddr *)&at, sizeof(at)) != 0)
-            proxy_drop(proxy);
+    proxy->pairs[i].near = accept4(proxy->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (proxy->pairs[i].near < 0)
         return;
+    proxy->pairs[i].far = socket_at(INADDR_LOOPBACK + 1, f->b.port, 0, &at);
+    if (connect(proxy->pairs[i].far, (struct sockaddr *)&at, sizeof(at)) != 0)
+        proxy_drop_pair(proxy, i);
+}
+
+static void proxy_turn(struct fixture *f)
+{
+    struct proxy *proxy = &f->proxy;
+
+    for (int i = 0; i < PROXY_PAIRS_MAX; i++) {
+        int near = proxy->pairs[i].near, far = proxy->pairs[i].far;
+
+        if (near < 0)
+            proxy_accept(f, i);
+        else if (!proxy_move(f, near, far, &proxy->left) || !proxy_move(f, far, near, NULL))
+            proxy_drop_pair(proxy, i);
     }
-    if (!proxy_move(f, proxy->near, proxy->far, &proxy->left) ||
-        !proxy_move(f, proxy->far, proxy->near, NULL))
+    if (proxy->left == 0)
         proxy_drop(proxy);
 }
 
@@ -586,7 +609,7 @@ static void proxy_turn(struct fixture *f)
 static void turn_sockets(struct fixture *f, uint64_t due_ms)
 {
     struct node *nodes[] = {&f->a, &f->b};
-    struct pollfd fds[5];
+    struct pollfd fds[3 + 2 * PROXY_PAIRS_MAX];
     nfds_t count = 0;
     int timeout_ms = STEP_MS;
 
@@ -600,10 +623,12 @@ static void turn_sockets(struct fixture *f, uint64_t due_ms)
         if (host_ms >= 0 && host_ms < timeout_ms)
             timeout_ms = host_ms;
     }
-    fds[count++] = (struct pollfd){
-        .fd = f->proxy.near < 0 ? f->proxy.listener : f->proxy.near, .events = POLLIN};
-    if (f->proxy.far >= 0)
-        fds[count++] = (struct pollfd){.fd = f->proxy.far, .events = POLLIN};
+    fds[count++] = (struct pollfd){.fd = f->proxy.listener, .events = POLLIN};
+    for (int i = 0; i < PROXY_PAIRS_MAX; i++)
+        if (f->proxy.pairs[i].near >= 0) {
+            fds[count++] = (struct pollfd){.fd = f->proxy.pairs[i].near, .events = POLLIN};
+            fds[count++] = (struct pollfd){.fd = f->proxy.pairs[i].far, .events = POLLIN};
+        }
     poll(fds, count, timeout_ms);
     for (int i = 0; i < 2; i++)
         if (nodes[i]->host)
@@ -1097,8 +1122,9 @@ static void jobs_stay_whole_when_the_link_dies_in_the_middle(void **state)
     char url[64];
 
     a = end_open(&f->a);
-    if (backend == WEBSOCKET) {
-        snprintf(url, sizeof(url), "ws://127.0.0.1:%u/tandem", f->proxy.port);
+    if (backend != MEMORY) {
+        snprintf(url, sizeof(url), "%s://127.0.0.1:%u/tandem", f->a.carrier->ops->scheme,
+                 f->proxy.port);
         assert_int_equal(TANDEM_OK, td_channel_start(a->channel, f->a.carrier, url));
     } else {
         assert_int_equal(TANDEM_OK, td_channel_start(a->channel, f->a.carrier, f->b.url));
@@ -1108,7 +1134,7 @@ static void jobs_stay_whole_when_the_link_dies_in_the_middle(void **state)
 
         UNTIL(f, is_open(a) && a->sessions == cut + 1);
         closed = a->closed;
-        if (backend == WEBSOCKET)
+        if (backend != MEMORY)
             f->proxy.left = 200 + 7001 * cut;
         send_jobs(f, a, &f->chains[0], JOBS, 2, 15000);
         if (backend == MEMORY) {
@@ -1328,6 +1354,7 @@ static void urls_are_checked_before_anything_is_dialed(void **state)
     static const char *const bad[BACKENDS][4] = {
         [MEMORY] = {"", "mem://", "ws://127.0.0.1:1/tandem", "mem:/b"},
         [WEBSOCKET] = {"", "ws://", "mem://b", "ws://127.0.0.1:999999/tandem"},
+        [HTTP] = {"", "http://", "mem://b", "http://127.0.0.1:999999/tandem"},
     };
     struct fixture *f = *state;
     struct end *a = end_open(&f->a);
@@ -1335,7 +1362,7 @@ static void urls_are_checked_before_anything_is_dialed(void **state)
     for (int i = 0; i < 4; i++)
         assert_int_equal(TANDEM_E_INVALID,
                          td_channel_start(a->channel, f->a.carrier, bad[backend][i]));
-    if (backend == WEBSOCKET)
+    if (backend != MEMORY)
         assert_int_equal(TANDEM_E_UNSUPPORTED, td_channel_start(a->channel, f->a.carrier,
                                                                 "wss://127.0.0.1:1/tandem"));
     let_rest(f);
@@ -1564,7 +1591,7 @@ static void a_link_from_before_a_restart_is_nobodys(void **state)
 
 int main(int argc, char **argv)
 {
-    static const char *const names[BACKENDS] = {"memory", "websocket"};
+    static const char *const names[BACKENDS] = {"memory", "websocket", "http"};
     const struct CMUnitTest tests[] = {
         TEST(send_groups_operations_into_jobs),
         TEST(operations_travel_both_ways),
@@ -1603,9 +1630,11 @@ int main(int argc, char **argv)
     char group[32];
     int failed;
 
-    backend = argc == 2 && !strcmp(argv[1], names[MEMORY]) ? MEMORY : WEBSOCKET;
-    if (argc != 2 || strcmp(argv[1], names[backend]) != 0) {
-        fprintf(stderr, "usage: %s memory|websocket\n", argv[0]);
+    for (backend = 0; backend < BACKENDS; backend++)
+        if (argc == 2 && !strcmp(argv[1], names[backend]))
+            break;
+    if (backend == BACKENDS) {
+        fprintf(stderr, "usage: %s memory|websocket|http\n", argv[0]);
         return 2;
     }
     snprintf(group, sizeof(group), "channel-%s", names[backend]);

@@ -134,11 +134,12 @@ tandem_err td_network_dial(td_network *network, const char *text,
     td_url url;
     tandem_err err;
 
-    if ((err = td_url_parse(text, &url)) != TANDEM_OK)
+    if ((err = td_url_parse(text, "ws", &url)) != TANDEM_OK)
         return err;
     if (network->freeing)
         return TANDEM_E_CLOSED;
-    if (network->dialed >= TD_NETWORK_CONNECTIONS_MAX)
+    if (network->dialed >= TD_NETWORK_CONNECTIONS_MAX ||
+        network->accepted + network->dialed >= TD_NETWORK_SOCKETS_MAX)
         return TANDEM_E_LIMIT;
     if (!(connection = td_connection_new(network, NULL)))
         return TANDEM_E_NOMEM;

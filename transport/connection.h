@@ -17,10 +17,14 @@
 #include <libwebsockets.h>
 #include <uv.h>
 
+#include "transport/http_server.h"
 #include "transport/network.h"
 #include "transport/wire.h"
 
 enum {
+    /* A link over HTTP has two sockets at times; some are left for dialing. */
+    TD_NETWORK_ACCEPTED_MAX = 2 * TD_NETWORK_CONNECTIONS_MAX,
+    TD_NETWORK_SOCKETS_MAX = TD_NETWORK_ACCEPTED_MAX + 400,
     TD_NETWORK_CLOSE_S = 10, /* to send what was written and see the close frame answered */
     TD_CLOSE_TEXT_BYTES_MAX = 123,
 };
@@ -37,6 +41,8 @@ enum {
 
 typedef struct td_listener td_listener;
 typedef struct td_lookup td_lookup;
+typedef struct td_http_exchange td_http_exchange;
+typedef struct td_http_server_link td_http_server_link;
 
 struct td_listener {
     uv_tcp_t tcp; /* first: its close callback frees the listener */
@@ -52,6 +58,7 @@ struct td_listener {
 typedef enum td_connection_state {
     TD_CONNECTION_HANDSHAKE, /* from resolving the name, or from the accepted socket on */
     TD_CONNECTION_OPEN,
+    TD_CONNECTION_HTTP, /* it carries exchanges, one after the other: http_server.c */
     TD_CONNECTION_CLOSING, /* nothing is called any more but closed() */
 } td_connection_state;
 
@@ -66,6 +73,9 @@ struct td_connection {
     struct lws *wsi; /* NULL: none yet, between two, or no more */
     bool established; /* the handshake was through, whatever came then */
     bool close_begun; /* the close frame is libwebsockets' business now */
+    bool serving;     /* it counts among the network's */
+    td_http_exchange *exchange; /* the one that it carries now */
+    uint8_t answered_link[16];  /* of the last one */
 
     /* Dialing. */
     td_lookup *lookup;                /* NULL: not resolving */
@@ -100,6 +110,10 @@ struct td_network {
     td_listener *listeners;
     td_connection *connections;
     unsigned accepted, dialed; /* of connections */
+    unsigned serving;          /* accepted connections that are open, and links over HTTP */
+    td_http_server_link *links;
+    td_http_accept_fn http_accept; /* NULL: HTTP is not served */
+    void *http_context;
     unsigned handles;          /* our own on the loop, and requests: freed before the network is */
     int wake_fd;               /* with which libwebsockets wakes itself; -1: none */
     unsigned depth;            /* callbacks of libwebsockets that we are in */
@@ -121,13 +135,35 @@ void td_connection_set_reason(td_connection *connection, tandem_err err, unsigne
 /* Close with the recorded reason, politely if it is open. */
 void td_connection_shut(td_connection *connection);
 
+/* What a close code means to the one that is closed. */
+tandem_err td_err_of_close_code(unsigned code);
+/* Start the deadline of what the connection is about now. */
+void td_connection_set_deadline(td_connection *connection);
+
 /* Have libwebsockets look at its timers and buffers, and the loop at new handles. */
 void td_network_wake(td_network *network);
 
 /* server.c */
 /* The HTTP status that refuses this upgrade, 0 to let it pass, -1 to hang up without a word. */
 int td_server_judge(const td_listener *listener, struct lws *wsi);
+/* The same for a request of any kind, by what it says of where it comes from and goes to. */
+int td_server_judge_request(const td_listener *listener, struct lws *wsi, int uri_token);
 void td_listener_close(td_listener *listener);
+
+/* http_server.c */
+/* A request that is no upgrade: its headers, a piece of its body, its end, room for its answer.
+ * Nonzero: hang up. */
+int td_http_server_request(td_connection *connection);
+int td_http_server_body(td_connection *connection, const void *bytes, size_t size);
+int td_http_server_complete(td_connection *connection);
+int td_http_server_room(td_connection *connection);
+/* The deadline of what the connection is about; 0: none. */
+unsigned td_http_server_deadline_s(const td_connection *connection);
+/* The connection is gone, and with it its exchange. */
+void td_http_server_gone(td_connection *connection);
+/* The client closed the connection. */
+void td_http_server_hung_up(td_connection *connection);
+void td_http_server_free_links(td_network *network);
 
 /* client.c */
 /* An attempt failed before the peer was reached: try the next address. */

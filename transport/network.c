@@ -33,12 +33,11 @@ enum {
     BYTES_PER_TURN = 1 << 20,  /* a fast reader does not keep the loop from the others */
     BUFFER_KEEP_BYTES = 64 * 1024,
     FDS_OF_CONTEXT = 4,
-    HTTP_UPGRADE_REQUIRED = 426,
 };
 
-/* Both directions may be full at once; libwebsockets adds a few for itself. Above 2,560 it would
- * trust the descriptor limit of the process again. */
-enum { FD_LIMIT = 2 * TD_NETWORK_CONNECTIONS_MAX + 16 };
+/* libwebsockets adds a few for itself. Above 2,560 it would trust the descriptor limit of the process
+ * again. */
+enum { FD_LIMIT = TD_NETWORK_SOCKETS_MAX + 16 };
 _Static_assert(FD_LIMIT < 2500, "libwebsockets looks its descriptors up by search");
 
 static const lws_retry_bo_t liveness = {
@@ -69,7 +68,7 @@ static void kill_wsi(td_connection *connection)
 static void on_timer(uv_timer_t *timer);
 
 /* One timer serves the deadline of whatever the connection is about. */
-static void set_deadline(td_connection *connection)
+void td_connection_set_deadline(td_connection *connection)
 {
     uint64_t seconds = 0;
 
@@ -77,6 +76,8 @@ static void set_deadline(td_connection *connection)
         seconds = TD_NETWORK_CLOSE_S;
     else if (connection->state == TD_CONNECTION_HANDSHAKE)
         seconds = TD_NETWORK_DIAL_S;
+    else if (connection->state == TD_CONNECTION_HTTP)
+        seconds = td_http_server_deadline_s(connection);
     else if (connection->held)
         seconds = HOLD_VOUCH_S;
     else if (connection->receiving)
@@ -95,7 +96,7 @@ static void on_timer(uv_timer_t *timer)
 
     if (connection->state == TD_CONNECTION_OPEN && connection->held) {
         lws_validity_confirmed(connection->wsi);
-        set_deadline(connection);
+        td_connection_set_deadline(connection);
         return;
     }
     if (connection->state == TD_CONNECTION_OPEN) {
@@ -112,7 +113,7 @@ static void on_timer(uv_timer_t *timer)
     }
     connection->state = TD_CONNECTION_CLOSING;
     kill_wsi(connection);
-    set_deadline(connection);
+    td_connection_set_deadline(connection);
 }
 
 td_connection *td_connection_new(td_network *network, const td_listener *listener)
@@ -132,7 +133,7 @@ td_connection *td_connection_new(td_network *network, const td_listener *listene
         network->accepted++;
     else
         network->dialed++;
-    set_deadline(connection);
+    td_connection_set_deadline(connection);
     return connection;
 }
 
@@ -142,7 +143,10 @@ void td_connection_end(td_connection *connection)
 
     td_connection_set_reason(connection, TANDEM_E_UNREACHABLE, 0, "the connection was lost");
     td_client_release(connection);
+    td_http_server_gone(connection);
     DL_DELETE(network->connections, connection);
+    if (connection->serving)
+        network->serving--;
     if (connection->listener)
         network->accepted--;
     else
@@ -200,7 +204,7 @@ void td_connection_shut(td_connection *connection)
     } else {
         kill_wsi(connection);
     }
-    set_deadline(connection);
+    td_connection_set_deadline(connection);
     td_network_wake(connection->network);
 }
 
@@ -224,7 +228,7 @@ void td_connection_hold(td_connection *connection, bool hold)
     lws_rx_flow_control(connection->wsi, !hold);
     lws_validity_confirmed(connection->wsi);
     connection->heard_ms = uv_now(connection->network->loop);
-    set_deadline(connection);
+    td_connection_set_deadline(connection);
     td_network_wake(connection->network);
 }
 
@@ -298,7 +302,7 @@ static int on_bytes(td_connection *connection, const void *bytes, size_t size)
         forget_message(connection);
     }
     if (connection->receiving != began)
-        set_deadline(connection);
+        td_connection_set_deadline(connection);
     return 0;
 }
 
@@ -410,6 +414,8 @@ static void on_open(td_connection *connection)
     connection->state = TD_CONNECTION_OPEN;
     connection->heard_ms = uv_now(connection->network->loop);
     if (listener) {
+        connection->serving = true;
+        connection->network->serving++;
         err = listener->accept(listener->context, connection, &connection->events,
                                &connection->context);
         if (err != TANDEM_OK) {
@@ -419,7 +425,7 @@ static void on_open(td_connection *connection)
         }
         assert(connection->events);
     }
-    set_deadline(connection);
+    td_connection_set_deadline(connection);
     if (connection->held)
         lws_rx_flow_control(connection->wsi, 0);
     if (connection->state == TD_CONNECTION_OPEN)
@@ -428,25 +434,27 @@ static void on_open(td_connection *connection)
         lws_callback_on_writable(connection->wsi);
 }
 
+tandem_err td_err_of_close_code(unsigned code)
+{
+    if (code == TD_CLOSE_NORMAL || code == TD_CLOSE_GOING_AWAY)
+        return TANDEM_OK;
+    return code == TD_CLOSE_TROUBLE ? TANDEM_E_UNREACHABLE : TANDEM_E_PROTOCOL;
+}
+
 /* The peer's close frame: code and text, which are the peer's. */
 static void on_peer_close(td_connection *connection, const uint8_t *bytes, size_t size)
 {
     unsigned code = size >= 2 ? (unsigned)bytes[0] << 8 | bytes[1] : TD_CLOSE_NORMAL;
     char text[TD_CLOSE_TEXT_BYTES_MAX + 1];
     size_t used = 0;
-    tandem_err err = TANDEM_E_UNREACHABLE;
 
     for (size_t i = 2; i < size && used < TD_CLOSE_TEXT_BYTES_MAX; i++)
         text[used++] = bytes[i] >= 0x20 && bytes[i] < 0x7f ? (char)bytes[i] : '?';
     text[used] = '\0';
-    if (code == TD_CLOSE_NORMAL || code == TD_CLOSE_GOING_AWAY)
-        err = TANDEM_OK;
-    else if (code != TD_CLOSE_TROUBLE)
-        err = TANDEM_E_PROTOCOL;
-    td_connection_set_reason(connection, err, code, "closed by the peer (%u)%s%s", code,
-                             used ? ": " : "", text);
+    td_connection_set_reason(connection, td_err_of_close_code(code), code,
+                             "closed by the peer (%u)%s%s", code, used ? ": " : "", text);
     connection->state = TD_CONNECTION_CLOSING;
-    set_deadline(connection);
+    td_connection_set_deadline(connection);
 }
 
 /* Is the peer still there, so that it was us (libwebsockets) who hung up? */
@@ -472,7 +480,7 @@ static void on_going(td_connection *connection)
         td_connection_set_reason(connection, TANDEM_E_PROTOCOL, 0,
                                  "the peer sent what is no WebSocket frame");
     connection->state = TD_CONNECTION_CLOSING;
-    set_deadline(connection);
+    td_connection_set_deadline(connection);
 }
 
 static void on_dial_failed(td_connection *connection, struct lws *wsi, const char *why)
@@ -547,6 +555,9 @@ static int judge_upgrade(td_connection *connection, struct lws *wsi)
 {
     int status = td_server_judge(connection->listener, wsi);
 
+    if (connection->state != TD_CONNECTION_HANDSHAKE ||
+        connection->network->serving >= TD_NETWORK_CONNECTIONS_MAX)
+        status = -1;
     if (!status)
         return 0;
     td_log(connection->network->env, TANDEM_LOG_DEBUG, "network", "an upgrade is refused (%d)",
@@ -575,6 +586,9 @@ static bool is_unwanted(const td_connection *connection, enum lws_callback_reaso
     case LWS_CALLBACK_FILTER_HTTP_CONNECTION:
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
     case LWS_CALLBACK_ESTABLISHED:
+    case LWS_CALLBACK_HTTP_BODY:
+    case LWS_CALLBACK_HTTP_BODY_COMPLETION:
+    case LWS_CALLBACK_HTTP_WRITEABLE:
         return connection->state == TD_CONNECTION_CLOSING;
     default:
         return false;
@@ -593,8 +607,13 @@ static int dispatch(td_network *network, td_connection *connection, struct lws *
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: /* in may dangle: the header is read again */
         return judge_upgrade(connection, wsi);
     case LWS_CALLBACK_FILTER_HTTP_CONNECTION:
-        lws_return_http_status(wsi, HTTP_UPGRADE_REQUIRED, NULL);
-        return -1;
+        return td_http_server_request(connection);
+    case LWS_CALLBACK_HTTP_BODY:
+        return td_http_server_body(connection, in, size);
+    case LWS_CALLBACK_HTTP_BODY_COMPLETION:
+        return td_http_server_complete(connection);
+    case LWS_CALLBACK_HTTP_WRITEABLE:
+        return td_http_server_room(connection);
     case LWS_CALLBACK_RAW_ADOPT: /* CONNECT makes a raw socket of a request */
     case LWS_CALLBACK_RAW_RX:
         return -1;
@@ -622,6 +641,10 @@ static int dispatch(td_network *network, td_connection *connection, struct lws *
         return on_room(connection);
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
         on_peer_close(connection, in, size);
+        return 0;
+    case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
+        if (connection->state == TD_CONNECTION_HTTP && !is_peer_there(wsi))
+            td_http_server_hung_up(connection);
         return 0;
     case LWS_CALLBACK_WS_SERVER_DROP_PROTOCOL: /* before the socket is shut */
     case LWS_CALLBACK_WS_CLIENT_DROP_PROTOCOL:
@@ -699,6 +722,7 @@ static struct lws_context *open_context(td_network *network)
         .max_http_header_pool2 = FD_LIMIT,
         .pt_serv_buf_size = TD_NETWORK_FRAME_BYTES + 4096,
         .timeout_secs = TD_NETWORK_DIAL_S,
+        .keepalive_timeout = TD_HTTP_IDLE_S,
         .connect_timeout_secs = TD_NETWORK_DIAL_S,
         .retry_and_idle_policy = &liveness,
         .http_proxy_address = "", /* or it takes one from the environment */
@@ -833,6 +857,7 @@ void td_network_free(td_network *network)
     network->freeing = true;
     while (network->listeners)
         td_listener_close(network->listeners);
+    td_http_server_free_links(network);
     DL_FOREACH_SAFE(network->connections, connection, next) {
         if (connection->wsi)
             continue;

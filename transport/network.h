@@ -53,6 +53,8 @@ typedef struct td_connection_events {
     /* Room to send: append one message to out and return TANDEM_OK, or TANDEM_END if there is
      * nothing (asking stops until the next want_write). */
     tandem_err (*writable)(void *context, tandem_writer *out);
+    /* The peer asks to be left alone for so long; closed() follows at once. May be NULL. */
+    void (*retry_after)(void *context, uint64_t delay_ms);
     /* Gone. TANDEM_OK after a normal close of either side, TANDEM_E_UNREACHABLE, TANDEM_E_TIMEOUT,
      * TANDEM_E_PROTOCOL (not a tandem peer, bad framing, message too large), TANDEM_E_INSECURE.
      * text: one sentence for people, borrowed. */

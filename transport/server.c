@@ -58,22 +58,32 @@ static bool offers_protocol(char *list)
     return false;
 }
 
-int td_server_judge(const td_listener *listener, struct lws *wsi)
+int td_server_judge_request(const td_listener *listener, struct lws *wsi, int uri_token)
 {
     char text[HOST_BYTES_MAX];
 
-    /* libwebsockets asks about "h2c" too, and once more after it has answered an unknown upgrade
-     * itself. Only "websocket" is this long. */
-    if (lws_hdr_total_length(wsi, WSI_TOKEN_UPGRADE) != (int)strlen("websocket"))
-        return -1;
     if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) ||
         lws_hdr_total_length(wsi, WSI_TOKEN_SWORIGIN))
         return HTTP_STATUS_FORBIDDEN;
     if (lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_HOST) <= 0 || !is_our_host(listener, text))
         return HTTP_STATUS_FORBIDDEN;
-    if (lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_GET_URI) <= 0 ||
+    if (lws_hdr_copy(wsi, text, sizeof(text), uri_token) <= 0 ||
         strcmp(text, TD_NETWORK_PATH) != 0 || lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_URI_ARGS))
         return HTTP_STATUS_NOT_FOUND;
+    return 0;
+}
+
+int td_server_judge(const td_listener *listener, struct lws *wsi)
+{
+    char text[HOST_BYTES_MAX];
+    int status;
+
+    /* libwebsockets asks about "h2c" too, and once more after it has answered an unknown upgrade
+     * itself. Only "websocket" is this long. */
+    if (lws_hdr_total_length(wsi, WSI_TOKEN_UPGRADE) != (int)strlen("websocket"))
+        return -1;
+    if ((status = td_server_judge_request(listener, wsi, WSI_TOKEN_GET_URI)) != 0)
+        return status;
     if (lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_PROTOCOL) <= 0 || !offers_protocol(text))
         return HTTP_STATUS_BAD_REQUEST;
     return 0;
@@ -101,7 +111,8 @@ static void adopt(td_listener *listener, int fd)
     };
     td_connection *connection = NULL;
 
-    if (network->accepted < TD_NETWORK_CONNECTIONS_MAX)
+    if (network->accepted < TD_NETWORK_ACCEPTED_MAX &&
+        network->accepted + network->dialed < TD_NETWORK_SOCKETS_MAX)
         connection = td_connection_new(network, listener);
     if (!connection) {
         network->rejected++;

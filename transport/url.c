@@ -20,7 +20,7 @@ static bool is_name(const char *host)
     return true;
 }
 
-/* Is rest (what follows "ws://") nothing but authority and an allowed path? */
+/* Is rest (what follows "SCHEME://") nothing but authority and an allowed path? */
 static bool is_exactly(const char *rest, const char *authority)
 {
     size_t size = strlen(authority);
@@ -31,7 +31,13 @@ static bool is_exactly(const char *rest, const char *authority)
     return !*rest || strcmp(rest, "/") == 0 || strcmp(rest, TD_NETWORK_PATH) == 0;
 }
 
-tandem_err td_url_parse(const char *text, td_url *out)
+static bool is_known(const char *scheme)
+{
+    return !strcasecmp(scheme, "ws") || !strcasecmp(scheme, "wss") ||
+           !strcasecmp(scheme, "http") || !strcasecmp(scheme, "https");
+}
+
+tandem_err td_url_parse(const char *text, const char *wanted, td_url *out)
 {
     char copy[TD_URL_BYTES_MAX + 1];
     char bare[sizeof(out->authority)];
@@ -45,11 +51,9 @@ tandem_err td_url_parse(const char *text, td_url *out)
     strcpy(copy, text);
     if (lws_parse_uri(copy, &scheme, &host, &port, &path) != 0)
         return TANDEM_E_INVALID;
-    if (!strcasecmp(scheme, "wss") || !strcasecmp(scheme, "http") || !strcasecmp(scheme, "https"))
-        return TANDEM_E_UNSUPPORTED;
-    if (strcasecmp(scheme, "ws") != 0)
-        return TANDEM_E_INVALID;
-    rest = text + strlen("ws://");
+    if (strcasecmp(scheme, wanted) != 0)
+        return is_known(scheme) ? TANDEM_E_UNSUPPORTED : TANDEM_E_INVALID;
+    rest = text + strlen(wanted) + strlen("://");
     brackets = *rest == '[';
     if (brackets ? uv_ip6_addr(host, 0, &address) != 0 || strchr(host, '%') : !is_name(host))
         return TANDEM_E_INVALID;
@@ -57,7 +61,7 @@ tandem_err td_url_parse(const char *text, td_url *out)
     /* The parser gives a port of 80 for none, and takes any number for one. */
     snprintf(bare, sizeof(bare), brackets ? "[%s]" : "%s", host);
     if (is_exactly(rest, bare))
-        port = TD_URL_PORT_DEFAULT;
+        port = strcmp(wanted, "ws") ? TD_URL_HTTP_PORT_DEFAULT : TD_URL_PORT_DEFAULT;
     if (port < 1 || port > UINT16_MAX)
         return TANDEM_E_INVALID;
     snprintf(out->authority, sizeof(out->authority), "%.*s:%d", TD_URL_HOST_BYTES_MAX + 2, bare,
@@ -73,5 +77,5 @@ tandem_err td_url_check(const char *text)
 {
     td_url url;
 
-    return td_url_parse(text, &url);
+    return td_url_parse(text, "ws", &url);
 }

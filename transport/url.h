@@ -1,5 +1,5 @@
 /*
- * Peer URLs: ws://HOST[:PORT][/tandem].
+ * Peer URLs: ws://HOST[:PORT][/tandem] and http://HOST[:PORT][/tandem].
  *
  * libwebsockets takes the URL apart, leniently; what it found must then be exactly what the text
  * says, so that no two readers of a URL disagree about the host.
@@ -12,7 +12,8 @@
 #include "store/error.h"
 
 enum {
-    TD_URL_PORT_DEFAULT = 7400,
+    TD_URL_PORT_DEFAULT = 7400, /* of ws; that of http is everybody's */
+    TD_URL_HTTP_PORT_DEFAULT = 80,
     TD_URL_BYTES_MAX = 512,
     TD_URL_HOST_BYTES_MAX = 253,
 };
@@ -23,7 +24,8 @@ typedef struct td_url {
     char authority[TD_URL_HOST_BYTES_MAX + 16]; /* "HOST:PORT", IPv6 in brackets: a Host header */
 } td_url;
 
-/* Errors: TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED (wss, http, https). */
-tandem_err td_url_parse(const char *text, td_url *out);
+/* scheme: "ws" or "http". Errors: TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED (the other one, wss,
+ * https). */
+tandem_err td_url_parse(const char *text, const char *scheme, td_url *out);
 
 #endif

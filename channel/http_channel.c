@@ -1,0 +1,221 @@
+/*
+ * The HTTP carrier: transport/http_client.h and http_server.h under the contract of a carrier. What
+ * it accepts comes of a network of its own or, where one listener is to serve WebSocket too, of the
+ * WebSocket carrier's.
+ */
+#include "channel/carrier.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "transport/http_client.h"
+#include "transport/http_server.h"
+
+struct http_carrier {
+    td_carrier base;
+    td_host *host;
+    td_http_client *client; /* NULL: nothing was dialed yet */
+    td_network *network;    /* NULL: it does not listen itself */
+    td_link_accept_fn accept;
+    void *accept_context;
+};
+
+struct http_link {
+    td_link base;
+    td_http_link *link;
+    const td_connection_events *events;
+    void *context;
+};
+
+static struct http_carrier *carrier_of(td_carrier *carrier)
+{
+    return (struct http_carrier *)carrier;
+}
+
+static struct http_link *link_of(td_link *link)
+{
+    return (struct http_link *)link;
+}
+
+static void link_opened(void *context)
+{
+    struct http_link *link = context;
+
+    link->events->opened(link->context);
+}
+
+static void link_message(void *context, tandem_slice bytes)
+{
+    struct http_link *link = context;
+
+    link->events->message(link->context, bytes);
+}
+
+static tandem_err link_writable(void *context, tandem_writer *out)
+{
+    struct http_link *link = context;
+
+    return link->events->writable(link->context, out);
+}
+
+static void link_retry_after(void *context, uint64_t delay_ms)
+{
+    struct http_link *link = context;
+
+    if (link->events->retry_after)
+        link->events->retry_after(link->context, delay_ms);
+}
+
+static void link_closed(void *context, tandem_err err, const char *text)
+{
+    struct http_link *link = context;
+
+    link->events->closed(link->context, err, text);
+    free(link);
+}
+
+static const td_connection_events link_events = {
+    .opened = link_opened,
+    .message = link_message,
+    .writable = link_writable,
+    .retry_after = link_retry_after,
+    .closed = link_closed,
+};
+
+static tandem_err http_dial(td_carrier *base, const char *url, const td_connection_events *events,
+                            void *context, td_link **out)
+{
+    struct http_carrier *carrier = carrier_of(base);
+    struct http_link *link;
+    tandem_err err;
+
+    if (!carrier->client &&
+        (err = td_http_client_open(carrier->host, &carrier->client)) != TANDEM_OK)
+        return err;
+    if (!(link = calloc(1, sizeof(*link))))
+        return TANDEM_E_NOMEM;
+    link->base.carrier = base;
+    link->events = events;
+    link->context = context;
+    if ((err = td_http_dial(carrier->client, url, &link_events, link, &link->link)) != TANDEM_OK) {
+        free(link);
+        return err;
+    }
+    *out = &link->base;
+    return TANDEM_OK;
+}
+
+static tandem_err accept_link(void *context, td_http_link *accepted,
+                              const td_connection_events **events_out, void **context_out)
+{
+    struct http_carrier *carrier = context;
+    struct http_link *link = calloc(1, sizeof(*link));
+    tandem_err err;
+
+    if (!link)
+        return TANDEM_E_NOMEM;
+    link->base.carrier = &carrier->base;
+    link->link = accepted;
+    if ((err = carrier->accept(carrier->accept_context, &link->base, &link->events,
+                               &link->context)) != TANDEM_OK) {
+        free(link);
+        return err;
+    }
+    *events_out = &link_events;
+    *context_out = link;
+    return TANDEM_OK;
+}
+
+void td_http_carrier_serve(td_carrier *base, td_network *network, td_link_accept_fn accept,
+                           void *context)
+{
+    struct http_carrier *carrier = carrier_of(base);
+
+    carrier->accept = accept;
+    carrier->accept_context = context;
+    td_network_serve_http(network, accept_link, carrier);
+}
+
+/* Whoever comes by WebSocket is told no. */
+static tandem_err refuse_connection(void *context, td_connection *connection,
+                                    const td_connection_events **events_out, void **context_out)
+{
+    return TANDEM_E_UNSUPPORTED;
+}
+
+static tandem_err http_listen(td_carrier *base, const char *address, uint16_t port,
+                              td_link_accept_fn accept, void *context, char url_out[128])
+{
+    struct http_carrier *carrier = carrier_of(base);
+    bool six = strchr(address, ':') != NULL;
+    uint16_t real_port = 0;
+    tandem_err err;
+
+    if (!carrier->network &&
+        (err = td_network_open(carrier->host, &carrier->network)) != TANDEM_OK)
+        return err;
+    td_http_carrier_serve(base, carrier->network, accept, context);
+    if ((err = td_network_listen(carrier->network, address, port, refuse_connection, NULL,
+                                 &real_port)) != TANDEM_OK)
+        return err;
+    snprintf(url_out, 128, "http://%s%s%s:%u/tandem", six ? "[" : "", address, six ? "]" : "",
+             real_port);
+    return TANDEM_OK;
+}
+
+static uint64_t http_rejected(const td_carrier *base)
+{
+    const struct http_carrier *carrier = (const struct http_carrier *)base;
+
+    return carrier->network ? td_network_rejected(carrier->network) : 0;
+}
+
+static void http_want_write(td_link *link)
+{
+    td_http_link_want_write(link_of(link)->link);
+}
+
+static void http_hold(td_link *link, bool hold)
+{
+    td_http_link_hold(link_of(link)->link, hold);
+}
+
+static void http_close(td_link *link, tandem_err err, const char *text)
+{
+    td_http_link_close(link_of(link)->link, err, text);
+}
+
+static void http_free(td_carrier *base)
+{
+    struct http_carrier *carrier = carrier_of(base);
+
+    if (!carrier)
+        return;
+    td_http_client_free(carrier->client);
+    td_network_free(carrier->network);
+    free(carrier);
+}
+
+static const td_carrier_ops http_ops = {
+    .scheme = "http",
+    .check = td_http_url_check,
+    .dial = http_dial,
+    .listen = http_listen,
+    .rejected = http_rejected,
+    .want_write = http_want_write,
+    .hold = http_hold,
+    .close = http_close,
+    .free = http_free,
+};
+
+tandem_err td_http_carrier_open(td_host *host, td_carrier **out)
+{
+    struct http_carrier *carrier = calloc(1, sizeof(*carrier));
+
+    if (!carrier)
+        return TANDEM_E_NOMEM;
+    carrier->base.ops = &http_ops;
+    carrier->host = host;
+    *out = &carrier->base;
+    return TANDEM_OK;
+}

@@ -1,0 +1,118 @@
+/*
+ * A link over HTTP: whole messages both ways, over a series of exchanges (PROTOCOL.md, section 2).
+ *
+ * To its user it is what a connection of network.h is: sending is asked for and pulled by
+ * writable(), receiving can be held, closed() comes exactly once and never from within close(). This
+ * file holds what both sides of a link share: the framing of bodies, delivery, the reason to end.
+ * The sides are http_client.c, which dials, and http_server.c, which answers.
+ *
+ * Whatever happens to a link, by a call, an exchange or time, only marks it and has it looked at: a
+ * side's look() does what can be done, always from the loop. So nothing here is called back from
+ * within a call, and no state can be left waiting for a call that never comes.
+ *
+ *      opening ──> open ──> ending ──> closed() ──> freed with its timer
+ *         └───────────┴────────^
+ *
+ * Nothing queues: what has come and cannot be delivered is at most what two exchanges carry, and
+ * the other side is told to send no more. Messages to send are pulled when an exchange leaves.
+ *
+ * Threads: the loop host's thread.
+ */
+#ifndef TANDEM_TRANSPORT_HTTP_LINK_H
+#define TANDEM_TRANSPORT_HTTP_LINK_H
+
+#include <uv.h>
+
+#include "transport/network.h"
+#include "transport/wire.h"
+
+#define TD_HTTP_TYPE "application/vnd.tandem.1"
+
+enum {
+    TD_HTTP_LINK_BYTES = 16, /* an id; twice as many digits */
+    TD_HTTP_LENGTH_BYTES = 4, /* before each message in a body */
+    /* What a body may hold: 1 MiB, and the message that crosses that line. */
+    TD_HTTP_BODY_BYTES_MAX = 2 * (TD_MESSAGE_BYTES_MAX + TD_HTTP_LENGTH_BYTES),
+    TD_HTTP_FILL_BYTES = 256 * 1024, /* no further message is added to a body that has so much */
+    TD_HTTP_UNDER_WAY_MAX = 2,       /* exchanges; one more that ends the link */
+    TD_HTTP_POLL_S = 20,  /* an exchange with nothing to say is answered after so long */
+    TD_HTTP_GONE_S = 60,  /* a link without an exchange is gone after so long … */
+    TD_HTTP_HUNG_UP_S = 3, /* … or so long after its client closed the connection */
+    TD_HTTP_BODY_S = 30,  /* from the headers of a request to the end of its body */
+    TD_HTTP_IDLE_S = 5,   /* a connection without a request is closed after so long */
+    TD_HTTP_END_TEXT_BYTES_MAX = 123,
+};
+
+typedef struct td_http_link td_http_link;
+
+typedef enum td_http_state {
+    TD_HTTP_OPENING,
+    TD_HTTP_OPEN,
+    TD_HTTP_ENDING, /* nothing is called any more but closed() */
+} td_http_state;
+
+/* What the two sides do differently. */
+typedef struct td_http_side {
+    /* Do what can be done now. It may end the link; it is not called from within itself. */
+    void (*look)(td_http_link *link);
+    /* The link was closed() and its timer is gone: free it. */
+    void (*free)(td_http_link *link);
+} td_http_side;
+
+struct td_http_link {
+    uv_timer_t timer; /* first: its close callback leads back here */
+    const td_http_side *side;
+    const td_connection_events *events; /* NULL: nobody is told anything */
+    void *context;
+    td_http_state state;
+    bool over;  /* closed() was called */
+    bool held;  /* receiving is */
+    bool wants; /* writable() may have something */
+    bool peer_ended; /* after what has come nothing more will */
+    tandem_writer in; /* what has come: whole, valid bodies, … */
+    size_t in_at;     /* … delivered up to here */
+    tandem_writer message; /* the one being pulled */
+
+    /* The first reason to end counts. */
+    bool has_reason;
+    tandem_err err;
+    unsigned close_code; /* as of WebSocket: connection.h */
+    char text[160];
+    uint64_t retry_after_ms;
+};
+
+/* ---- For users ---- */
+
+void td_http_link_want_write(td_http_link *link);
+/* Stop or resume receiving; within message() it takes effect at once. */
+void td_http_link_hold(td_http_link *link, bool hold);
+/* Close after what was already pulled. As td_connection_close(). */
+void td_http_link_close(td_http_link *link, tandem_err err, const char *text);
+
+/* ---- For the sides ---- */
+
+void td_http_link_init(td_http_link *link, uv_loop_t *loop, const td_http_side *side);
+/* Look from the loop, soon or (if not sooner) in so many milliseconds. */
+void td_http_link_look_soon(td_http_link *link);
+void td_http_link_look_in(td_http_link *link, uint64_t delay_ms);
+/* A body came: check its framing and keep it. TANDEM_E_PROTOCOL, TANDEM_E_NOMEM. */
+tandem_err td_http_link_take(td_http_link *link, tandem_slice body);
+/* Deliver what can be delivered; the link may be ending afterwards. */
+void td_http_link_deliver(td_http_link *link);
+/* Is all delivered that came? */
+bool td_http_link_is_empty(const td_http_link *link);
+/* Held, and something waits to be delivered: the other side is to send no more. */
+bool td_http_link_is_full(const td_http_link *link);
+/* Append what there is to send to body, which is empty. The link may be ending afterwards. */
+void td_http_link_fill(td_http_link *link, tandem_writer *body);
+/* Record why it ends, unless there is a reason already; it does not end by that. */
+void td_http_link_set_reason(td_http_link *link, tandem_err err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Over: closed() is called, the timer closed, the side's free called at the end of the turn. Once. */
+void td_http_link_finish(td_http_link *link);
+
+/* The value of a Tandem-End header, and what a received one means. */
+void td_http_end_write(const td_http_link *link, char *out, size_t size);
+void td_http_end_read(td_http_link *link, const char *value);
+
+#endif
