@@ -4,7 +4,8 @@
  * Open one sync on a reactor, at most; it connects to the remotes that it has persisted and keeps
  * them in step, reconnecting with backoff and full jitter. A remote is a name and a URL:
  *
- *   ws://HOST:PORT/tandem     a reactor that listens, here or elsewhere
+ *   ws://HOST:PORT/tandem     a reactor that listens, here or elsewhere, by WebSocket
+ *   http://HOST:PORT/tandem   the same one, at the same port, where only HTTP gets through
  *   mem://NAME                a reactor of the same process (harness)
  *
  * Threads: call from any thread, except that a sync whose reactor is driven (options.drive) is
@@ -62,7 +63,7 @@ TANDEM_API tandem_err tandem_listen(tandem_sync *sync, const char *address, uint
  * does: TANDEM_E_STORE_FULL, TANDEM_E_IO (then the outcome is unknown: look, or repeat the call).
  *
  * name     1 to 128 bytes of UTF-8 without control characters
- * url      ws://HOST:PORT/tandem
+ * url      ws://HOST:PORT/tandem or http://HOST:PORT/tandem
  */
 
 /* Add one, and connect to it at once. TANDEM_E_EXISTS, TANDEM_E_INVALID (name or URL),

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include <utlist.h>
 
@@ -114,8 +115,20 @@ static void peer_free(td_peer *peer)
     free(peer);
 }
 
+static tandem_err open_carrier(tandem_sync *sync, bool http, td_carrier **out)
+{
+    td_carrier **carrier = http ? &sync->http : &sync->websocket;
+    tandem_err err = TANDEM_OK;
+
+    if (!*carrier)
+        err = (http ? td_http_carrier_open : td_websocket_carrier_open)(sync->loop, carrier);
+    *out = *carrier;
+    return err;
+}
+
 tandem_err td_sync_carrier(tandem_sync *sync, const char *url, td_carrier **out)
 {
+    bool http = !strncasecmp(url, "http:", 5);
     tandem_err err;
 
     if (!strncmp(url, "mem:", 4)) {
@@ -124,15 +137,11 @@ tandem_err td_sync_carrier(tandem_sync *sync, const char *url, td_carrier **out)
         *out = sync->memory;
         return sync->memory->ops->check(url);
     }
-    if ((err = td_url_check(url)) != TANDEM_OK)
+    if ((err = http ? td_http_url_check(url) : td_url_check(url)) != TANDEM_OK)
         return err;
     if (!td_host_loop(sync->loop))
         return TANDEM_E_UNSUPPORTED; /* the simulation has no sockets */
-    if (!sync->websocket &&
-        (err = td_websocket_carrier_open(sync->loop, &sync->websocket)) != TANDEM_OK)
-        return err;
-    *out = sync->websocket;
-    return TANDEM_OK;
+    return open_carrier(sync, http, out);
 }
 
 tandem_err td_peer_start(td_peer *peer)
@@ -331,12 +340,14 @@ static void sweep(tandem_sync *sync)
 /* Freeing a carrier turns the loop, and with it this very actor: it must not find itself here again. */
 static void free_carriers(tandem_sync *sync)
 {
-    td_carrier *websocket = sync->websocket, *memory = sync->memory;
+    td_carrier *websocket = sync->websocket, *http = sync->http, *memory = sync->memory;
 
-    sync->websocket = sync->memory = NULL;
+    sync->websocket = sync->http = sync->memory = NULL;
     sync->freeing = true;
     if (websocket)
         websocket->ops->free(websocket);
+    if (http) /* after the one whose listener it shares */
+        http->ops->free(http);
     if (memory)
         memory->ops->free(memory);
     sync->freeing = false;
@@ -661,6 +672,19 @@ static bool is_loopback(const char *address)
     return !strncmp(address, "127.", 4) || !strcmp(address, "::1");
 }
 
+/* One listener serves WebSocket and HTTP. */
+static tandem_err open_listeners(tandem_sync *sync, td_carrier **out)
+{
+    td_carrier *http;
+    tandem_err err;
+
+    if ((err = open_carrier(sync, false, out)) != TANDEM_OK ||
+        (err = open_carrier(sync, true, &http)) != TANDEM_OK)
+        return err;
+    td_http_carrier_serve(http, td_websocket_carrier_network(*out), accept_link, sync);
+    return TANDEM_OK;
+}
+
 static tandem_err run_listen(tandem_sync *sync, td_sync_call *call)
 {
     td_carrier *carrier = sync->memory;
@@ -671,10 +695,8 @@ static tandem_err run_listen(tandem_sync *sync, td_sync_call *call)
     if (!carrier) {
         if (!is_loopback(call->name) && !call->flag)
             return TANDEM_E_INSECURE;
-        if (!sync->websocket &&
-            (err = td_websocket_carrier_open(sync->loop, &sync->websocket)) != TANDEM_OK)
+        if ((err = open_listeners(sync, &carrier)) != TANDEM_OK)
             return err;
-        carrier = sync->websocket;
     }
     if ((err = carrier->ops->listen(carrier, call->name, (uint16_t)call->number, accept_link, sync,
                                     sync->listener_url)) != TANDEM_OK) {

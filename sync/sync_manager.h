@@ -132,7 +132,7 @@ struct tandem_sync {
     td_actor *actor;
     tandem_sync_options options;
     td_sync_store *store;
-    td_carrier *websocket, *memory; /* opened when first needed; the harness gives the second */
+    td_carrier *websocket, *http, *memory; /* opened when first needed; the harness gives the last */
     char listener_url[128];
     td_pool pool;
     uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller */
@@ -166,7 +166,7 @@ struct tandem_sync {
 
 /* ---- sync_manager.c ---- */
 
-/* Open with carriers of the harness: websocket none, memory given (and then owned). */
+/* Open with carriers of the harness: none on sockets, memory given (and then owned). */
 tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *options,
                            td_carrier *memory, tandem_sync **out);
 /* As a crash does: nobody is told. */

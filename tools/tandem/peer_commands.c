@@ -21,12 +21,12 @@ static json_t *request_named(const cli_call *call, const char *command)
 /* The error of a URL that this version cannot use, or TANDEM_OK. */
 static tandem_err url_check(const char *url)
 {
-    static const char *const later[] = {"wss://", "http://", "https://"};
+    static const char *const later[] = {"wss://", "https://"};
 
     for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
         if (!strncmp(url, later[i], strlen(later[i])))
             return TANDEM_E_UNSUPPORTED;
-    return strncmp(url, "ws://", 5) ? TANDEM_E_INVALID : TANDEM_OK;
+    return strncmp(url, "ws://", 5) && strncmp(url, "http://", 7) ? TANDEM_E_INVALID : TANDEM_OK;
 }
 
 static bool filters_given(const cli_call *call)
@@ -115,8 +115,9 @@ static int peer_put(const cli_call *call, const char *command, const char *verb,
         err = url_check(url);
     if (err != TANDEM_OK)
         return cli_fail(err,
-                        err == TANDEM_E_INVALID ? "a URL is ws://HOST:PORT/tandem"
-                                                : "this version speaks ws:// only",
+                        err == TANDEM_E_INVALID
+                            ? "a URL is ws://HOST:PORT/tandem or http://HOST:PORT/tandem"
+                            : "this version speaks ws:// and http:// only",
                         "the peer was not %s", done);
     if (call->given[CLI_RETRY] && !(retry = retry_given(call)))
         return cli_exit_code(TANDEM_E_INVALID);

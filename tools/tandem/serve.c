@@ -82,7 +82,9 @@ static tandem_err peer_put(tandem_sync *sync, const char *text, char why[CLI_WHY
     if (err == TANDEM_E_EXISTS)
         err = tandem_remote_set(sync, name, equals + 1);
     if (err == TANDEM_E_INVALID)
-        snprintf(why, CLI_WHY_BYTES, "a peer is NAME=ws://HOST:PORT/tandem, not `%.100s`", text);
+        snprintf(why, CLI_WHY_BYTES,
+                 "a peer is NAME=ws://HOST:PORT/tandem or NAME=http://HOST:PORT/tandem, not `%.100s`",
+                 text);
     else if (err != TANDEM_OK)
         snprintf(why, CLI_WHY_BYTES, "peer `%.32s` at %.100s: %.80s", name, equals + 1,
                  tandem_err_text(err));
