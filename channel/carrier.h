@@ -56,6 +56,8 @@ td_network *td_websocket_carrier_network(td_carrier *carrier);
 /* The HTTP carrier on a loop host. */
 tandem_err td_http_url_check(const char *url); /* as td_carrier_ops.check, without a carrier */
 tandem_err td_http_carrier_open(td_host *host, td_carrier **out);
+/* Close what was dialed, for good; what was accepted goes on. */
+void td_http_carrier_end_dialing(td_carrier *carrier);
 /* Take the links that come in over HTTP where network listens, instead of listening itself; accept
  * as in td_carrier_ops.listen. The network is freed before the carrier is. */
 void td_http_carrier_serve(td_carrier *carrier, td_network *network, td_link_accept_fn accept,

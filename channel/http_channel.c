@@ -16,6 +16,7 @@ struct http_carrier {
     td_host *host;
     td_http_client *client; /* NULL: nothing was dialed yet */
     td_network *network;    /* NULL: it does not listen itself */
+    bool dialing_ended;
     td_link_accept_fn accept;
     void *accept_context;
 };
@@ -89,6 +90,8 @@ static tandem_err http_dial(td_carrier *base, const char *url, const td_connecti
     struct http_link *link;
     tandem_err err;
 
+    if (carrier->dialing_ended)
+        return TANDEM_E_CLOSED;
     if (!carrier->client &&
         (err = td_http_client_open(carrier->host, &carrier->client)) != TANDEM_OK)
         return err;
@@ -185,13 +188,23 @@ static void http_close(td_link *link, tandem_err err, const char *text)
     td_http_link_close(link_of(link)->link, err, text);
 }
 
+void td_http_carrier_end_dialing(td_carrier *base)
+{
+    struct http_carrier *carrier = carrier_of(base);
+    td_http_client *client = carrier->client;
+
+    carrier->dialing_ended = true;
+    carrier->client = NULL;
+    td_http_client_free(client);
+}
+
 static void http_free(td_carrier *base)
 {
     struct http_carrier *carrier = carrier_of(base);
 
     if (!carrier)
         return;
-    td_http_client_free(carrier->client);
+    td_http_carrier_end_dialing(base);
     td_network_free(carrier->network);
     free(carrier);
 }

@@ -344,9 +344,13 @@ static void free_carriers(tandem_sync *sync)
 
     sync->websocket = sync->http = sync->memory = NULL;
     sync->freeing = true;
+    /* What dials first: nobody is to open sockets while libwebsockets goes, see transport/network.c.
+     * The HTTP carrier itself last: links that the other's listener accepted are its own. */
+    if (http)
+        td_http_carrier_end_dialing(http);
     if (websocket)
         websocket->ops->free(websocket);
-    if (http) /* after the one whose listener it shares */
+    if (http)
         http->ops->free(http);
     if (memory)
         memory->ops->free(memory);

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #include "transport/url.h"
@@ -62,6 +63,7 @@ struct lookup {
 struct watcher {
     uv_poll_t poll; /* first */
     td_http_client *client;
+    struct watcher *prev, *next;
     curl_socket_t fd;
 };
 
@@ -70,6 +72,7 @@ struct td_http_client {
     uv_loop_t *loop;
     CURLM *multi;
     uv_timer_t timer; /* curl's */
+    struct watcher *watchers;
     client_link *links;
     unsigned link_count;
     unsigned handles; /* our own on the loop, and requests: freed before the client is */
@@ -153,18 +156,42 @@ static void on_watcher_freed(uv_handle_t *handle)
     free(watcher);
 }
 
+static struct watcher *find_watcher(td_http_client *client, curl_socket_t fd)
+{
+    struct watcher *watcher;
+
+    DL_FOREACH(client->watchers, watcher)
+        if (watcher->fd == fd)
+            return watcher;
+    return NULL;
+}
+
+static void stop_watching(td_http_client *client, curl_socket_t fd)
+{
+    struct watcher *watcher = find_watcher(client, fd);
+
+    if (!watcher)
+        return;
+    DL_DELETE(client->watchers, watcher);
+    uv_close((uv_handle_t *)&watcher->poll, on_watcher_freed);
+}
+
+/* curl closes some sockets before it says that it does not watch them any more, or without a word;
+ * but the loop may hold no handle on a descriptor that is closed. */
+static int close_socket(void *context, curl_socket_t fd)
+{
+    stop_watching(context, fd);
+    return close(fd);
+}
+
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket)
 {
     td_http_client *client = context;
-    struct watcher *watcher = of_socket;
+    struct watcher *watcher = find_watcher(client, fd);
     int events = 0;
 
     if (what == CURL_POLL_REMOVE) {
-        curl_multi_assign(client->multi, fd, NULL);
-        if (watcher) {
-            uv_poll_stop(&watcher->poll);
-            uv_close((uv_handle_t *)&watcher->poll, on_watcher_freed);
-        }
+        stop_watching(client, fd);
         return 0;
     }
     if (!watcher) {
@@ -177,7 +204,7 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, v
             return -1;
         }
         client->handles++;
-        curl_multi_assign(client->multi, fd, watcher);
+        DL_APPEND(client->watchers, watcher);
     }
     if (what & CURL_POLL_IN)
         events |= UV_READABLE;
@@ -249,6 +276,8 @@ static void set_options(struct request *request)
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, link->client);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "tandem");
     curl_easy_setopt(easy, CURLOPT_RESOLVE, link->resolve);
     curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)REUSE_S);
@@ -420,6 +449,11 @@ static void take_answer(client_link *link, struct request *request)
     }
     if (!type || strcmp(type, TD_HTTP_TYPE) != 0) {
         fail(link, TANDEM_E_PROTOCOL, "not a tandem peer: its answer has another type");
+        return;
+    }
+    /* To curl a head that is cut off is one that has ended. The length comes last in it. */
+    if (!*header_of(request, "Content-Length") && !*header_of(request, "Transfer-Encoding")) {
+        fail(link, TANDEM_E_UNREACHABLE, "an answer was cut off");
         return;
     }
     if ((err = td_http_link_take(base, tandem_writer_slice(&request->answer))) != TANDEM_OK) {

@@ -37,7 +37,7 @@ enum {
     TD_HTTP_UNDER_WAY_MAX = 2,       /* exchanges; one more that ends the link */
     TD_HTTP_POLL_S = 20,  /* an exchange with nothing to say is answered after so long */
     TD_HTTP_GONE_S = 60,  /* a link without an exchange is gone after so long … */
-    TD_HTTP_HUNG_UP_S = 3, /* … or so long after its client closed the connection */
+    TD_HTTP_HUNG_UP_S = 2, /* … or so long after its client closed the connection */
     TD_HTTP_BODY_S = 30,  /* from the headers of a request to the end of its body */
     TD_HTTP_IDLE_S = 5,   /* a connection without a request is closed after so long */
     TD_HTTP_END_TEXT_BYTES_MAX = 123,

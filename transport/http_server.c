@@ -112,16 +112,17 @@ static const char *name_of_status(unsigned status)
     }
 }
 
-/* Write the head of the answer whose body is there, and have it sent. extra: whole header lines. */
+/* Write the head of the answer whose body is there, and have it sent. extra: whole header lines. The
+ * length is the last one: there are clients that take a head that is cut off for a whole one. */
 static void send_answer(td_http_exchange *exchange, unsigned status, const char *type,
                         const char *extra)
 {
     td_connection *connection = exchange->connection;
     int size = snprintf(exchange->head, sizeof(exchange->head),
-                        "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-                        "Cache-Control: no-store\r\n%s%s\r\n",
-                        status, name_of_status(status), type, exchange->body.size,
-                        exchange->hang_up ? "Connection: close\r\n" : "", extra);
+                        "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\n"
+                        "%s%sContent-Length: %zu\r\n\r\n",
+                        status, name_of_status(status), type, extra,
+                        exchange->hang_up ? "Connection: close\r\n" : "", exchange->body.size);
 
     assert(size > 0 && (size_t)size < sizeof(exchange->head));
     exchange->head_size = (size_t)size;

@@ -116,7 +116,7 @@ static int peer_put(const cli_call *call, const char *command, const char *verb,
     if (err != TANDEM_OK)
         return cli_fail(err,
                         err == TANDEM_E_INVALID
-                            ? "a URL is ws://HOST:PORT/tandem or http://HOST:PORT/tandem"
+                            ? "a URL is http://HOST:PORT/tandem or ws://HOST:PORT/tandem"
                             : "this version speaks ws:// and http:// only",
                         "the peer was not %s", done);
     if (call->given[CLI_RETRY] && !(retry = retry_given(call)))
