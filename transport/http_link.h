@@ -33,6 +33,7 @@ enum {
     TD_HTTP_LENGTH_BYTES = 4, /* before each message in a body */
     /* What a body may hold: 1 MiB, and the message that crosses that line. */
     TD_HTTP_BODY_BYTES_MAX = 2 * (TD_MESSAGE_BYTES_MAX + TD_HTTP_LENGTH_BYTES),
+    TD_HTTP_OPENING_BYTES_MAX = 64 * 1024, /* of the first exchange: it may be anybody's */
     TD_HTTP_FILL_BYTES = 256 * 1024, /* no further message is added to a body that has so much */
     TD_HTTP_UNDER_WAY_MAX = 2,       /* exchanges; one more that ends the link */
     TD_HTTP_POLL_S = 20,  /* an exchange with nothing to say is answered after so long */

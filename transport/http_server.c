@@ -519,6 +519,9 @@ static unsigned judge(td_connection *connection, td_http_exchange *exchange,
     read_header(wsi, "tandem-exchange:", text, sizeof(text));
     if (!read_number(text, &exchange->number) || !exchange->number)
         return STATUS_BAD;
+    request->why = "the body is too large for the first exchange";
+    if (exchange->number == 1 && request->size > TD_HTTP_OPENING_BYTES_MAX)
+        return STATUS_TOO_LARGE;
     read_header(wsi, "tandem-hold:", text, sizeof(text));
     exchange->hold = strcmp(text, "1") == 0;
     read_header(wsi, "tandem-end:", exchange->end, sizeof(exchange->end));

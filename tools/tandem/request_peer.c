@@ -74,7 +74,7 @@ static tandem_err named(cli_request *request, tandem_err err, const char *name)
         return cli_refuse(request, err, "there is a peer `%s`; `peer set` changes its URL", name);
     if (err == TANDEM_E_INVALID)
         return cli_refuse(request, err, "a peer has a name of 1 to 128 bytes and a URL "
-                          "ws://HOST:PORT/tandem or http://HOST:PORT/tandem");
+                          "http://HOST:PORT/tandem or ws://HOST:PORT/tandem");
     return err;
 }
 
