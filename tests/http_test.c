@@ -735,7 +735,8 @@ static void exchanges_are_taken_and_answered_in_order(void **state)
     assert_true(is_silent(f, first));
     assert_int_equal(0, side->messages);
     raw_exchange(f, second, 2, "ab", "");
-    assert_true(raw_read_http(f, second, &answer)); /* at once, because the next one has come */
+    assert_false(is_silent(f, second)); /* answered at once, because the next one has come */
+    assert_true(raw_read_http(f, second, &answer));
     assert_int_equal(200, status_of(&answer));
     assert_int_equal(0, answer.size);
     assert_int_equal(3, side->messages);
@@ -970,8 +971,10 @@ static void a_holding_client_gets_no_messages(void **state)
     td_http_link_want_write(side->link);
     assert_true(is_silent(f, first));
     raw_exchange(f, second, 3, "", "");
+    assert_false(is_silent(f, first));
     assert_true(raw_read_http(f, first, &answer));
     assert_int_equal(0, answer.size);
+    assert_false(is_silent(f, second));
     assert_true(raw_read_http(f, second, &answer));
     assert_int_equal(5, answer.size);
     free(answer.body);
@@ -1000,7 +1003,8 @@ static void a_holding_server_says_so_only_if_it_speaks(void **state)
     assert_true(is_silent(f, second));
     side->hold_after_each = false;
     td_http_link_hold(side->link, false);
-    assert_true(raw_read_http(f, second, &answer)); /* so that the client learns of it */
+    assert_false(is_silent(f, second)); /* at once, so that the client learns of it */
+    assert_true(raw_read_http(f, second, &answer));
     assert_null(strstr(answer.head, "Tandem-Hold"));
     assert_int_equal(5, side->messages);
     assert_int_equal('e', side->last_first);
@@ -1050,22 +1054,29 @@ static void an_end_is_heard_after_what_came_before_it(void **state)
 {
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int fd = raw_connect(f);
-    struct side *side = raw_open(f, fd);
 
-    side->hold_after_each = true;
-    raw_exchange(f, fd, 2, "ab", "Tandem-End: 1011 the disk is sick\r\n");
-    assert_true(raw_read_http(f, fd, &answer));
-    assert_int_equal(200, status_of(&answer));
-    close(fd);
-    let_rest(f);
-    assert_int_equal(0, side->closed);
-    side->hold_after_each = false;
-    td_http_link_hold(side->link, false);
-    UNTIL(f, side->closed);
-    assert_int_equal(2, side->messages);
-    assert_int_equal(TANDEM_E_UNREACHABLE, side->err);
-    assert_non_null(strstr(side->text, "the disk is sick"));
+    /* Whether or not its client waits for the answer. */
+    for (int kind = 0; kind < 2; kind++) {
+        int fd = raw_connect(f);
+        struct side *side = raw_open(f, fd);
+
+        side->hold_after_each = true;
+        raw_exchange(f, fd, 2, "ab", "Tandem-End: 1011 the disk is sick\r\n");
+        if (kind == 0) {
+            assert_true(raw_read_http(f, fd, &answer));
+            assert_int_equal(200, status_of(&answer));
+        }
+        close(fd);
+        let_rest(f);
+        assert_int_equal(0, side->closed);
+        assert_int_equal(1, side->messages);
+        side->hold_after_each = false;
+        td_http_link_hold(side->link, false);
+        UNTIL(f, side->closed);
+        assert_int_equal(2, side->messages);
+        assert_int_equal(TANDEM_E_UNREACHABLE, side->err);
+        assert_non_null(strstr(side->text, "the disk is sick"));
+    }
     free(answer.body);
 }
 
