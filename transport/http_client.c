@@ -682,6 +682,7 @@ tandem_err td_http_dial(td_http_client *client, const char *text,
     client->handles++;
     client->link_count++;
     DL_APPEND(client->links, link);
+    uv_update_time(client->loop); /* it may not have turned for long */
     link->deadline_ms = uv_now(client->loop) + TD_NETWORK_DIAL_S * 1000;
     td_http_link_look_in(&link->base, TD_NETWORK_DIAL_S * 1000);
     if ((err = resolve(link)) != TANDEM_OK) {

@@ -5,7 +5,8 @@
  * Path /tandem, subprotocol tandem.1, binary messages of at most TD_MESSAGE_BYTES_MAX, extensions
  * off. A request that carries an Origin header, a Host that is not an address or name of this
  * listener, another path, another subprotocol or an upgrade to anything else is refused and counted:
- * browsers reach loopback.
+ * browsers reach loopback. The same listeners serve links over HTTP if they are told to
+ * (http_server.h).
  *
  * Sending is asked for, not pushed: on opening and after td_connection_want_write() the connection
  * calls writable() whenever the socket has room, and each call may append one message, so nothing
@@ -35,7 +36,7 @@ enum {
     TD_NETWORK_HANGUP_S = 60,
     TD_NETWORK_DIAL_S = 10,
     TD_NETWORK_MESSAGE_S = 30,
-    TD_NETWORK_CONNECTIONS_MAX = 1024,
+    TD_NETWORK_CONNECTIONS_MAX = 1024, /* dialed; accepted and open, with links over HTTP */
     TD_NETWORK_FRAME_BYTES = 64 * 1024,
 };
 
