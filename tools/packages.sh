@@ -3,9 +3,8 @@
 # .ci/run; asks apt only for what is missing, so that nothing missing means no network.
 
 packages_build='meson ninja-build gcc libc6-dev pkg-config liblmdb-dev libsodium-dev libxxhash-dev
-    libmsgpack-dev uthash-dev libuv1-dev libwebsockets-dev libwebsockets-evlib-uv libjansson-dev
-    libcurl4-openssl-dev
-    libsmartcols-dev libcmocka-dev'
+    libmsgpack-dev uthash-dev libuv1-dev libwebsockets-dev libwebsockets-evlib-uv libcurl4-openssl-dev
+    libjansson-dev libsmartcols-dev libcmocka-dev'
 packages_test="$packages_build g++ python3 strace"
 packages_ci="$packages_test clang libclang-rt-14-dev"
 packages_coverage="$packages_test gcovr"
