@@ -201,10 +201,16 @@ static tandem_err link_writable(void *context, tandem_writer *out)
     return TANDEM_END;
 }
 
+/* Is it something that only a change on one of the two sides can end? */
+static bool is_final(tandem_err err)
+{
+    return err < 0 && !tandem_err_is_transient(err) && err != TANDEM_E_PROTOCOL &&
+           err != TANDEM_E_CLOSED;
+}
+
 bool td_channel_is_final(const tandem_channel *channel, tandem_err err)
 {
-    return err < 0 && !tandem_err_is_transient(err) && err != TANDEM_E_CLOSED &&
-           (err != TANDEM_E_PROTOCOL || td_retry_spent(&channel->retry));
+    return is_final(err) || (err == TANDEM_E_PROTOCOL && td_retry_spent(&channel->retry));
 }
 
 /* Is it the network that failed, and not what is on the other side of it? */
@@ -231,7 +237,7 @@ static void schedule_retry(tandem_channel *channel, tandem_err err)
         channel->retry.attempts = channel->attempts;
     }
     channel->settled = false;
-    if (td_channel_is_final(channel, err) && floor_ms < BLOCKED_RETRY_MS)
+    if (is_final(err) && floor_ms < BLOCKED_RETRY_MS)
         floor_ms = BLOCKED_RETRY_MS;
     channel->retry_floor_ms = 0;
     channel->retry_at_ms =
