@@ -740,6 +740,13 @@ static tandem_err changed_on_the_way(td_session *session)
     return TANDEM_E_CHANNEL_NETWORK;
 }
 
+static bool hello_was_changed(const td_wire_hello *hello, tandem_slice bytes)
+{
+    bool sums = hello->major == TD_WIRE_MAJOR ? hello->sums : td_wire_has_seal(bytes);
+
+    return sums && !td_wire_is_sealed(bytes);
+}
+
 tandem_err td_session_receive(td_session *session, tandem_slice bytes)
 {
     td_wire_message message;
@@ -750,7 +757,7 @@ tandem_err td_session_receive(td_session *session, tandem_slice bytes)
         return changed_on_the_way(session);
     if (td_wire_read(bytes, &message) != TANDEM_OK)
         return protocol(session, "a message that is not one of this protocol");
-    if (message.type == TD_WIRE_HELLO && message.as.hello.sums && !td_wire_is_sealed(bytes))
+    if (message.type == TD_WIRE_HELLO && hello_was_changed(&message.as.hello, bytes))
         return changed_on_the_way(session);
     session->heard_ms = td_env_monotonic_ms(session->env);
     session->stat.received_bytes += bytes.size;

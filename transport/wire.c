@@ -444,11 +444,16 @@ void td_wire_seal(tandem_writer *out, size_t start)
     tandem_write_raw(out, tandem_slice_of(item, sizeof(item)));
 }
 
+bool td_wire_has_seal(tandem_slice message)
+{
+    return message.size > SUM_BYTES && message.bytes[message.size - SUM_BYTES] == FORM_UINT64;
+}
+
 bool td_wire_is_sealed(tandem_slice message)
 {
     size_t size = message.size - SUM_BYTES;
 
-    return message.size > SUM_BYTES && message.bytes[size] == FORM_UINT64 &&
+    return td_wire_has_seal(message) &&
            td_get_u64(message.bytes + size + 1) == XXH3_64bits(message.bytes, size);
 }
 

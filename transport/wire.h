@@ -237,6 +237,8 @@ void td_wire_write_error(tandem_writer *out, uint64_t number, tandem_err err, co
 void td_wire_seal(tandem_writer *out, size_t start);
 /* Does a message end with the right one? Of any bytes. */
 bool td_wire_is_sealed(tandem_slice message);
+/* Does it end with something that has the form of one? Of another version no more can be told. */
+bool td_wire_has_seal(tandem_slice message);
 
 /* Level 0 whole. */
 void td_wire_write_have_all(tandem_writer *out, uint64_t number, uint64_t clock, uint64_t promise,
