@@ -9,6 +9,7 @@
 
 What can be set, all together if need be:
 
+    http_only     what asks for WebSocket is answered with 403, as some gateways do
     refuse        nobody listens: dialing is refused (connections that are open stay)
     black_hole    nothing gets through, both ways, and nobody is told; what was sent comes later,
                   as TCP repeats it once the network is back
@@ -31,7 +32,7 @@ import threading
 import time
 
 PIECE_BYTES = 16384
-GOOD = {"refuse": False, "black_hole": False, "delay_s": 0, "rate": 0, "split": False,
+GOOD = {"http_only": False, "refuse": False, "black_hole": False, "delay_s": 0, "rate": 0, "split": False,
         "corrupt": 0, "lose": 0, "ends": "close"}
 
 
@@ -102,8 +103,18 @@ class Connection:
             pass
         self.end("close")
 
+    async def refuse_upgrade(self):
+        self.proxy.note("refused WebSocket", self.number)
+        await asyncio.get_running_loop().sock_sendall(
+            self.client, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n"
+                         b"Connection: close\r\n\r\n")
+        self.end("close")
+
     async def carry(self, piece, target, faults):
         loop = asyncio.get_running_loop()
+        if faults["http_only"] and b"upgrade: websocket" in piece.lower():
+            await self.refuse_upgrade()
+            return
         piece = bytearray(piece)
         if self.left is not None:
             self.left -= len(piece)

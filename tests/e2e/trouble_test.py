@@ -196,4 +196,29 @@ def a_random_mixture(field):
     field.ends_cleanly()
 
 
-node.main(each_fault_alone, a_random_mixture)
+def http_gets_through_where_websocket_is_refused(field):
+    """All that the demo does, over HTTP alone."""
+    a, b = field.nodes_started("a", "b")
+    proxy = Proxy(field, a)
+    proxy.set(http_only=True)
+    b.run("-q", "peer", "add", "by-websocket", proxy.url)
+    field.until("WebSocket is refused", lambda: proxy.count("refused WebSocket") >= 2)
+    check("403" in b.remote("by-websocket")["reason"], "the reason does not say why",
+          b.remote("by-websocket"))
+    b.run("-q", "peer", "rm", "by-websocket")
+    a.import_file("c", field.file("in.jsonl", node.operations(2000)))
+    b.run("-q", "peer", "add", "a", proxy.http_url)
+    b.wait(a)
+    field.settle(a, b)
+    b.run("-q", "peer", "pause", "a")
+    a.append("c", "d1", "kv", "SET", {"by": "a", "a": 1})
+    b.append("c", "d1", "kv", "SET", {"by": "b", "b": 2})
+    check(a.digest() != b.digest(), "they hold the same though the link is cut")
+    b.run("-q", "peer", "resume", "a")
+    field.settle(a, b)
+    check(b.remote("a")["state"] == "in_step", "not in step", b.remote("a"))
+    field.ends_cleanly()
+
+
+node.main(each_fault_alone, a_random_mixture,
+          http_gets_through_where_websocket_is_refused)
