@@ -29,6 +29,7 @@ typedef struct td_collection_cover td_collection_cover;
 /* A run of operations that goes to the peer. */
 typedef struct td_send_range {
     bool active;
+    bool asked; /* and not answered yet: counted in the peer's asked_ranges */
     uint64_t first, last;  /* seqs; last UINT64_MAX: whatever comes */
     uint64_t sent_ordinal; /* everything of it up to here is on its way, or held there */
     uint64_t next_seq;     /* above all that was sent; 0: not known yet */

@@ -37,6 +37,17 @@ void td_sender_asked(td_peer *peer, td_origin_cover *origin)
     list_sending(peer, origin->collection);
 }
 
+static void set_asked(td_peer *peer, td_send_range *range, bool asked)
+{
+    if (range->asked == asked)
+        return;
+    range->asked = asked;
+    if (asked)
+        peer->asked_ranges++;
+    else
+        peer->asked_ranges--;
+}
+
 tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first, uint64_t last,
                          uint64_t sent_ordinal)
 {
@@ -62,11 +73,7 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
         *range = (td_send_range){.active = true, .first = first, .last = last};
         range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
         range->sent_ordinal = sent_ordinal;
-        if (last != UINT64_MAX)
-            peer->asked_ranges++;
     } else {
-        if (range->last != UINT64_MAX && last == UINT64_MAX)
-            peer->asked_ranges--;
         if (first < range->first)
             range->first = first;
         if (last > range->last)
@@ -78,6 +85,7 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
         range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
     }
     range->next_seq = 0;
+    set_asked(peer, range, range->last != UINT64_MAX);
     if (last != UINT64_MAX)
         td_sender_asked(peer, origin);
     else
@@ -243,7 +251,7 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
             block(filling, o, TANDEM_E_CORRUPT);
         if (range->last != UINT64_MAX) {
             range->active = false;
-            peer->asked_ranges--;
+            set_asked(peer, range, false);
         }
     }
 }
@@ -364,8 +372,7 @@ static void show_waiting(td_peer *peer, td_origin_cover *origin, uint64_t hlc)
     td_send_range *range = &origin->range;
     uint64_t now_ms = td_sync_now_ms(peer->sync);
 
-    if (!range->active)
-        peer->asked_ranges++;
+    set_asked(peer, range, false);
     range->active = true;
     range->retry_err = TANDEM_E_CLOCK;
     range->clock_hlc = hlc;

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "sync/harness.h"
+#include "sync/sync_manager.h"
 
 enum { CONVERGE_MS = 120000 };
 static const int64_t year_ms = 365ll * 24 * 3600 * 1000;
@@ -405,6 +406,41 @@ static void who_is_asked_for_what_waits_says_until_when(void **state)
     tandem_harness_free(harness);
 }
 
+/* What waits has been answered: it is none of the ranges of which a peer may ask for so many at once. */
+static void any_number_of_ranges_may_wait_for_a_clock(void **state)
+{
+    enum { COLLECTIONS = TD_ASKED_RANGES_MAX + 100 };
+    static const char *const ahead[] = {"a", "hub"};
+    tandem_input input = {.type = "counter.ADD", .json = "1"};
+    tandem_harness *harness = open_shop(11, NAMES("a", "hub", "b"));
+    char why[TANDEM_WHY_BYTES], name[16];
+
+    (void)state;
+    connect_to(harness, "a", "hub");
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(TANDEM_OK, tandem_harness_set_clock(harness, ahead[i], 30 * 60 * 1000));
+    for (int i = 0; i < COLLECTIONS; i++) {
+        tandem_job job = {.collection = name, .document = "d", .model = "counter",
+                          .operations = &input, .count = 1};
+
+        snprintf(name, sizeof(name), "many%d", i);
+        assert_int_equal(TANDEM_OK,
+                         tandem_execute(tandem_harness_reactor(harness, "a"), &job, NULL, why));
+    }
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, remote_of(harness, "a").state);
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+    connect_to(harness, "b", "hub");
+    for (int i = 0; i < 20; i++) {
+        tandem_harness_run(harness, 10000);
+        assert_int_not_equal(TANDEM_REMOTE_BLOCKED, remote_of(harness, "b").state);
+    }
+    assert_int_equal(TANDEM_REMOTE_WAITING_FOR_CLOCK, remote_of(harness, "b").state);
+    tandem_harness_run(harness, 40 * 60 * 1000);
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, remote_of(harness, "b").state);
+    tandem_harness_free(harness);
+}
+
 /* Each tells the other of the date that both have taken; the refusal tells of the time that it is. */
 static void clocks_that_jumped_together_heal_by_themselves(void **state)
 {
@@ -515,6 +551,7 @@ int main(void)
         cmocka_unit_test(a_clock_that_jumped_a_year_heals_by_itself),
         cmocka_unit_test(what_is_dated_ahead_waits_in_sight_and_comes_when_it_is_time),
         cmocka_unit_test(who_is_asked_for_what_waits_says_until_when),
+        cmocka_unit_test(any_number_of_ranges_may_wait_for_a_clock),
         cmocka_unit_test(clocks_that_jumped_together_heal_by_themselves),
         cmocka_unit_test(what_is_dated_ahead_keeps_nobody_else_waiting),
         cmocka_unit_test(a_document_of_the_future_is_created_again),
