@@ -125,6 +125,8 @@ void td_simulation_arm(td_runtime *runtime, td_probe_kind probe, uint64_t nth);
 bool td_simulation_is_dead(const td_runtime *runtime);
 /* How many have died since the simulation began, to be looked at after each step. */
 uint64_t td_simulation_deaths(const td_simulation *simulation);
+/* Is some actor having its turn? What it stands on must not be freed now. */
+bool td_simulation_is_turning(const td_simulation *simulation);
 /* The next count calls of this kind on the runtime's disk fail with err. It forgets what was asked
  * for before; count 0: no more failures. */
 void td_simulation_disk(td_runtime *runtime, td_disk_call call, tandem_err err, uint64_t count);

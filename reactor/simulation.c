@@ -762,6 +762,11 @@ uint64_t td_simulation_deaths(const td_simulation *simulation)
     return simulation->deaths;
 }
 
+bool td_simulation_is_turning(const td_simulation *simulation)
+{
+    return simulation->running != NULL;
+}
+
 const uint64_t *td_simulation_probes(const td_simulation *simulation)
 {
     return simulation->probes;

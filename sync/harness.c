@@ -86,12 +86,13 @@ fail:
     return err;
 }
 
-/* Whoever has died since the last look ends here; nothing of it runs at this moment. */
+/* Whoever has died since the last look ends here, unless this is called from within a turn, which may
+ * be that of the one who died. */
 static void bury(tandem_harness *harness)
 {
     uint64_t deaths = td_simulation_deaths(harness->simulation);
 
-    if (deaths == harness->deaths)
+    if (deaths == harness->deaths || td_simulation_is_turning(harness->simulation))
         return;
     harness->deaths = deaths;
     for (struct node *node = harness->nodes; node; node = node->next)
