@@ -98,7 +98,8 @@ static void a_herd_does_not_thunder(void **state)
         mean += (double)herd.outage[i] / OUTAGE_WINDOWS;
         /* Spent policies probe evenly: six standard deviations. */
         if (i >= SETTLED_WINDOW)
-            assert_true(herd.outage[i] > expected * 0.55 && herd.outage[i] < expected * 1.45);
+            assert_true((double)herd.outage[i] > expected * 0.55 &&
+                        (double)herd.outage[i] < expected * 1.45);
     }
     for (unsigned i = 0; i < RECOVERY_WINDOWS; i++) {
         came += herd.recovery[i];
