@@ -327,6 +327,27 @@ static tandem_err answer_verify(td_document_view *view, td_view_request *r)
     return err;
 }
 
+/* ---- What failed ---- */
+
+/*
+ * A write to the index that failed takes back what was not committed, and that may be a snapshot's, in
+ * the middle of an answer. Has it gone back? Then what came after its position is to be indexed again,
+ * and no fold is worth anything.
+ */
+static bool went_back(td_document_view *view)
+{
+    uint64_t position = td_stream_index_position(view->index);
+
+    if (position >= view->position)
+        return false;
+    td_probe(view->env, TD_PROBE_INDEX_BACK);
+    view->position = position;
+    view->generation++;
+    view->behind = true;
+    td_folder_clear(view->folder);
+    return true;
+}
+
 /* ---- Digests ---- */
 
 static void digest_free(struct digest *digest)
@@ -381,6 +402,8 @@ static void digest_step(td_document_view *view)
     }
     if (err == TANDEM_OK)
         err = td_state_digest_step(digest->digest, view->index, view->folder, r->why);
+    if (went_back(view))
+        return; /* begins anew when it is there again */
     if (err < 0 && td_stream_index_failure(view->index) && !r->retried) {
         r->retried = true;
         r->why[0] = '\0';
@@ -408,6 +431,7 @@ static void digest_step(td_document_view *view)
 /* Answers a request whose position is indexed; true if it is answered now. */
 static bool answer(td_document_view *view, td_view_request *r)
 {
+    bool undone = false;
     tandem_err err = TANDEM_OK;
 
     switch (r->kind) {
@@ -445,8 +469,13 @@ static bool answer(td_document_view *view, td_view_request *r)
         finish(r, err);
         return true;
     }
+    /* What one job of a group was held against must be what all of them were. */
+    if (r->kind == TD_VIEW_PREPARE && went_back(view) && err == TANDEM_OK) {
+        undone = true;
+        err = TANDEM_E_NOMEM;
+    }
     /* A damaged index is built anew: that deserves a second look, and only one. */
-    if (err && td_stream_index_failure(view->index) && !r->retried) {
+    if (err && (undone || td_stream_index_failure(view->index)) && !r->retried) {
         r->retried = true;
         r->why[0] = '\0';
         if (r->kind == TD_VIEW_PREPARE)
@@ -466,11 +495,12 @@ static void serve(td_document_view *view)
     view->waiting = (td_message_list){0};
     while ((message = td_message_list_pop(&todo))) {
         td_view_request *request = request_of(message);
-        bool caught_up =
-            request->position <= view->position || td_planted(TD_PLANTED_READ_BEHIND);
-        bool ready = caught_up && !td_stream_index_failure(view->index);
+        bool caught_up;
 
-        if (!ready || !answer(view, request))
+        went_back(view);
+        caught_up = request->position <= view->position || td_planted(TD_PLANTED_READ_BEHIND);
+        if (!caught_up || td_stream_index_failure(view->index) ||
+            !answer(view, request))
             td_message_list_push(&view->waiting, message);
     }
 }

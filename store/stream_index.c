@@ -382,6 +382,11 @@ void td_stream_index_distrust(td_stream_index *index)
         index->failed = TANDEM_E_CORRUPT;
 }
 
+uint64_t td_stream_index_position(const td_stream_index *index)
+{
+    return index->position;
+}
+
 void td_stream_index_stat_get(td_stream_index *index, td_stream_index_stat *out)
 {
     out->position = index->position;

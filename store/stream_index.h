@@ -179,5 +179,8 @@ typedef struct td_stream_index_stat {
     uint64_t bytes;
 } td_stream_index_stat;
 void td_stream_index_stat_get(td_stream_index *index, td_stream_index_stat *out);
+/* Up to where it is indexed. It goes back where a write fails: what was not committed is undone then,
+ * also by a snapshot for which there was no room. */
+uint64_t td_stream_index_position(const td_stream_index *index);
 
 #endif
