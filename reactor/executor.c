@@ -67,6 +67,8 @@ struct td_executor {
     /* The reasons for which a new origin is to be taken, REASON() of each; when the last ones were. */
     atomic_uint reincarnation;
     uint64_t reincarnated_ms[TANDEM_INCARNATION_CLOCK + 1]; /* by reason */
+    uint32_t tried_from; /* the incarnation that a commit of unknown outcome was to end; 0: none */
+    tandem_incarnation_reason tried_for;
     atomic_bool reincarnate_posted;
     td_message reincarnate_message;
     bool reincarnate_timed;
@@ -736,22 +738,26 @@ static tandem_err identity_commit(td_executor *executor, tandem_incarnation_reas
     uint64_t hlc = reason == TANDEM_INCARNATION_CLOCK
                        ? td_hlc_of_ms(td_env_wall_ms(executor->env))
                        : 0;
-    uint32_t before = td_op_store_identity(executor->ops)->incarnation;
+    uint32_t before = executor->tried_from;
     tandem_err err;
 
+    if (!before || executor->tried_for != reason)
+        before = td_op_store_identity(executor->ops)->incarnation;
     if ((err = group_begin(executor)) != TANDEM_OK)
         return err;
     executor->open = false;
-    err = td_op_store_reincarnate(executor->ops, reason, reason == TANDEM_INCARNATION_COPIED, hlc);
+    /* What a commit that failed was to make may be there: then it is only to be proven. */
+    if (td_op_store_identity(executor->ops)->incarnation == before)
+        err = td_op_store_reincarnate(executor->ops, reason, reason == TANDEM_INCARNATION_COPIED,
+                                      hlc);
     if (err == TANDEM_OK)
         err = td_op_store_commit(executor->ops);
-    if (err == TANDEM_OK)
-        return TANDEM_OK;
-    /* A commit that failed may have happened. */
-    if (td_op_store_recover(executor->ops) == TANDEM_OK &&
+    if (err != TANDEM_OK && td_op_store_recover(executor->ops) == TANDEM_OK &&
         td_op_store_identity(executor->ops)->incarnation != before &&
         td_op_store_begin(executor->ops) == TANDEM_OK)
         err = td_op_store_commit(executor->ops);
+    executor->tried_from = err == TANDEM_OK ? 0 : before;
+    executor->tried_for = reason;
     return err;
 }
 
