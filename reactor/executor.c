@@ -67,6 +67,7 @@ struct td_executor {
     /* The reasons for which a new origin is to be taken, REASON() of each; when the last ones were. */
     atomic_uint reincarnation;
     uint64_t reincarnated_ms[TANDEM_INCARNATION_CLOCK + 1]; /* by reason */
+    uint32_t incarnation; /* in which the clock runs */
     uint32_t tried_from; /* the incarnation that a commit of unknown outcome was to end; 0: none */
     tandem_incarnation_reason tried_for;
     atomic_bool reincarnate_posted;
@@ -128,6 +129,19 @@ static bool is_fatal(tandem_err err)
 
 static tandem_err settle(td_executor *executor);
 
+/* Where another origin was taken for the clock's sake it begins anew with it, though the commit that
+ * made the origin was reported as failed. */
+static void follow_identity(td_executor *executor)
+{
+    const td_identity *identity = td_op_store_identity(executor->ops);
+
+    if (identity->incarnation == executor->incarnation)
+        return;
+    executor->incarnation = identity->incarnation;
+    if (identity->reason == TANDEM_INCARNATION_CLOCK)
+        td_clock_reset(&executor->clock);
+}
+
 static tandem_err group_begin(td_executor *executor)
 {
     tandem_err err;
@@ -143,6 +157,7 @@ static tandem_err group_begin(td_executor *executor)
     if (err != TANDEM_OK)
         return err;
     executor->open = true;
+    follow_identity(executor);
     executor->group_base = td_op_store_group_ordinal(executor->ops);
     /* Somebody else's commit, or the new identity's: what it touched is unknown. */
     if (executor->group_base != executor->recent.last)
@@ -779,8 +794,7 @@ static tandem_err take_origin(td_executor *executor, tandem_incarnation_reason r
         store_failed(executor, err);
         return err;
     }
-    if (reason == TANDEM_INCARNATION_CLOCK)
-        td_clock_reset(&executor->clock);
+    follow_identity(executor);
     executor->reincarnated_ms[reason] = td_env_monotonic_ms(executor->env);
     identity = td_op_store_identity(executor->ops);
     if (reason == TANDEM_INCARNATION_CONTINUED)
@@ -975,6 +989,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
             TANDEM_OK)
         goto fail;
     td_clock_init(&executor->clock, executor->env, high_water);
+    executor->incarnation = td_op_store_identity(ops)->incarnation;
     atomic_init(&executor->position, position);
     /* What is not indexed yet was not noted here: the view's first look says where to begin. */
     td_recent_reset(&executor->recent, position);
