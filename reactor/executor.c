@@ -836,7 +836,8 @@ static void reincarnate(td_executor *executor)
                 wait_ms = last_ms + TD_INCARNATION_MS - now_ms;
             continue;
         }
-        is_settled = reason == TANDEM_INCARNATION_CLOCK && !is_clock_ahead(executor);
+        is_settled = reason == TANDEM_INCARNATION_CLOCK && !executor->tried_from &&
+                     !is_clock_ahead(executor);
         if (!is_settled && take_origin(executor, reason) != TANDEM_OK) {
             wait_ms = MEND_MS;
             break;
