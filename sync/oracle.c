@@ -171,6 +171,17 @@ static void note_kin(td_oracle *oracle, unsigned node)
                 tandem_harness_now_ms(oracle->harness) + 1;
 }
 
+void td_oracle_clock(td_oracle *oracle, unsigned node)
+{
+    tandem_reactor *reactor = reactor_of(oracle, node);
+    uint64_t wall_ms = reactor ? td_env_wall_ms(td_reactor_env(reactor)) : 0;
+
+    if (wall_ms > oracle->nodes[node].wall_ms_max)
+        oracle->nodes[node].wall_ms_max = wall_ms;
+    if (wall_ms > oracle->nodes[node].wall_ms_ever)
+        oracle->nodes[node].wall_ms_ever = wall_ms;
+}
+
 void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
 {
     struct node *added = &oracle->nodes[node];
@@ -183,6 +194,7 @@ void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
         added->kin = oracle->nodes[copy_of].kin;
         note_kin(oracle, node);
     }
+    td_oracle_clock(oracle, node);
 }
 
 void td_oracle_restarted(td_oracle *oracle, unsigned node)
@@ -190,6 +202,7 @@ void td_oracle_restarted(td_oracle *oracle, unsigned node)
     oracle->nodes[node].fresh = true;
     oracle->nodes[node].life++;
     note_kin(oracle, node);
+    td_oracle_clock(oracle, node);
 }
 
 void td_oracle_backed_up(td_oracle *oracle, unsigned node)
@@ -399,18 +412,22 @@ static tandem_err note_grown(void *context, const td_collection_info *info)
     return tandem_writer_err(&grown->names);
 }
 
-/* Does it write as it did at the last look? Under another incarnation what it held before says
+/*
+ * Does it write as it did at the last look? Under another incarnation what it held before says
  * nothing of what it writes: its clock may have begun again. If that is why it is another, it must
- * have: what it has seen before is no excuse any more. While its disk fails it is about to take
- * another one: it cannot know whether this one is kept. */
-static bool is_same_writer(struct node *node, const td_identity *identity, bool works)
+ * have: what it has seen before is no excuse any more, unless a life before this one took it, whose
+ * clock may have run ahead until its end. While its disk fails it is about to take another one: it
+ * cannot know whether this one is kept.
+ */
+static bool is_same_writer(struct node *node, const td_identity *identity, bool is_same_life,
+                           bool works)
 {
     bool is_same = identity->incarnation == node->incarnation;
 
     if (!is_same)
         node->hlc_max = node->hlc_now = node->other_by_ms = 0;
     if (identity->incarnation > node->incarnation &&
-        identity->reason == TANDEM_INCARNATION_CLOCK && works)
+        identity->reason == TANDEM_INCARNATION_CLOCK && is_same_life && works)
         node->wall_ms_max = 0;
     node->incarnation = identity->incarnation;
     return is_same;
@@ -454,7 +471,7 @@ static tandem_err scan(td_oracle *oracle, unsigned number, tandem_reactor *react
 
     if (is_new && works && (err = check_incarnation(oracle, number, identity)) != TANDEM_OK)
         return err;
-    scanning.is_new = is_same_writer(node, identity, works) && is_new;
+    scanning.is_new = is_same_writer(node, identity, is_new, works) && is_new;
     tandem_writer_init(&grown.names);
     err = td_op_store_collections(ops, tandem_slice_of(NULL, 0), note_grown, &grown);
     for (size_t at = 0; err == TANDEM_OK && at < grown.names.size;) {
@@ -551,13 +568,9 @@ static tandem_err check_durable(td_oracle *oracle)
 static tandem_err check_clock(td_oracle *oracle, unsigned number, tandem_reactor *reactor)
 {
     struct node *node = &oracle->nodes[number];
-    uint64_t wall_ms = td_env_wall_ms(td_reactor_env(reactor));
     uint64_t hlc_ms = td_hlc_ms(td_executor_clock(td_reactor_executor(reactor)));
 
-    if (wall_ms > node->wall_ms_max)
-        node->wall_ms_max = wall_ms;
-    if (wall_ms > node->wall_ms_ever)
-        node->wall_ms_ever = wall_ms;
+    td_oracle_clock(oracle, number);
     if (hlc_ms > node->wall_ms_max + TD_CLOCK_SKEW_MS_MAX_DEFAULT + CLOCK_SLACK_MS)
         return fail(oracle, "%s: its clock runs %" PRIu64 " ms ahead of all it has seen",
                     td_plan_name(number), hlc_ms - node->wall_ms_max);

@@ -26,6 +26,8 @@ void td_oracle_free(td_oracle *oracle); /* NULL is fine */
 void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of);
 /* It begins another life, on the disk as it was. */
 void td_oracle_restarted(td_oracle *oracle, unsigned node);
+/* Its clock was set, if it runs: it may go by that, and die, before the next look. */
+void td_oracle_clock(td_oracle *oracle, unsigned node);
 void td_oracle_backed_up(td_oracle *oracle, unsigned node);
 void td_oracle_went_back(td_oracle *oracle, unsigned node);
 /* Somebody is about to send an operation that nobody wrote. TANDEM_E_NOMEM. */

@@ -243,12 +243,17 @@ static void fail_disk(struct run *run, const td_step *step)
     tandem_harness_fail_disk(run->harness, name_of(step->a), call, err, count);
 }
 
-static void set_clock(struct run *run, const td_step *step)
+static void set_clock(struct run *run, unsigned node, int64_t skew_ms)
+{
+    tandem_harness_set_clock(run->harness, name_of(node), skew_ms);
+    td_oracle_clock(run->oracle, node);
+}
+
+static void shift_clock(struct run *run, const td_step *step)
 {
     uint64_t state = step->random;
 
-    tandem_harness_set_clock(run->harness, name_of(step->a),
-                             (int64_t)td_plan_draw_below(&state, 400000) - 200000);
+    set_clock(run, step->a, (int64_t)td_plan_draw_below(&state, 400000) - 200000);
 }
 
 /* One clock, or those of all: they follow one that is wrong. */
@@ -261,7 +266,7 @@ static void jump_clock(struct run *run, const td_step *step)
     run->jumped = true;
     for (unsigned i = 0; i < run->nodes; i++)
         if (all || i == step->a)
-            tandem_harness_set_clock(run->harness, name_of(i), skew_ms);
+            set_clock(run, i, skew_ms);
 }
 
 static void note_probe(void *context, const char *name, const char *sentence, uint64_t count)
@@ -437,7 +442,7 @@ static void do_step(struct run *run, const td_step *step)
         tandem_harness_fail_disk(run->harness, a, TANDEM_HARNESS_PUT, TANDEM_OK, 0);
         break;
     case TD_STEP_CLOCK:
-        set_clock(run, step);
+        shift_clock(run, step);
         break;
     case TD_STEP_CLOCK_JUMP:
         jump_clock(run, step);
@@ -601,7 +606,7 @@ static void heal(struct run *run)
 
     /* Before anything moves: by which clock something was taken must be seen afterwards. */
     for (unsigned a = 0; a < run->nodes; a++)
-        tandem_harness_set_clock(run->harness, name_of(a), 0);
+        set_clock(run, a, 0);
     end_lies(run);
     tandem_harness_set_faults(run->harness, &none);
     for (unsigned a = 0; a < run->nodes; a++) {
@@ -738,7 +743,7 @@ static void sleep_until_due(struct run *run)
     int64_t ahead_ms = (int64_t)td_oracle_ahead_ms(run->oracle);
 
     for (unsigned i = 0; i < run->nodes; i++)
-        tandem_harness_set_clock(run->harness, name_of(i), ahead_ms);
+        set_clock(run, i, ahead_ms);
 }
 
 /*
