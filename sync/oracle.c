@@ -12,11 +12,7 @@
 
 enum {
     COVERAGE_EVERY = 8, /* looks: what peers believe of each other costs most to look at */
-    /* So long others may believe to be held what a disk that went back has lost: until their
-     * sessions have noticed. */
-    BACK_MS = 60000,
-    /* So long, once it goes by an id of its own, they may take it for its copy. */
-    TWIN_MS = 10000,
+    TWIN_MS = 10000, /* so long, once it goes by an id of its own, it may meet what its copy wrote */
     CLOCK_SLACK_MS = 2000,
     /* Remotes that wait that long, and of different reactors so many that are to dial in the same
      * millisecond as another: with jitter it is one pair in a thousand. */
@@ -64,6 +60,15 @@ struct flight {
     td_hash_entry hash_entry;
 };
 
+/* A life as its sessions name it. Ids do not tell copies apart, and a session that nobody has ended
+ * still names a reactor that died. */
+struct life {
+    uint8_t instance[TD_WIRE_INSTANCE_BYTES];
+    unsigned node;
+    uint64_t number;
+    td_hash_entry hash_entry;
+};
+
 /* The end of a job that is still to come. */
 struct open_job {
     uint8_t hash[TANDEM_HASH_BYTES]; /* of what it follows */
@@ -85,7 +90,7 @@ struct node {
     uint64_t incarnated_ms[TANDEM_INCARNATION_CLOCK + 1]; /* in this life, by reason; 0: not */
     uint64_t other_by_ms; /* to write under another origin by then: somebody else continued this
                            * one's chain; 0: nobody did */
-    uint64_t back_ms;   /* when its disk went back last; 0: never */
+    uint64_t back_life; /* the last one before its disk went back; 0: it never did */
     uint64_t twin_ms;   /* when another went by its id last; 0: never */
     unsigned kin;       /* the first of those that are copies of each other */
     struct open_job open;
@@ -100,6 +105,7 @@ struct td_oracle {
     struct durable *durables;
     size_t durable_count, durable_capacity, durable_first; /* before it all are seen */
     td_hash_table flights;
+    td_hash_table lives;
     uint64_t looks;
     uint64_t looked_ms; /* when the last one was */
     uint64_t dials_together;
@@ -129,6 +135,7 @@ void td_oracle_free(td_oracle *oracle)
         return;
     td_hash_table_clear(&oracle->known, free);
     td_hash_table_clear(&oracle->flights, free);
+    td_hash_table_clear(&oracle->lives, free);
     free(oracle->durables);
     free(oracle);
 }
@@ -235,7 +242,7 @@ void td_oracle_went_back(td_oracle *oracle, unsigned node)
             oracle->durables[i].seen = true;
     oracle->nodes[node].wall_ms_max = oracle->nodes[node].wall_ms_ever;
     oracle->any_back = true;
-    oracle->nodes[node].back_ms = tandem_harness_now_ms(oracle->harness) + 1;
+    oracle->nodes[node].back_life = oracle->nodes[node].life;
 }
 
 tandem_err td_oracle_durable(td_oracle *oracle, unsigned node, uint64_t number,
@@ -859,17 +866,44 @@ static int find_reactor(const td_oracle *oracle, const uint8_t *id)
     return found;
 }
 
+static struct life *life_find(const td_oracle *oracle, const uint8_t *instance)
+{
+    return td_hash_table_find(&oracle->lives, tandem_slice_of(instance, TD_WIRE_INSTANCE_BYTES));
+}
+
+static tandem_err note_life(td_oracle *oracle, unsigned number, const tandem_sync *sync)
+{
+    struct life *life;
+    tandem_err err;
+
+    if (life_find(oracle, sync->instance))
+        return TANDEM_OK;
+    if (!(life = calloc(1, sizeof(*life))))
+        return TANDEM_E_NOMEM;
+    memcpy(life->instance, sync->instance, sizeof(life->instance));
+    life->node = number;
+    life->number = oracle->nodes[number].life;
+    err = td_hash_table_add(&oracle->lives, &life->hash_entry,
+                            tandem_slice_of(life->instance, sizeof(life->instance)), life);
+    if (err != TANDEM_OK)
+        free(life);
+    return err;
+}
+
+/*
+ * What a life has told is on its disk, and there in all later ones, unless the disk goes back. Who has
+ * not noticed yet that a life is over may go on believing, whatever goes by that id now.
+ */
 static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_peer *peer)
 {
-    int other = find_reactor(oracle, peer->reactor);
-    uint64_t now_ms = tandem_harness_now_ms(oracle->harness);
+    const struct life *life = life_find(oracle, peer->instance);
+    tandem_reactor *other = life ? reactor_of(oracle, life->node) : NULL;
     td_op_store *ops;
     tandem_err err;
 
-    if (other < 0 || has_twin(oracle, (unsigned)other) ||
-        (oracle->nodes[other].back_ms && now_ms < oracle->nodes[other].back_ms + BACK_MS))
+    if (!other || life->number <= oracle->nodes[life->node].back_life)
         return TANDEM_OK;
-    ops = td_reactor_ops(reactor_of(oracle, (unsigned)other));
+    ops = td_reactor_ops(other);
     for (const td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
          c = td_hash_table_next(&c->hash_entry))
         for (const td_origin_cover *o = td_hash_table_first(&c->origins); o;
@@ -884,7 +918,7 @@ static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_pe
             if (!count || heads[count - 1].seq < o->peer_seq)
                 return fail(oracle, "%s takes %s to hold %" PRIu64
                             " operations of an origin of which it holds %" PRIu64,
-                            td_plan_name(number), td_plan_name((unsigned)other), o->peer_seq,
+                            td_plan_name(number), td_plan_name(life->node), o->peer_seq,
                             count ? heads[count - 1].seq : 0);
         }
     return TANDEM_OK;
@@ -928,7 +962,8 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
 
         if (!sync)
             continue;
-        if ((err = check_mailboxes(oracle, i, sync)) == TANDEM_OK && beliefs)
+        if ((err = note_life(oracle, i, sync)) == TANDEM_OK &&
+            (err = check_mailboxes(oracle, i, sync)) == TANDEM_OK && beliefs)
             err = check_beliefs(oracle, i, sync);
     }
     if (err == TANDEM_OK && (err = check_durable(oracle)) == TANDEM_OK)
