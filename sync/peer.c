@@ -683,7 +683,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
         if (job->err == TANDEM_E_PREDECESSOR)
             td_puller_step_back(peer, handle->collection, handle->origin);
         if (job->err == TANDEM_E_CLOCK)
-            td_puller_wait(peer, handle->collection, handle->origin, job->detail);
+            td_puller_wait(peer, handle->collection, handle->origin, handle->first_seq,
+                           job->detail);
         if (job->err != TANDEM_OK) {
             td_puller_failed(peer, handle->collection, handle->origin);
             td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "a job was not applied: %s",

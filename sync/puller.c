@@ -229,12 +229,24 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     forget(peer->sync, ask);
 }
 
-void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t hlc)
+/* Is something lacking before this seq? Of a fork the seqs say nothing. */
+static bool lacks_before(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq)
+{
+    td_collection_cover *cover = td_coverage_find(&peer->coverage, collection);
+    const td_origin_cover *of = cover ? td_coverage_find_origin(cover, origin) : NULL;
+
+    return of && of->our_seq + 1 < seq;
+}
+
+void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq,
+                    uint64_t hlc)
 {
     td_ask_range *ask = find(peer->sync, collection, origin);
 
     if (!td_peer_is_open(peer))
         return; /* its session ended before its jobs did: nothing would ever forget the ask */
+    if (lacks_before(peer, collection, origin, seq))
+        return; /* that was refused for another reason, and is not dated ahead */
     if ((!ask && !(ask = ask_open(peer, collection, origin))) || ask->peer != peer || ask->queued)
         return;
     if (!ask->waits_ms)

@@ -328,9 +328,11 @@ tandem_err td_puller_announce(td_peer *peer, uint64_t number, tandem_writer *out
 void td_puller_forget(td_peer *peer);
 /* A job of this origin was refused here because its predecessor is not held. */
 void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *origin);
-/* A job of this origin that came from this peer was refused here because it is dated too far ahead:
- * what is lacking of it is asked for when our clock has come to that, and nowhere before. */
-void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t hlc);
+/* A job of this origin that came from this peer, from this seq on, was refused here because it is dated
+ * too far ahead: what is lacking of it is asked for when our clock has come to that, and nowhere
+ * before; unless something before it is lacking, too. */
+void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq,
+                    uint64_t hlc);
 /* Is our clock all that keeps us from what the peer announced? until: wall clock ms. */
 bool td_puller_is_waiting(td_peer *peer, uint64_t *until_out);
 /* A job of this origin came and could not be applied here: for now, or for good. */
