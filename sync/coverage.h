@@ -60,6 +60,8 @@ struct td_origin_cover {
     uint64_t lacking_since_ms;
     bool is_claim; /* it was asked for that, and nothing came */
     bool refused;  /* the peer will not have some of it */
+    uint64_t failed_seq; /* the lowest that came from it and could not be kept, for another reason than
+                          * its date; 0: none */
     uint64_t back; /* how far below the announced head to ask: a fork's search, 0: from ours on */
     td_send_range range;
     td_hash_entry hash_entry;

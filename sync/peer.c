@@ -686,7 +686,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
             td_puller_wait(peer, handle->collection, handle->origin, handle->first_seq,
                            job->detail);
         if (job->err != TANDEM_OK) {
-            td_puller_failed(peer, handle->collection, handle->origin);
+            td_puller_failed(peer, handle->collection, handle->origin, handle->first_seq,
+                             job->err);
             td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "a job was not applied: %s",
                    tandem_err_name(job->err));
             continue;

@@ -229,13 +229,19 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     forget(peer->sync, ask);
 }
 
-/* Is something lacking before this seq? Of a fork the seqs say nothing. */
-static bool lacks_before(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq)
+static td_origin_cover *cover_of(td_peer *peer, tandem_slice collection, const uint8_t *origin)
 {
     td_collection_cover *cover = td_coverage_find(&peer->coverage, collection);
-    const td_origin_cover *of = cover ? td_coverage_find_origin(cover, origin) : NULL;
 
-    return of && of->our_seq + 1 < seq;
+    return cover ? td_coverage_find_origin(cover, origin) : NULL;
+}
+
+/* Is something lacking before this seq that is not dated ahead? */
+static bool lacks_before(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq)
+{
+    const td_origin_cover *of = cover_of(peer, collection, origin);
+
+    return of && of->failed_seq > of->our_seq && of->failed_seq < seq;
 }
 
 void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq,
@@ -271,9 +277,15 @@ bool td_puller_is_waiting(td_peer *peer, uint64_t *until_out)
     return peer->coverage.lacking != NULL;
 }
 
-void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *origin)
+void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq,
+                      tandem_err why)
 {
     td_ask_range *ask = find(peer->sync, collection, origin);
+    td_origin_cover *of = cover_of(peer, collection, origin);
+
+    if (of && why != TANDEM_E_CLOCK && why != TANDEM_E_PREDECESSOR &&
+        (of->failed_seq <= of->our_seq || seq < of->failed_seq))
+        of->failed_seq = seq;
 
     if (ask && ask->peer == peer)
         ask->failed = true;

@@ -335,8 +335,9 @@ void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origi
                     uint64_t hlc);
 /* Is our clock all that keeps us from what the peer announced? until: wall clock ms. */
 bool td_puller_is_waiting(td_peer *peer, uint64_t *until_out);
-/* A job of this origin came and could not be applied here: for now, or for good. */
-void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *origin);
+/* A job of this origin, from this seq on, came and could not be applied here: for now, or for good. */
+void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq,
+                      tandem_err why);
 /* Operations of an origin have been committed: is what was asked for here? */
 void td_puller_progress(tandem_sync *sync, tandem_slice collection, const uint8_t *origin);
 void td_puller_tick(tandem_sync *sync, uint64_t now_ms);
