@@ -3,9 +3,8 @@
  * it accepts comes of a network of its own or, where one listener is to serve WebSocket too, of the
  * WebSocket carrier's.
  */
-#include "channel/carrier.h"
+#include "channel/network_link.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "transport/http_client.h"
@@ -17,15 +16,7 @@ struct http_carrier {
     td_http_client *client; /* NULL: nothing was dialed yet */
     td_network *network;    /* NULL: it does not listen itself */
     bool dialing_ended;
-    td_link_accept_fn accept;
-    void *accept_context;
-};
-
-struct http_link {
-    td_link base;
-    td_http_link *link;
-    const td_connection_events *events;
-    void *context;
+    td_link_acceptor acceptor;
 };
 
 static struct http_carrier *carrier_of(td_carrier *carrier)
@@ -33,61 +24,17 @@ static struct http_carrier *carrier_of(td_carrier *carrier)
     return (struct http_carrier *)carrier;
 }
 
-static struct http_link *link_of(td_link *link)
+static td_http_link *http_link_of(td_link *link)
 {
-    return (struct http_link *)link;
+    return td_network_link_moves(link);
 }
-
-static void link_opened(void *context)
-{
-    struct http_link *link = context;
-
-    link->events->opened(link->context);
-}
-
-static void link_message(void *context, tandem_slice bytes)
-{
-    struct http_link *link = context;
-
-    link->events->message(link->context, bytes);
-}
-
-static tandem_err link_writable(void *context, tandem_writer *out)
-{
-    struct http_link *link = context;
-
-    return link->events->writable(link->context, out);
-}
-
-static void link_retry_after(void *context, uint64_t delay_ms)
-{
-    struct http_link *link = context;
-
-    if (link->events->retry_after)
-        link->events->retry_after(link->context, delay_ms);
-}
-
-static void link_closed(void *context, tandem_err err, const char *text)
-{
-    struct http_link *link = context;
-
-    link->events->closed(link->context, err, text);
-    free(link);
-}
-
-static const td_connection_events link_events = {
-    .opened = link_opened,
-    .message = link_message,
-    .writable = link_writable,
-    .retry_after = link_retry_after,
-    .closed = link_closed,
-};
 
 static tandem_err http_dial(td_carrier *base, const char *url, const td_connection_events *events,
                             void *context, td_link **out)
 {
     struct http_carrier *carrier = carrier_of(base);
-    struct http_link *link;
+    td_network_link *link;
+    td_http_link *moves;
     tandem_err err;
 
     if (carrier->dialing_ended)
@@ -95,15 +42,14 @@ static tandem_err http_dial(td_carrier *base, const char *url, const td_connecti
     if (!carrier->client &&
         (err = td_http_client_open(carrier->host, &carrier->client)) != TANDEM_OK)
         return err;
-    if (!(link = calloc(1, sizeof(*link))))
+    if (!(link = td_network_link_open(base, events, context)))
         return TANDEM_E_NOMEM;
-    link->base.carrier = base;
-    link->events = events;
-    link->context = context;
-    if ((err = td_http_dial(carrier->client, url, &link_events, link, &link->link)) != TANDEM_OK) {
+    if ((err = td_http_dial(carrier->client, url, &td_network_link_events, link, &moves)) !=
+        TANDEM_OK) {
         free(link);
         return err;
     }
+    link->moves = moves;
     *out = &link->base;
     return TANDEM_OK;
 }
@@ -111,22 +57,7 @@ static tandem_err http_dial(td_carrier *base, const char *url, const td_connecti
 static tandem_err accept_link(void *context, td_http_link *accepted,
                               const td_connection_events **events_out, void **context_out)
 {
-    struct http_carrier *carrier = context;
-    struct http_link *link = calloc(1, sizeof(*link));
-    tandem_err err;
-
-    if (!link)
-        return TANDEM_E_NOMEM;
-    link->base.carrier = &carrier->base;
-    link->link = accepted;
-    if ((err = carrier->accept(carrier->accept_context, &link->base, &link->events,
-                               &link->context)) != TANDEM_OK) {
-        free(link);
-        return err;
-    }
-    *events_out = &link_events;
-    *context_out = link;
-    return TANDEM_OK;
+    return td_network_link_accept(context, accepted, events_out, context_out);
 }
 
 void td_http_carrier_serve(td_carrier *base, td_network *network, td_link_accept_fn accept,
@@ -134,9 +65,8 @@ void td_http_carrier_serve(td_carrier *base, td_network *network, td_link_accept
 {
     struct http_carrier *carrier = carrier_of(base);
 
-    carrier->accept = accept;
-    carrier->accept_context = context;
-    td_network_serve_http(network, accept_link, carrier);
+    carrier->acceptor = (td_link_acceptor){base, accept, context};
+    td_network_serve_http(network, accept_link, &carrier->acceptor);
 }
 
 /* Whoever comes by WebSocket is told no. */
@@ -150,7 +80,6 @@ static tandem_err http_listen(td_carrier *base, const char *address, uint16_t po
                               td_link_accept_fn accept, void *context, char url_out[128])
 {
     struct http_carrier *carrier = carrier_of(base);
-    bool six = strchr(address, ':') != NULL;
     uint16_t real_port = 0;
     tandem_err err;
 
@@ -161,8 +90,7 @@ static tandem_err http_listen(td_carrier *base, const char *address, uint16_t po
     if ((err = td_network_listen(carrier->network, address, port, refuse_connection, NULL,
                                  &real_port)) != TANDEM_OK)
         return err;
-    snprintf(url_out, 128, "http://%s%s%s:%u/tandem", six ? "[" : "", address, six ? "]" : "",
-             real_port);
+    td_network_url("http", address, real_port, url_out);
     return TANDEM_OK;
 }
 
@@ -175,17 +103,17 @@ static uint64_t http_rejected(const td_carrier *base)
 
 static void http_want_write(td_link *link)
 {
-    td_http_link_want_write(link_of(link)->link);
+    td_http_link_want_write(http_link_of(link));
 }
 
 static void http_hold(td_link *link, bool hold)
 {
-    td_http_link_hold(link_of(link)->link, hold);
+    td_http_link_hold(http_link_of(link), hold);
 }
 
 static void http_close(td_link *link, tandem_err err, const char *text)
 {
-    td_http_link_close(link_of(link)->link, err, text);
+    td_http_link_close(http_link_of(link), err, text);
 }
 
 void td_http_carrier_end_dialing(td_carrier *base)
