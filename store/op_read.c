@@ -190,6 +190,35 @@ static tandem_err digest_origin(void *context, const uint8_t *origin, const td_h
     return TANDEM_OK;
 }
 
+static tandem_err digest_lack(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    crypto_generichash_state *state = context;
+    uint8_t range[16];
+
+    td_put_u64(range, lack->first);
+    td_put_u64(range + 8, lack->last);
+    crypto_generichash_update(state, origin, TANDEM_ORIGIN_BYTES);
+    crypto_generichash_update(state, range, sizeof(range));
+    crypto_generichash_update(state, lack->hash, TANDEM_HASH_BYTES);
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_lacks(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             td_visit_lack visit, void *context)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    if (!td_op_store_lack_count(ops))
+        return TANDEM_OK;
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    err = td_lacks_each(txn, record.id, origin, 0, visit, context);
+    td_txn_abort(txn);
+    return err;
+}
+
 tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
                                      uint8_t out[TANDEM_HASH_BYTES])
 {
@@ -198,6 +227,8 @@ tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
 
     crypto_generichash_init(&state, NULL, 0, TANDEM_HASH_BYTES);
     err = td_op_store_vector(ops, collection, NULL, digest_origin, &state);
+    if (err == TANDEM_OK)
+        err = td_op_store_lacks(ops, collection, NULL, digest_lack, &state);
     if (err == TANDEM_OK)
         crypto_generichash_final(&state, out, TANDEM_HASH_BYTES);
     return err;
@@ -252,7 +283,8 @@ tandem_err td_op_find_held(td_txn *txn, uint32_t id, const uint8_t *origin,
 {
     if (seq < 1 || vector->count == 0 || seq > vector->heads[vector->count - 1].seq)
         return TANDEM_E_NOT_FOUND;
-    return td_op_find(txn, id, origin, seq, hash, vector->count > 1, open, open_count, out);
+    return td_op_find(txn, id, origin, seq, hash, vector->count > 1 || vector->gaps, open,
+                      open_count, out);
 }
 
 /* Look for an operation among what is committed; TANDEM_E_NOT_FOUND. */
@@ -273,15 +305,81 @@ static tandem_err find_committed(td_op_store *ops, tandem_slice collection, cons
     return err;
 }
 
+/* Chains without gaps: the first with a seq >= seq is one that has it. */
+static tandem_err locate(td_txn *txn, uint32_t id, const uint8_t *origin,
+                         const td_vector_record *vector, uint64_t seq, uint64_t *ordinal_out)
+{
+    td_found found;
+    tandem_err err;
+
+    if (vector->gaps)
+        return td_op_find_from(txn, id, origin, seq, ordinal_out);
+    err = td_op_find_held(txn, id, origin, vector, seq, NULL, NULL, 0, &found);
+    if (err == TANDEM_OK)
+        *ordinal_out = found.ordinal;
+    return err;
+}
+
 tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                               uint64_t seq, uint64_t *ordinal_out)
 {
-    td_found found;
-    /* Chains have no gaps: the first with a seq >= seq is one that has it. */
-    tandem_err err = find_committed(ops, collection, origin, seq ? seq : 1, NULL, &found);
+    td_collection_record record;
+    td_vector_record vector;
+    td_txn *txn;
+    tandem_err err;
 
-    if (err == TANDEM_OK)
-        *ordinal_out = found.ordinal;
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err;
+    if ((err = td_vector_get(txn, record.id, origin, &vector)) == TANDEM_OK)
+        err = locate(txn, record.id, origin, &vector, seq ? seq : 1, ordinal_out);
+    td_txn_abort(txn);
+    return err;
+}
+
+/* Ordinals grow with seqs, but where lacks were filled: what lies behind is found by halving. */
+static tandem_err reached(td_txn *txn, uint32_t id, const uint8_t *origin,
+                          const td_vector_record *vector, uint64_t ordinal, uint64_t *seq_out)
+{
+    uint64_t low = 1, high = vector->heads[vector->count - 1].seq + 1, found;
+    tandem_err err;
+
+    if (vector->gaps) {
+        err = td_op_find_later(txn, id, origin, ordinal, &found);
+        if (err == TANDEM_E_NOT_FOUND)
+            found = high;
+        else if (err != TANDEM_OK)
+            return err;
+        *seq_out = found - 1;
+        return TANDEM_OK;
+    }
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if ((err = locate(txn, id, origin, vector, middle, &found)) != TANDEM_OK)
+            return err;
+        if (found > ordinal)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    *seq_out = low - 1;
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_reached(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                               uint64_t ordinal, uint64_t *seq_out)
+{
+    td_collection_record record;
+    td_vector_record vector;
+    td_txn *txn;
+    tandem_err err;
+
+    *seq_out = 0;
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    if ((err = td_vector_get(txn, record.id, origin, &vector)) == TANDEM_OK && vector.count)
+        err = reached(txn, record.id, origin, &vector, ordinal, seq_out);
+    td_txn_abort(txn);
     return err;
 }
 

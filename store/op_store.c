@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "store/hash_table.h"
+#include "store/op_place.h"
 #include "store/op_read.h"
 #include "store/planted.h"
 #include "store/probe.h"
@@ -62,6 +63,8 @@ struct td_op_store {
     td_position position;
     bool dirty;
     bool unproven; /* what a recovery found may not have been on disk: commit before confirming */
+    int group_lacks; /* so many more, or fewer, with it */
+    atomic_int lacks;
     td_hash_table collections;
     td_hash_table origins;
     tandem_writer scratch;
@@ -139,6 +142,26 @@ static tandem_err create(td_op_store *ops, tandem_incarnation_reason reason)
     return err;
 }
 
+/* How many lacks the store has. */
+static tandem_err lacks_count(td_op_store *ops, td_txn *txn)
+{
+    tandem_slice key, value;
+    td_cursor *cursor;
+    int count = 0;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(txn, TD_TABLE_LACKS, &cursor)) != TANDEM_OK)
+        return err;
+    err = td_cursor_seek(cursor, tandem_slice_of(NULL, 0), &key, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value))
+        count++;
+    td_cursor_free(cursor);
+    if (err != TANDEM_END)
+        return err;
+    atomic_store(&ops->lacks, count);
+    return TANDEM_OK;
+}
+
 static tandem_err load(td_op_store *ops, tandem_incarnation_reason reason)
 {
     bool fresh = false;
@@ -154,7 +177,8 @@ static tandem_err load(td_op_store *ops, tandem_incarnation_reason reason)
         fresh = true;
         err = expect_empty(txn);
     } else if (err == TANDEM_OK && (err = td_identity_get(txn, &identity)) == TANDEM_OK &&
-               (err = td_position_get(txn, &position)) == TANDEM_OK) {
+               (err = td_position_get(txn, &position)) == TANDEM_OK &&
+               (err = lacks_count(ops, txn)) == TANDEM_OK) {
         td_probe(ops->env, TD_PROBE_STORE_OPENED);
         err = identity_publish(ops, &identity);
     }
@@ -213,6 +237,11 @@ const td_identity *td_op_store_identity(const td_op_store *ops)
     return &atomic_load(&ops->identity)->identity;
 }
 
+unsigned td_op_store_lack_count(const td_op_store *ops)
+{
+    return (unsigned)atomic_load(&ops->lacks);
+}
+
 td_store *td_op_store_backend(td_op_store *ops)
 {
     return ops->store;
@@ -228,6 +257,7 @@ static void group_drop(td_op_store *ops)
     ops->next_identity = NULL;
     ops->txn = NULL;
     ops->dirty = false;
+    ops->group_lacks = 0;
     ops->group_err = TANDEM_OK;
 }
 
@@ -303,138 +333,13 @@ static tandem_err origin_look(td_op_store *ops, struct collection *collection,
     return TANDEM_OK;
 }
 
-/* ---- Append: the checks ---- */
-
-/* Is this one whole job, by itself? */
-static tandem_err job_check(const td_operation *job, size_t count)
+static td_chain chain_of(const td_op_store *ops, const struct origin *origin,
+                         td_run open[TANDEM_HEADS_MAX])
 {
-    size_t bytes = 0;
-
-    assert(count >= 1);
-    if (count > TANDEM_JOB_OPERATIONS_MAX)
-        return TANDEM_E_LIMIT;
-    for (size_t i = 0; i < count; i++) {
-        bool continues = job[i].flags & TD_FLAG_CONTINUES;
-
-        if (continues != (i + 1 < count))
-            return TANDEM_E_CHAIN;
-        bytes += job[i].canonical.size;
-        if (i == 0)
-            continue;
-        if (job[i].seq != job[i - 1].seq + 1 ||
-            memcmp(job[i].predecessor, job[i - 1].hash, TANDEM_HASH_BYTES) ||
-            memcmp(job[i].origin, job[0].origin, TANDEM_ORIGIN_BYTES) ||
-            !tandem_slice_equal(job[i].collection, job[0].collection) ||
-            !tandem_slice_equal(job[i].document, job[0].document) ||
-            !tandem_slice_equal(job[i].branch, job[0].branch))
-            return TANDEM_E_CHAIN;
-    }
-    if (bytes > TANDEM_JOB_BYTES_MAX)
-        return TANDEM_E_LIMIT;
-    if (job[0].collection.bytes[0] == '_')
-        return TANDEM_E_UNSUPPORTED;
-    if (job[0].seq == 1) {
-        uint8_t root[TANDEM_HASH_BYTES];
-
-        td_chain_root(job[0].collection, root);
-        if (memcmp(job[0].predecessor, root, sizeof(root)))
-            return TANDEM_E_CHAIN;
-    }
-    return TANDEM_OK;
-}
-
-/* The index of a head, or -1. */
-static int head_find(const td_vector_record *vector, uint64_t seq, const uint8_t *hash)
-{
-    for (unsigned i = 0; i < vector->count; i++)
-        if (vector->heads[i].seq == seq &&
-            memcmp(vector->heads[i].hash, hash, TANDEM_HASH_BYTES) == 0)
-            return (int)i;
-    return -1;
-}
-
-static tandem_err origin_find(td_op_store *ops, const struct origin *origin, uint64_t seq,
-                              const uint8_t *hash, td_found *out)
-{
-    td_run open[TANDEM_HEADS_MAX];
-
     for (unsigned i = 0; i < origin->run_count; i++)
         open[i] = origin->runs[i].run;
-    return td_op_find_held(ops->txn, origin->collection->record.id, origin->key.origin,
-                           &origin->vector, seq, hash, open, origin->run_count, out);
-}
-
-/* How many of job's operations are held; a held one's predecessor is held, so they are a prefix. */
-static tandem_err held_prefix(td_op_store *ops, const struct origin *origin,
-                              const td_operation *job, size_t count, size_t *out)
-{
-    size_t low = 0, high = count, middle = count - 1; /* first of all: is it held as a whole? */
-    td_found found;
-
-    while (low < high) {
-        tandem_err err =
-            origin_find(ops, origin, job[middle].seq, job[middle].hash, &found);
-
-        if (err == TANDEM_OK)
-            low = middle + 1;
-        else if (err == TANDEM_E_NOT_FOUND)
-            high = middle;
-        else
-            return err;
-        middle = low + (high - low) / 2;
-    }
-    *out = low;
-    return TANDEM_OK;
-}
-
-static bool is_of_place(const td_operation *operation, const uint8_t place[TANDEM_HASH_BYTES])
-{
-    uint8_t own[TANDEM_HASH_BYTES];
-
-    td_operation_place(operation, own);
-    return memcmp(own, place, sizeof(own)) == 0;
-}
-
-/*
- * Find where a job belongs.
- *
- * held_out   so many of its first operations are held already
- * head_out   the head that the rest replaces; -1: it makes a new one
- */
-static tandem_err job_place(td_op_store *ops, const struct origin *origin,
-                            const td_operation *job, size_t count, size_t *held_out,
-                            int *head_out)
-{
-    const td_vector_record *vector = &origin->vector;
-    const td_operation *last = &job[count - 1];
-    td_found before;
-    tandem_err err;
-
-    *held_out = 0;
-    *head_out = head_find(vector, job[0].seq - 1, job[0].predecessor);
-    /* Nothing is held behind a head: no look-up needed. */
-    if (*head_out >= 0 || (job[0].seq == 1 && vector->count == 0))
-        return TANDEM_OK;
-    if (head_find(vector, last->seq, last->hash) >= 0) {
-        *held_out = count;
-        return TANDEM_OK;
-    }
-    if ((err = held_prefix(ops, origin, job, count, held_out)) != TANDEM_OK)
-        return err;
-    if (*held_out == count)
-        return TANDEM_OK;
-    if (job[0].seq > 1) {
-        err = origin_find(ops, origin, job[0].seq - 1, job[0].predecessor, &before);
-        if (err == TANDEM_E_NOT_FOUND && td_planted(TD_PLANTED_CHAIN_UNCHECKED))
-            return TANDEM_OK;
-        if (err != TANDEM_OK)
-            return err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
-        /* Whoever holds a fork inside a job has the rest of one branch apart, and can send no more
-         * of it: with what is held here it is whole, if it is of the same document and branch. */
-        if ((before.flags & TD_FLAG_CONTINUES) && !is_of_place(&job[0], before.place))
-            return TANDEM_E_CHAIN;
-    }
-    return vector->count == TANDEM_HEADS_MAX ? TANDEM_E_QUARANTINED : TANDEM_OK;
+    return (td_chain){ops->txn, origin->collection->record.id, origin->key.origin,
+                      &origin->vector, open, origin->run_count};
 }
 
 /* ---- Append: the writing ---- */
@@ -448,50 +353,129 @@ static int head_compare(const void *a, const void *b)
     return memcmp(x->hash, y->hash, TANDEM_HASH_BYTES);
 }
 
-static void head_move(td_vector_record *vector, int head, const td_operation *last)
+/* The last operation of what was taken becomes a head, unless what follows it is held. */
+static void head_move(td_vector_record *vector, const td_place *place, const td_operation *last)
 {
+    int head = place->head;
     td_head *to;
 
-    if (head < 0 && vector->count && td_planted(TD_PLANTED_HEAD_LOST))
-        head = 0;
-    to = &vector->heads[head >= 0 ? (unsigned)head : vector->count++];
-
-    to->seq = last->seq;
-    memcpy(to->hash, last->hash, TANDEM_HASH_BYTES);
+    if (place->is_inside) {
+        if (head >= 0)
+            vector->heads[head] = vector->heads[--vector->count];
+    } else {
+        if (head < 0 && vector->count && td_planted(TD_PLANTED_HEAD_LOST))
+            head = 0;
+        to = &vector->heads[head >= 0 ? (unsigned)head : vector->count++];
+        to->seq = last->seq;
+        memcpy(to->hash, last->hash, TANDEM_HASH_BYTES);
+    }
     if (vector->count > 1)
         qsort(vector->heads, vector->count, sizeof(vector->heads[0]), head_compare);
 }
 
 /* Lengthen the open run that the operations follow, or begin one. */
-static void run_extend(struct origin *origin, const td_operation *first, uint64_t ordinal,
-                       const td_operation *last)
+static tandem_err run_extend(td_op_store *ops, struct origin *origin, const td_operation *first,
+                             uint64_t ordinal, const td_operation *last)
 {
     struct open_run *run = NULL;
+    tandem_err err;
 
     for (unsigned i = 0; i < origin->run_count && !run; i++)
         if (origin->runs[i].run.last + 1 == first->seq &&
             memcmp(origin->runs[i].last_hash, first->predecessor, TANDEM_HASH_BYTES) == 0)
             run = &origin->runs[i];
+    if (!run && origin->run_count == TANDEM_HEADS_MAX) { /* of an origin with gaps: any number */
+        run = &origin->runs[--origin->run_count];
+        if ((err = td_run_put(ops->txn, origin->collection->record.id, origin->key.origin,
+                              &run->run, &ops->scratch)) != TANDEM_OK)
+            return err;
+        run = NULL;
+    }
     if (!run) {
-        assert(origin->run_count < TANDEM_HEADS_MAX);
         run = &origin->runs[origin->run_count++];
         run->run.first = first->seq;
         run->run.ordinal = ordinal;
     }
     run->run.last = last->seq;
     memcpy(run->last_hash, last->hash, TANDEM_HASH_BYTES);
+    return TANDEM_OK;
 }
 
+static void collection_give_id(td_op_store *ops, struct collection *collection)
+{
+    if (!collection->record.id)
+        collection->record.id = ++ops->position.collections;
+}
+
+/* ---- Lacks of the open group ---- */
+
+/* A change of lacks has an ordinal of its own, so that whoever follows those learns of it. */
+static void lacks_changed(td_op_store *ops, struct origin *origin)
+{
+    origin->collection->record.last_ordinal = ++ops->position.ordinal;
+    origin->collection->dirty = origin->dirty = ops->dirty = true;
+}
+
+static tandem_err lack_add(td_op_store *ops, struct origin *origin, const td_lack *lack)
+{
+    tandem_err err;
+
+    if (atomic_load(&ops->lacks) + ops->group_lacks >= TD_LACKS_MAX)
+        return TANDEM_E_LIMIT;
+    collection_give_id(ops, origin->collection);
+    if ((err = td_lack_put(ops->txn, origin->collection->record.id, origin->key.origin, lack,
+                           &ops->scratch)) != TANDEM_OK)
+        return err;
+    origin->vector.gaps = true;
+    ops->group_lacks++;
+    lacks_changed(ops, origin);
+    return TANDEM_OK;
+}
+
+/* Something stands behind this lack now, and so behind those before it. */
+static tandem_err lack_follow(td_op_store *ops, const struct origin *origin, td_lack lack)
+{
+    td_run open[TANDEM_HEADS_MAX];
+    td_chain chain = chain_of(ops, origin, open);
+    tandem_err err = TANDEM_OK;
+
+    while (err == TANDEM_OK && !lack.followed) {
+        lack.followed = true;
+        err = td_lack_put(ops->txn, chain.id, chain.origin, &lack, &ops->scratch);
+        if (err == TANDEM_OK)
+            err = td_lack_find(&chain, lack.first - 1, lack.predecessor, &lack);
+    }
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+}
+
+/* What was taken follows a lack, or filled one. */
+static tandem_err lacks_after(td_op_store *ops, struct origin *origin, const td_place *place)
+{
+    uint32_t id = origin->collection->record.id;
+    tandem_err err;
+
+    if (place->follows && (err = lack_follow(ops, origin, place->before)) != TANDEM_OK)
+        return err;
+    if (!place->fills)
+        return TANDEM_OK;
+    if ((err = td_lack_del(ops->txn, id, origin->key.origin, &place->filled)) != TANDEM_OK)
+        return err;
+    td_probe(ops->env, TD_PROBE_LACK_FILLED);
+    ops->group_lacks--;
+    return TANDEM_OK;
+}
+
+/* ---- Append ---- */
+
 static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_operation *job,
-                            size_t count, int head, td_append_result *result)
+                            size_t count, const td_place *place, td_append_result *result)
 {
     struct collection *collection = origin->collection;
     const td_operation *last = &job[count - 1];
     uint64_t first_ordinal = ops->position.ordinal + 1;
     tandem_err err;
 
-    if (!collection->record.id)
-        collection->record.id = ++ops->position.collections;
+    collection_give_id(ops, collection);
     for (size_t i = 0; i < count; i++) {
         if (i && i >= count / 2 && td_planted(TD_PLANTED_JOB_HALVED))
             break;
@@ -503,8 +487,10 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
     }
     collection->record.operations += count;
     collection->record.last_ordinal = ops->position.ordinal;
-    run_extend(origin, &job[0], first_ordinal, last);
-    head_move(&origin->vector, head, last);
+    if ((err = run_extend(ops, origin, &job[0], first_ordinal, last)) != TANDEM_OK ||
+        (err = lacks_after(ops, origin, place)) != TANDEM_OK)
+        return err;
+    head_move(&origin->vector, place, last);
     collection->dirty = origin->dirty = ops->dirty = true;
     result->first_ordinal = first_ordinal;
     result->last_ordinal = ops->position.ordinal;
@@ -512,32 +498,47 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
     return TANDEM_OK;
 }
 
+/* Look up where a job belongs. *chain lives as long as open. */
+static tandem_err job_look(td_op_store *ops, const td_operation *job, size_t count,
+                           struct origin **origin_out, td_run open[TANDEM_HEADS_MAX],
+                           td_chain *chain, td_place *place)
+{
+    struct collection *collection;
+    tandem_err err;
+
+    if ((err = td_job_check(job, count)) != TANDEM_OK ||
+        (err = collection_look(ops, job[0].collection, &collection)) != TANDEM_OK ||
+        (err = origin_look(ops, collection, job[0].origin, origin_out)) != TANDEM_OK)
+        return err;
+    *chain = chain_of(ops, *origin_out, open);
+    return td_job_place(chain, job, count, place);
+}
+
 static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t count,
                              td_append_result *result)
 {
-    struct collection *collection;
+    td_run open[TANDEM_HEADS_MAX];
     struct origin *origin;
-    size_t held;
-    int head;
+    td_chain chain;
+    td_place place;
     tandem_err err;
 
-    if ((err = job_check(job, count)) != TANDEM_OK ||
-        (err = collection_look(ops, job[0].collection, &collection)) != TANDEM_OK ||
-        (err = origin_look(ops, collection, job[0].origin, &origin)) != TANDEM_OK ||
-        (err = job_place(ops, origin, job, count, &held, &head)) != TANDEM_OK)
+    if ((err = job_look(ops, job, count, &origin, open, &chain, &place)) != TANDEM_OK)
         return err;
     if (td_planted(TD_PLANTED_DEDUPE_SKIPPED))
-        held = 0;
-    result->duplicates = (uint32_t)held;
-    if (held == count) {
+        place.held = 0;
+    result->duplicates = (uint32_t)place.held;
+    if (place.held == count) {
         td_probe(ops->env, TD_PROBE_DUPLICATE_DROPPED);
         return TANDEM_OK;
     }
-    result->forked = head < 0 && origin->vector.count > 0;
+    if ((err = td_place_head(&chain, &place)) != TANDEM_OK)
+        return err;
+    result->forked = place.head < 0 && !place.is_inside && origin->vector.count > 0;
     if (result->forked)
         td_probe(ops->env, origin->vector.count > 1 ? TD_PROBE_FORK_GREW : TD_PROBE_FORK_KEPT);
-    result->heads = origin->vector.count + (head < 0);
-    return job_write(ops, origin, job + held, count - held, head, result);
+    result->heads = origin->vector.count + (place.head < 0 && !place.is_inside);
+    return job_write(ops, origin, job + place.held, count - place.held, &place, result);
 }
 
 /* Errors that say nothing about the job: the transaction may be half written. */
@@ -564,6 +565,167 @@ tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t 
         td_probe(ops->env, TD_PROBE_PREDECESSOR_MISSING);
     if (err == TANDEM_E_QUARANTINED)
         td_probe(ops->env, TD_PROBE_HEAD_QUARANTINED);
+    return err;
+}
+
+static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t count,
+                             tandem_err reason)
+{
+    const td_operation *first, *last = &job[count - 1];
+    struct origin *origin;
+    td_run open[TANDEM_HEADS_MAX];
+    td_chain chain;
+    td_place place;
+    td_lack lack;
+    tandem_err err;
+
+    if ((err = job_look(ops, job, count, &origin, open, &chain, &place)) != TANDEM_OK)
+        return err;
+    if (place.held == count)
+        return TANDEM_OK; /* that is settled */
+    err = td_lack_find(&chain, last->seq, last->hash, &lack);
+    if (err != TANDEM_E_NOT_FOUND) {
+        if (err != TANDEM_OK || lack.reason == reason)
+            return err;
+        lack.reason = reason;
+        if ((err = td_lack_put(ops->txn, chain.id, chain.origin, &lack, &ops->scratch)) == TANDEM_OK)
+            lacks_changed(ops, origin);
+        return err;
+    }
+    first = &job[place.held];
+    lack = (td_lack){.first = first->seq, .last = last->seq, .reason = reason};
+    memcpy(lack.predecessor, first->predecessor, TANDEM_HASH_BYTES);
+    memcpy(lack.hash, last->hash, TANDEM_HASH_BYTES);
+    td_probe(ops->env, TD_PROBE_RANGE_REFUSED);
+    return lack_add(ops, origin, &lack);
+}
+
+tandem_err td_op_store_refuse(td_op_store *ops, const td_operation *job, size_t count,
+                              tandem_err reason)
+{
+    tandem_err err;
+
+    assert(ops->txn && reason < 0);
+    if (ops->group_err != TANDEM_OK)
+        return ops->group_err;
+    err = refuse_job(ops, job, count, reason);
+    if (breaks_group(err))
+        ops->group_err = err;
+    return err;
+}
+
+tandem_err td_op_store_want(td_op_store *ops, tandem_slice name, const uint8_t *origin_id,
+                            const td_lack *lack)
+{
+    td_lack added = *lack, known;
+    struct collection *collection;
+    struct origin *origin;
+    td_run open[TANDEM_HEADS_MAX];
+    td_chain chain;
+    tandem_err err;
+
+    assert(ops->txn);
+    if (ops->group_err != TANDEM_OK)
+        return ops->group_err;
+    if (!td_collection_name_valid(name) || lack->first < 1 || lack->last < lack->first)
+        return TANDEM_E_INVALID;
+    if ((err = collection_look(ops, name, &collection)) != TANDEM_OK ||
+        (err = origin_look(ops, collection, origin_id, &origin)) != TANDEM_OK)
+        return err;
+    chain = chain_of(ops, origin, open);
+    if ((err = td_lack_find(&chain, lack->last, lack->hash, &known)) != TANDEM_E_NOT_FOUND)
+        return err; /* known */
+    if ((err = td_chain_reaches(&chain, lack->first - 1, lack->predecessor, name)) != TANDEM_OK)
+        return err;
+    if ((err = td_chain_reaches(&chain, lack->last, lack->hash, name)) != TANDEM_E_PREDECESSOR)
+        return err; /* held */
+    added.reason = TANDEM_OK;
+    added.followed = false;
+    td_probe(ops->env, TD_PROBE_RANGE_WANTED);
+    err = lack_add(ops, origin, &added);
+    if (breaks_group(err))
+        ops->group_err = err;
+    return err;
+}
+
+/* ---- Withdrawing ---- */
+
+struct refused {
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    td_lack lack;
+};
+
+struct refusals {
+    struct refused *list; /* TD_LACKS_MAX */
+    size_t count;
+};
+
+static tandem_err note_refused(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    struct refusals *refusals = context;
+    struct refused *refused;
+
+    if (lack->reason == TANDEM_OK || refusals->count == TD_LACKS_MAX)
+        return TANDEM_OK;
+    refused = &refusals->list[refusals->count++];
+    memcpy(refused->origin, origin, TANDEM_ORIGIN_BYTES);
+    refused->lack = *lack;
+    return TANDEM_OK;
+}
+
+static tandem_err withdraw_in(td_op_store *ops, tandem_slice name, struct refusals *refusals)
+{
+    struct collection *collection;
+    tandem_err err;
+
+    refusals->count = 0;
+    if ((err = collection_look(ops, name, &collection)) != TANDEM_OK ||
+        (err = td_lacks_each(ops->txn, collection->record.id, NULL, 0, note_refused, refusals)) !=
+            TANDEM_OK)
+        return err;
+    for (size_t i = 0; i < refusals->count; i++) {
+        struct refused *refused = &refusals->list[i];
+        struct origin *origin;
+
+        refused->lack.reason = TANDEM_OK;
+        if ((err = origin_look(ops, collection, refused->origin, &origin)) != TANDEM_OK ||
+            (err = td_lack_put(ops->txn, collection->record.id, refused->origin, &refused->lack,
+                               &ops->scratch)) != TANDEM_OK)
+            return err;
+        lacks_changed(ops, origin);
+    }
+    return TANDEM_OK;
+}
+
+tandem_err td_op_store_withdraw(td_op_store *ops)
+{
+    struct refusals refusals = {calloc(TD_LACKS_MAX, sizeof(struct refused)), 0};
+    char name[TANDEM_NAME_BYTES_MAX];
+    tandem_slice key, value, after = tandem_slice_of(NULL, 0);
+    td_cursor *cursor = NULL;
+    tandem_err err;
+
+    assert(ops->txn);
+    if (!refusals.list)
+        return TANDEM_E_NOMEM;
+    err = td_txn_cursor(ops->txn, TD_TABLE_COLLECTIONS, &cursor);
+    while (err == TANDEM_OK) {
+        err = td_cursor_seek(cursor, after, &key, &value);
+        if (err == TANDEM_OK && after.size && tandem_slice_equal(key, after))
+            err = td_cursor_next(cursor, &key, &value);
+        if (err == TANDEM_OK && key.size > sizeof(name))
+            err = TANDEM_E_CORRUPT;
+        if (err != TANDEM_OK)
+            break;
+        memcpy(name, key.bytes, key.size);
+        after = tandem_slice_of(name, key.size);
+        err = withdraw_in(ops, after, &refusals);
+    }
+    td_cursor_free(cursor);
+    free(refusals.list);
+    err = err == TANDEM_END ? TANDEM_OK : err;
+    if (breaks_group(err))
+        ops->group_err = err;
     return err;
 }
 
@@ -693,6 +855,8 @@ tandem_err td_op_store_commit(td_op_store *ops)
         td_txn_abort(ops->txn);
     }
     td_probe(ops->env, err == TANDEM_OK ? TD_PROBE_COMMIT_AFTER : TD_PROBE_COMMIT_FAILED);
+    if (err == TANDEM_OK)
+        atomic_fetch_add(&ops->lacks, ops->group_lacks);
     if (err == TANDEM_OK && ops->next_identity) {
         atomic_store(&ops->identity, ops->next_identity);
         ops->next_identity = NULL;
@@ -727,6 +891,8 @@ tandem_err td_op_store_recover(td_op_store *ops)
         (err = td_identity_get(txn, &identity)) == TANDEM_OK &&
         identity.incarnation != td_op_store_identity(ops)->incarnation)
         err = identity_publish(ops, &identity); /* a commit that was taken for failed */
+    if (err == TANDEM_OK)
+        err = lacks_count(ops, txn);
     sodium_memzero(&identity, sizeof(identity));
     td_txn_abort(txn);
     if (err == TANDEM_OK)

@@ -8,7 +8,7 @@
  *   operations   (id, ordinal) -> checksum, hash, canonical bytes
  *   vectors      (id, origin) -> floor, heads, room for a head signature
  *   groups       (id, origin, first seq, ordinal) -> last seq of a run appended together
- *   refused      (id, origin, first) -> last, hash, reason
+ *   lacks        (id, origin, last, hash) -> first, reason, followed, predecessor
  *   meta         format version, identity, HLC high water, last ordinal
  *
  * It stands on any td_store. One thread writes (the executor); all may read. Each reading call runs
@@ -22,7 +22,10 @@
 #include "store/operation.h"
 #include "store/store.h"
 
-enum { TD_FORMAT_VERSION = 1 };
+enum {
+    TD_FORMAT_VERSION = 1,
+    TD_LACKS_MAX = 1024, /* in a store */
+};
 
 typedef struct td_op_store td_op_store;
 
@@ -40,6 +43,19 @@ typedef struct td_head {
     uint64_t seq;
     uint8_t hash[TANDEM_HASH_BYTES];
 } td_head;
+
+/*
+ * A piece of an origin's chain that this store knows it does not hold, though heads may stand behind
+ * it: refused for good, or wanted. What names its last operation as predecessor is taken; what belongs
+ * into it is taken from its front, and with its last operation it is gone.
+ */
+typedef struct td_lack {
+    uint64_t first, last;
+    uint8_t predecessor[TANDEM_HASH_BYTES]; /* of the first operation; the chain's root for seq 1 */
+    uint8_t hash[TANDEM_HASH_BYTES];        /* of the last */
+    tandem_err reason; /* why it was refused; TANDEM_OK: it is wanted */
+    bool followed;     /* something that is held follows it */
+} td_lack;
 
 /* The names of the tables, for whoever opens the td_store that goes into td_op_store_open(). */
 extern const char *const td_op_store_tables[];
@@ -90,9 +106,11 @@ tandem_err td_op_store_begin(td_op_store *ops);
  * A job of which the first part is held and the rest is not makes a fork inside that job; and so does
  * the rest alone: together with what is held it is whole.
  *
+ * A job that is lacking is taken whatever the reason was.
+ *
  * Errors, nothing changed and the group still open: TANDEM_E_CHAIN (not such a job, or one that
  * goes on with another on another document or branch, or at seq 1 not at the chain's root),
- * TANDEM_E_LIMIT, TANDEM_E_PREDECESSOR (the first one's predecessor is not held),
+ * TANDEM_E_LIMIT, TANDEM_E_PREDECESSOR (the first one's predecessor is neither held nor lacking),
  * TANDEM_E_QUARANTINED (it would be the origin's ninth head), TANDEM_E_UNSUPPORTED (a reserved
  * collection), TANDEM_E_CORRUPT (a record that must be looked at cannot be read).
  * Errors after which the group must be aborted and the store recovered: TANDEM_E_STORE_FULL,
@@ -100,6 +118,27 @@ tandem_err td_op_store_begin(td_op_store *ops);
  */
 tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t count,
                               td_append_result *result);
+
+/*
+ * Record in the open group that a job, which td_op_store_append() would take, was refused for good:
+ * from now on it is lacking for that reason. One that is held already stays.
+ *
+ * Errors: those of td_op_store_append(); TANDEM_E_LIMIT: the store has TD_LACKS_MAX lacks.
+ */
+tandem_err td_op_store_refuse(td_op_store *ops, const td_operation *job, size_t count,
+                              tandem_err reason);
+/*
+ * Record in the open group that a range is lacking and wanted, because who has what follows it does
+ * not hold it either. One that is known, or held, stays as it is; lack->reason and followed are not
+ * looked at.
+ *
+ * Errors: TANDEM_E_INVALID, TANDEM_E_PREDECESSOR (lack->predecessor is neither held nor lacking),
+ * TANDEM_E_LIMIT, and those of the td_store.
+ */
+tandem_err td_op_store_want(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                            const td_lack *lack);
+/* Want all that was refused. Errors: those of the td_store. */
+tandem_err td_op_store_withdraw(td_op_store *ops);
 
 /* The head that the next operation of origin follows, as of the open group or, without one, of the
  * last commit: of several the one with the highest seq, then hash. seq 0 and the chain root if
@@ -141,7 +180,7 @@ tandem_err td_op_store_clock(td_op_store *ops, uint64_t *hlc_out);
 typedef struct td_collection_info {
     tandem_slice name;
     uint64_t operations;
-    uint64_t last_ordinal;
+    uint64_t last_ordinal; /* of its last operation, or change of its lacks */
     uint64_t bytes; /* of canonical bytes */
 } td_collection_info;
 
@@ -150,6 +189,7 @@ typedef struct td_collection_info {
 typedef tandem_err (*td_visit_collection)(void *context, const td_collection_info *info);
 typedef tandem_err (*td_visit_vector)(void *context, const uint8_t *origin, const td_head *heads,
                                       unsigned count);
+typedef tandem_err (*td_visit_lack)(void *context, const uint8_t *origin, const td_lack *lack);
 /*
  * err          TANDEM_OK, or TANDEM_E_CORRUPT: checksum or hash do not match; then operation is
  *              NULL and nothing of the record may be used
@@ -168,14 +208,22 @@ tandem_err td_op_store_collection(td_op_store *ops, tandem_slice collection,
 /* The heads of one origin, in (seq, hash) order; heads has room for TANDEM_HEADS_MAX. */
 tandem_err td_op_store_heads(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                              td_head *heads, unsigned *count_out);
-/* All origins > after_origin (NULL: all) of a collection, in byte order. */
+/* All origins > after_origin (NULL: all) of a collection, in byte order. One of which only lacks are
+ * known has no heads. */
 tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
                               const uint8_t *after_origin, td_visit_vector visit, void *context);
 
+/* The lacks of an origin (NULL: of all) in a collection, in the order of (origin, last, hash). */
+tandem_err td_op_store_lacks(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                             td_visit_lack visit, void *context);
+/* How many there are in all collections. */
+unsigned td_op_store_lack_count(const td_op_store *ops);
+
 /*
  * The digest of a collection's vector: over its origins in byte order, their heads in (seq, hash)
- * order: origin || seq (64 bits, big endian) || hash; then its refused ranges. A collection without
- * operations has the digest of the empty string.
+ * order: origin || seq (64 bits, big endian) || hash; then over its lacks in the order of (origin,
+ * last, hash): origin || first || last || hash. A collection without operations has the digest of the
+ * empty string.
  */
 tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
                                      uint8_t out[TANDEM_HASH_BYTES]);
@@ -183,6 +231,13 @@ tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
 /* Operations of a collection with an ordinal > after, in order of ordinals. */
 tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
                             td_visit_operation visit, void *context);
+
+/*
+ * The highest seq such that all of origin that is held up to it has an ordinal <= ordinal: what was
+ * committed later lies beyond, but where lacks were filled.
+ */
+tandem_err td_op_store_reached(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                               uint64_t ordinal, uint64_t *seq_out);
 
 /*
  * The ordinal of the first operation of origin with a seq >= seq: no operation of that origin with

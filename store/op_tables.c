@@ -9,6 +9,8 @@ enum {
     HEAD_BYTES = 8 + TANDEM_HASH_BYTES,
     VECTOR_FIXED_BYTES = 1 + 8 + 1 + 2, /* version, floor, count, length of the signature */
     VECTOR_BYTES_MAX = VECTOR_FIXED_BYTES + TANDEM_HEADS_MAX * HEAD_BYTES,
+    VECTOR_GAPS = 0x80, /* beside the count */
+    LACK_BYTES = 8 + 4 + 1 + TANDEM_HASH_BYTES, /* first, reason, followed, predecessor */
     COLLECTION_BYTES = TD_ID_BYTES + 8 + 8 + 8,
     POSITION_BYTES = 8 + 4 + 8,
     INCARNATION_AT = 2 * TANDEM_ORIGIN_BYTES + 32,
@@ -17,7 +19,7 @@ enum {
 };
 
 const char *const td_op_store_tables[] = {"collections", "operations", "vectors",
-                                          "groups",      "refused",    "meta"};
+                                          "groups",      "lacks",      "meta"};
 const unsigned td_op_store_table_count = TD_TABLE_COUNT;
 
 _Static_assert(sizeof(td_op_store_tables) / sizeof(td_op_store_tables[0]) == TD_TABLE_COUNT,
@@ -245,8 +247,9 @@ static tandem_err vector_body(tandem_slice body, td_vector_record *out)
     if (body.size < VECTOR_FIXED_BYTES || at[0] != VECTOR_VERSION)
         return TANDEM_E_CORRUPT;
     out->floor = td_get_u64(at + 1);
-    out->count = at[9];
-    if (out->count < 1 || out->count > TANDEM_HEADS_MAX ||
+    out->gaps = at[9] & VECTOR_GAPS;
+    out->count = at[9] & ~VECTOR_GAPS;
+    if ((out->count < 1 && !out->gaps) || out->count > TANDEM_HEADS_MAX ||
         body.size != VECTOR_FIXED_BYTES + out->count * (size_t)HEAD_BYTES)
         return TANDEM_E_CORRUPT;
     at += 10;
@@ -276,8 +279,7 @@ tandem_err td_vector_get(td_txn *txn, uint32_t id, const uint8_t *origin, td_vec
     td_vector_key(key, id, origin);
     err = td_record_get(txn, TD_TABLE_VECTORS, tandem_slice_of(key, sizeof(key)), &body);
     if (err == TANDEM_E_NOT_FOUND) {
-        out->floor = 0;
-        out->count = 0;
+        *out = (td_vector_record){.count = 0};
         return TANDEM_OK;
     }
     return err == TANDEM_OK ? vector_body(body, out) : err;
@@ -290,12 +292,12 @@ tandem_err td_vector_put(td_txn *txn, uint32_t id, const uint8_t *origin,
     uint8_t body[VECTOR_BYTES_MAX];
     uint8_t *at = body;
 
-    assert(record->count >= 1 && record->count <= TANDEM_HEADS_MAX);
+    assert((record->count >= 1 || record->gaps) && record->count <= TANDEM_HEADS_MAX);
     td_vector_key(key, id, origin);
     *at++ = VECTOR_VERSION;
     td_put_u64(at, record->floor);
     at += 8;
-    *at++ = (uint8_t)record->count;
+    *at++ = (uint8_t)(record->count | (record->gaps ? VECTOR_GAPS : 0));
     for (unsigned i = 0; i < record->count; i++) {
         td_put_u64(at, record->heads[i].seq);
         memcpy(at + 8, record->heads[i].hash, TANDEM_HASH_BYTES);
@@ -342,6 +344,105 @@ tandem_err td_run_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_
     td_put_u64(body, run->last);
     return td_record_put(txn, TD_TABLE_GROUPS, tandem_slice_of(key, sizeof(key)),
                          tandem_slice_of(body, sizeof(body)), scratch);
+}
+
+/* ---- Lacks ---- */
+
+void td_lack_key(uint8_t out[TD_LACK_KEY_BYTES], uint32_t id, const uint8_t *origin,
+                 const td_lack *lack)
+{
+    td_vector_key(out, id, origin);
+    td_put_u64(out + TD_VECTOR_KEY_BYTES, lack->last);
+    memcpy(out + TD_VECTOR_KEY_BYTES + 8, lack->hash, TANDEM_HASH_BYTES);
+}
+
+static tandem_err lack_body(tandem_slice key, tandem_slice body, td_lack *out)
+{
+    if (key.size != TD_LACK_KEY_BYTES || body.size != LACK_BYTES)
+        return TANDEM_E_CORRUPT;
+    out->last = td_get_u64(key.bytes + TD_VECTOR_KEY_BYTES);
+    memcpy(out->hash, key.bytes + TD_VECTOR_KEY_BYTES + 8, TANDEM_HASH_BYTES);
+    out->first = td_get_u64(body.bytes);
+    out->reason = (tandem_err)(int32_t)td_get_u32(body.bytes + 8);
+    out->followed = body.bytes[12];
+    memcpy(out->predecessor, body.bytes + 13, TANDEM_HASH_BYTES);
+    return out->first >= 1 && out->last >= out->first ? TANDEM_OK : TANDEM_E_CORRUPT;
+}
+
+tandem_err td_lack_decode(tandem_slice key, tandem_slice value, td_lack *out)
+{
+    tandem_slice body;
+    tandem_err err = td_record_open(TD_TABLE_LACKS, key, value, &body);
+
+    return err == TANDEM_OK ? lack_body(key, body, out) : err;
+}
+
+tandem_err td_lack_get(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t last,
+                       const uint8_t *hash, td_lack *out)
+{
+    uint8_t key[TD_LACK_KEY_BYTES];
+    tandem_slice body;
+    tandem_err err;
+
+    out->last = last;
+    memcpy(out->hash, hash, TANDEM_HASH_BYTES);
+    td_lack_key(key, id, origin, out);
+    err = td_record_get(txn, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)), &body);
+    return err == TANDEM_OK ? lack_body(tandem_slice_of(key, sizeof(key)), body, out) : err;
+}
+
+tandem_err td_lack_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_lack *lack,
+                       tandem_writer *scratch)
+{
+    uint8_t key[TD_LACK_KEY_BYTES];
+    uint8_t body[LACK_BYTES];
+
+    td_lack_key(key, id, origin, lack);
+    td_put_u64(body, lack->first);
+    td_put_u32(body + 8, (uint32_t)lack->reason);
+    body[12] = lack->followed;
+    memcpy(body + 13, lack->predecessor, TANDEM_HASH_BYTES);
+    return td_record_put(txn, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)),
+                         tandem_slice_of(body, sizeof(body)), scratch);
+}
+
+tandem_err td_lack_del(td_txn *txn, uint32_t id, const uint8_t *origin, const td_lack *lack)
+{
+    uint8_t key[TD_LACK_KEY_BYTES];
+
+    td_lack_key(key, id, origin, lack);
+    return td_txn_del(txn, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)));
+}
+
+tandem_err td_lacks_each(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t last,
+                         td_visit_lack visit, void *context)
+{
+    static const uint8_t lowest[TANDEM_ORIGIN_BYTES];
+    uint8_t start[TD_VECTOR_KEY_BYTES + 8];
+    size_t prefix = origin ? TD_VECTOR_KEY_BYTES : TD_ID_BYTES;
+    tandem_slice key, value;
+    td_cursor *cursor;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(txn, TD_TABLE_LACKS, &cursor)) != TANDEM_OK)
+        return err;
+    td_vector_key(start, id, origin ? origin : lowest);
+    td_put_u64(start + TD_VECTOR_KEY_BYTES, origin ? last : 0);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    while (err == TANDEM_OK && key.size >= prefix && !memcmp(key.bytes, start, prefix)) {
+        td_lack lack;
+
+        if ((err = td_lack_decode(key, value, &lack)) != TANDEM_OK ||
+            (err = visit(context, key.bytes + TD_ID_BYTES, &lack)) != TANDEM_OK)
+            goto out;
+        err = td_cursor_next(cursor, &key, &value);
+    }
+    if (err == TANDEM_END)
+        err = TANDEM_OK;
+
+out:
+    td_cursor_free(cursor);
+    return err;
 }
 
 /* ---- Operations ---- */
@@ -541,4 +642,86 @@ tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t 
     if (s.found)
         return TANDEM_OK;
     return s.corrupt ? TANDEM_E_CORRUPT : TANDEM_E_NOT_FOUND;
+}
+
+/* Call visit for all runs of an origin, in order of their first seqs. */
+static tandem_err runs_each(td_txn *txn, uint32_t id, const uint8_t *origin,
+                            tandem_err (*visit)(void *context, const td_run *run), void *context)
+{
+    uint8_t start[TD_RUN_KEY_BYTES];
+    tandem_slice key, value;
+    td_cursor *cursor;
+    td_run run;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
+        return err;
+    td_run_key(start, id, origin, 0, 0);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    while (err == TANDEM_OK && run_of(key, id, origin)) {
+        if ((err = td_run_decode(key, value, &run)) == TANDEM_OK &&
+            (err = visit(context, &run)) == TANDEM_OK)
+            err = td_cursor_next(cursor, &key, &value);
+    }
+    td_cursor_free(cursor);
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+struct from_search {
+    td_txn *txn;
+    uint32_t id;
+    const uint8_t *origin;
+    uint64_t seq;
+    uint64_t best; /* 0: none */
+};
+
+static tandem_err search_from(void *context, const td_run *run)
+{
+    struct from_search *s = context;
+    td_found found = {.ordinal = run->ordinal};
+    tandem_err err;
+
+    if (run->last < s->seq)
+        return TANDEM_OK;
+    if (run->first < s->seq && (err = find_in_run(s->txn, s->id, s->origin, run, s->seq, NULL,
+                                                  &found)) != TANDEM_OK)
+        return err;
+    if (!s->best || found.ordinal < s->best)
+        s->best = found.ordinal;
+    return TANDEM_OK;
+}
+
+tandem_err td_op_find_from(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
+                           uint64_t *ordinal_out)
+{
+    struct from_search s = {txn, id, origin, seq, 0};
+    tandem_err err = runs_each(txn, id, origin, search_from, &s);
+
+    *ordinal_out = s.best;
+    return err == TANDEM_OK && !s.best ? TANDEM_E_NOT_FOUND : err;
+}
+
+struct later_search {
+    uint64_t ordinal;
+    uint64_t seq; /* 0: none */
+};
+
+/* What a run names was committed at once, so it lies behind an ordinal whole or not at all. */
+static tandem_err search_later(void *context, const td_run *run)
+{
+    struct later_search *s = context;
+
+    if (run->ordinal > s->ordinal && (!s->seq || run->first < s->seq))
+        s->seq = run->first;
+    return TANDEM_OK;
+}
+
+tandem_err td_op_find_later(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t ordinal,
+                            uint64_t *seq_out)
+{
+    struct later_search s = {ordinal, 0};
+    tandem_err err = runs_each(txn, id, origin, search_later, &s);
+
+    *seq_out = s.seq;
+    return err == TANDEM_OK && !s.seq ? TANDEM_E_NOT_FOUND : err;
 }

@@ -20,7 +20,7 @@ enum {
     TD_TABLE_OPERATIONS,
     TD_TABLE_VECTORS,
     TD_TABLE_GROUPS,
-    TD_TABLE_REFUSED,
+    TD_TABLE_LACKS,
     TD_TABLE_META,
     TD_TABLE_COUNT,
 };
@@ -31,6 +31,7 @@ enum {
     TD_OPERATION_KEY_BYTES = TD_ID_BYTES + 8,
     TD_VECTOR_KEY_BYTES = TD_ID_BYTES + TANDEM_ORIGIN_BYTES,
     TD_RUN_KEY_BYTES = TD_VECTOR_KEY_BYTES + 8 + 8,
+    TD_LACK_KEY_BYTES = TD_VECTOR_KEY_BYTES + 8 + TANDEM_HASH_BYTES,
     /* In front of the canonical bytes. */
     TD_OPERATION_RECORD_BYTES = TD_CHECKSUM_BYTES + TANDEM_HASH_BYTES,
 };
@@ -54,7 +55,8 @@ typedef struct td_collection_record {
 
 typedef struct td_vector_record {
     uint64_t floor; /* operations up to here were truncated: always 0 in this version */
-    unsigned count;
+    bool gaps;      /* something is lacking, or was: runs leave seqs out and are in no order */
+    unsigned count; /* 0 only with gaps */
     td_head heads[TANDEM_HEADS_MAX]; /* in (seq, hash) order */
 } td_vector_record;
 
@@ -104,6 +106,20 @@ tandem_err td_run_decode(tandem_slice key, tandem_slice value, td_run *out);
 tandem_err td_run_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
                       tandem_writer *scratch);
 
+void td_lack_key(uint8_t out[TD_LACK_KEY_BYTES], uint32_t id, const uint8_t *origin,
+                 const td_lack *lack);
+tandem_err td_lack_decode(tandem_slice key, tandem_slice value, td_lack *out);
+tandem_err td_lack_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_lack *lack,
+                       tandem_writer *scratch);
+tandem_err td_lack_del(td_txn *txn, uint32_t id, const uint8_t *origin, const td_lack *lack);
+/* The one that ends with (last, hash). TANDEM_E_NOT_FOUND. */
+tandem_err td_lack_get(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t last,
+                       const uint8_t *hash, td_lack *out);
+/* Those of an origin that end at last or behind it (NULL: of all origins), in the order of (origin,
+ * last, hash). A visitor neither puts nor deletes. */
+tandem_err td_lacks_each(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t last,
+                         td_visit_lack visit, void *context);
+
 void td_operation_key(uint8_t out[TD_OPERATION_KEY_BYTES], uint32_t id, uint64_t ordinal);
 /* Checksum, then the format's rules; out's hash is the record's, not computed again. */
 tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operation *out);
@@ -128,8 +144,8 @@ void td_operation_place(const td_operation *operation, uint8_t out[TANDEM_HASH_B
  * Find an operation of origin at seq.
  *
  * hash     which one; NULL: of all that are held at seq the one with the smallest ordinal
- * forked   the origin has more than one head: then several runs may hold seq, and all of those
- *          that begin at or before it are looked through; else the last of them is the only one
+ * forked   the origin has more than one head, or gaps: then several runs may hold seq, and all of
+ *          those that begin at or before it are looked through; else the last of them is the only one
  * open     open_count runs that the groups table does not have yet
  *
  * Errors: TANDEM_E_NOT_FOUND; TANDEM_E_CORRUPT (records stand in the way that cannot be read).
@@ -137,5 +153,15 @@ void td_operation_place(const td_operation *operation, uint8_t out[TANDEM_HASH_B
 tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
                       const uint8_t *hash, bool forked, const td_run *open, unsigned open_count,
                       td_found *out);
+
+/*
+ * The smallest ordinal of an operation of origin, which has gaps, with a seq >= seq. Errors as above.
+ */
+tandem_err td_op_find_from(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
+                           uint64_t *ordinal_out);
+/* The smallest seq of an operation of origin that was committed behind ordinal. TANDEM_E_NOT_FOUND:
+ * there is none. */
+tandem_err td_op_find_later(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t ordinal,
+                            uint64_t *seq_out);
 
 #endif

@@ -5,7 +5,8 @@
  * A collection is checked in one transaction, so that its tables belong together, and its
  * operations are read once, in order of their ordinals; of each origin only its heads are kept
  * meanwhile. A record that cannot be read waits in a short list: the operation after it, a run or a
- * vector often tells which one it was.
+ * vector often tells which one it was. Of an origin with gaps order tells nothing: all of it is noted
+ * and linked afterwards (op_links.h).
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 
 #include "store/hash_table.h"
-#include "store/op_tables.h"
+#include "store/op_links.h"
 
 enum {
     LOST_MAX = 256, /* records that wait for their name; more are reported without one */
@@ -37,6 +38,8 @@ struct origin {
     uint64_t operations;
     uint64_t in_runs;  /* operations that the groups table promises */
     bool in_vectors;
+    bool gaps;
+    td_links links; /* of one with gaps: all that was met */
     td_hash_entry hash_entry;
 };
 
@@ -66,6 +69,7 @@ struct verify {
     uint64_t operations;
     uint64_t bytes;
     uint64_t last_ordinal;
+    bool any_gaps;
 };
 
 static void hex_origin(const uint8_t *origin, char out[ORIGIN_HEX_BYTES])
@@ -191,6 +195,7 @@ static struct origin *origin_look(struct verify *v, const uint8_t *id, bool crea
 {
     struct origin *origin =
         td_hash_table_find(&v->origins, tandem_slice_of(id, TANDEM_ORIGIN_BYTES));
+    td_vector_record vector;
 
     if (origin || !create)
         return origin;
@@ -198,6 +203,10 @@ static struct origin *origin_look(struct verify *v, const uint8_t *id, bool crea
     if (!origin)
         return NULL;
     memcpy(origin->origin, id, TANDEM_ORIGIN_BYTES);
+    /* A record that cannot be read is reported where vectors are. */
+    if (td_vector_get(v->txn, v->record.id, id, &vector) == TANDEM_OK)
+        origin->gaps = vector.gaps;
+    v->any_gaps = v->any_gaps || origin->gaps;
     if (td_hash_table_add(&v->origins, &origin->hash_entry,
                           tandem_slice_of(origin->origin, TANDEM_ORIGIN_BYTES),
                           origin) == TANDEM_OK)
@@ -289,6 +298,8 @@ static tandem_err chain_check(struct verify *v, const td_operation *operation, u
     if (!origin)
         return TANDEM_E_NOMEM;
     origin->operations++;
+    if (origin->gaps)
+        return td_links_add(&origin->links, operation, ordinal);
     tail = tail_before(origin, operation);
     if (tail && tail->continues)
         job_check(v, operation, ordinal, tail->place);
@@ -398,6 +409,61 @@ static tandem_err run_check(struct verify *v, tandem_slice key, tandem_slice val
     return TANDEM_OK;
 }
 
+static tandem_err lack_check(struct verify *v, tandem_slice key, tandem_slice value)
+{
+    struct origin *origin;
+    td_lack lack;
+
+    if (td_lack_decode(key, value, &lack) != TANDEM_OK) {
+        say(v, "an entry of the lacks table does not match its checksum");
+        return TANDEM_OK;
+    }
+    if (!(origin = origin_look(v, key.bytes + TD_ID_BYTES, true)))
+        return TANDEM_E_NOMEM;
+    if (!origin->gaps)
+        say_operation(v, 0, origin->origin, lack.first,
+                      "it is lacking, and its vector says that nothing is");
+    return td_links_add_lack(&origin->links, &lack);
+}
+
+struct linking {
+    struct verify *v;
+    const struct origin *origin;
+};
+
+static void say_link(void *context, const td_op_link *link, const char *what)
+{
+    struct linking *linking = context;
+
+    say_operation(linking->v, link->ordinal, linking->origin->origin, link->seq, what);
+}
+
+/* Derive the heads of an origin with gaps. */
+static void link_up(struct verify *v, struct origin *origin)
+{
+    struct linking linking = {v, origin};
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+
+    td_links_check(&origin->links, v->name, say_link, &linking, heads, &count);
+    if (count > TANDEM_HEADS_MAX) {
+        say_operation(v, 0, origin->origin, heads[0].seq,
+                      "its origin has more heads than may be kept");
+        count = TANDEM_HEADS_MAX;
+    }
+    for (unsigned i = 0; i < count; i++)
+        origin->tails[i] = (struct tail){.head = heads[i]};
+    origin->tail_count = count;
+}
+
+static void links_check(struct verify *v)
+{
+    for (struct origin *o = td_hash_table_first(&v->origins); o;
+         o = td_hash_table_next(&o->hash_entry))
+        if (o->gaps)
+            link_up(v, o);
+}
+
 static bool tail_is(const struct origin *origin, const td_head *head)
 {
     for (unsigned i = 0; i < origin->tail_count; i++)
@@ -499,12 +565,24 @@ static void counts_check(struct verify *v, uint64_t ordinal_max)
             v->operations);
     if (v->bytes != v->record.bytes)
         say(v, "%" PRIu64 " bytes are counted, %" PRIu64 " are held", v->record.bytes, v->bytes);
-    if (v->last_ordinal != v->record.last_ordinal)
+    /* Lacks have ordinals, too. */
+    if (v->last_ordinal > v->record.last_ordinal ||
+        (v->last_ordinal < v->record.last_ordinal && !v->any_gaps))
         say(v, "the last ordinal should be %" PRIu64 " and is %" PRIu64, v->record.last_ordinal,
             v->last_ordinal);
+    if (v->record.last_ordinal > v->last_ordinal)
+        v->last_ordinal = v->record.last_ordinal;
     if (v->last_ordinal > ordinal_max)
         say(v, "ordinal %" PRIu64 " lies beyond the store's last, %" PRIu64, v->last_ordinal,
             ordinal_max);
+}
+
+static void origin_free(void *owner)
+{
+    struct origin *origin = owner;
+
+    td_links_release(&origin->links);
+    free(origin);
 }
 
 static tandem_err collection_check(struct verify *v, uint64_t ordinal_max)
@@ -512,16 +590,20 @@ static tandem_err collection_check(struct verify *v, uint64_t ordinal_max)
     tandem_err err;
 
     v->lost_count = 0;
-    v->lost_unnamed = false;
+    v->lost_unnamed = v->any_gaps = false;
     v->operations = v->bytes = v->last_ordinal = 0;
     if ((err = each_entry(v, TD_TABLE_OPERATIONS, operation_check)) == TANDEM_OK &&
         (err = each_entry(v, TD_TABLE_GROUPS, run_check)) == TANDEM_OK &&
-        (err = each_entry(v, TD_TABLE_VECTORS, vector_check)) == TANDEM_OK) {
+        (err = each_entry(v, TD_TABLE_LACKS, lack_check)) == TANDEM_OK) {
+        links_check(v);
+        err = each_entry(v, TD_TABLE_VECTORS, vector_check);
+    }
+    if (err == TANDEM_OK) {
         lost_finish(v);
         origins_check(v);
         counts_check(v, ordinal_max);
     }
-    td_hash_table_clear(&v->origins, free);
+    td_hash_table_clear(&v->origins, origin_free);
     return err;
 }
 
@@ -671,7 +753,8 @@ static tandem_err strays_check(struct verify *v, td_txn *txn, unsigned table, co
 
 static tandem_err ids_check(struct verify *v)
 {
-    static const unsigned tables[] = {TD_TABLE_OPERATIONS, TD_TABLE_VECTORS, TD_TABLE_GROUPS};
+    static const unsigned tables[] = {TD_TABLE_OPERATIONS, TD_TABLE_VECTORS, TD_TABLE_GROUPS,
+                                      TD_TABLE_LACKS};
     struct ids ids = {.ids = NULL};
     td_txn *txn;
     tandem_err err;
@@ -684,7 +767,8 @@ static tandem_err ids_check(struct verify *v)
     for (size_t i = 1; i < ids.count; i++)
         if (ids.ids[i] == ids.ids[i - 1])
             say(v, "two collections have the id %u", ids.ids[i]);
-    for (size_t i = 0; i < 3 && err == TANDEM_OK && ids.complete; i++)
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]) && err == TANDEM_OK && ids.complete;
+         i++)
         err = strays_check(v, txn, tables[i], &ids);
     td_txn_abort(txn);
     free(ids.ids);

@@ -37,6 +37,9 @@
     X(FORK_KEPT, "a second operation of the same number was kept")                                 \
     X(FORK_GREW, "a third branch of a fork, or a further one, was kept")                           \
     X(HEAD_QUARANTINED, "a ninth branch was refused")                                              \
+    X(RANGE_REFUSED, "a job was refused for good, and recorded as lacking")                        \
+    X(RANGE_WANTED, "what nobody here holds was recorded as lacking and wanted")                   \
+    X(LACK_FILLED, "a job came that had been lacking")                                             \
     X(IDENTITY_WRITTEN, "a new origin is in the open group")                                       \
     X(DISK_PUT_FAILED, "the disk refused a put")                                                   \
     X(DISK_COMMIT_FAILED, "the disk refused a commit")                                             \

@@ -19,39 +19,6 @@ static const uint8_t *own_origin(const td_peer *peer)
 
 /* ---- Covers ---- */
 
-/*
- * How far an origin reached at an ordinal: the smallest seq that stands behind it, less one. Ordinals
- * grow with seqs, so it is found by halving.
- */
-static tandem_err seq_at(tandem_sync *sync, const td_collection_cover *collection,
-                         const uint8_t *origin, uint64_t ordinal, uint64_t *out)
-{
-    td_head heads[TANDEM_HEADS_MAX];
-    uint64_t low = 1, high, found;
-    unsigned count = 0;
-    tandem_err err;
-
-    if ((err = td_op_store_heads(sync->ops, collection->name, origin, heads, &count)) != TANDEM_OK)
-        return err;
-    *out = 0;
-    if (!count)
-        return TANDEM_OK;
-    high = heads[count - 1].seq + 1;
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-
-        if ((err = td_op_store_locate(sync->ops, collection->name, origin, middle, &found)) !=
-            TANDEM_OK)
-            return err;
-        if (found > ordinal)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    *out = low - 1;
-    return TANDEM_OK;
-}
-
 /* An entry of a collection that was equal up to its base: the peer holds what stood before it. */
 static tandem_err origin_of(td_peer *peer, td_collection_cover *collection, const uint8_t *origin,
                             td_origin_cover **out)
@@ -65,7 +32,8 @@ static tandem_err origin_of(td_peer *peer, td_collection_cover *collection, cons
         return TANDEM_OK;
     }
     if (collection->base_ordinal &&
-        (err = seq_at(peer->sync, collection, origin, collection->base_ordinal, &seq)) != TANDEM_OK)
+        (err = td_op_store_reached(peer->sync->ops, collection->name, origin,
+                                   collection->base_ordinal, &seq)) != TANDEM_OK)
         return err;
     if ((err = td_coverage_origin(&peer->coverage, collection, origin, &cover)) != TANDEM_OK)
         return err;

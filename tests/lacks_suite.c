@@ -1,0 +1,469 @@
+/*
+ * Lacks (store/op_store.h, store/op_place.h): what is refused or wanted leaves a gap in a chain that
+ * goes on, and comes into it later. One program, run once per backend with its name as argument.
+ */
+#include <sodium.h>
+
+#include "tests/op_store_bed.h"
+
+struct lack_list {
+    td_lack lacks[64];
+    unsigned count;
+};
+
+static tandem_err note_lack(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    struct lack_list *list = context;
+
+    (void)origin;
+    assert_true(list->count < 64);
+    list->lacks[list->count++] = *lack;
+    return TANDEM_OK;
+}
+
+static struct lack_list lacks(struct bed *bed, const uint8_t *origin)
+{
+    struct lack_list list = {.count = 0};
+
+    OK(td_op_store_lacks(bed->ops, NOTES, origin, note_lack, &list));
+    return list;
+}
+
+static void refuse(struct bed *bed, const td_operation *job, size_t count)
+{
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_refuse(bed->ops, job, count, TANDEM_E_REFUSED));
+    OK(td_op_store_commit(bed->ops));
+}
+
+static td_lack lack_of(const td_operation *job, size_t count)
+{
+    td_lack lack = {.first = job[0].seq, .last = job[count - 1].seq};
+
+    memcpy(lack.predecessor, job[0].predecessor, TANDEM_HASH_BYTES);
+    memcpy(lack.hash, job[count - 1].hash, TANDEM_HASH_BYTES);
+    return lack;
+}
+
+static tandem_err want(struct bed *bed, const uint8_t *origin, const td_lack *lack)
+{
+    tandem_err err;
+
+    OK(td_op_store_begin(bed->ops));
+    err = td_op_store_want(bed->ops, NOTES, origin, lack);
+    OK(td_op_store_commit(bed->ops));
+    return err;
+}
+
+/* A chain of count single operations; *out is [0] to [count - 1]. */
+static void chain(struct bed *bed, const uint8_t *origin, td_operation *out, size_t count)
+{
+    out[0] = first_of(bed, "notes", origin, 0, "1");
+    for (size_t i = 1; i < count; i++)
+        out[i] = after(bed, &out[i - 1], 0, "n");
+}
+
+static void what_is_refused_leaves_a_gap_and_the_chain_goes_on(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[4];
+    struct lack_list list;
+
+    chain(bed, origin_of(0), ops, 4);
+    commit(bed, &ops[0], 1);
+    refuse(bed, &ops[1], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[0], &found[0]); /* what is refused is not held */
+    assert_false(holds(bed, &ops[1]));
+    commit(bed, &ops[2], 1);
+    commit(bed, &ops[3], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[3], &found[0]);
+    list = lacks(bed, origin_of(0));
+    assert_int_equal(1, list.count);
+    assert_int_equal(2, list.lacks[0].first);
+    assert_int_equal(2, list.lacks[0].last);
+    assert_int_equal(TANDEM_E_REFUSED, list.lacks[0].reason);
+    assert_true(list.lacks[0].followed);
+    assert_sound(bed);
+    reopen(bed);
+    assert_int_equal(1, lacks(bed, NULL).count);
+    assert_int_equal(1, td_op_store_lack_count(bed->ops));
+    assert_sound(bed);
+}
+
+static void what_is_offered_again_fills_the_gap(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t digest[TANDEM_HASH_BYTES], whole[TANDEM_HASH_BYTES];
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[3];
+    td_append_result result;
+
+    chain(bed, origin_of(0), ops, 3);
+    commit(bed, &ops[0], 1);
+    refuse(bed, &ops[1], 1);
+    commit(bed, &ops[2], 1);
+    OK(td_op_store_vector_digest(bed->ops, NOTES, digest));
+    result = commit(bed, &ops[1], 1);
+    assert_int_equal(1, result.appended);
+    assert_false(result.forked);
+    assert_int_equal(1, result.heads);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[2], &found[0]);
+    assert_true(holds(bed, &ops[1]));
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_int_equal(0, td_op_store_lack_count(bed->ops));
+    assert_int_equal(3, located(bed, origin_of(0), 3)); /* the refusal had an ordinal, too */
+    assert_int_equal(3, located(bed, origin_of(0), 2));
+    OK(td_op_store_vector_digest(bed->ops, NOTES, whole));
+    assert_memory_not_equal(digest, whole, sizeof(whole));
+    commit(bed, &ops[1], 1); /* once more: held */
+    assert_sound(bed);
+    reopen(bed);
+    assert_sound(bed);
+}
+
+static void a_gap_of_several_jobs_goes_with_the_last(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[5];
+    td_lack lack;
+
+    chain(bed, origin_of(0), ops, 5);
+    commit(bed, &ops[0], 1);
+    lack = lack_of(&ops[1], 3);
+    OK(want(bed, origin_of(0), &lack));
+    OK(want(bed, origin_of(0), &lack)); /* known */
+    assert_int_equal(1, lacks(bed, NULL).count);
+    commit(bed, &ops[4], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[4], &found[0]);
+    assert_sound(bed);
+    commit(bed, &ops[1], 1);
+    commit(bed, &ops[2], 1);
+    assert_int_equal(1, lacks(bed, NULL).count);
+    assert_int_equal(2, heads(bed, origin_of(0), found)); /* it could be another branch */
+    assert_sound(bed);
+    commit(bed, &ops[3], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[4], &found[0]);
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_sound(bed);
+}
+
+static void the_first_of_all_may_be_lacking(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[3];
+
+    chain(bed, origin_of(0), ops, 3);
+    refuse(bed, &ops[0], 1);
+    assert_int_equal(0, heads(bed, origin_of(0), found));
+    assert_int_equal(1, lacks(bed, origin_of(0)).count);
+    assert_sound(bed);
+    refuse(bed, &ops[1], 1); /* one behind the other */
+    assert_sound(bed);
+    commit(bed, &ops[2], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[2], &found[0]);
+    assert_true(lacks(bed, NULL).lacks[0].followed && lacks(bed, NULL).lacks[1].followed);
+    assert_sound(bed);
+    commit(bed, &ops[0], 1);
+    commit(bed, &ops[1], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_sound(bed);
+}
+
+static void what_follows_nothing_known_is_no_lack(void **state)
+{
+    struct bed *bed = *state;
+    td_operation ops[4];
+    td_lack lack;
+
+    chain(bed, origin_of(0), ops, 4);
+    commit(bed, &ops[0], 1);
+    OK(td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_PREDECESSOR,
+                     td_op_store_refuse(bed->ops, &ops[2], 1, TANDEM_E_REFUSED));
+    td_op_store_abort(bed->ops);
+    lack = lack_of(&ops[2], 1);
+    assert_int_equal(TANDEM_E_PREDECESSOR, want(bed, origin_of(0), &lack));
+    lack = lack_of(&ops[0], 1); /* held */
+    OK(want(bed, origin_of(0), &lack));
+    refuse(bed, &ops[0], 1);
+    lack.first = 0;
+    assert_int_equal(TANDEM_E_INVALID, want(bed, origin_of(0), &lack));
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_sound(bed);
+}
+
+static void a_fork_beside_a_gap_is_kept(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[3], other;
+
+    chain(bed, origin_of(0), ops, 3);
+    other = after(bed, &ops[0], 0, "other");
+    commit(bed, &ops[0], 1);
+    refuse(bed, &ops[1], 1);
+    commit(bed, &other, 1); /* another operation at the number that was refused */
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    commit(bed, &ops[2], 1);
+    assert_int_equal(2, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+    commit(bed, &ops[1], 1);
+    assert_int_equal(2, heads(bed, origin_of(0), found));
+    assert_head(&other, &found[0]);
+    assert_head(&ops[2], &found[1]);
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_sound(bed);
+}
+
+static void refusals_are_withdrawn_and_counted(void **state)
+{
+    struct bed *bed = *state;
+    td_operation ops[3];
+    uint64_t before;
+
+    chain(bed, origin_of(0), ops, 3);
+    refuse(bed, &ops[0], 1);
+    before = last_ordinal(bed);
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_withdraw(bed->ops));
+    OK(td_op_store_commit(bed->ops));
+    assert_true(last_ordinal(bed) > before); /* whoever follows ordinals learns of it */
+    assert_int_equal(TANDEM_OK, lacks(bed, NULL).lacks[0].reason);
+    refuse(bed, &ops[0], 1); /* and refused again */
+    assert_int_equal(TANDEM_E_REFUSED, lacks(bed, NULL).lacks[0].reason);
+    assert_int_equal(1, td_op_store_lack_count(bed->ops));
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_refuse(bed->ops, &ops[1], 1, TANDEM_E_REFUSED));
+    td_op_store_abort(bed->ops);
+    assert_int_equal(1, td_op_store_lack_count(bed->ops));
+    assert_sound(bed);
+}
+
+static void lacks_are_bounded(void **state)
+{
+    struct bed *bed = *state;
+    td_operation op = first_of(bed, "notes", origin_of(0), 0, "1");
+
+    OK(td_op_store_begin(bed->ops));
+    for (unsigned i = 0; i < TD_LACKS_MAX; i++) {
+        OK(td_op_store_refuse(bed->ops, &op, 1, TANDEM_E_REFUSED));
+        op = after(bed, &op, 0, "n");
+    }
+    assert_int_equal(TANDEM_E_LIMIT, td_op_store_refuse(bed->ops, &op, 1, TANDEM_E_REFUSED));
+    append(bed, &op, 1); /* what is taken needs no place */
+    OK(td_op_store_commit(bed->ops));
+    assert_sound(bed);
+}
+
+static void what_an_origin_reached_is_told_in_spite_of_gaps(void **state)
+{
+    struct bed *bed = *state;
+    td_operation ops[6];
+    uint64_t seq, base;
+
+    chain(bed, origin_of(0), ops, 6);
+    commit(bed, &ops[0], 1);
+    refuse(bed, &ops[1], 1);
+    commit(bed, &ops[2], 1);
+    base = last_ordinal(bed);
+    commit(bed, &ops[3], 1);
+    OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), base, &seq));
+    assert_int_equal(3, seq);
+    commit(bed, &ops[1], 1);
+    OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), base, &seq));
+    assert_int_equal(1, seq); /* what filled the gap came later */
+    OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), last_ordinal(bed), &seq));
+    assert_int_equal(4, seq);
+    assert_int_equal(4, located(bed, origin_of(0), 3) ? 4 : 0);
+}
+
+static void verify_notices_damaged_lacks(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t key[TD_LACK_KEY_BYTES], value[256];
+    struct reports reports;
+    td_operation ops[3];
+    td_lack lack;
+    size_t size;
+
+    chain(bed, origin_of(0), ops, 3);
+    commit(bed, &ops[0], 1);
+    refuse(bed, &ops[1], 1);
+    commit(bed, &ops[2], 1);
+    lack = lack_of(&ops[1], 1);
+    td_lack_key(key, 1, origin_of(0), &lack);
+    size = raw_get(bed, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)), value, sizeof(value));
+    raw_del(bed, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)));
+    reports = verify(bed);
+    assert_says(&reports, "its predecessor is neither held nor lacking");
+    value[size - 1] ^= 1;
+    raw_put(bed, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)), tandem_slice_of(value, size));
+    reports = verify(bed);
+    assert_says(&reports, "lacks table");
+}
+
+/*
+ * Random histories: a chain with a fork, jobs of one to three operations, each job refused, wanted or
+ * taken in an order that is drawn. In the end everything is offered until it is held, and the heads are
+ * those of a store that got everything in order.
+ */
+enum { HISTORY_JOBS = 40 };
+
+struct history {
+    struct {
+        td_operation ops[3];
+        size_t count;
+    } jobs[HISTORY_JOBS];
+    unsigned count;
+};
+
+static void history_draw(struct bed *bed, uint64_t *random, struct history *history)
+{
+    for (unsigned i = 0; i < HISTORY_JOBS; i++) {
+        const td_operation *before = NULL;
+
+        history->jobs[i].count = 1 + draw(random) % 3;
+        if (i) {
+            /* Mostly behind the last one. */
+            unsigned k = draw(random) % 12 ? i - 1 : (unsigned)(draw(random) % i);
+
+            before = &history->jobs[k].ops[history->jobs[k].count - 1];
+        }
+        for (size_t n = 0; n < history->jobs[i].count; n++) {
+            uint64_t flags = n + 1 < history->jobs[i].count ? TD_FLAG_CONTINUES : 0;
+            char payload[24];
+
+            snprintf(payload, sizeof(payload), "%u.%zu", i, n);
+            history->jobs[i].ops[n] = before ? after(bed, before, flags, payload)
+                                             : first_of(bed, "notes", origin_of(0), flags, payload);
+            before = &history->jobs[i].ops[n];
+        }
+    }
+    history->count = HISTORY_JOBS;
+}
+
+static void one_history(uint64_t seed)
+{
+    struct bed *bed, *straight;
+    struct history *history = calloc(1, sizeof(*history));
+    td_head expected[TANDEM_HEADS_MAX], found[TANDEM_HEADS_MAX];
+    uint8_t digest[TANDEM_HASH_BYTES], whole[TANDEM_HASH_BYTES];
+    unsigned count = 0, rounds = 0;
+    bool quarantined = false, all;
+
+    assert_non_null(history);
+    bed_make((void **)&bed);
+    bed_make((void **)&straight);
+    history_draw(straight, &seed, history);
+    for (unsigned i = 0; i < history->count && !quarantined; i++) {
+        td_append_result result;
+
+        OK(td_op_store_begin(straight->ops));
+        quarantined = td_op_store_append(straight->ops, history->jobs[i].ops,
+                                         history->jobs[i].count, &result) == TANDEM_E_QUARANTINED;
+        OK(td_op_store_commit(straight->ops));
+    }
+    if (quarantined)
+        goto out; /* which heads are kept then is a matter of arrival */
+    for (unsigned step = 0; step < 150; step++) {
+        unsigned i = (unsigned)(draw(&seed) % (history->count < step ? history->count : step / 2 + 1));
+        td_operation *job;
+        size_t size;
+        tandem_err err;
+
+        i = i < history->count ? i : history->count - 1;
+        job = history->jobs[i].ops;
+        size = history->jobs[i].count;
+        if (step % 3 == 0)
+            OK(td_op_store_begin(bed->ops));
+        switch (draw(&seed) % 4) {
+        case 0:
+            err = td_op_store_refuse(bed->ops, job, size, TANDEM_E_REFUSED);
+            break;
+        case 1: {
+            td_lack lack = lack_of(job, size);
+
+            err = td_op_store_want(bed->ops, NOTES, origin_of(0), &lack);
+            break;
+        }
+        default:
+            err = append_err(bed, job, size);
+        }
+        assert_true(err == TANDEM_OK || err == TANDEM_E_PREDECESSOR);
+        if (step % 3 == 2) {
+            if (draw(&seed) % 8)
+                OK(td_op_store_commit(bed->ops));
+            else
+                td_op_store_abort(bed->ops);
+            assert_sound(bed);
+        }
+    }
+    do {
+        all = true;
+        for (unsigned i = 0; i < history->count; i++) {
+            OK(td_op_store_begin(bed->ops));
+            all = append_err(bed, history->jobs[i].ops, history->jobs[i].count) == TANDEM_OK && all;
+            OK(td_op_store_commit(bed->ops));
+        }
+    } while (!all && ++rounds < HISTORY_JOBS);
+    assert_true(all);
+    assert_sound(bed);
+    count = heads(straight, origin_of(0), expected);
+    assert_int_equal(count, heads(bed, origin_of(0), found));
+    assert_memory_equal(expected, found, count * sizeof(found[0]));
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_int_equal(0, td_op_store_lack_count(bed->ops));
+    OK(td_op_store_vector_digest(bed->ops, NOTES, digest));
+    OK(td_op_store_vector_digest(straight->ops, NOTES, whole));
+    assert_memory_equal(whole, digest, sizeof(digest));
+
+out:
+    bed_unmake((void **)&straight);
+    bed_unmake((void **)&bed);
+    free(history);
+}
+
+static void random_histories_with_gaps_end_whole(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= (on_lmdb ? 10 : 200); seed++)
+        one_history(seed);
+}
+
+#define ON_BED(test) cmocka_unit_test_setup_teardown(test, bed_make, bed_unmake)
+
+int main(int argc, char **argv)
+{
+    static const struct CMUnitTest tests[] = {
+        ON_BED(what_is_refused_leaves_a_gap_and_the_chain_goes_on),
+        ON_BED(what_is_offered_again_fills_the_gap),
+        ON_BED(a_gap_of_several_jobs_goes_with_the_last),
+        ON_BED(the_first_of_all_may_be_lacking),
+        ON_BED(what_follows_nothing_known_is_no_lack),
+        ON_BED(a_fork_beside_a_gap_is_kept),
+        ON_BED(refusals_are_withdrawn_and_counted),
+        ON_BED(lacks_are_bounded),
+        ON_BED(what_an_origin_reached_is_told_in_spite_of_gaps),
+        ON_BED(verify_notices_damaged_lacks),
+        cmocka_unit_test(random_histories_with_gaps_end_whole),
+    };
+    char group[64];
+
+    if (argc != 2 || (strcmp(argv[1], "lmdb") && strcmp(argv[1], "memory")) || sodium_init() < 0) {
+        fprintf(stderr, "usage: %s lmdb|memory\n", argv[0]);
+        return 2;
+    }
+    on_lmdb = strcmp(argv[1], "lmdb") == 0;
+    snprintf(group, sizeof(group), "lacks %s", argv[1]);
+    return cmocka_run_group_tests_name(group, tests, NULL, NULL);
+}
