@@ -59,6 +59,15 @@ static tandem_err user_peer_pull(void *context, const td_wire_pull *pull)
     return channel->config.user->peer_pull(channel->config.context, pull);
 }
 
+static tandem_err user_peer_cover(void *context, const td_wire_cover *cover)
+{
+    tandem_channel *channel = context;
+
+    if (!channel->config.user->peer_cover)
+        return TANDEM_OK;
+    return channel->config.user->peer_cover(channel->config.context, cover);
+}
+
 static tandem_err user_announce(void *context, uint64_t number, tandem_writer *out)
 {
     tandem_channel *channel = context;
@@ -115,6 +124,7 @@ static const td_session_user session_user = {
     .peer_hello = user_peer_hello,
     .peer_have = user_peer_have,
     .peer_pull = user_peer_pull,
+    .peer_cover = user_peer_cover,
     .announce = user_announce,
     .heartbeat = user_heartbeat,
     .deliver = user_deliver,

@@ -351,7 +351,7 @@ static void next_hello(td_session *session, tandem_writer *out)
     hello.window_bytes = tandem_mailbox_window_bytes(session->inbox);
     hello.window_jobs = tandem_mailbox_window_jobs(session->inbox);
     session->user->hello(session->context, &hello);
-    /* In a HELLO the sum stands behind the instance. */
+    /* In a HELLO the sum stands behind the instance, and what may follow that. */
     session->sums = memcmp(hello.instance, no_instance, sizeof(no_instance)) != 0;
     td_wire_write_hello(out, ++session->sent_number, &hello, NULL, 0);
     session->hello_sent = true;
@@ -719,6 +719,10 @@ static tandem_err receive(td_session *session, tandem_slice bytes, const td_wire
         return receive_ack(session, &message->as.ack);
     case TD_WIRE_PULL:
         err = session->user->peer_pull(session->context, &message->as.pull);
+        break;
+    case TD_WIRE_COVER:
+        if (session->user->peer_cover)
+            err = session->user->peer_cover(session->context, &message->as.cover);
         break;
     case TD_WIRE_ERROR:
         return receive_error(session, &message->as.error);

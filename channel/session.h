@@ -65,7 +65,9 @@ typedef struct td_session_user {
     tandem_err (*peer_hello)(void *context, const td_wire_hello *hello);
     tandem_err (*peer_have)(void *context, const td_wire_have *have);
     tandem_err (*peer_pull)(void *context, const td_wire_pull *pull);
-    /* Append one HAVE or PULL with this number, or TANDEM_END. */
+    /* NULL: a COVER is passed over. */
+    tandem_err (*peer_cover)(void *context, const td_wire_cover *cover);
+    /* Append one HAVE, PULL or COVER with this number, or TANDEM_END. */
     tandem_err (*announce)(void *context, uint64_t number, tandem_writer *out);
     /* A heartbeat: append an empty HAVE. */
     void (*heartbeat)(void *context, uint64_t number, tandem_writer *out);

@@ -385,6 +385,8 @@ static void see_vector(td_liar *liar, td_wire_vector *vector)
         if (td_wire_read_origin(&vector->origins, &origin) != TANDEM_OK ||
             vector->name.size >= sizeof(seen.collection))
             return;
+        if (origin.head_count == 0)
+            continue; /* all that is known of it is lacking */
         memcpy(seen.collection, vector->name.bytes, vector->name.size);
         memcpy(seen.origin, origin.origin, sizeof(seen.origin));
         memcpy(seen.hash, origin.heads[origin.head_count - 1].hash, sizeof(seen.hash));

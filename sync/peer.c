@@ -363,7 +363,7 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
                          : td_coverage_origin(&peer->coverage, collection, entry->origin,
                                               &origin)) != TANDEM_OK)
         return err;
-    if (entry->heads[entry->head_count - 1].seq < origin->peer_seq) {
+    if ((entry->head_count ? entry->heads[entry->head_count - 1].seq : 0) < origin->peer_seq) {
         td_probe(peer->sync->env, is_change ? TD_PROBE_POSITION_WENT_BACK
                                             : TD_PROBE_LISTING_REPEATED);
         return is_change ? TANDEM_E_PROTOCOL : TANDEM_OK; /* a listing may have been begun before */
@@ -518,6 +518,25 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
     return TANDEM_OK;
 }
 
+/* A session whose way here has no filter learns nothing by it. */
+static tandem_err take_cover(void *context, const td_wire_cover *cover)
+{
+    tandem_reader collections = cover->collections;
+    tandem_err err;
+
+    for (uint32_t i = 0; i < cover->collection_count; i++) {
+        td_wire_cover_collection entry;
+        td_wire_origin origin;
+
+        if ((err = td_wire_read_cover_collection(&collections, &entry)) != TANDEM_OK)
+            return err;
+        for (uint32_t k = 0; k < entry.origin_count; k++)
+            if ((err = td_wire_read_origin(&entry.origins, &origin)) != TANDEM_OK)
+                return err;
+    }
+    return TANDEM_OK;
+}
+
 /* ---- Jobs ---- */
 
 static void finished(void *context, tandem_job_handle *handle, uint64_t detail)
@@ -552,6 +571,7 @@ const td_session_user td_peer_user = {
     .peer_hello = take_hello,
     .peer_have = take_have,
     .peer_pull = take_pull,
+    .peer_cover = take_cover,
     .announce = td_announcer_next,
     .heartbeat = td_announcer_heartbeat,
     .deliver = deliver,

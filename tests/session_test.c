@@ -33,15 +33,18 @@ struct side {
     tandem_mailbox *inbox, *outbox;
     td_pool own_pool, *pool;
     td_job_source source;
+    td_session_user user;
     td_session *session;
     /* To do. */
-    tandem_err refuse_hello, refuse_have, refuse_pull, announce_err;
+    tandem_err refuse_hello, refuse_have, refuse_pull, refuse_cover, announce_err;
     unsigned to_announce;    /* HAVEs */
     bool sums;               /* HELLO names an instance, and so messages end with sums */
+    bool shares;             /* HELLO says what it gives and takes; with sums */
+    bool no_covers;          /* knows nothing of COVER */
     bool settles;            /* a HAVE tells that what waits is lacking */
     bool answers_at_once;    /* deliveries come back from within deliver */
     /* Seen. */
-    unsigned wakes, hellos, haves, pulls, heartbeats, holds, peer_errors;
+    unsigned wakes, hellos, haves, pulls, covers, heartbeats, holds, peer_errors;
     td_wire_hello peer_hello;
     bool held;
     td_delivery *deliveries[DELIVERIES_MAX];
@@ -71,6 +74,9 @@ static void user_hello(void *context, td_wire_hello *out)
     memset(out->reactor, side->pool == &side->own_pool ? 1 : 2, sizeof(out->reactor));
     if (side->sums)
         memset(out->instance, 3, sizeof(out->instance));
+    out->has_shares = side->shares;
+    out->gives = tandem_slice_text("\x92\x90\xc0");
+    out->takes = tandem_slice_text("\xc0");
     out->clock = 5;
     out->agent = tandem_slice_text("test");
 }
@@ -100,6 +106,14 @@ static tandem_err user_peer_pull(void *context, const td_wire_pull *pull)
 
     side->pulls++;
     return side->refuse_pull;
+}
+
+static tandem_err user_peer_cover(void *context, const td_wire_cover *cover)
+{
+    struct side *side = context;
+
+    side->covers++;
+    return side->refuse_cover;
 }
 
 static tandem_err user_announce(void *context, uint64_t number, tandem_writer *out)
@@ -173,6 +187,7 @@ static const td_session_user user = {
     .peer_hello = user_peer_hello,
     .peer_have = user_peer_have,
     .peer_pull = user_peer_pull,
+    .peer_cover = user_peer_cover,
     .announce = user_announce,
     .heartbeat = user_heartbeat,
     .deliver = user_deliver,
@@ -187,9 +202,12 @@ static const td_session_user user = {
 static void side_begin(struct side *side)
 {
     assert_null(side->session);
+    side->user = user;
+    if (side->no_covers)
+        side->user.peer_cover = NULL;
     assert_int_equal(TANDEM_OK,
                      td_session_open(&side->clock->env, side->inbox, side->outbox, side->pool,
-                                     &side->source, &user, side, &side->session));
+                                     &side->source, &side->user, side, &side->session));
 }
 
 static void side_end(struct side *side)
@@ -1382,6 +1400,40 @@ static void what_the_user_refuses_ends_the_session(void **state)
     assert_ends(f, side, TANDEM_E_IO);
 }
 
+static void a_cover_is_for_who_knows_it(void **state)
+{
+    struct fixture *f = *state;
+    struct side *side = &f->a;
+
+    for (int round = 0; round < 3; round++) {
+        side->no_covers = round == 1;
+        side->refuse_cover = round == 2 ? TANDEM_E_IO : TANDEM_OK;
+        side_end(side);
+        side_begin(side);
+        f->number = 1;
+        alone(f);
+        tandem_writer_clear(&f->out);
+        td_wire_patch_count(&f->out, td_wire_begin_cover(&f->out, f->number++), 0);
+        assert_int_equal(side->refuse_cover, said(f, side));
+        assert_int_equal(round == 2 ? 2 : 1, side->covers);
+    }
+    assert_ends(f, side, TANDEM_E_IO);
+}
+
+static void shares_are_said_before_the_sum(void **state)
+{
+    struct fixture *f = *state;
+
+    f->a.sums = f->a.shares = true;
+    shake_hands(f);
+    assert_true(f->b.peer_hello.has_shares);
+    assert_false(f->a.peer_hello.has_shares);
+    f->a.to_announce = 1;
+    td_session_announce(f->a.session);
+    relay(f, &f->a, &f->b);
+    assert_int_equal(1, f->b.haves);
+}
+
 static void an_announcement_that_cannot_be_made_ends_the_session(void **state)
 {
     struct fixture *f = *state;
@@ -1846,6 +1898,8 @@ int main(void)
         TEST(an_error_ends_the_session_on_both_sides),
         TEST(an_unknown_error_and_its_floor_reach_the_user),
         TEST(what_the_user_refuses_ends_the_session),
+        TEST(a_cover_is_for_who_knows_it),
+        TEST(shares_are_said_before_the_sum),
         TEST(an_announcement_that_cannot_be_made_ends_the_session),
         TEST(a_heartbeat_is_said_after_ten_seconds_of_silence),
         TEST(thirty_seconds_without_a_word_end_the_session),

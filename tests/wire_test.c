@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/glob.h"
 #include "transport/wire.h"
 
 #ifndef TANDEM_VECTORS_DIR
@@ -189,6 +190,10 @@ static void hello_json(const td_wire_hello *hello, json_t *out)
     put(out, "agent", string_json(hello->agent));
     if (memcmp(hello->instance, none, sizeof(none)) != 0)
         put(out, "instance", hex_json(hello->instance, sizeof(hello->instance)));
+    if (hello->has_shares) {
+        put(out, "gives", hex_json(hello->gives.bytes, hello->gives.size));
+        put(out, "takes", hex_json(hello->takes.bytes, hello->takes.size));
+    }
 }
 
 static tandem_err digests_json(const td_wire_have *have, json_t *entries)
@@ -210,13 +215,12 @@ static tandem_err digests_json(const td_wire_have *have, json_t *entries)
     return TANDEM_OK;
 }
 
-static tandem_err origins_json(const td_wire_vector *vector, json_t *origins)
+static tandem_err origins_json(tandem_reader each, uint32_t count, json_t *origins)
 {
-    tandem_reader each = vector->origins;
     td_wire_origin origin;
     tandem_err err;
 
-    for (uint32_t i = 0; i < vector->origin_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         json_t *entry, *heads;
 
         if ((err = td_wire_read_origin(&each, &origin)) != TANDEM_OK)
@@ -272,7 +276,8 @@ static tandem_err vectors_json(const td_wire_have *have, json_t *entries)
             vector.has_filter ? hex_json(vector.filter.bytes, vector.filter.size) : json_null());
         put(entry, "begin", json_boolean(vector.begin));
         put(entry, "end", json_boolean(vector.end));
-        if ((err = origins_json(&vector, put_array(entry, "origins"))) != TANDEM_OK ||
+        if ((err = origins_json(vector.origins, vector.origin_count,
+                                put_array(entry, "origins"))) != TANDEM_OK ||
             (err = refused_json(&vector, put_array(entry, "refused"))) != TANDEM_OK)
             return err;
     }
@@ -369,13 +374,34 @@ static tandem_err pull_json(const td_wire_pull *pull, json_t *out)
     return TANDEM_OK;
 }
 
+static tandem_err cover_json(const td_wire_cover *cover, json_t *out)
+{
+    tandem_reader each = cover->collections;
+    json_t *list = put_array(out, "collections");
+    td_wire_cover_collection collection;
+    tandem_err err;
+
+    for (uint32_t i = 0; i < cover->collection_count; i++) {
+        json_t *entry;
+
+        if ((err = td_wire_read_cover_collection(&each, &collection)) != TANDEM_OK)
+            return err;
+        entry = append_object(list);
+        put(entry, "name", string_json(collection.name));
+        if ((err = origins_json(collection.origins, collection.origin_count,
+                                put_array(entry, "origins"))) != TANDEM_OK)
+            return err;
+    }
+    return TANDEM_OK;
+}
+
 static const char *const type_names[] = {NULL, "HELLO", "HAVE", "JOBS", "ACK", "PULL", "COMMAND",
-                                         "ERROR"};
+                                         "ERROR", "COVER"};
 
 /* Walk everything in a message and fill out with it. */
 static tandem_err message_json(const td_wire_message *message, json_t *out)
 {
-    if (message->type >= TD_WIRE_HELLO && message->type <= TD_WIRE_ERROR)
+    if (message->type >= TD_WIRE_HELLO && message->type <= TD_WIRE_COVER)
         put(out, "type", json_string(type_names[message->type]));
     else
         put(out, "type", number_json(message->type));
@@ -397,12 +423,25 @@ static tandem_err message_json(const td_wire_message *message, json_t *out)
         put(out, "text", string_json(message->as.error.text));
         put(out, "retry_after_ms", number_json(message->as.error.retry_after_ms));
         return TANDEM_OK;
+    case TD_WIRE_COVER:
+        return cover_json(&message->as.cover, out);
     default:
         return TANDEM_OK;
     }
 }
 
 /* ---- A message of JSON ---- */
+
+/* Bytes of hex, if there is such a member; the caller frees them. */
+static bool may_have_bytes(const json_t *json, const char *key, tandem_slice *out)
+{
+    const char *hex = json_string_value(json_object_get(json, key));
+
+    *out = (tandem_slice){NULL, 0};
+    if (hex)
+        out->bytes = unhex(hex, &out->size);
+    return hex;
+}
 
 static void hello_write(const json_t *json, tandem_writer *out)
 {
@@ -422,21 +461,24 @@ static void hello_write(const json_t *json, tandem_writer *out)
     fixed_of(json, "origin", hello.origin, sizeof(hello.origin));
     if (json_object_get(json, "instance"))
         fixed_of(json, "instance", hello.instance, sizeof(hello.instance));
+    hello.has_shares = may_have_bytes(json, "gives", &hello.gives) &&
+                       may_have_bytes(json, "takes", &hello.takes);
     assert_true(json_array_size(names) <= 4);
     for (size_t i = 0; i < json_array_size(names); i++)
         features[i] = json_string_value(json_array_get(names, i));
     td_wire_write_hello(out, number_of(json, "number"), &hello, features,
                         (uint32_t)json_array_size(names));
+    if (hello.has_shares)
+        td_wire_seal(out, 0);
+    free((void *)hello.gives.bytes);
+    free((void *)hello.takes.bytes);
 }
 
-static void vector_write(const json_t *json, tandem_writer *out)
+static void origins_write(const json_t *origins, tandem_writer *out)
 {
-    const json_t *origins = member(json, "origins");
     json_t *each;
-    size_t i, k, count_at, end_at;
+    size_t i, k;
 
-    count_at = td_wire_begin_vector(out, tandem_slice_text(text_of(json, "name")),
-                                    bool_of(json, "begin"), &end_at);
     json_array_foreach(origins, i, each) {
         uint8_t origin[TANDEM_ORIGIN_BYTES];
         td_head heads[TANDEM_HEADS_MAX];
@@ -451,9 +493,49 @@ static void vector_write(const json_t *json, tandem_writer *out)
         }
         td_wire_write_origin(out, origin, heads, (unsigned)json_array_size(list));
     }
+}
+
+static void refused_write(const json_t *list, tandem_writer *out)
+{
+    uint8_t origin[TANDEM_ORIGIN_BYTES], hash[TANDEM_HASH_BYTES];
+    size_t at = td_wire_begin_refused(out), i;
+    json_t *each;
+
+    json_array_foreach(list, i, each) {
+        td_wire_refused refused = {
+            .origin = origin,
+            .first = number_of(each, "first"),
+            .last = number_of(each, "last"),
+            .hash = hash,
+            .reason = json_integer_value(member(each, "reason")),
+        };
+
+        fixed_of(each, "origin", origin, sizeof(origin));
+        fixed_of(each, "hash", hash, sizeof(hash));
+        td_wire_write_refused(out, &refused);
+    }
+    td_wire_patch_count(out, at, (uint32_t)json_array_size(list));
+}
+
+static void vector_write(const json_t *json, tandem_writer *out)
+{
+    const json_t *origins = member(json, "origins"), *refused = member(json, "refused");
+    tandem_slice name = tandem_slice_text(text_of(json, "name")), filter;
+    size_t count_at, end_at;
+
+    if (may_have_bytes(json, "filter", &filter))
+        count_at = td_wire_begin_pair(out, name, filter);
+    else
+        count_at = td_wire_begin_vector(out, name, bool_of(json, "begin"), &end_at);
+    origins_write(origins, out);
     td_wire_patch_count(out, count_at, (uint32_t)json_array_size(origins));
-    td_wire_patch_bool(out, end_at, bool_of(json, "end"));
-    td_wire_end_vector(out);
+    if (!filter.bytes)
+        td_wire_patch_bool(out, end_at, bool_of(json, "end"));
+    if (json_array_size(refused))
+        refused_write(refused, out);
+    else
+        td_wire_end_vector(out);
+    free((void *)filter.bytes);
 }
 
 static void have_write(const json_t *json, tandem_writer *out)
@@ -544,6 +626,23 @@ static void pull_write(const json_t *json, tandem_writer *out)
     td_wire_patch_count(out, at, (uint32_t)json_array_size(collections));
 }
 
+static void cover_write(const json_t *json, tandem_writer *out)
+{
+    const json_t *collections = member(json, "collections");
+    size_t i, at = td_wire_begin_cover(out, number_of(json, "number"));
+    json_t *each;
+
+    json_array_foreach(collections, i, each) {
+        const json_t *origins = member(each, "origins");
+        size_t origins_at =
+            td_wire_begin_cover_collection(out, tandem_slice_text(text_of(each, "name")));
+
+        origins_write(origins, out);
+        td_wire_patch_count(out, origins_at, (uint32_t)json_array_size(origins));
+    }
+    td_wire_patch_count(out, at, (uint32_t)json_array_size(collections));
+}
+
 static void message_write(const json_t *json, tandem_writer *out)
 {
     const char *type = text_of(json, "type");
@@ -558,6 +657,8 @@ static void message_write(const json_t *json, tandem_writer *out)
         ack_write(json, out);
     else if (strcmp(type, "PULL") == 0)
         pull_write(json, out);
+    else if (strcmp(type, "COVER") == 0)
+        cover_write(json, out);
     else if (strcmp(type, "ERROR") == 0)
         td_wire_write_error(out, number_of(json, "number"),
                             (tandem_err)json_integer_value(member(json, "error")),
@@ -673,6 +774,90 @@ static void no_part_of_a_message_is_a_message(void **state)
         longer[size] = 0;
         assert_int_equal(TANDEM_E_PROTOCOL, td_wire_validate(tandem_slice_of(longer, size + 1)));
         free(longer);
+        free(bytes);
+    }
+    json_decref(all);
+}
+
+/* ---- Filters of the vectors ---- */
+
+static void globs_match_as_documented(void **state)
+{
+    const json_t *globs;
+    json_t *all = vectors(&globs, "globs"), *vector;
+    size_t i;
+
+    json_array_foreach(globs, i, vector) {
+        tandem_slice glob = tandem_slice_text(text_of(vector, "glob"));
+
+        assert_true(td_glob_valid(glob));
+        if (td_glob_matches(glob, tandem_slice_text(text_of(vector, "name"))) !=
+            bool_of(vector, "matches"))
+            fail_msg("%s, %s", text_of(vector, "glob"), text_of(vector, "name"));
+    }
+    json_decref(all);
+}
+
+static td_names names_json(const json_t *list, tandem_slice names[TD_FILTER_ENTRIES_MAX])
+{
+    td_names found = {names, (uint32_t)json_array_size(list)};
+
+    for (uint32_t i = 0; i < found.count; i++)
+        names[i] = tandem_slice_text(json_string_value(json_array_get(list, i)));
+    return found;
+}
+
+/* Each list of globs makes a filter with the scopes and branches; all of them together are it. */
+static void filter_of_json(const json_t *vector, td_filter *out)
+{
+    const json_t *lists = member(vector, "documents");
+    tandem_slice documents[TD_FILTER_ENTRIES_MAX], scopes[TD_FILTER_ENTRIES_MAX];
+    tandem_slice branches[TD_FILTER_ENTRIES_MAX];
+    size_t count = json_array_size(lists) ? json_array_size(lists) : 1;
+
+    *out = TD_FILTER_ALL;
+    for (size_t i = 0; i < count; i++) {
+        td_filter part, both;
+
+        assert_int_equal(TANDEM_OK,
+                         td_filter_make(names_json(json_array_get(lists, i), documents),
+                                        names_json(member(vector, "scopes"), scopes),
+                                        names_json(member(vector, "branches"), branches), &part));
+        assert_int_equal(TANDEM_OK, td_filter_and(out, &part, &both));
+        td_filter_release(&part);
+        td_filter_release(out);
+        *out = both;
+    }
+}
+
+static void filters_are_encoded_and_match_as_documented(void **state)
+{
+    const json_t *filters;
+    json_t *all = vectors(&filters, "filters"), *vector, *each;
+    size_t i, k, size;
+
+    json_array_foreach(filters, i, vector) {
+        uint8_t *bytes = unhex(text_of(vector, "hex"), &size);
+        td_filter filter, made;
+
+        assert_int_equal(TANDEM_OK, td_filter_decode(tandem_slice_of(bytes, size), &filter));
+        /* An empty list is nothing that can be asked for. */
+        if (!json_is_array(member(vector, "scopes")) || json_array_size(member(vector, "scopes"))) {
+            filter_of_json(vector, &made);
+            assert_true(td_filter_equal(&filter, &made));
+            td_filter_release(&made);
+        }
+        json_array_foreach(member(vector, "operations"), k, each) {
+            td_operation operation = {
+                .document = tandem_slice_text(text_of(each, "document")),
+                .branch = tandem_slice_text(text_of(each, "branch")),
+                .scope = tandem_slice_text(text_of(each, "scope")),
+            };
+
+            if (td_filter_matches(&filter, &operation) != bool_of(each, "matches"))
+                fail_msg("filter %zu, operation %zu", i, k);
+        }
+        td_filter_release(&filter);
         free(bytes);
     }
     json_decref(all);
@@ -815,6 +1000,7 @@ static void every_example_of_the_page_is_a_vector(void **state)
         if (example && hex.size) {
             examples++;
             if (!is_among(messages, "hex", tandem_writer_slice(&hex)) &&
+                !is_among(member(all, "filters"), "hex", tandem_writer_slice(&hex)) &&
                 !is_among(member(all, "operations"), "canonical", tandem_writer_slice(&hex)))
                 fail_msg("%.*s is no vector", (int)hex.size, (const char *)hex.bytes);
         }
@@ -1031,6 +1217,8 @@ int main(void)
         cmocka_unit_test(every_message_is_written_as_its_bytes),
         cmocka_unit_test(every_invalid_message_is_refused_as_early_as_can_be),
         cmocka_unit_test(no_part_of_a_message_is_a_message),
+        cmocka_unit_test(globs_match_as_documented),
+        cmocka_unit_test(filters_are_encoded_and_match_as_documented),
         cmocka_unit_test(operations_hash_as_documented),
         cmocka_unit_test(digests_are_as_documented),
         cmocka_unit_test(every_example_of_the_page_is_a_vector),

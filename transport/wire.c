@@ -19,9 +19,11 @@ enum {
     FIXARRAY_ITEMS_MAX = 15,
     SUM_BYTES = 9,
     /* Items that this version knows of each array; more are skipped, fewer are an error. */
-    HELLO_ITEMS = 10, /* the instance behind them may be missing */
+    HELLO_ITEMS = 10, /* the instance behind them may be missing, and the shares behind that */
+    HELLO_ITEMS_WITH_SHARES = 13, /* a sum ends it: of twelve, the last one is no share */
     HELLO_ITEMS_ANY_MAJOR = 4,
     LIMIT_ITEMS = 3,
+    SHARES_ITEMS = 2,
     HAVE_ITEMS = 7,
     HAVE_ALL_ITEMS = 2,
     DIGEST_ITEMS = 2,
@@ -36,6 +38,8 @@ enum {
     PULL_COLLECTION_ITEMS = 2,
     RANGE_ITEMS = 3,
     ERROR_ITEMS = 5,
+    COVER_ITEMS = 3,
+    COVER_COLLECTION_ITEMS = 2,
 };
 
 /* ---- Reading ---- */
@@ -103,6 +107,12 @@ static bool read_error(tandem_reader *reader, int64_t *out)
     return tandem_read_int(reader, out) == TANDEM_OK && *out < 0;
 }
 
+/* The reason of a lack is an error, or 0. */
+static bool read_reason(tandem_reader *reader, int64_t *out)
+{
+    return tandem_read_int(reader, out) == TANDEM_OK && *out <= 0;
+}
+
 static bool read_sequence_range(tandem_reader *reader, const uint8_t **origin, uint64_t *first,
                                 uint64_t *last)
 {
@@ -133,6 +143,20 @@ static bool read_limits(tandem_reader *message, td_wire_hello *out)
            out->message_bytes >= TD_MESSAGE_BYTES_MIN;
 }
 
+/* nil, as if there was nothing: it does not say. */
+static bool read_shares(tandem_reader *message, td_wire_hello *out)
+{
+    tandem_reader shares;
+
+    out->has_shares = *message->at != FORM_NIL;
+    if (!out->has_shares)
+        return tandem_read_skip(message, NULL) == TANDEM_OK;
+    return tuple_enter(message, SHARES_ITEMS, &shares) &&
+           tandem_read_skip(&shares, &out->gives) == TANDEM_OK &&
+           tandem_read_skip(&shares, &out->takes) == TANDEM_OK &&
+           td_share_check(out->gives) == TANDEM_OK && td_share_check(out->takes) == TANDEM_OK;
+}
+
 static bool read_hello(tandem_reader *message, uint32_t count, td_wire_hello *out)
 {
     *out = (td_wire_hello){.major = 0};
@@ -147,7 +171,9 @@ static bool read_hello(tandem_reader *message, uint32_t count, td_wire_hello *ou
            read_fixed_copy(message, TANDEM_ORIGIN_BYTES, out->origin) &&
            read_uint(message, &out->clock) && read_features(message, out) &&
            read_limits(message, out) && read_text(message, &out->agent) &&
-           (count == HELLO_ITEMS || read_fixed_copy(message, TD_WIRE_INSTANCE_BYTES, out->instance));
+           (count == HELLO_ITEMS ||
+            read_fixed_copy(message, TD_WIRE_INSTANCE_BYTES, out->instance)) &&
+           (count < HELLO_ITEMS_WITH_SHARES || read_shares(message, out));
 }
 
 static bool read_have(tandem_reader *message, uint32_t count, td_wire_have *out)
@@ -185,6 +211,12 @@ static bool read_pull(tandem_reader *message, uint32_t count, td_wire_pull *out)
            array_enter(message, &out->collection_count, &out->collections);
 }
 
+static bool read_cover(tandem_reader *message, uint32_t count, td_wire_cover *out)
+{
+    return count >= COVER_ITEMS &&
+           array_enter(message, &out->collection_count, &out->collections);
+}
+
 static bool read_error_message(tandem_reader *message, uint32_t count, td_wire_error *out)
 {
     return count >= ERROR_ITEMS && read_error(message, &out->err) &&
@@ -206,6 +238,8 @@ static bool read_body(tandem_reader *message, uint32_t count, td_wire_message *o
         return read_pull(message, count, &out->as.pull);
     case TD_WIRE_ERROR:
         return read_error_message(message, count, &out->as.error);
+    case TD_WIRE_COVER:
+        return read_cover(message, count, &out->as.cover);
     default:
         return true;
     }
@@ -244,6 +278,37 @@ tandem_err td_wire_read_digest(tandem_reader *entries, td_wire_digest *out)
     return TANDEM_OK;
 }
 
+/*
+ * Has each origin without heads one of these ranges? Both lists are walked once, as both ascend by
+ * origin; whatever else may be wrong with either is found when it is read.
+ */
+static bool headless_are_lacking(tandem_reader origins, uint32_t origin_count,
+                                 tandem_reader refused, uint32_t refused_count)
+{
+    td_wire_refused range = {.origin = NULL};
+
+    for (uint32_t i = 0; i < origin_count; i++) {
+        tandem_reader entry, heads;
+        const uint8_t *origin;
+        uint32_t count;
+
+        if (!tuple_enter(&origins, ORIGIN_ITEMS, &entry) ||
+            !read_fixed(&entry, TANDEM_ORIGIN_BYTES, &origin) ||
+            !array_enter(&entry, &count, &heads))
+            return false;
+        if (count)
+            continue;
+        while (!range.origin || memcmp(range.origin, origin, TANDEM_ORIGIN_BYTES) < 0) {
+            if (!refused_count || td_wire_read_refused(&refused, &range) != TANDEM_OK)
+                return false;
+            refused_count--;
+        }
+        if (memcmp(range.origin, origin, TANDEM_ORIGIN_BYTES) != 0)
+            return false;
+    }
+    return true;
+}
+
 tandem_err td_wire_read_vector(tandem_reader *entries, td_wire_vector *out)
 {
     tandem_reader ahead = *entries;
@@ -258,6 +323,10 @@ tandem_err td_wire_read_vector(tandem_reader *entries, td_wire_vector *out)
         !array_enter(&entry, &found.refused_count, &found.refused))
         return TANDEM_E_PROTOCOL;
     found.has_filter = found.filter.bytes[0] != FORM_NIL;
+    if (td_filter_check(found.filter) != TANDEM_OK ||
+        !headless_are_lacking(found.origins, found.origin_count, found.refused,
+                              found.refused_count))
+        return TANDEM_E_PROTOCOL;
     *out = found;
     *entries = ahead;
     return TANDEM_OK;
@@ -286,7 +355,7 @@ tandem_err td_wire_read_origin(tandem_reader *origins, td_wire_origin *out)
 
     if (!tuple_enter(&ahead, ORIGIN_ITEMS, &entry) ||
         !read_fixed(&entry, TANDEM_ORIGIN_BYTES, &found.origin) ||
-        !array_enter(&entry, &count, &heads) || count < 1 || count > TANDEM_HEADS_MAX)
+        !array_enter(&entry, &count, &heads) || count > TANDEM_HEADS_MAX)
         return TANDEM_E_PROTOCOL;
     found.head_count = count;
     for (uint32_t i = 0; i < count; i++)
@@ -308,7 +377,8 @@ tandem_err td_wire_read_refused(tandem_reader *refused, td_wire_refused *out)
 
     if (!tuple_enter(&ahead, REFUSED_ITEMS, &entry) ||
         !read_sequence_range(&entry, &found.origin, &found.first, &found.last) ||
-        !read_fixed(&entry, TANDEM_HASH_BYTES, &found.hash) || !read_error(&entry, &found.reason))
+        !read_fixed(&entry, TANDEM_HASH_BYTES, &found.hash) ||
+        !read_reason(&entry, &found.reason))
         return TANDEM_E_PROTOCOL;
     *out = found;
     *refused = ahead;
@@ -374,6 +444,23 @@ tandem_err td_wire_read_range(tandem_reader *ranges, td_wire_range *out)
         return TANDEM_E_PROTOCOL;
     *out = found;
     *ranges = ahead;
+    return TANDEM_OK;
+}
+
+tandem_err td_wire_read_cover_collection(tandem_reader *collections,
+                                         td_wire_cover_collection *out)
+{
+    tandem_reader ahead = *collections, none = {NULL, NULL};
+    tandem_reader entry;
+    td_wire_cover_collection found;
+
+    if (!tuple_enter(&ahead, COVER_COLLECTION_ITEMS, &entry) ||
+        !read_name(&entry, &found.name) ||
+        !array_enter(&entry, &found.origin_count, &found.origins) ||
+        !headless_are_lacking(found.origins, found.origin_count, none, 0))
+        return TANDEM_E_PROTOCOL;
+    *out = found;
+    *collections = ahead;
     return TANDEM_OK;
 }
 
@@ -467,7 +554,8 @@ void td_wire_write_hello(tandem_writer *out, uint64_t number, const td_wire_hell
 
     assert(hello->agent.size <= TD_WIRE_TEXT_BYTES_MAX);
     assert(hello->message_bytes >= TD_MESSAGE_BYTES_MIN);
-    write_head(out, HELLO_ITEMS + has_instance, TD_WIRE_HELLO, number);
+    assert(has_instance || !hello->has_shares);
+    write_head(out, HELLO_ITEMS + has_instance + hello->has_shares, TD_WIRE_HELLO, number);
     tandem_write_uint(out, hello->major);
     tandem_write_uint(out, hello->minor);
     write_origin(out, hello->reactor);
@@ -485,6 +573,11 @@ void td_wire_write_hello(tandem_writer *out, uint64_t number, const td_wire_hell
     tandem_write_string(out, hello->agent);
     if (has_instance)
         tandem_write_binary(out, tandem_slice_of(hello->instance, sizeof(hello->instance)));
+    if (hello->has_shares) {
+        tandem_write_array(out, SHARES_ITEMS);
+        tandem_write_raw(out, hello->gives);
+        tandem_write_raw(out, hello->takes);
+    }
 }
 
 void td_wire_write_ack(tandem_writer *out, uint64_t number, uint64_t done,
@@ -554,13 +647,16 @@ void td_wire_write_digest(tandem_writer *out, tandem_slice name,
         tandem_write_nil(out);
 }
 
-size_t td_wire_begin_vector(tandem_writer *out, tandem_slice name, bool begin, size_t *end_at_out)
+static const uint8_t no_filter[] = {FORM_NIL};
+
+static size_t begin_entry(tandem_writer *out, tandem_slice name, tandem_slice filter, bool begin,
+                          size_t *end_at_out)
 {
     size_t end_at;
 
     tandem_write_array(out, VECTOR_ITEMS);
     tandem_write_string(out, name);
-    tandem_write_nil(out); /* no filter: a whole replica */
+    tandem_write_raw(out, filter);
     tandem_write_bool(out, begin);
     end_at = reserve_bool(out);
     if (end_at_out)
@@ -568,10 +664,22 @@ size_t td_wire_begin_vector(tandem_writer *out, tandem_slice name, bool begin, s
     return reserve_count(out);
 }
 
+size_t td_wire_begin_vector(tandem_writer *out, tandem_slice name, bool begin, size_t *end_at_out)
+{
+    return begin_entry(out, name, tandem_slice_of(no_filter, sizeof(no_filter)), begin,
+                       end_at_out);
+}
+
+size_t td_wire_begin_pair(tandem_writer *out, tandem_slice name, tandem_slice filter)
+{
+    assert(filter.bytes[0] != FORM_NIL);
+    return begin_entry(out, name, filter, false, NULL);
+}
+
 void td_wire_write_origin(tandem_writer *out, const uint8_t *origin, const td_head *heads,
                           unsigned count)
 {
-    assert(count >= 1 && count <= TANDEM_HEADS_MAX);
+    assert(count <= TANDEM_HEADS_MAX);
     tandem_write_array(out, ORIGIN_ITEMS);
     write_origin(out, origin);
     tandem_write_array(out, count);
@@ -586,6 +694,22 @@ void td_wire_write_origin(tandem_writer *out, const uint8_t *origin, const td_he
 void td_wire_end_vector(tandem_writer *out)
 {
     tandem_write_array(out, 0);
+}
+
+size_t td_wire_begin_refused(tandem_writer *out)
+{
+    return reserve_count(out);
+}
+
+void td_wire_write_refused(tandem_writer *out, const td_wire_refused *refused)
+{
+    assert(refused->first >= 1 && refused->first <= refused->last && refused->reason <= 0);
+    tandem_write_array(out, REFUSED_ITEMS);
+    write_origin(out, refused->origin);
+    tandem_write_uint(out, refused->first);
+    tandem_write_uint(out, refused->last);
+    write_hash(out, refused->hash);
+    tandem_write_int(out, refused->reason);
 }
 
 size_t td_wire_begin_jobs(tandem_writer *out, uint64_t number, uint64_t first_job)
@@ -627,6 +751,19 @@ void td_wire_write_range(tandem_writer *out, const uint8_t *origin, uint64_t fir
     write_origin(out, origin);
     tandem_write_uint(out, first);
     tandem_write_uint(out, last);
+}
+
+size_t td_wire_begin_cover(tandem_writer *out, uint64_t number)
+{
+    write_head(out, COVER_ITEMS, TD_WIRE_COVER, number);
+    return reserve_count(out);
+}
+
+size_t td_wire_begin_cover_collection(tandem_writer *out, tandem_slice name)
+{
+    tandem_write_array(out, COVER_COLLECTION_ITEMS);
+    tandem_write_string(out, name);
+    return reserve_count(out);
 }
 
 void td_wire_patch_count(tandem_writer *out, size_t at, uint32_t count)

@@ -6,7 +6,8 @@
  * a session without gaps: a receiver that misses one closes the session, one that sees an old one
  * ignores it; so a transport may lose, repeat or reorder, and no more than a session is lost.
  *
- *   1 HELLO  major, minor, reactor, origin, clock, features, limits, agent, instance
+ *   1 HELLO  major, minor, reactor, origin, clock, features, limits, agent, instance,
+ *            [gives, takes]
  *   2 HAVE   clock, promise, level, more, entries
  *              level 0: [collections, digest]          one digest over all shared collections
  *              level 1: [[name, digest or nil], …]      one a collection
@@ -17,6 +18,7 @@
  *   5 PULL   [[name, [[origin, first, last], …]], …]
  *   6 COMMAND (reserved: skipped)
  *   7 ERROR  error, text, retry after ms
+ *   8 COVER  [[name, [[origin, [[seq, hash], …]], …]], …]
  *
  * Behind these a message may have a sum, see td_wire_seal().
  *
@@ -31,6 +33,7 @@
 
 #include "store/msgpack.h"
 #include "store/op_store.h"
+#include "store/share.h"
 
 enum {
     TD_WIRE_MAJOR = 1,
@@ -60,6 +63,7 @@ typedef enum td_wire_type {
     TD_WIRE_PULL = 5,
     TD_WIRE_COMMAND = 6,
     TD_WIRE_ERROR = 7,
+    TD_WIRE_COVER = 8,
 } td_wire_type;
 
 /* Of a HELLO of another major version only major and minor are filled, the rest is zero: it may say
@@ -79,6 +83,11 @@ typedef struct td_wire_hello {
      * zeros: it does not say, and none is written. */
     uint8_t instance[TD_WIRE_INSTANCE_BYTES];
     bool sums; /* it has items behind the instance: each of this side's messages ends with a sum */
+    /* What it gives and takes: canonical bytes of shares (store/share.h), checked. false: it knows
+     * no shares, which means everything, and none are written; who writes them says an instance and
+     * seals its messages. */
+    bool has_shares;
+    tandem_slice gives, takes;
 } td_wire_hello;
 
 typedef enum td_have_level {
@@ -110,8 +119,8 @@ typedef struct td_wire_digest {
 /* An entry of level 2. */
 typedef struct td_wire_vector {
     tandem_slice name;
-    bool has_filter; /* a coverage pair of a partial replica; the filter's value is in filter */
-    tandem_slice filter;
+    bool has_filter; /* a coverage pair of a partial replica */
+    tandem_slice filter; /* its canonical bytes (store/filter.h), checked; else nil */
     bool begin; /* what was announced of this collection before is void */
     bool end;   /* the listing is complete: what is not in it is not held */
     uint32_t origin_count;
@@ -122,15 +131,16 @@ typedef struct td_wire_vector {
 
 typedef struct td_wire_origin {
     const uint8_t *origin;
-    unsigned head_count; /* 1 to TANDEM_HEADS_MAX */
+    unsigned head_count; /* up to TANDEM_HEADS_MAX; 0 only where its entry has a lack of it */
     td_head heads[TANDEM_HEADS_MAX];
 } td_wire_origin;
 
+/* A lack: a range that is not held though heads may stand behind it. */
 typedef struct td_wire_refused {
     const uint8_t *origin;
     uint64_t first, last;
     const uint8_t *hash; /* of last */
-    int64_t reason;      /* a tandem_err */
+    int64_t reason;      /* a tandem_err: refused for good; 0: wanted */
 } td_wire_refused;
 
 typedef struct td_wire_jobs {
@@ -167,6 +177,18 @@ typedef struct td_wire_range {
     uint64_t first, last;
 } td_wire_range;
 
+typedef struct td_wire_cover {
+    uint32_t collection_count;
+    tandem_reader collections;
+} td_wire_cover;
+
+/* Its origins have heads, each. */
+typedef struct td_wire_cover_collection {
+    tandem_slice name;
+    uint32_t origin_count;
+    tandem_reader origins;
+} td_wire_cover_collection;
+
 typedef struct td_wire_error {
     int64_t err;
     tandem_slice text;
@@ -183,6 +205,7 @@ typedef struct td_wire_message {
         td_wire_ack ack;
         td_wire_pull pull;
         td_wire_error error;
+        td_wire_cover cover;
     } as;
 } td_wire_message;
 
@@ -202,8 +225,9 @@ tandem_err td_wire_read(tandem_slice bytes, td_wire_message *out);
 
 /* Walk entries; each call takes one from its reader and must be called at most count times. Names
  * are checked with td_name_valid, hashes and origins for their size, heads for order and number,
- * seqs and job numbers for being 1 or more, first <= last, errors for being negative; the order of
- * entries is not. Errors: TANDEM_E_PROTOCOL. */
+ * seqs and job numbers for being 1 or more, first <= last, errors for being negative, filters and
+ * shares for being canonical; the order of entries is not, but that an origin without heads has a
+ * refused range is told from lists in their order. Errors: TANDEM_E_PROTOCOL. */
 tandem_err td_wire_read_digest(tandem_reader *entries, td_wire_digest *out);
 tandem_err td_wire_read_vector(tandem_reader *entries, td_wire_vector *out);
 tandem_err td_wire_read_origin(tandem_reader *origins, td_wire_origin *out);
@@ -215,6 +239,8 @@ tandem_err td_wire_read_operation(tandem_reader *jobs, tandem_slice *canonical_o
 tandem_err td_wire_read_exception(tandem_reader *exceptions, td_wire_exception *out);
 tandem_err td_wire_read_pull_collection(tandem_reader *collections, td_wire_pull_collection *out);
 tandem_err td_wire_read_range(tandem_reader *ranges, td_wire_range *out);
+tandem_err td_wire_read_cover_collection(tandem_reader *collections,
+                                         td_wire_cover_collection *out);
 
 /*
  * Writing. Each appends to out; where a count is not known in advance, a *_begin reserves a header
@@ -249,12 +275,18 @@ size_t td_wire_begin_have(tandem_writer *out, uint64_t number, uint64_t clock, u
                           td_have_level level, size_t *more_at_out);
 void td_wire_write_digest(tandem_writer *out, tandem_slice name,
                           const uint8_t digest[TANDEM_HASH_BYTES]); /* NULL: nil */
-/* An entry of level 2 of a whole replica without refused ranges: head, then origins, then patch,
- * then td_wire_end_vector(). end_at_out: where the end flag stands; NULL: it stays false. */
+/* An entry of level 2: head, then origins, then patch, then the refused ranges, or
+ * td_wire_end_vector(). end_at_out: where the end flag stands; NULL: it stays false. */
 size_t td_wire_begin_vector(tandem_writer *out, tandem_slice name, bool begin, size_t *end_at_out);
+/* The same of a coverage pair. filter: canonical bytes, not nil. */
+size_t td_wire_begin_pair(tandem_writer *out, tandem_slice name, tandem_slice filter);
+/* count 0: a refused range of this origin follows in the entry. */
 void td_wire_write_origin(tandem_writer *out, const uint8_t *origin, const td_head *heads,
                           unsigned count);
-void td_wire_end_vector(tandem_writer *out); /* the (empty) refused ranges */
+void td_wire_end_vector(tandem_writer *out); /* without refused ranges */
+/* Head; then ranges in the order of (origin, first, last, hash); then patch. */
+size_t td_wire_begin_refused(tandem_writer *out);
+void td_wire_write_refused(tandem_writer *out, const td_wire_refused *refused);
 
 /* JOBS: head; then per job its number of operations and each as canonical bytes; then patch. */
 size_t td_wire_begin_jobs(tandem_writer *out, uint64_t number, uint64_t first_job);
@@ -265,6 +297,10 @@ void td_wire_write_operation(tandem_writer *out, tandem_slice canonical);
 size_t td_wire_begin_pull(tandem_writer *out, uint64_t number);
 size_t td_wire_begin_pull_collection(tandem_writer *out, tandem_slice name);
 void td_wire_write_range(tandem_writer *out, const uint8_t *origin, uint64_t first, uint64_t last);
+
+/* COVER: head; then per collection its head and origins, as above, with heads; then patch. */
+size_t td_wire_begin_cover(tandem_writer *out, uint64_t number);
+size_t td_wire_begin_cover_collection(tandem_writer *out, tandem_slice name);
 
 /* Fill in a count, or a bool, that was reserved. Nothing happens if the writer has failed. */
 void td_wire_patch_count(tandem_writer *out, size_t at, uint32_t count);

@@ -127,12 +127,15 @@ static bool walk_vector(tandem_slice input, td_wire_vector *vector)
 
     touch_slice(input, vector->name);
     touch_slice(input, vector->filter);
+    HOLDS(td_filter_check(vector->filter) == TANDEM_OK);
+    HOLDS(vector->has_filter == (vector->filter.size > 1));
     for (uint32_t i = 0; i < vector->origin_count; i++) {
         if (!ok(td_wire_read_origin(&vector->origins, &origin)))
             return false;
         touch(input, origin.origin, TANDEM_ORIGIN_BYTES);
-        HOLDS(origin.head_count >= 1 && origin.head_count <= TANDEM_HEADS_MAX);
-        HOLDS(origin.heads[0].seq >= 1);
+        HOLDS(origin.head_count <= TANDEM_HEADS_MAX);
+        HOLDS(origin.head_count || vector->refused_count);
+        HOLDS(!origin.head_count || origin.heads[0].seq >= 1);
         for (unsigned k = 1; k < origin.head_count; k++)
             HOLDS(origin.heads[k - 1].seq <= origin.heads[k].seq);
     }
@@ -141,7 +144,7 @@ static bool walk_vector(tandem_slice input, td_wire_vector *vector)
             return false;
         touch(input, refused.origin, TANDEM_ORIGIN_BYTES);
         touch(input, refused.hash, TANDEM_HASH_BYTES);
-        HOLDS(refused.first >= 1 && refused.first <= refused.last && refused.reason < 0);
+        HOLDS(refused.first >= 1 && refused.first <= refused.last && refused.reason <= 0);
     }
     HOLDS(tandem_reader_left(&vector->origins) == 0 && tandem_reader_left(&vector->refused) == 0);
     return true;
@@ -222,6 +225,27 @@ static bool walk_pull(tandem_slice input, td_wire_pull *pull)
     return true;
 }
 
+static bool walk_cover(tandem_slice input, td_wire_cover *cover)
+{
+    td_wire_cover_collection collection;
+    td_wire_origin origin;
+
+    for (uint32_t i = 0; i < cover->collection_count; i++) {
+        if (!ok(td_wire_read_cover_collection(&cover->collections, &collection)))
+            return false;
+        touch_slice(input, collection.name);
+        for (uint32_t k = 0; k < collection.origin_count; k++) {
+            if (!ok(td_wire_read_origin(&collection.origins, &origin)))
+                return false;
+            touch(input, origin.origin, TANDEM_ORIGIN_BYTES);
+            HOLDS(origin.head_count >= 1 && origin.head_count <= TANDEM_HEADS_MAX);
+        }
+        HOLDS(tandem_reader_left(&collection.origins) == 0);
+    }
+    HOLDS(tandem_reader_left(&cover->collections) == 0);
+    return true;
+}
+
 static bool walk_hello(tandem_slice input, td_wire_hello *hello)
 {
     tandem_slice feature;
@@ -234,6 +258,12 @@ static bool walk_hello(tandem_slice input, td_wire_hello *hello)
         HOLDS(tandem_read_string(&hello->features, &feature) == TANDEM_OK);
         HOLDS(feature.size <= TD_WIRE_TEXT_BYTES_MAX);
         touch_slice(input, feature);
+    }
+    if (hello->has_shares) {
+        touch_slice(input, hello->gives);
+        touch_slice(input, hello->takes);
+        HOLDS(td_share_check(hello->gives) == TANDEM_OK);
+        HOLDS(td_share_check(hello->takes) == TANDEM_OK);
     }
     return true;
 }
@@ -252,6 +282,8 @@ static bool walk(tandem_slice input, td_wire_message *message)
         return walk_ack(&message->as.ack);
     case TD_WIRE_PULL:
         return walk_pull(input, &message->as.pull);
+    case TD_WIRE_COVER:
+        return walk_cover(input, &message->as.cover);
     case TD_WIRE_ERROR:
         HOLDS(message->as.error.err < 0);
         touch_slice(input, message->as.error.text);
