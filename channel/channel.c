@@ -7,7 +7,12 @@
 #include "store/planted.h"
 #include "store/probe.h"
 
-enum { CLOSE_GRACE_MS = 1000, DIAL_MS = 15000, BLOCKED_RETRY_MS = 60000 };
+enum {
+    CLOSE_GRACE_MS = 1000,
+    DIAL_MS = 15000,
+    BLOCKED_RETRY_MS = 60000,
+    BREACHES = 3, /* in a row: it is not one wrong byte on the way */
+};
 
 struct tandem_channel {
     td_channel_config config;
@@ -27,6 +32,7 @@ struct tandem_channel {
     uint64_t settled_ms;    /* … then, … */
     uint32_t attempts;      /* … after so many failures */
     uint64_t over_since_ms; /* the session has failed, its ERROR may still have to go out */
+    uint32_t breaches;      /* links that ended with TANDEM_E_PROTOCOL, in a row */
 };
 
 /* ---- The session's wishes ---- */
@@ -220,7 +226,8 @@ static bool is_final(tandem_err err)
 
 bool td_channel_is_final(const tandem_channel *channel, tandem_err err)
 {
-    return is_final(err) || (err == TANDEM_E_PROTOCOL && td_retry_spent(&channel->retry));
+    return is_final(err) || (err == TANDEM_E_PROTOCOL && channel->breaches >= BREACHES &&
+                             td_retry_spent(&channel->retry));
 }
 
 /* Is it the network that failed, and not what is on the other side of it? */
@@ -292,6 +299,7 @@ static void link_closed(void *context, tandem_err err, const char *text)
         if (td_planted(TD_PLANTED_STATUS_WENT_BACK))
             h->status = TANDEM_JOB_TRANSPORT_PENDING;
     }
+    channel->breaches = err == TANDEM_E_PROTOCOL ? channel->breaches + 1 : 0;
     if (channel->wanted)
         schedule_retry(channel, err);
     tell_closed(channel, err, why);

@@ -75,7 +75,8 @@ td_channel_state td_channel_state_of(const tandem_channel *channel);
 bool td_channel_is_linked(const tandem_channel *channel);
 bool td_channel_is_dialed(const tandem_channel *channel);
 /* Is this, of closed(), something that only a change on one of the two sides can end? What breaks
- * the protocol may be something on the way, until the retry policy is spent. */
+ * the protocol may be something on the way, until it is the only thing that happens and the retry policy
+ * is spent. */
 bool td_channel_is_final(const tandem_channel *channel, tandem_err err);
 /* Attempts to connect that failed in a row. */
 uint32_t td_channel_attempts(const tandem_channel *channel);
