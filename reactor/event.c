@@ -13,6 +13,8 @@ const char *tandem_event_kind_name(tandem_event_kind kind)
         return "clock";
     case TANDEM_EVENT_CLAIM:
         return "claim";
+    case TANDEM_EVENT_REFUSAL:
+        return "refusal";
     }
     return "unknown";
 }

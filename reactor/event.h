@@ -20,9 +20,10 @@ typedef enum tandem_event_kind {
     TANDEM_EVENT_QUARANTINE = 3,  /* operations were refused: they would make a ninth head */
     TANDEM_EVENT_CLOCK = 4,       /* operations were put off: they are dated too far ahead */
     TANDEM_EVENT_CLAIM = 5,       /* a peer does not show what it claims to hold */
+    TANDEM_EVENT_REFUSAL = 6,     /* operations were refused for good: tandem_options.admit */
 } tandem_event_kind;
 
-enum { TANDEM_EVENT_KINDS = 5 };
+enum { TANDEM_EVENT_KINDS = 6 };
 
 typedef struct tandem_event {
     tandem_event_kind kind;
@@ -36,7 +37,7 @@ typedef struct tandem_event {
     uint64_t hlc;
 } tandem_event;
 
-/* "incarnation", "fork", "quarantine", "clock"; "unknown" for anything else. Static. */
+/* "incarnation", "fork", "quarantine", …; "unknown" for anything else. Static. */
 TANDEM_API const char *tandem_event_kind_name(tandem_event_kind kind);
 
 #ifdef __cplusplus

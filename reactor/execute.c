@@ -321,6 +321,34 @@ tandem_err tandem_execute_async(tandem_reactor *reactor, const tandem_job *job,
     return TANDEM_OK;
 }
 
+/* ---- Refusals ---- */
+
+static void withdrawn(td_remote_request *request)
+{
+    td_reply_set(request->context, request->err);
+}
+
+tandem_err tandem_withdraw_refusals(tandem_reactor *reactor)
+{
+    td_remote_request request = {.withdraw = true, .done = withdrawn};
+    td_reply *reply;
+    tandem_err err;
+
+    if (!reactor)
+        return TANDEM_E_INVALID;
+    if (td_reactor_is_closing(reactor))
+        return TANDEM_E_CLOSED;
+    if ((err = td_reply_open(td_reactor_runtime(reactor), &reply)) != TANDEM_OK)
+        return err;
+    request.context = reply;
+    td_reactor_executing(reactor, 1);
+    td_executor_remote(td_reactor_executor(reactor), &request);
+    err = td_reply_wait(reply, UINT64_MAX);
+    td_reply_free(reply);
+    td_reactor_executing(reactor, -1);
+    return err;
+}
+
 /* ---- Flushing ---- */
 
 /* Something that comes behind all that was posted before it: first in the executor, then on the

@@ -35,6 +35,7 @@ struct td_executor {
     td_document_view *view;
     tandem_env *env;
     uint64_t max_clock_skew_ms;
+    td_admission admission;
     td_clock clock;
     td_recent recent;
     bool open; /* a group is */
@@ -95,6 +96,7 @@ static void answer_remote(td_remote_request *request, tandem_err err)
             request->jobs[i].err = err;
             request->jobs[i].detail = 0;
         }
+    request->err = err;
     request->done(request);
 }
 
@@ -207,36 +209,92 @@ static tandem_err append(td_executor *executor, const td_operation *job, size_t 
     return TANDEM_OK;
 }
 
+/* A change of lacks takes an ordinal. */
+static tandem_err note_lacks(td_executor *executor)
+{
+    tandem_err err;
+
+    while (executor->recent.last < td_op_store_group_ordinal(executor->ops)) {
+        if ((err = td_recent_reserve(&executor->recent, 1)) != TANDEM_OK)
+            return err;
+        td_recent_skip(&executor->recent);
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err refuse(td_executor *executor, const td_operation *job, size_t count)
+{
+    tandem_err err = td_op_store_refuse(executor->ops, job, count, TANDEM_E_REFUSED), noted;
+
+    if (err != TANDEM_E_REFUSED)
+        return err;
+    tell_of(executor, TANDEM_EVENT_REFUSAL, &job[count - 1]);
+    noted = note_lacks(executor);
+    return noted == TANDEM_OK ? err : noted;
+}
+
+/* It comes from who has what is behind it. */
+static tandem_err want(td_executor *executor, const td_wanted *wanted)
+{
+    tandem_err err = td_op_store_want(executor->ops, wanted->collection, wanted->origin,
+                                      &wanted->lack);
+
+    return err == TANDEM_OK ? note_lacks(executor) : err;
+}
+
+static tandem_err withdraw(td_executor *executor)
+{
+    tandem_err err = td_op_store_withdraw(executor->ops);
+
+    return err == TANDEM_OK ? note_lacks(executor) : err;
+}
+
 static bool is_own(const td_executor *executor, const td_operation *operation)
 {
     return !memcmp(operation->origin, td_op_store_identity(executor->ops)->origin,
                    TANDEM_ORIGIN_BYTES);
 }
 
-/* Parse and append one remote job; what is wrong with it is its answer. Fatal errors come back. */
-static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, bool restored)
+/* Parse a remote job into executor->parsed; *newest_out is its highest HLC. */
+static tandem_err parse_remote_job(td_executor *executor, const td_remote_job *job,
+                                   uint64_t *newest_out)
 {
     tandem_reader reader = tandem_reader_of(job->operations);
-    uint64_t ahead_max =
-        td_hlc_of_ms(td_env_wall_ms(executor->env) + executor->max_clock_skew_ms);
-    uint64_t newest = 0;
 
-    job->detail = 0;
-    job->err = job->count == 0                          ? TANDEM_E_CHAIN
-               : job->count > TANDEM_JOB_OPERATIONS_MAX ? TANDEM_E_LIMIT
-                                                        : TANDEM_OK;
-    memset(&job->result, 0, sizeof(job->result));
-    for (uint32_t i = 0; job->err == TANDEM_OK && i < job->count; i++) {
+    *newest_out = 0;
+    if (job->count == 0)
+        return TANDEM_E_CHAIN;
+    if (job->count > TANDEM_JOB_OPERATIONS_MAX)
+        return TANDEM_E_LIMIT;
+    for (uint32_t i = 0; i < job->count; i++) {
         td_operation *operation = &executor->parsed[i];
         tandem_slice bytes;
+        tandem_err err;
 
-        if ((job->err = tandem_read_binary(&reader, &bytes)) != TANDEM_OK ||
-            (job->err = td_operation_parse(bytes, operation)) != TANDEM_OK)
-            break;
+        if ((err = tandem_read_binary(&reader, &bytes)) != TANDEM_OK ||
+            (err = td_operation_parse(bytes, operation)) != TANDEM_OK)
+            return err;
         td_operation_hash(operation);
-        if (operation->hlc > newest)
-            newest = operation->hlc;
+        if (operation->hlc > *newest_out)
+            *newest_out = operation->hlc;
     }
+    return TANDEM_OK;
+}
+
+/* Append one remote job; what is wrong with it is its answer. Fatal errors come back. */
+static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, bool restored)
+{
+    uint64_t ahead_max =
+        td_hlc_of_ms(td_env_wall_ms(executor->env) + executor->max_clock_skew_ms);
+    uint64_t newest;
+
+    job->detail = 0;
+    memset(&job->result, 0, sizeof(job->result));
+    if (job->wanted) {
+        job->err = want(executor, job->wanted);
+        return is_fatal(job->err) ? job->err : TANDEM_OK;
+    }
+    job->err = parse_remote_job(executor, job, &newest);
     if (job->err == TANDEM_OK && newest > ahead_max && !restored &&
         !td_planted(TD_PLANTED_SKEW_UNCHECKED)) {
         job->err = TANDEM_E_CLOCK;
@@ -244,8 +302,13 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, b
         td_probe(executor->env, TD_PROBE_CLOCK_WAIT);
         tell_of(executor, TANDEM_EVENT_CLOCK, &executor->parsed[job->count - 1]);
     }
-    if (job->err == TANDEM_OK)
+    if (job->err == TANDEM_OK && !restored &&
+        !td_admission_takes(&executor->admission, executor->parsed, job->count)) {
+        job->err = refuse(executor, executor->parsed, job->count);
+        job->result.duplicates = job->err == TANDEM_OK ? job->count : 0;
+    } else if (job->err == TANDEM_OK) {
         job->err = append(executor, executor->parsed, job->count, &job->result);
+    }
     if (job->err == TANDEM_E_PREDECESSOR && td_planted(TD_PLANTED_REFUSAL_DROPPED))
         job->err = TANDEM_OK;
     if (job->err == TANDEM_E_QUARANTINED)
@@ -265,6 +328,8 @@ static tandem_err append_remote(td_executor *executor, td_remote_request *reques
 {
     tandem_err err;
 
+    if (request->withdraw)
+        return withdraw(executor);
     for (uint32_t i = 0; i < request->count; i++) {
         td_remote_job *job = &request->jobs[i];
 
@@ -1011,6 +1076,11 @@ fail:
 void td_executor_set_view(td_executor *executor, td_document_view *view)
 {
     executor->view = view;
+}
+
+void td_executor_set_admission(td_executor *executor, const td_admission *admission)
+{
+    executor->admission = *admission;
 }
 
 void td_executor_free(td_executor *executor)

@@ -22,6 +22,7 @@
 #ifndef TANDEM_REACTOR_EXECUTOR_H
 #define TANDEM_REACTOR_EXECUTOR_H
 
+#include "reactor/admission.h"
 #include "reactor/clock.h"
 #include "reactor/document_view.h"
 #include "reactor/event_bus.h"
@@ -53,10 +54,18 @@ struct td_local_request {
     void *context;
 };
 
+/* A range that nobody who was asked holds, to be recorded as lacking. All borrowed. */
+typedef struct td_wanted {
+    tandem_slice collection;
+    const uint8_t *origin;
+    td_lack lack;
+} td_wanted;
+
 /* A remote job: operations as they came. */
 typedef struct td_remote_job {
     tandem_slice operations; /* count bins, one after the other, each canonical bytes */
     uint32_t count;
+    const td_wanted *wanted; /* not NULL: there are no operations, this is to be recorded */
     /* The answer: */
     tandem_err err;
     uint64_t detail; /* TANDEM_E_CLOCK: the HLC to wait for */
@@ -72,6 +81,8 @@ struct td_remote_request {
     /* They come from a backup: taken whatever their date, but the clock does not follow one that is
      * too far ahead. */
     bool restored;
+    bool withdraw; /* there are no jobs: want all that was refused; err is the answer */
+    tandem_err err;
     /* Exactly once. Each job's err tells; may free the request. */
     void (*done)(td_remote_request *request);
     void *context;
@@ -84,6 +95,8 @@ struct td_remote_request {
 tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
                             uint64_t max_clock_skew_ms, td_executor **out);
 void td_executor_set_view(td_executor *executor, td_document_view *view);
+/* Before the first request, too. What is not admitted is refused for good. */
+void td_executor_set_admission(td_executor *executor, const td_admission *admission);
 /* Once its host and the view's have stopped and the view is freed: what waits gets
  * TANDEM_E_CLOSED, or TANDEM_E_OUTCOME_UNKNOWN if its commit has failed. NULL is fine. */
 void td_executor_free(td_executor *executor);

@@ -166,6 +166,8 @@ static tandem_err open_parts(tandem_reactor *reactor, const tandem_options *opti
         TANDEM_OK)
         return err;
     td_executor_set_view(reactor->executor, reactor->view);
+    td_executor_set_admission(reactor->executor,
+                              &(td_admission){options->admit, options->admit_context});
     return TANDEM_OK;
 }
 

@@ -29,6 +29,30 @@ extern "C" {
 
 typedef struct tandem_reactor tandem_reactor;
 
+/* Names are not NUL-terminated here. */
+typedef struct tandem_operation {
+    uint64_t ordinal;
+    uint64_t index; /* from 1, in its stream; 0 when iterating a whole collection */
+    uint64_t seq;
+    uint64_t hlc;
+    const uint8_t *origin;
+    const uint8_t *hash;
+    tandem_slice collection, document, branch, scope, type;
+    tandem_slice payload; /* msgpack */
+    tandem_slice canonical;
+    bool counts; /* of a document: it is of the document's present life and model */
+} tandem_operation;
+
+/*
+ * Is an operation that a peer has sent to be taken? false: its whole job is refused for good, by
+ * TANDEM_E_REFUSED. It is recorded as lacking, what comes behind it goes on, and the peer keeps it as a
+ * dead letter. What this reactor executes itself is not asked about, nor what it holds already.
+ *
+ * operation  borrowed for the call; ordinal and index are 0, counts is false
+ * Called on the thread that commits: be quick, and call nothing of this library but what reads bytes.
+ */
+typedef bool (*tandem_admit_fn)(void *context, const tandem_operation *operation);
+
 typedef struct tandem_options {
     size_t size;      /* sizeof(tandem_options): lets the struct grow */
     const char *path; /* the data folder; NULL: in memory, gone at close */
@@ -42,6 +66,8 @@ typedef struct tandem_options {
     uint64_t max_clock_skew_ms;        /* 0: five minutes */
     bool check; /* look at all of the folder's files before they are used: what is damaged there is
                  * an error instead of the end of the process; takes as long as reading them */
+    tandem_admit_fn admit; /* NULL: everything is taken */
+    void *admit_context;
 } tandem_options;
 
 #define TANDEM_OPTIONS_INIT                                                                        \
@@ -74,6 +100,12 @@ TANDEM_API const char *tandem_version(void);
  * another one (store/incarnation.h). What is returned stays as it is until close. */
 TANDEM_API const uint8_t *tandem_reactor_id(const tandem_reactor *reactor);
 TANDEM_API const uint8_t *tandem_reactor_origin(const tandem_reactor *reactor);
+
+/*
+ * Withdraw all refusals: what was refused is asked for again, of whoever holds it, and options.admit
+ * is asked once more. TANDEM_OK once that is durable; the errors of the disk.
+ */
+TANDEM_API tandem_err tandem_withdraw_refusals(tandem_reactor *reactor);
 
 /* ---- Writing ---- */
 
@@ -211,20 +243,6 @@ TANDEM_API tandem_err tandem_documents_next(tandem_documents *documents,
 TANDEM_API void tandem_documents_free(tandem_documents *documents); /* NULL is fine */
 
 typedef struct tandem_operations tandem_operations;
-
-/* Names are not NUL-terminated here. */
-typedef struct tandem_operation {
-    uint64_t ordinal;
-    uint64_t index; /* from 1, in its stream; 0 when iterating a whole collection */
-    uint64_t seq;
-    uint64_t hlc;
-    const uint8_t *origin;
-    const uint8_t *hash;
-    tandem_slice collection, document, branch, scope, type;
-    tandem_slice payload; /* msgpack */
-    tandem_slice canonical;
-    bool counts; /* of a document: it is of the document's present life and model */
-} tandem_operation;
 
 /*
  * Iterate operations: of a whole collection in order of arrival, or of one document (document not

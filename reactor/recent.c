@@ -55,6 +55,12 @@ void td_recent_note(td_recent *recent, const td_operation *operation)
         td_recent_hash(operation->collection, operation->document) | lifecycle;
 }
 
+void td_recent_skip(td_recent *recent)
+{
+    recent->last++;
+    recent->entries[recent->last & (recent->capacity - 1)] = 0;
+}
+
 bool td_recent_touched(const td_recent *recent, uint64_t after, uint64_t hash,
                        bool lifecycle_only)
 {

@@ -26,6 +26,8 @@ uint64_t td_recent_hash(tandem_slice collection, tandem_slice document);
  * TANDEM_E_NOMEM. */
 tandem_err td_recent_reserve(td_recent *recent, size_t count);
 void td_recent_note(td_recent *recent, const td_operation *operation);
+/* An ordinal at which no operation stands. */
+void td_recent_skip(td_recent *recent);
 /* Was the document touched after an ordinal? lifecycle_only: by a CREATE or DELETE. True, too, if that
  * is forgotten. */
 bool td_recent_touched(const td_recent *recent, uint64_t after, uint64_t hash, bool lifecycle_only);

@@ -174,6 +174,22 @@ out:
     return err;
 }
 
+tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                                bool *out)
+{
+    td_collection_record record;
+    td_vector_record vector = {.gaps = false};
+    td_txn *txn;
+    tandem_err err = collection_begin(ops, collection, &txn, &record);
+
+    if (err == TANDEM_OK) {
+        err = td_vector_get(txn, record.id, origin, &vector);
+        td_txn_abort(txn);
+    }
+    *out = vector.gaps;
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+}
+
 static tandem_err digest_origin(void *context, const uint8_t *origin, const td_head *heads,
                                 unsigned count)
 {
@@ -380,6 +396,17 @@ tandem_err td_op_store_reached(td_op_store *ops, tandem_slice collection, const 
     if ((err = td_vector_get(txn, record.id, origin, &vector)) == TANDEM_OK && vector.count)
         err = reached(txn, record.id, origin, &vector, ordinal, seq_out);
     td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_at(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                          uint64_t seq, uint64_t *ordinal_out)
+{
+    td_found found;
+    tandem_err err = find_committed(ops, collection, origin, seq, NULL, &found);
+
+    if (err == TANDEM_OK)
+        *ordinal_out = found.ordinal;
     return err;
 }
 

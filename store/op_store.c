@@ -64,7 +64,9 @@ struct td_op_store {
     bool dirty;
     bool unproven; /* what a recovery found may not have been on disk: commit before confirming */
     int group_lacks; /* so many more, or fewer, with it */
+    bool group_changes_lacks;
     atomic_int lacks;
+    atomic_uint lack_changes;
     td_hash_table collections;
     td_hash_table origins;
     tandem_writer scratch;
@@ -159,6 +161,7 @@ static tandem_err lacks_count(td_op_store *ops, td_txn *txn)
     if (err != TANDEM_END)
         return err;
     atomic_store(&ops->lacks, count);
+    atomic_fetch_add(&ops->lack_changes, 1);
     return TANDEM_OK;
 }
 
@@ -242,6 +245,11 @@ unsigned td_op_store_lack_count(const td_op_store *ops)
     return (unsigned)atomic_load(&ops->lacks);
 }
 
+unsigned td_op_store_lack_changes(const td_op_store *ops)
+{
+    return atomic_load(&ops->lack_changes);
+}
+
 td_store *td_op_store_backend(td_op_store *ops)
 {
     return ops->store;
@@ -258,6 +266,7 @@ static void group_drop(td_op_store *ops)
     ops->txn = NULL;
     ops->dirty = false;
     ops->group_lacks = 0;
+    ops->group_changes_lacks = false;
     ops->group_err = TANDEM_OK;
 }
 
@@ -414,6 +423,7 @@ static void lacks_changed(td_op_store *ops, struct origin *origin)
 {
     origin->collection->record.last_ordinal = ++ops->position.ordinal;
     origin->collection->dirty = origin->dirty = ops->dirty = true;
+    ops->group_changes_lacks = true;
 }
 
 static tandem_err lack_add(td_op_store *ops, struct origin *origin, const td_lack *lack)
@@ -461,6 +471,7 @@ static tandem_err lacks_after(td_op_store *ops, struct origin *origin, const td_
     if ((err = td_lack_del(ops->txn, id, origin->key.origin, &place->filled)) != TANDEM_OK)
         return err;
     td_probe(ops->env, TD_PROBE_LACK_FILLED);
+    ops->group_changes_lacks = true;
     ops->group_lacks--;
     return TANDEM_OK;
 }
@@ -586,18 +597,20 @@ static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t c
     err = td_lack_find(&chain, last->seq, last->hash, &lack);
     if (err != TANDEM_E_NOT_FOUND) {
         if (err != TANDEM_OK || lack.reason == reason)
-            return err;
+            return err == TANDEM_OK ? reason : err;
         lack.reason = reason;
-        if ((err = td_lack_put(ops->txn, chain.id, chain.origin, &lack, &ops->scratch)) == TANDEM_OK)
-            lacks_changed(ops, origin);
-        return err;
+        if ((err = td_lack_put(ops->txn, chain.id, chain.origin, &lack, &ops->scratch)) != TANDEM_OK)
+            return err;
+        lacks_changed(ops, origin);
+        return reason;
     }
     first = &job[place.held];
     lack = (td_lack){.first = first->seq, .last = last->seq, .reason = reason};
     memcpy(lack.predecessor, first->predecessor, TANDEM_HASH_BYTES);
     memcpy(lack.hash, last->hash, TANDEM_HASH_BYTES);
     td_probe(ops->env, TD_PROBE_RANGE_REFUSED);
-    return lack_add(ops, origin, &lack);
+    err = lack_add(ops, origin, &lack);
+    return err == TANDEM_OK ? reason : err;
 }
 
 tandem_err td_op_store_refuse(td_op_store *ops, const td_operation *job, size_t count,
@@ -855,8 +868,10 @@ tandem_err td_op_store_commit(td_op_store *ops)
         td_txn_abort(ops->txn);
     }
     td_probe(ops->env, err == TANDEM_OK ? TD_PROBE_COMMIT_AFTER : TD_PROBE_COMMIT_FAILED);
-    if (err == TANDEM_OK)
+    if (err == TANDEM_OK) {
         atomic_fetch_add(&ops->lacks, ops->group_lacks);
+        atomic_fetch_add(&ops->lack_changes, ops->group_changes_lacks);
+    }
     if (err == TANDEM_OK && ops->next_identity) {
         atomic_store(&ops->identity, ops->next_identity);
         ops->next_identity = NULL;

@@ -121,9 +121,10 @@ tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t 
 
 /*
  * Record in the open group that a job, which td_op_store_append() would take, was refused for good:
- * from now on it is lacking for that reason. One that is held already stays.
+ * from now on it is lacking for that reason, which comes back. TANDEM_OK: it is held already, and stays.
  *
- * Errors: those of td_op_store_append(); TANDEM_E_LIMIT: the store has TD_LACKS_MAX lacks.
+ * Errors: those of td_op_store_append() but TANDEM_E_QUARANTINED; TANDEM_E_LIMIT: the store has
+ * TD_LACKS_MAX lacks.
  */
 tandem_err td_op_store_refuse(td_op_store *ops, const td_operation *job, size_t count,
                               tandem_err reason);
@@ -218,6 +219,11 @@ tandem_err td_op_store_lacks(td_op_store *ops, tandem_slice collection, const ui
                              td_visit_lack visit, void *context);
 /* How many there are in all collections. */
 unsigned td_op_store_lack_count(const td_op_store *ops);
+/* How many groups have changed any since the store was opened, as far as it is known. */
+unsigned td_op_store_lack_changes(const td_op_store *ops);
+/* Has the origin lacks in a collection, or had? Then its ordinals need not grow with seqs. */
+tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                                bool *out);
 
 /*
  * The digest of a collection's vector: over its origins in byte order, their heads in (seq, hash)
@@ -246,6 +252,9 @@ tandem_err td_op_store_reached(td_op_store *ops, tandem_slice collection, const 
  */
 tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                               uint64_t seq, uint64_t *ordinal_out);
+/* The smallest ordinal of an operation of origin with this seq. Errors as above. */
+tandem_err td_op_store_at(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                          uint64_t seq, uint64_t *ordinal_out);
 /* The ordinal of the operation of this hash at (origin, seq), on any branch. Errors as above. */
 tandem_err td_op_store_find(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                             uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES],

@@ -76,6 +76,34 @@ struct listing {
     uint32_t count;
 };
 
+/* Lacks of the origins of one entry, gathered while those are written. */
+struct lack_writing {
+    tandem_writer *out;
+    uint32_t count;
+    const uint8_t *after, *last; /* origins: only those behind the one (NULL: all), up to the other */
+};
+
+static tandem_err write_lack(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    struct lack_writing *writing = context;
+    td_wire_refused refused = {
+        .origin = origin,
+        .first = lack->first,
+        .last = lack->last,
+        .hash = lack->hash,
+        .reason = lack->reason,
+        .predecessor = lack->predecessor,
+    };
+
+    if (writing->after && memcmp(origin, writing->after, TANDEM_ORIGIN_BYTES) <= 0)
+        return TANDEM_OK;
+    if (writing->last && memcmp(origin, writing->last, TANDEM_ORIGIN_BYTES) > 0)
+        return TANDEM_END;
+    td_wire_write_refused(writing->out, &refused);
+    writing->count++;
+    return TANDEM_OK;
+}
+
 static tandem_err list_origin(void *context, const uint8_t *origin, const td_head *heads,
                               unsigned count)
 {
@@ -88,8 +116,22 @@ static tandem_err list_origin(void *context, const uint8_t *origin, const td_hea
     memcpy(listing->collection->listing_after, origin, TANDEM_ORIGIN_BYTES);
     listing->count++;
     cover = td_coverage_find_origin(listing->collection, origin);
-    if (cover && heads[count - 1].seq > cover->announced_seq)
+    if (cover && count && heads[count - 1].seq > cover->announced_seq)
         cover->announced_seq = heads[count - 1].seq;
+    return TANDEM_OK;
+}
+
+/* The lacks of the origins of an entry: those behind after (NULL: all) up to last (NULL: all). */
+static tandem_err list_lacks(td_peer *peer, tandem_slice name, const uint8_t *after,
+                             const uint8_t *last, tandem_writer *out)
+{
+    struct lack_writing writing = {.out = out, .after = after, .last = last};
+    size_t at = td_wire_begin_refused(out);
+    tandem_err err = td_op_store_lacks(peer->sync->ops, name, NULL, write_lack, &writing);
+
+    if (err != TANDEM_OK && err != TANDEM_END)
+        return err;
+    td_wire_patch_count(out, at, writing.count);
     return TANDEM_OK;
 }
 
@@ -103,11 +145,15 @@ static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_write
     while (peer->listings && out->size - start < TD_HAVE_PAGE_BYTES_MAX &&
            entries < TD_HAVE_PAGE_ENTRIES_MAX) {
         td_collection_cover *collection = peer->listings;
+        uint8_t after[TANDEM_ORIGIN_BYTES];
+        bool has_after = collection->listing_begun;
         struct listing listing = {.collection = collection,
                                   .out = out,
                                   .size_max = start + TD_HAVE_PAGE_BYTES_MAX};
         size_t origins_at, end_at;
+        bool more;
 
+        memcpy(after, collection->listing_after, sizeof(after));
         origins_at =
             td_wire_begin_vector(out, collection->name, !collection->listing_begun, &end_at);
         err = td_op_store_vector(peer->sync->ops, collection->name,
@@ -118,9 +164,13 @@ static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_write
         collection->listing_begun = true;
         td_wire_patch_count(out, origins_at, listing.count);
         td_wire_patch_bool(out, end_at, err == TANDEM_OK);
-        td_wire_end_vector(out);
         entries++;
-        if (err == TANDEM_OK) {
+        more = err == TANDEM_END;
+        err = list_lacks(peer, collection->name, has_after ? after : NULL,
+                         more ? collection->listing_after : NULL, out);
+        if (err != TANDEM_OK)
+            return err;
+        if (!more) {
             LL_DELETE2(peer->listings, collection, next_listing);
             collection->listing_pending = false;
         }
@@ -129,38 +179,55 @@ static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_write
     return TANDEM_OK;
 }
 
+static int origin_compare(const td_origin_cover *a, const td_origin_cover *b)
+{
+    return memcmp(a->origin, b->origin, TANDEM_ORIGIN_BYTES);
+}
+
 /* What has changed since it was announced, except what the peer has from here. */
 static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer *out)
 {
     size_t start = out->size, count_at, more_at;
     uint32_t entries = 0;
     bool full = false;
+    tandem_writer lacks;
+    tandem_err err = TANDEM_OK;
 
+    tandem_writer_init(&lacks);
     begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
     for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c && !full;
          c = td_hash_table_next(&c->hash_entry)) {
         size_t mark = out->size, origins_at = 0, end_at;
+        struct lack_writing writing = {.out = &lacks};
         uint32_t origins = 0;
 
         if (!c->dirty || c->listing_pending)
             continue;
+        LL_SORT2(c->dirty, origin_compare, next_dirty);
+        tandem_writer_clear(&lacks);
         origins_at = td_wire_begin_vector(out, c->name, false, &end_at);
         while (c->dirty && !full) {
             td_origin_cover *origin = c->dirty;
             td_head heads[TANDEM_HEADS_MAX];
             unsigned count = 0;
-            tandem_err err = td_op_store_heads(peer->sync->ops, c->name, origin->origin, heads,
-                                               &count);
+            bool gaps = false;
 
-            if (err != TANDEM_OK)
-                return err;
+            if ((err = td_op_store_heads(peer->sync->ops, c->name, origin->origin, heads,
+                                         &count)) != TANDEM_OK ||
+                (err = td_op_store_has_gaps(peer->sync->ops, c->name, origin->origin, &gaps)) !=
+                    TANDEM_OK)
+                goto out;
             c->dirty = origin->next_dirty;
             origin->dirty = false;
-            if (!count || (count == 1 && (heads[0].seq <= origin->announced_seq ||
-                                          heads[0].seq <= origin->sent_seq)))
+            if (!gaps && (!count || (count == 1 && (heads[0].seq <= origin->announced_seq ||
+                                                    heads[0].seq <= origin->sent_seq))))
                 continue;
             td_wire_write_origin(out, origin->origin, heads, count);
-            origin->announced_seq = heads[count - 1].seq;
+            if (gaps && (err = td_op_store_lacks(peer->sync->ops, c->name, origin->origin,
+                                                 write_lack, &writing)) != TANDEM_OK)
+                goto out;
+            if (count)
+                origin->announced_seq = heads[count - 1].seq;
             origins++;
             full = out->size - start >= TD_HAVE_PAGE_BYTES_MAX;
         }
@@ -169,19 +236,25 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
             continue;
         }
         td_wire_patch_count(out, origins_at, origins);
-        td_wire_end_vector(out);
+        td_wire_patch_count(out, td_wire_begin_refused(out), writing.count);
+        tandem_write_raw(out, tandem_writer_slice(&lacks));
         entries++;
         full = full || entries >= TD_HAVE_PAGE_ENTRIES_MAX;
     }
+    err = tandem_writer_err(&lacks);
     if (!full)
         peer->announce_at_ms = 0;
     if (!entries) {
         out->size = start;
-        return TANDEM_END;
+        err = TANDEM_END;
+        goto out;
     }
     td_wire_patch_count(out, count_at, entries);
     td_probe(peer->sync->env, TD_PROBE_CHANGES_ANNOUNCED);
-    return TANDEM_OK;
+
+out:
+    tandem_writer_release(&lacks);
+    return err;
 }
 
 tandem_err td_announcer_next(void *context, uint64_t number, tandem_writer *out)

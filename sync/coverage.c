@@ -9,6 +9,8 @@ static void origin_free(void *owner)
     td_origin_cover *origin = owner;
 
     free(origin->heads);
+    free(origin->lacks);
+    free(origin->our_lacks);
     free(origin);
 }
 
@@ -105,10 +107,107 @@ tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collec
 static void count_lag(td_coverage *coverage, td_origin_cover *origin)
 {
     coverage->lag -= origin->lag;
+    coverage->refused -= origin->refused;
     origin->lag = origin->our_seq > origin->peer_seq ? origin->our_seq - origin->peer_seq : 0;
+    origin->refused = 0;
+    for (unsigned i = 0; i < origin->lack_count; i++) {
+        const td_lack *lack = &origin->lacks[i];
+        uint64_t size = lack->last - lack->first + 1;
+
+        if (lack->last > origin->our_seq ||
+            td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, lack->last, lack->hash))
+            continue;
+        if (lack->last <= origin->peer_seq)
+            origin->lag += size;
+        if (lack->reason != TANDEM_OK)
+            origin->refused += size;
+    }
     if (origin->lag < origin->unmet)
         origin->lag = origin->unmet;
+    if (origin->refused > origin->lag)
+        origin->refused = origin->lag;
     coverage->lag += origin->lag;
+    coverage->refused += origin->refused;
+}
+
+/* ---- Lacks ---- */
+
+const td_lack *td_coverage_lack_at(const td_lack *lacks, unsigned count, uint64_t seq)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (lacks[i].first <= seq && seq <= lacks[i].last)
+            return &lacks[i];
+    return NULL;
+}
+
+uint64_t td_coverage_behind_lacks(const td_lack *lacks, unsigned count, uint64_t seq)
+{
+    const td_lack *lack;
+
+    while ((lack = td_coverage_lack_at(lacks, count, seq)))
+        seq = lack->last + 1;
+    return seq;
+}
+
+bool td_coverage_has_lack(const td_lack *lacks, unsigned count, uint64_t last,
+                          const uint8_t *hash)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (lacks[i].last == last && !memcmp(lacks[i].hash, hash, TANDEM_HASH_BYTES))
+            return true;
+    return false;
+}
+
+static tandem_err replace_lacks(td_lack **list, unsigned *list_count, const td_lack *lacks,
+                                unsigned count)
+{
+    td_lack *kept = NULL;
+
+    if (count) {
+        if (!(kept = malloc(count * sizeof(*kept))))
+            return TANDEM_E_NOMEM;
+        memcpy(kept, lacks, count * sizeof(*kept));
+    }
+    free(*list);
+    *list = kept;
+    *list_count = count;
+    return TANDEM_OK;
+}
+
+tandem_err td_coverage_set_lacks(td_coverage *coverage, td_origin_cover *origin,
+                                 const td_lack *lacks, unsigned count)
+{
+    tandem_err err = replace_lacks(&origin->lacks, &origin->lack_count, lacks, count);
+
+    if (err == TANDEM_OK)
+        count_lag(coverage, origin);
+    return err;
+}
+
+tandem_err td_coverage_add_lack(td_coverage *coverage, td_origin_cover *origin,
+                                const td_lack *lack)
+{
+    td_lack *grown = realloc(origin->lacks, (origin->lack_count + 1) * sizeof(*grown));
+
+    if (!grown)
+        return TANDEM_E_NOMEM;
+    origin->lacks = grown;
+    grown[origin->lack_count++] = *lack;
+    count_lag(coverage, origin);
+    return TANDEM_OK;
+}
+
+tandem_err td_coverage_set_our_lacks(td_coverage *coverage, td_origin_cover *origin,
+                                     const td_lack *lacks, unsigned count)
+{
+    tandem_err err;
+
+    if (!count && !origin->our_lack_count)
+        return TANDEM_OK;
+    err = replace_lacks(&origin->our_lacks, &origin->our_lack_count, lacks, count);
+    if (err == TANDEM_OK)
+        count_lag(coverage, origin);
+    return err;
 }
 
 tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,

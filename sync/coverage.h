@@ -6,7 +6,9 @@
  * base_ordinal. Entries exist for origins that differ, or changed since.
  *
  *   lag      operations of ours that the peer is not known to hold; of a branch of a fork, one
- *   lacking  the peer announced a head that we do not hold
+ *   refused  those of them that it will not have
+ *   lacking  the peer announced a head that we do not hold, or holds what we want (store/op_store.h,
+ *            lacks)
  *
  * Ownership: a coverage belongs to a session's peer and is forgotten with the session: what is
  * announced is authoritative over anything remembered. Threads: the loop's.
@@ -38,7 +40,11 @@ typedef struct td_send_range {
     tandem_err retry_err;  /* why not */
     uint64_t clock_hlc;    /* retry_at_ms is for the peer's clock to reach this; 0: it is not */
     uint32_t attempts;
-    bool repeat; /* asked for below what the peer was taken to hold: of a fork the seq says nothing */
+    bool gaps;           /* ordinals of it may not grow with seqs: it is sent in the order of these … */
+    bool forked;         /* … as far as there is one */
+    uint64_t again_seq;  /* … by scans of which the last one began with this next_seq; 0: it is the first */
+    uint64_t repeat_last; /* up to here it was asked for though the peer was taken to hold it; 0: not. Of a
+                           * fork the seq says nothing */
 } td_send_range;
 
 struct td_origin_cover {
@@ -49,7 +55,13 @@ struct td_origin_cover {
     uint64_t peer_seq;   /* of the last head, or of what was acknowledged since */
     uint64_t our_seq;    /* of our newest head, as far as it was looked at */
     unsigned unmet;      /* of a fork: our heads that the peer has not announced */
-    uint64_t lag;        /* our_seq - peer_seq, or 0; at least unmet */
+    uint64_t lag;        /* our_seq - peer_seq, or 0, and what lacks there; at least unmet */
+    td_lack *lacks;      /* the peer's, in (last, hash) order; none is known of what we refuse */
+    unsigned lack_count;
+    uint64_t refused;    /* operations of ours in those that it refused */
+    td_lack *our_lacks;  /* as far as they were looked at */
+    unsigned our_lack_count;
+    uint64_t want_first, want_last; /* a lack of ours that the peer holds; 0: none */
     uint64_t sent_seq;   /* the highest that was sent in this session */
     uint64_t announced_seq; /* the highest that the peer was told */
     bool dirty;             /* to be announced; in the collection's dirty list */
@@ -59,7 +71,6 @@ struct td_origin_cover {
     td_origin_cover *next_lacking, *prev_lacking;
     uint64_t lacking_since_ms;
     bool is_claim; /* it was asked for that, and nothing came */
-    bool refused;  /* the peer will not have some of it */
     uint64_t failed_seq; /* the lowest that came from it and could not be kept, for another reason than
                           * its date; 0: none */
     uint64_t back; /* how far below the announced head to ask: a fork's search, 0: from ours on */
@@ -92,6 +103,7 @@ typedef struct td_coverage {
     td_hash_table collections; /* td_collection_cover */
     td_origin_cover *lacking; /* utlist */
     uint64_t lag;
+    uint64_t refused;
     uint32_t lacking_count;
     uint32_t origin_count;
     uint32_t unknown; /* collections that are not known */
@@ -113,6 +125,23 @@ tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collec
 /* The peer holds these heads (count may be 0). Does not look at lacking. */
 tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
                                  const td_head *heads, unsigned count);
+/* These are its lacks (count may be 0). TANDEM_E_NOMEM. */
+tandem_err td_coverage_set_lacks(td_coverage *coverage, td_origin_cover *origin,
+                                 const td_lack *lacks, unsigned count);
+/* One more. TANDEM_E_NOMEM. */
+tandem_err td_coverage_add_lack(td_coverage *coverage, td_origin_cover *origin,
+                                const td_lack *lack);
+/* These are ours. TANDEM_E_NOMEM. */
+tandem_err td_coverage_set_our_lacks(td_coverage *coverage, td_origin_cover *origin,
+                                     const td_lack *lacks, unsigned count);
+/* The lack that holds seq, or NULL. */
+const td_lack *td_coverage_lack_at(const td_lack *lacks, unsigned count, uint64_t seq);
+/* The seq before which, from seq on, everything is lacking: seq itself if it is not. */
+uint64_t td_coverage_behind_lacks(const td_lack *lacks, unsigned count, uint64_t seq);
+/* Does the list have the lack that ends with (last, hash)? */
+bool td_coverage_has_lack(const td_lack *lacks, unsigned count, uint64_t last,
+                          const uint8_t *hash);
+
 /* The peer has acknowledged everything of a chain up to seq. */
 void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
 /* The peer holds all that we hold of it. */

@@ -63,7 +63,7 @@ static tandem_err note_name(void *context, const td_collection_info *info)
 {
     struct names *names = context;
 
-    if (info->operations == 0)
+    if (info->last_ordinal == 0)
         return TANDEM_OK;
     tandem_write_raw(names->out, info->name);
     tandem_write_raw(names->out, tandem_slice_of("", 1));

@@ -18,6 +18,8 @@ struct node {
     td_harness_disk *disk, *backup;
     td_probe_kind dies_at; /* in its next life */
     uint64_t dies_in;
+    tandem_admit_fn admit;
+    void *admit_context;
     /* NULL while it is crashed: */
     td_runtime *runtime;
     tandem_reactor *reactor;
@@ -48,6 +50,14 @@ static void life_end(struct node *node)
     node->runtime = NULL;
 }
 
+/* The rule may change within a life. */
+static bool admits(void *context, const tandem_operation *operation)
+{
+    struct node *node = context;
+
+    return !node->admit || node->admit(node->admit_context, operation);
+}
+
 static tandem_err life_begin(tandem_harness *harness, struct node *node)
 {
     tandem_options options = TANDEM_OPTIONS_INIT;
@@ -58,6 +68,8 @@ static tandem_err life_begin(tandem_harness *harness, struct node *node)
     options.models = harness->options.models;
     options.model_count = harness->options.model_count;
     options.path = node->disk->path;
+    options.admit = admits;
+    options.admit_context = node;
     if ((err = td_simulation_runtime(harness->simulation, node->name, node->clock_skew_ms,
                                      &node->runtime)) != TANDEM_OK)
         goto fail;
@@ -212,6 +224,18 @@ tandem_err tandem_harness_set_sync_options(tandem_harness *harness,
     if (!options || options->size != sizeof(*options))
         return TANDEM_E_INVALID;
     harness->options.sync = *options;
+    return TANDEM_OK;
+}
+
+tandem_err tandem_harness_set_admission(tandem_harness *harness, const char *name,
+                                        tandem_admit_fn admit, void *context)
+{
+    struct node *node = find(harness, name);
+
+    if (!node)
+        return TANDEM_E_NOT_FOUND;
+    node->admit = admit;
+    node->admit_context = context;
     return TANDEM_OK;
 }
 

@@ -68,6 +68,10 @@ TANDEM_API tandem_err tandem_harness_add(tandem_harness *harness, const char *na
 /* How reactors sync whose lives begin from now on. TANDEM_E_INVALID (size). */
 TANDEM_API tandem_err tandem_harness_set_sync_options(tandem_harness *harness,
                                                       const tandem_sync_options *options);
+/* What a reactor takes of what its peers send, from now on and in its next lives: see
+ * tandem_options.admit. NULL: everything. TANDEM_E_NOT_FOUND. */
+TANDEM_API tandem_err tandem_harness_set_admission(tandem_harness *harness, const char *name,
+                                                   tandem_admit_fn admit, void *context);
 /* NULL while it is crashed, or if there is none of this name. Valid until it crashes. */
 TANDEM_API tandem_reactor *tandem_harness_reactor(tandem_harness *harness, const char *name);
 TANDEM_API tandem_sync *tandem_harness_sync(tandem_harness *harness, const char *name);

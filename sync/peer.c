@@ -72,7 +72,8 @@ static tandem_err note_origin(void *context, const uint8_t *origin, const td_hea
     struct comparing *comparing = context;
     td_origin_cover *cover = td_coverage_find_origin(comparing->collection, origin);
 
-    (void)count;
+    if (count == 0)
+        return TANDEM_OK; /* only lacks are known of it */
     if (cover) {
         td_coverage_set_our_heads(&comparing->peer->coverage, cover, heads, count);
         return TANDEM_OK;
@@ -363,6 +364,9 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
                          : td_coverage_origin(&peer->coverage, collection, entry->origin,
                                               &origin)) != TANDEM_OK)
         return err;
+    peer->refused_ranges -= origin->lack_count;
+    if ((err = td_coverage_set_lacks(&peer->coverage, origin, NULL, 0)) != TANDEM_OK)
+        return err;
     if ((entry->head_count ? entry->heads[entry->head_count - 1].seq : 0) < origin->peer_seq) {
         td_probe(peer->sync->env, is_change ? TD_PROBE_POSITION_WENT_BACK
                                             : TD_PROBE_LISTING_REPEATED);
@@ -371,11 +375,11 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
     if ((err = td_coverage_set_heads(&peer->coverage, origin, entry->heads, entry->head_count)) !=
         TANDEM_OK)
         return err;
-    return td_puller_look(peer, origin);
+    return TANDEM_OK;
 }
 
-/* What it refuses for good. Of our own origin nothing goes on then: what follows hangs on it. */
-static tandem_err take_refused(td_peer *peer, td_collection_cover *collection,
+/* What it does not hold of the origins of this entry, though heads may stand behind it. */
+static tandem_err take_lacks(td_peer *peer, td_collection_cover *collection,
                                const td_wire_vector *entry)
 {
     tandem_reader reader = entry->refused;
@@ -384,21 +388,42 @@ static tandem_err take_refused(td_peer *peer, td_collection_cover *collection,
     for (uint32_t i = 0; i < entry->refused_count; i++) {
         td_origin_cover *origin;
         td_wire_refused refused;
+        td_lack lack;
 
         if ((err = td_wire_read_refused(&reader, &refused)) != TANDEM_OK)
             return err;
         if (++peer->refused_ranges > TD_REFUSED_RANGES_MAX)
             return TANDEM_E_LIMIT;
-        if (memcmp(refused.origin, own_origin(peer), TANDEM_ORIGIN_BYTES) != 0)
-            continue;
         if ((err = origin_of(peer, collection, refused.origin, &origin)) != TANDEM_OK)
             return err;
         td_probe(peer->sync->env, TD_PROBE_REFUSED_RANGE_TOLD);
-        origin->refused = true;
-        origin->range.blocked = TANDEM_E_REFUSED;
-        peer->troubled = true;
+        lack = (td_lack){.first = refused.first,
+                         .last = refused.last,
+                         .reason = refused.reason ? TANDEM_E_REFUSED : TANDEM_OK};
+        memcpy(lack.hash, refused.hash, TANDEM_HASH_BYTES);
+        memcpy(lack.predecessor, refused.predecessor, TANDEM_HASH_BYTES);
+        if ((err = td_coverage_add_lack(&peer->coverage, origin, &lack)) != TANDEM_OK)
+            return err;
     }
     return TANDEM_OK;
+}
+
+/* What is lacking here of the origins that an entry names, now that all of it was read. */
+static tandem_err look_at_lacking(td_peer *peer, td_collection_cover *collection,
+                                  const td_wire_vector *entry)
+{
+    tandem_reader origins = entry->origins;
+    tandem_err err = TANDEM_OK;
+
+    for (uint32_t i = 0; i < entry->origin_count && err == TANDEM_OK; i++) {
+        td_origin_cover *origin;
+        td_wire_origin found;
+
+        if ((err = td_wire_read_origin(&origins, &found)) == TANDEM_OK &&
+            (origin = td_coverage_find_origin(collection, found.origin)))
+            err = td_puller_look(peer, origin);
+    }
+    return err;
 }
 
 static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
@@ -429,7 +454,8 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
             (err = take_origin(peer, collection, is_change, &origin)) != TANDEM_OK)
             return err;
     }
-    if ((err = take_refused(peer, collection, entry)) != TANDEM_OK)
+    if ((err = take_lacks(peer, collection, entry)) != TANDEM_OK ||
+        (err = look_at_lacking(peer, collection, entry)) != TANDEM_OK)
         return err;
     if (entry->end) {
         collection->receiving = false;
@@ -510,7 +536,8 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
             }
             if ((err = td_sender_add(peer, origin, range.first, range.last, 0)) != TANDEM_OK)
                 return err;
-            origin->range.repeat = origin->range.last == UINT64_MAX;
+            if (origin->range.last == UINT64_MAX && range.last > origin->range.repeat_last)
+                origin->range.repeat_last = range.last;
         }
     }
     td_sender_fill(peer);
@@ -713,6 +740,31 @@ static bool look_at_ours(td_peer *peer, td_origin_cover *origin, uint64_t seq)
     return true;
 }
 
+/* What came may have filled a gap below what was announced. */
+static bool has_gaps(td_peer *peer, td_origin_cover *origin)
+{
+    bool gaps;
+
+    return td_op_store_has_gaps(peer->sync->ops, origin->collection->name, origin->origin, &gaps) ==
+               TANDEM_OK &&
+           gaps && td_wants_load(peer, origin) == TANDEM_OK;
+}
+
+void td_peer_lacks_changed(td_peer *peer, tandem_slice name, const uint8_t *origin_id)
+{
+    td_collection_cover *collection;
+    td_origin_cover *origin;
+
+    if (td_peer_collection(peer, name, &collection) != TANDEM_OK ||
+        (!collection && (!peer->all_sent || td_coverage_collection(&peer->coverage, name,
+                                                                   &collection) != TANDEM_OK)) ||
+        origin_of(peer, collection, origin_id, &origin) != TANDEM_OK ||
+        td_puller_look(peer, origin) != TANDEM_OK)
+        return;
+    td_coverage_mark_dirty(origin);
+    td_announcer_soon(peer);
+}
+
 void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_id, uint64_t seq)
 {
     td_collection_cover *collection;
@@ -736,7 +788,7 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     if (collection->known && !origin->lacking && !origin->range.active &&
         !memcmp(origin_id, own_origin(peer), TANDEM_ORIGIN_BYTES))
         td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
-    if (seq <= origin->announced_seq && !forked)
+    if (seq <= origin->announced_seq && !forked && !has_gaps(peer, origin))
         return;
     if (td_planted(TD_PLANTED_ANNOUNCE_FORGOTTEN))
         return;

@@ -21,6 +21,7 @@ struct td_ask_range {
     uint64_t progress_seq; /* ours, when it was last looked at */
     uint64_t progress_ms;
     bool of_fork; /* of operations beside ours, not after them */
+    bool of_lack; /* of a lack of ours */
     bool failed;  /* what came could not be applied here */
     bool queued;  /* not in a PULL yet */
     uint64_t waits_ms; /* wall clock: not before; 0: it does not wait, and counts in peer->asks */
@@ -55,6 +56,22 @@ static void forget(tandem_sync *sync, td_ask_range *ask)
     free(ask);
 }
 
+/* A lack of ours that is wanted, and that the peer holds. */
+static bool look_for_wanted(td_origin_cover *origin)
+{
+    for (unsigned i = 0; i < origin->our_lack_count; i++) {
+        const td_lack *lack = &origin->our_lacks[i];
+
+        if (lack->reason != TANDEM_OK || origin->peer_seq < lack->last ||
+            td_coverage_has_lack(origin->lacks, origin->lack_count, lack->last, lack->hash))
+            continue;
+        origin->want_first = lack->first;
+        origin->want_last = origin->lacking_seq = lack->last;
+        return true;
+    }
+    return false;
+}
+
 tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
 {
     tandem_sync *sync = peer->sync;
@@ -64,7 +81,8 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
     bool lacking = false;
     tandem_err err;
 
-    if ((err = td_op_store_heads(sync->ops, name, origin->origin, heads, &count)) != TANDEM_OK)
+    if ((err = td_op_store_heads(sync->ops, name, origin->origin, heads, &count)) != TANDEM_OK ||
+        (err = td_wants_load(peer, origin)) != TANDEM_OK)
         return err;
     if (count)
         td_coverage_set_our_heads(&peer->coverage, origin, heads, count);
@@ -79,11 +97,15 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
             (err = td_op_store_holds(sync->ops, name, origin->origin, theirs->seq, theirs->hash,
                                      &held)) != TANDEM_OK)
             return err;
-        if (!held) {
+        if (!held && !td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, theirs->seq,
+                                           theirs->hash)) {
             lacking = true;
             origin->lacking_seq = theirs->seq;
         }
     }
+    origin->want_first = origin->want_last = 0;
+    if (!lacking)
+        lacking = look_for_wanted(origin);
     td_coverage_set_lacking(&peer->coverage, origin, lacking, td_sync_now_ms(sync));
     return TANDEM_OK;
 }
@@ -125,6 +147,20 @@ static bool is_asked(td_peer *peer, const td_origin_cover *origin)
     return ask && (ask->peer == peer || !td_planted(TD_PLANTED_ASKED_TWICE));
 }
 
+/* The seq up to which the peer can send what follows first: it may lack something itself. */
+static uint64_t sendable(const td_origin_cover *origin, uint64_t first, uint64_t last)
+{
+    for (unsigned i = 0; i < origin->lack_count; i++) {
+        const td_lack *lack = &origin->lacks[i];
+
+        if (lack->first > first && lack->first <= last &&
+            !td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, lack->last,
+                                  lack->hash))
+            last = lack->first - 1;
+    }
+    return last;
+}
+
 static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
 {
     td_ask_range *ask = ask_open(peer, origin->collection->name, origin->origin);
@@ -132,10 +168,16 @@ static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
     if (!ask)
         return false;
     ask->last = origin->lacking_seq;
-    ask->first = origin->our_seq + 1;
-    if (origin->back || ask->first > ask->last) {
+    ask->first = td_coverage_behind_lacks(origin->our_lacks, origin->our_lack_count,
+                                          origin->our_seq + 1);
+    if (origin->want_last) {
+        ask->of_lack = true;
+        ask->first = origin->want_first;
+    } else if (origin->back || ask->first > ask->last) {
         ask->of_fork = true;
         ask->first = ask->last > origin->back ? ask->last - origin->back : 1;
+    } else {
+        ask->last = sendable(origin, ask->first, ask->last);
     }
     ask->progress_seq = origin->our_seq;
     ask->progress_ms = now_ms;
@@ -165,7 +207,8 @@ void td_puller_ask(td_peer *peer)
             td_probe(sync->env, TD_PROBE_DIRECT_PATIENCE);
             continue;
         }
-        if (td_puller_look(peer, origin) == TANDEM_OK && origin->lacking)
+        if (td_puller_look(peer, origin) == TANDEM_OK && origin->lacking &&
+            (origin->want_last || !td_wants_next(peer, origin)))
             any = ask_range(peer, origin, now_ms) || any;
     }
     if (any)
@@ -220,7 +263,8 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     td_origin_cover *lacked = cover ? td_coverage_find_origin(cover, origin) : NULL;
     td_ask_range *ask = find(peer->sync, collection, origin);
 
-    if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued || ask->waits_ms)
+    if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued ||
+        ask->waits_ms || ask->of_lack)
         return;
     if (td_planted(TD_PLANTED_FORK_NOT_SEARCHED))
         return;
@@ -283,6 +327,8 @@ void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *ori
     td_ask_range *ask = find(peer->sync, collection, origin);
     td_origin_cover *of = cover_of(peer, collection, origin);
 
+    if (why == TANDEM_E_REFUSED)
+        return; /* it is lacking: what comes behind it goes on */
     if (of && why != TANDEM_E_CLOCK && why != TANDEM_E_PREDECESSOR &&
         (of->failed_seq <= of->our_seq || seq < of->failed_seq))
         of->failed_seq = seq;
@@ -312,6 +358,15 @@ static void note_claim(td_peer *peer, td_origin_cover *origin)
     td_event_bus_tell(td_reactor_bus(peer->sync->reactor), &event);
 }
 
+static bool is_answered(const td_ask_range *ask, const td_origin_cover *origin)
+{
+    if (!origin->lacking)
+        return true;
+    if (ask->of_lack)
+        return origin->want_last != ask->last;
+    return !ask->of_fork && origin->our_seq >= ask->last;
+}
+
 /* An ask is over when what it was for is held; it is dropped when nothing comes. */
 static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
 {
@@ -320,8 +375,7 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
     td_origin_cover *origin =
         collection ? td_coverage_find_origin(collection, ask->key) : NULL;
 
-    if (!origin || td_puller_look(ask->peer, origin) != TANDEM_OK || !origin->lacking ||
-        (!ask->of_fork && origin->our_seq >= ask->last)) {
+    if (!origin || td_puller_look(ask->peer, origin) != TANDEM_OK || is_answered(ask, origin)) {
         td_probe(sync->env, TD_PROBE_ASK_ANSWERED);
         forget(sync, ask);
         return;

@@ -93,10 +93,15 @@ static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
             snprintf(reason, size, "it announced operations that are not held here yet");
         return TANDEM_REMOTE_PULLING;
     }
-    if (peer->coverage.lag > 0) {
+    if (peer->coverage.lag > peer->coverage.refused) {
         snprintf(reason, size, "%llu operations are not held there yet",
-                 (unsigned long long)peer->coverage.lag);
+                 (unsigned long long)(peer->coverage.lag - peer->coverage.refused));
         return TANDEM_REMOTE_PUSHING;
+    }
+    if (peer->coverage.refused > 0) {
+        snprintf(reason, size, "%s: %llu operations; all else is there",
+                 tandem_err_name(TANDEM_E_REFUSED), (unsigned long long)peer->coverage.refused);
+        return TANDEM_REMOTE_BLOCKED;
     }
     return TANDEM_REMOTE_IN_STEP;
 }
@@ -191,7 +196,8 @@ void td_peer_look_at_progress(td_peer *peer)
     if (td_peer_is_open(peer) && td_peer_is_compared(peer))
         td_progress_look(&peer->progress, td_sync_now_ms(peer->sync),
                          peer->sent_operations + peer->received_operations, peer->exchanged_bytes,
-                         peer->coverage.lag + td_coverage_lacking(&peer->coverage));
+                         peer->coverage.lag - peer->coverage.refused +
+                             td_coverage_lacking(&peer->coverage));
 }
 
 /* Operations that are with the peer, or on the way. */

@@ -53,9 +53,18 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
 {
     td_send_range *range = &origin->range;
     td_collection_info info;
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
     uint64_t ordinal;
+    bool gaps;
     tandem_err err;
 
+    if ((err = td_op_store_has_gaps(peer->sync->ops, origin->collection->name, origin->origin,
+                                    &gaps)) != TANDEM_OK ||
+        (gaps && ((err = td_wants_load(peer, origin)) != TANDEM_OK ||
+                  (err = td_op_store_heads(peer->sync->ops, origin->collection->name,
+                                           origin->origin, heads, &count)) != TANDEM_OK)))
+        return err;
     if (sent_ordinal == 0) {
         /* The end first: what is appended between the two looks must not be passed over. */
         if ((err = td_op_store_collection(peer->sync->ops, origin->collection->name, &info)) !=
@@ -71,7 +80,6 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     }
     if (!range->active) {
         *range = (td_send_range){.active = true, .first = first, .last = last};
-        range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
         range->sent_ordinal = sent_ordinal;
     } else {
         if (first < range->first)
@@ -82,9 +90,12 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
             range->sent_ordinal = sent_ordinal;
         if (range->last != UINT64_MAX)
             range->retry_at_ms = 0; /* who asks knows that it is time */
-        range->blocked = origin->refused ? TANDEM_E_REFUSED : TANDEM_OK;
+        range->blocked = TANDEM_OK;
     }
-    range->next_seq = 0;
+    range->gaps = gaps;
+    range->forked = count > 1;
+    range->again_seq = 0;
+    range->next_seq = gaps ? range->first : 0;
     set_asked(peer, range, range->last != UINT64_MAX);
     if (last != UINT64_MAX)
         td_sender_asked(peer, origin);
@@ -102,6 +113,7 @@ struct filling {
     td_origin_cover *origin;   /* its */
     uint64_t done_ordinal;     /* everything up to here was seen, and no job is cut by it */
     bool full;
+    bool again; /* some range is to be scanned once more */
     tandem_err err;
 };
 
@@ -149,6 +161,30 @@ static tandem_err job_is_whole(struct filling *filling)
     return err;
 }
 
+/* Nobody offers what the peer has refused, or knows to be lacking: it asks for that when it wants it. */
+static bool is_refused(const td_origin_cover *origin, const td_operation *operation)
+{
+    return origin->head_count <= 1 && origin->range.last == UINT64_MAX &&
+           operation->seq > origin->range.repeat_last &&
+           td_coverage_lack_at(origin->lacks, origin->lack_count, operation->seq);
+}
+
+/* Is this operation the next one of its range? What came late stands behind what follows it. */
+static bool is_next(struct filling *filling, td_origin_cover *origin, const td_operation *operation)
+{
+    td_send_range *range = &origin->range;
+
+    if (!range->next_seq)
+        return true;
+    if (range->gaps)
+        return operation->seq <= td_coverage_behind_lacks(origin->our_lacks, origin->our_lack_count,
+                                                          range->next_seq) &&
+               (operation->seq >= range->next_seq || range->forked);
+    if (operation->seq > range->next_seq)
+        block(filling, origin, TANDEM_E_CORRUPT); /* one before it could not be read */
+    return operation->seq <= range->next_seq;
+}
+
 /* Is this the first operation of a job that goes to the peer? */
 static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operation *operation,
                       td_origin_cover **origin_out)
@@ -162,13 +198,17 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     if (ordinal <= range->sent_ordinal || operation->seq < range->first ||
         operation->seq > range->last)
         return false;
-    if (range->next_seq && operation->seq > range->next_seq) {
-        block(filling, origin, TANDEM_E_CORRUPT); /* one before it could not be read */
+    if (!is_next(filling, origin, operation))
+        return false;
+    if (is_refused(origin, operation)) {
+        range->sent_ordinal = ordinal;
+        if (operation->seq >= range->next_seq)
+            range->next_seq = operation->seq + 1;
         return false;
     }
     /* Somebody else delivered it meanwhile. Of a fork the seq says nothing. */
-    if (!range->repeat && origin->head_count <= 1 && operation->seq <= origin->peer_seq &&
-        range->last == UINT64_MAX) {
+    if (operation->seq > range->repeat_last && origin->head_count <= 1 &&
+        operation->seq <= origin->peer_seq && range->last == UINT64_MAX) {
         td_probe(filling->peer->sync->env, TD_PROBE_SENT_BY_ANOTHER);
         range->sent_ordinal = ordinal;
         if (operation->seq >= range->next_seq)
@@ -231,6 +271,23 @@ static bool scan_from(const td_collection_cover *collection, uint64_t *out)
     return any;
 }
 
+/* Of a range with gaps some may stand before what was sent: the scan begins again with the next seq. */
+static bool scan_again(struct filling *filling, td_origin_cover *origin)
+{
+    td_send_range *range = &origin->range;
+    uint64_t ordinal, next = td_coverage_behind_lacks(origin->our_lacks, origin->our_lack_count,
+                                                      range->next_seq);
+
+    if (next > range->last || next > origin->our_seq || next == range->again_seq ||
+        td_op_store_at(filling->peer->sync->ops, filling->collection->name, origin->origin, next,
+                       &ordinal) != TANDEM_OK)
+        return false;
+    range->again_seq = next;
+    range->sent_ordinal = ordinal - 1;
+    filling->again = true;
+    return true;
+}
+
 /* All ready ranges are sent as far as the scan came; at its end, some are finished. */
 static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
 {
@@ -244,7 +301,9 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
             range->sent_ordinal = filling->done_ordinal;
         if (!at_end)
             continue;
-        range->repeat = false;
+        if (range->gaps && scan_again(filling, o))
+            continue;
+        range->repeat_last = 0;
         /* Something that we hold was not met: its record could not be read. */
         if (range->last == UINT64_MAX && range->next_seq && range->next_seq <= o->our_seq &&
             peer->sync->quarantined)
@@ -256,13 +315,15 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
     }
 }
 
-/* Fill from one collection. False if the outbox is full, or reading failed: try again later. */
-static bool fill_collection(td_peer *peer, td_collection_cover *collection)
+/* Fill from one collection. False if the outbox is full, or reading failed: try again later; or if some
+ * of it is to be read once more. */
+static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool *again_out)
 {
     struct filling filling = {.peer = peer, .collection = collection};
     uint64_t from = 0;
     tandem_err err;
 
+    *again_out = false;
     if (!collection->known || !scan_from(collection, &from)) {
         collection->sending = false;
         return true;
@@ -275,8 +336,9 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection)
     else
         td_log(peer->sync->env, TANDEM_LOG_ERROR, "sender", "reading for a peer failed: %s",
                tandem_err_name(err));
-    collection->sending = err != TANDEM_OK;
-    return err == TANDEM_OK;
+    *again_out = err == TANDEM_OK && filling.again;
+    collection->sending = err != TANDEM_OK || filling.again;
+    return !collection->sending;
 }
 
 void td_sender_fill(td_peer *peer)
@@ -285,14 +347,16 @@ void td_sender_fill(td_peer *peer)
         return;
     while (peer->sending) {
         td_collection_cover *collection = peer->sending;
+        bool again;
 
         if (!tandem_mailbox_fits(td_channel_outbox(peer->channel), 1))
             break;
         LL_DELETE2(peer->sending, collection, next_sending);
-        if (!fill_collection(peer, collection)) {
+        if (!fill_collection(peer, collection, &again)) {
             /* To the end: the next time another collection has its turn. */
             LL_APPEND2(peer->sending, collection, next_sending);
-            break;
+            if (!again)
+                break;
         }
     }
 }
@@ -438,6 +502,8 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
             show_waiting(peer, origin, detail);
         return;
     }
+    if (handle->error == TANDEM_E_REFUSED)
+        return; /* it is lacking there: what follows goes on */
     if (is_refusal(handle->error)) {
         td_probe(peer->sync->env, TD_PROBE_RANGE_BLOCKED);
         if (range->blocked == TANDEM_OK)
@@ -492,7 +558,12 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
         next = handle->next;
         if (!handle->waiting || !tandem_slice_equal(handle->collection, collection->name))
             continue;
-        if (last_ordinal <= collection->base_ordinal ||
+        if (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
+            td_coverage_lack_at(origin->lacks, origin->lack_count, handle->last_seq)) {
+            /* Its answer was lost. */
+            tandem_job_handle_failed(handle, TANDEM_E_REFUSED);
+            take_out(peer, handle, false);
+        } else if (last_ordinal <= collection->base_ordinal ||
             (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
              handle->last_seq <= origin->peer_seq)) {
             take_out(peer, handle, true);

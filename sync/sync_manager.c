@@ -263,6 +263,7 @@ void td_sync_look_at_commits(tandem_sync *sync)
 {
     uint64_t position = td_executor_position(sync->executor);
     struct grown grown = {.seen = sync->seen_position};
+    unsigned lack_changes = td_op_store_lack_changes(sync->ops);
 
     if (position <= sync->seen_position)
         return;
@@ -274,10 +275,13 @@ void td_sync_look_at_commits(tandem_sync *sync)
             tandem_slice name = tandem_slice_text((const char *)grown.names.bytes + at);
 
             collection_grew(sync, name);
+            if (lack_changes != sync->seen_lack_changes)
+                td_wants_look(sync, name);
             at += name.size + 1;
         }
     }
     tandem_writer_release(&grown.names);
+    sync->seen_lack_changes = lack_changes;
     for (td_peer *peer = sync->peers; peer; peer = peer->next) {
         td_sender_fill(peer);
         td_peer_refresh(peer);
@@ -439,6 +443,11 @@ static void handle(void *self, td_message *message)
             td_sync_tick_at(sync, 0);
         break;
     }
+    case TD_SYNC_RECORDED:
+        td_wants_recorded(sync, message);
+        if (sync->closing)
+            td_sync_tick_at(sync, 0);
+        break;
     case TD_SYNC_CALL: {
         td_sync_call *call = (td_sync_call *)message;
         td_reply *reply = call->reply;

@@ -14,6 +14,7 @@
  *   digests.c       of our vectors, for the handshake
  *   sender.c        what goes out: ranges of the store into the outbox
  *   puller.c        what is asked for: lacking heads into PULL
+ *   wants.c         what has to be recorded as lacking, to get what is behind it
  *   coverage.c      what a peer is known to hold
  *
  * Who sends what. A reactor sends the operations of its own origin to every peer that lacks them, as
@@ -48,10 +49,11 @@ enum {
 };
 
 /* The actor's messages. */
-enum { TD_SYNC_TICK = 1, TD_SYNC_RETURNED, TD_SYNC_CALL };
+enum { TD_SYNC_TICK = 1, TD_SYNC_RETURNED, TD_SYNC_RECORDED, TD_SYNC_CALL };
 
 typedef struct td_peer td_peer;
 typedef struct td_ask_range td_ask_range;
+typedef struct td_want td_want;
 typedef struct td_waiter td_waiter;
 
 /* A digest that was computed, valid while the collection's last ordinal is the same. */
@@ -146,6 +148,8 @@ struct tandem_sync {
     uint64_t peers_opened;
     td_hash_table digests; /* td_cached_digest */
     td_hash_table asks; /* all that are asked of anybody, by collection and origin */
+    td_want *wants;
+    unsigned seen_lack_changes;
     td_waiter *waiters;
     uint64_t seen_position;
     uint64_t rejected;
@@ -244,6 +248,8 @@ void td_peer_own_grew(td_peer *peer, tandem_slice collection, uint64_t seq);
 /* Operations of an origin up to seq have been committed here. */
 void td_peer_committed(td_peer *peer, tandem_slice collection, const uint8_t *origin,
                        uint64_t seq);
+/* Our lacks of an origin are others now. */
+void td_peer_lacks_changed(td_peer *peer, tandem_slice collection, const uint8_t *origin);
 /* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
  * not known yet. */
 tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);
@@ -316,9 +322,22 @@ tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
                           tandem_err (*visit)(void *visitor, tandem_slice canonical),
                           void *visitor);
 
+/* ---- wants.c ---- */
+
+/* Tell a cover what our lacks are now. */
+tandem_err td_wants_load(td_peer *peer, td_origin_cover *origin);
+/* Lacks of a collection may have changed: have peers told. */
+void td_wants_look(tandem_sync *sync, tandem_slice collection);
+/* Is something that the peer lacks to be recorded as lacking here before more of this origin is asked of
+ * it? Has that done; then the peer is asked again. */
+bool td_wants_next(td_peer *peer, td_origin_cover *origin);
+/* A message TD_SYNC_RECORDED. */
+void td_wants_recorded(tandem_sync *sync, td_message *message);
+
 /* ---- puller.c ---- */
 
-/* Does the peer announce a head of this origin that we do not hold? Keeps the lacking list. */
+/* Does the peer announce a head of this origin that we do not hold, or hold a lack of ours that we want?
+ * Keeps the lacking list. */
 tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin);
 /* Ask for what is lacking, as far as it is to be asked now. */
 void td_puller_ask(td_peer *peer);

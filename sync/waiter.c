@@ -59,6 +59,28 @@ static tandem_err note_requirements(td_waiter *waiter, td_peer *peer)
     return TANDEM_OK;
 }
 
+/* Is something that we hold lacking there, up to seq? */
+static bool lacks_some(const td_origin_cover *origin, uint64_t seq)
+{
+    for (unsigned i = 0; i < origin->lack_count; i++)
+        if (origin->lacks[i].last <= seq &&
+            !td_coverage_has_lack(origin->our_lacks, origin->our_lack_count,
+                                  origin->lacks[i].last, origin->lacks[i].hash))
+            return true;
+    return false;
+}
+
+/* Would it be met, but for what the peer has refused? */
+static bool is_refused(td_peer *peer, const struct requirement *requirement)
+{
+    td_collection_cover *collection =
+        td_coverage_find(&peer->coverage, tandem_slice_of(requirement->name, requirement->size));
+    td_origin_cover *origin =
+        collection ? td_coverage_find_origin(collection, requirement->origin) : NULL;
+
+    return origin && origin->refused && origin->lag == origin->refused;
+}
+
 static bool is_met(td_peer *peer, const struct requirement *requirement)
 {
     td_collection_cover *collection =
@@ -68,7 +90,8 @@ static bool is_met(td_peer *peer, const struct requirement *requirement)
     if (!collection)
         return peer->peer_all_known;
     if ((origin = td_coverage_find_origin(collection, requirement->origin)))
-        return origin->peer_seq >= requirement->seq && !origin->unmet;
+        return origin->peer_seq >= requirement->seq && !origin->unmet &&
+               !lacks_some(origin, requirement->seq);
     return collection->base_ordinal > 0;
 }
 
@@ -76,20 +99,26 @@ static bool is_met(td_peer *peer, const struct requirement *requirement)
 static tandem_err barrier_outcome(td_waiter *waiter, td_peer *peer)
 {
     const td_origin_cover *origin;
+    bool open = false;
     tandem_err err;
 
     if (!td_peer_is_open(peer) || !td_peer_is_compared(peer))
         return TANDEM_END;
     if (!waiter->noted && (err = note_requirements(waiter, peer)) != TANDEM_OK)
         return err;
-    while (waiter->requirements && is_met(peer, waiter->requirements)) {
-        struct requirement *met = waiter->requirements;
+    for (struct requirement **at = &waiter->requirements; *at;) {
+        struct requirement *requirement = *at;
 
-        waiter->requirements = met->next;
-        free(met);
+        if (!is_met(peer, requirement)) {
+            open = open || !is_refused(peer, requirement);
+            at = &requirement->next;
+            continue;
+        }
+        *at = requirement->next;
+        free(requirement);
     }
-    if (!waiter->requirements)
-        return TANDEM_OK;
+    if (!open)
+        return waiter->requirements ? TANDEM_E_REFUSED : TANDEM_OK;
     err = td_sender_trouble(peer, &origin);
     return err != TANDEM_OK && origin->range.blocked != TANDEM_OK ? TANDEM_E_REFUSED : TANDEM_END;
 }

@@ -255,6 +255,7 @@ static tandem_err refused_json(const td_wire_vector *vector, json_t *list)
         put(entry, "last", number_json(refused.last));
         put(entry, "hash", hex_json(refused.hash, TANDEM_HASH_BYTES));
         put(entry, "reason", json_integer(refused.reason));
+        put(entry, "predecessor", hex_json(refused.predecessor, TANDEM_HASH_BYTES));
     }
     return TANDEM_OK;
 }
@@ -497,7 +498,7 @@ static void origins_write(const json_t *origins, tandem_writer *out)
 
 static void refused_write(const json_t *list, tandem_writer *out)
 {
-    uint8_t origin[TANDEM_ORIGIN_BYTES], hash[TANDEM_HASH_BYTES];
+    uint8_t origin[TANDEM_ORIGIN_BYTES], hash[TANDEM_HASH_BYTES], predecessor[TANDEM_HASH_BYTES];
     size_t at = td_wire_begin_refused(out), i;
     json_t *each;
 
@@ -508,10 +509,12 @@ static void refused_write(const json_t *list, tandem_writer *out)
             .last = number_of(each, "last"),
             .hash = hash,
             .reason = json_integer_value(member(each, "reason")),
+            .predecessor = predecessor,
         };
 
         fixed_of(each, "origin", origin, sizeof(origin));
         fixed_of(each, "hash", hash, sizeof(hash));
+        fixed_of(each, "predecessor", predecessor, sizeof(predecessor));
         td_wire_write_refused(out, &refused);
     }
     td_wire_patch_count(out, at, (uint32_t)json_array_size(list));

@@ -30,7 +30,7 @@ enum {
     VECTOR_ITEMS = 6,
     ORIGIN_ITEMS = 2,
     HEAD_ITEMS = 2,
-    REFUSED_ITEMS = 5,
+    REFUSED_ITEMS = 6,
     JOBS_ITEMS = 4,
     ACK_ITEMS = 4,
     EXCEPTION_ITEMS = 3,
@@ -278,37 +278,6 @@ tandem_err td_wire_read_digest(tandem_reader *entries, td_wire_digest *out)
     return TANDEM_OK;
 }
 
-/*
- * Has each origin without heads one of these ranges? Both lists are walked once, as both ascend by
- * origin; whatever else may be wrong with either is found when it is read.
- */
-static bool headless_are_lacking(tandem_reader origins, uint32_t origin_count,
-                                 tandem_reader refused, uint32_t refused_count)
-{
-    td_wire_refused range = {.origin = NULL};
-
-    for (uint32_t i = 0; i < origin_count; i++) {
-        tandem_reader entry, heads;
-        const uint8_t *origin;
-        uint32_t count;
-
-        if (!tuple_enter(&origins, ORIGIN_ITEMS, &entry) ||
-            !read_fixed(&entry, TANDEM_ORIGIN_BYTES, &origin) ||
-            !array_enter(&entry, &count, &heads))
-            return false;
-        if (count)
-            continue;
-        while (!range.origin || memcmp(range.origin, origin, TANDEM_ORIGIN_BYTES) < 0) {
-            if (!refused_count || td_wire_read_refused(&refused, &range) != TANDEM_OK)
-                return false;
-            refused_count--;
-        }
-        if (memcmp(range.origin, origin, TANDEM_ORIGIN_BYTES) != 0)
-            return false;
-    }
-    return true;
-}
-
 tandem_err td_wire_read_vector(tandem_reader *entries, td_wire_vector *out)
 {
     tandem_reader ahead = *entries;
@@ -323,9 +292,7 @@ tandem_err td_wire_read_vector(tandem_reader *entries, td_wire_vector *out)
         !array_enter(&entry, &found.refused_count, &found.refused))
         return TANDEM_E_PROTOCOL;
     found.has_filter = found.filter.bytes[0] != FORM_NIL;
-    if (td_filter_check(found.filter) != TANDEM_OK ||
-        !headless_are_lacking(found.origins, found.origin_count, found.refused,
-                              found.refused_count))
+    if (td_filter_check(found.filter) != TANDEM_OK)
         return TANDEM_E_PROTOCOL;
     *out = found;
     *entries = ahead;
@@ -378,7 +345,8 @@ tandem_err td_wire_read_refused(tandem_reader *refused, td_wire_refused *out)
     if (!tuple_enter(&ahead, REFUSED_ITEMS, &entry) ||
         !read_sequence_range(&entry, &found.origin, &found.first, &found.last) ||
         !read_fixed(&entry, TANDEM_HASH_BYTES, &found.hash) ||
-        !read_reason(&entry, &found.reason))
+        !read_reason(&entry, &found.reason) ||
+        !read_fixed(&entry, TANDEM_HASH_BYTES, &found.predecessor))
         return TANDEM_E_PROTOCOL;
     *out = found;
     *refused = ahead;
@@ -447,17 +415,29 @@ tandem_err td_wire_read_range(tandem_reader *ranges, td_wire_range *out)
     return TANDEM_OK;
 }
 
+/* What is covered is covered up to something. */
+static bool all_have_heads(tandem_reader origins, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        td_wire_origin origin;
+
+        if (td_wire_read_origin(&origins, &origin) != TANDEM_OK || !origin.head_count)
+            return false;
+    }
+    return true;
+}
+
 tandem_err td_wire_read_cover_collection(tandem_reader *collections,
                                          td_wire_cover_collection *out)
 {
-    tandem_reader ahead = *collections, none = {NULL, NULL};
+    tandem_reader ahead = *collections;
     tandem_reader entry;
     td_wire_cover_collection found;
 
     if (!tuple_enter(&ahead, COVER_COLLECTION_ITEMS, &entry) ||
         !read_name(&entry, &found.name) ||
         !array_enter(&entry, &found.origin_count, &found.origins) ||
-        !headless_are_lacking(found.origins, found.origin_count, none, 0))
+        !all_have_heads(found.origins, found.origin_count))
         return TANDEM_E_PROTOCOL;
     *out = found;
     *collections = ahead;
@@ -710,6 +690,7 @@ void td_wire_write_refused(tandem_writer *out, const td_wire_refused *refused)
     tandem_write_uint(out, refused->last);
     write_hash(out, refused->hash);
     tandem_write_int(out, refused->reason);
+    write_hash(out, refused->predecessor);
 }
 
 size_t td_wire_begin_jobs(tandem_writer *out, uint64_t number, uint64_t first_job)

@@ -131,7 +131,7 @@ typedef struct td_wire_vector {
 
 typedef struct td_wire_origin {
     const uint8_t *origin;
-    unsigned head_count; /* up to TANDEM_HEADS_MAX; 0 only where its entry has a lack of it */
+    unsigned head_count; /* up to TANDEM_HEADS_MAX; 0 where only lacks of it are known */
     td_head heads[TANDEM_HEADS_MAX];
 } td_wire_origin;
 
@@ -141,6 +141,7 @@ typedef struct td_wire_refused {
     uint64_t first, last;
     const uint8_t *hash; /* of last */
     int64_t reason;      /* a tandem_err: refused for good; 0: wanted */
+    const uint8_t *predecessor; /* of first */
 } td_wire_refused;
 
 typedef struct td_wire_jobs {
@@ -280,11 +281,10 @@ void td_wire_write_digest(tandem_writer *out, tandem_slice name,
 size_t td_wire_begin_vector(tandem_writer *out, tandem_slice name, bool begin, size_t *end_at_out);
 /* The same of a coverage pair. filter: canonical bytes, not nil. */
 size_t td_wire_begin_pair(tandem_writer *out, tandem_slice name, tandem_slice filter);
-/* count 0: a refused range of this origin follows in the entry. */
 void td_wire_write_origin(tandem_writer *out, const uint8_t *origin, const td_head *heads,
                           unsigned count);
 void td_wire_end_vector(tandem_writer *out); /* without refused ranges */
-/* Head; then ranges in the order of (origin, first, last, hash); then patch. */
+/* Head; then ranges in the order of (origin, last, hash); then patch. */
 size_t td_wire_begin_refused(tandem_writer *out);
 void td_wire_write_refused(tandem_writer *out, const td_wire_refused *refused);
 

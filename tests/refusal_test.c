@@ -1,0 +1,304 @@
+/*
+ * What a reactor refuses for good, by its public face: the rest of the chain flows past, nobody offers
+ * it again, others get it from whoever holds it, and it comes when the refusal is withdrawn.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "sync/harness.h"
+
+static void write_kv(tandem_harness *harness, const char *name, const char *document,
+                     const char *json)
+{
+    tandem_input input = {.type = "kv.SET", .json = json};
+    tandem_job job = {
+        .collection = "notes", .document = document, .operations = &input, .count = 1};
+    char why[TANDEM_WHY_BYTES];
+
+    assert_int_equal(TANDEM_OK,
+                     tandem_execute(tandem_harness_reactor(harness, name), &job, NULL, why));
+}
+
+/* Documents "n0" to "n<count - 1>", the middle one "poison". */
+static void write_with_poison(tandem_harness *harness, const char *name, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char document[24];
+
+        snprintf(document, sizeof(document), "n%u", i);
+        write_kv(harness, name, i == count / 2 ? "poison" : document, "{\"x\":1}");
+    }
+}
+
+static bool holds(tandem_harness *harness, const char *name, const char *document)
+{
+    tandem_document *read;
+    tandem_err err = tandem_document_read(tandem_harness_reactor(harness, name), "notes", document,
+                                          NULL, NULL, 10000, &read, NULL);
+
+    if (err == TANDEM_E_NOT_FOUND)
+        return false;
+    assert_int_equal(TANDEM_OK, err);
+    tandem_document_free(read);
+    return true;
+}
+
+struct rule {
+    bool off;
+    unsigned refused;
+};
+
+static bool no_poison(void *context, const tandem_operation *operation)
+{
+    struct rule *rule = context;
+
+    if (rule->off || !tandem_slice_equal(operation->document, tandem_slice_text("poison")))
+        return true;
+    rule->refused++;
+    return false;
+}
+
+static tandem_harness *open_with(uint64_t seed, const char *const *names, size_t count)
+{
+    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
+    tandem_harness *harness;
+
+    options.seed = seed;
+    assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(TANDEM_OK, tandem_harness_add(harness, names[i], 0));
+    return harness;
+}
+
+struct seen {
+    const char *name;
+    tandem_remote_status status;
+    char reason[256];
+};
+
+static tandem_err see(void *context, const tandem_remote_status *status)
+{
+    struct seen *seen = context;
+
+    if (!status->name || strcmp(status->name, seen->name) != 0)
+        return TANDEM_OK;
+    seen->status = *status;
+    snprintf(seen->reason, sizeof(seen->reason), "%s", status->reason);
+    return TANDEM_OK;
+}
+
+static struct seen status_of(tandem_harness *harness, const char *name, const char *remote)
+{
+    struct seen seen = {.name = remote};
+
+    assert_int_equal(TANDEM_OK,
+                     tandem_remotes(tandem_harness_sync(harness, name), see, &seen));
+    return seen;
+}
+
+static void assert_converges(tandem_harness *harness)
+{
+    char why[256];
+    tandem_err err = tandem_harness_run_until_converged(harness, 120000, why);
+
+    if (err != TANDEM_OK)
+        print_message("not converged: %s\n", why);
+    assert_int_equal(TANDEM_OK, err);
+}
+
+static void say(void *context, const char *text)
+{
+    print_message("%s: %s\n", (const char *)context, text);
+}
+
+static void assert_sound(tandem_harness *harness, const char *name)
+{
+    assert_int_equal(TANDEM_OK,
+                     tandem_verify(tandem_harness_reactor(harness, name), say, (void *)name));
+}
+
+static void what_is_refused_stops_nothing_else(void **state)
+{
+    tandem_harness *harness = open_with(1, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+    struct seen seen;
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    write_with_poison(harness, "a", 101);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 10000);
+    for (unsigned i = 0; i < 101; i++) {
+        char document[24];
+
+        snprintf(document, sizeof(document), "n%u", i);
+        assert_int_equal(i != 50, holds(harness, "b", document));
+    }
+    assert_false(holds(harness, "b", "poison"));
+    assert_int_equal(1, rule.refused);
+    seen = status_of(harness, "a", "b");
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, seen.status.state);
+    assert_non_null(strstr(seen.reason, "TANDEM_E_REFUSED"));
+    assert_int_equal(2, seen.status.lag_operations); /* its CREATE and its SET */
+    assert_int_equal(TANDEM_E_REFUSED,
+                     tandem_wait_covered(tandem_harness_sync(harness, "a"), "b", 10000));
+    write_kv(harness, "a", "later", "{}");
+    tandem_harness_run(harness, 5000);
+    assert_true(holds(harness, "b", "later"));
+    assert_sound(harness, "b");
+
+    /* Nobody offers it again, in this session or another. */
+    tandem_harness_half_open(harness, "a", "b");
+    tandem_harness_run(harness, 120000);
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    tandem_harness_run(harness, 60000);
+    assert_int_equal(1, rule.refused);
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, status_of(harness, "a", "b").status.state);
+    tandem_harness_free(harness);
+}
+
+static void what_is_wanted_again_comes(void **state)
+{
+    tandem_harness *harness = open_with(2, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    write_with_poison(harness, "a", 21);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 10000);
+    assert_int_equal(1, rule.refused);
+    /* Withdrawn too early: refused once more. */
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(2, rule.refused);
+    assert_false(holds(harness, "b", "poison"));
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    assert_converges(harness);
+    assert_true(holds(harness, "b", "poison"));
+    assert_int_equal(TANDEM_OK,
+                     tandem_wait_in_step(tandem_harness_sync(harness, "a"), "b", 20000));
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
+/* a writes, b refuses, c hangs on b alone: it gets what b has, and the rest from a when it meets it. */
+static void a_third_gets_it_from_whoever_holds_it(void **state)
+{
+    tandem_harness *harness = open_with(3, (const char *[]){"a", "b", "c"}, 3);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    write_with_poison(harness, "a", 41);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 10000);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "b"));
+    tandem_harness_run(harness, 20000);
+    assert_true(holds(harness, "c", "n40"));
+    assert_true(holds(harness, "c", "n0"));
+    assert_false(holds(harness, "c", "poison"));
+    assert_int_equal(1, rule.refused);
+    write_kv(harness, "a", "later", "{}");
+    tandem_harness_run(harness, 20000);
+    assert_true(holds(harness, "c", "later"));
+    assert_sound(harness, "c");
+
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "a"));
+    tandem_harness_run(harness, 20000);
+    assert_true(holds(harness, "c", "poison"));
+    assert_sound(harness, "c");
+    assert_int_equal(1, rule.refused); /* nor does c offer it to b */
+
+    /* a is gone: b takes it from c when it wants it. */
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    tandem_harness_run(harness, 30000);
+    assert_true(holds(harness, "b", "poison"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    assert_converges(harness);
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
+/* What came late stands behind what follows it: it is sent in order all the same. */
+static void a_gap_that_was_filled_late_is_sent_in_order(void **state)
+{
+    tandem_harness *harness = open_with(4, (const char *[]){"a", "b", "c"}, 3);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    for (unsigned i = 0; i < 5; i++)
+        write_with_poison(harness, "a", 21);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 10000);
+    assert_int_equal(5, rule.refused);
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    tandem_harness_run(harness, 20000);
+    assert_true(holds(harness, "b", "poison"));
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "b"));
+    tandem_harness_run(harness, 20000);
+    assert_true(holds(harness, "c", "poison"));
+    assert_true(holds(harness, "c", "n20"));
+    assert_int_equal(0, status_of(harness, "c", "b").status.duplicate_operations);
+    assert_int_equal(TANDEM_OK,
+                     tandem_wait_in_step(tandem_harness_sync(harness, "c"), "b", 20000));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    assert_converges(harness);
+    tandem_harness_free(harness);
+}
+
+static void the_newest_and_the_first_of_all_may_be_refused(void **state)
+{
+    tandem_harness *harness = open_with(5, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    write_kv(harness, "a", "poison", "{\"x\":1}");
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(1, rule.refused);
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, status_of(harness, "a", "b").status.state);
+    write_kv(harness, "a", "poison", "{\"x\":2}");
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(2, rule.refused);
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "b"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "b"));
+    tandem_harness_run(harness, 60000);
+    assert_int_equal(2, rule.refused);
+    write_kv(harness, "a", "good", "{\"x\":2}");
+    tandem_harness_run(harness, 20000);
+    assert_true(holds(harness, "b", "good"));
+    assert_sound(harness, "b");
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    assert_converges(harness);
+    tandem_harness_free(harness);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_refused_stops_nothing_else),
+        cmocka_unit_test(what_is_wanted_again_comes),
+        cmocka_unit_test(a_third_gets_it_from_whoever_holds_it),
+        cmocka_unit_test(a_gap_that_was_filled_late_is_sent_in_order),
+        cmocka_unit_test(the_newest_and_the_first_of_all_may_be_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
