@@ -356,6 +356,12 @@ static void digest_free(struct digest *digest)
     free(digest);
 }
 
+/* For an index that went back to be again where it must be? */
+static bool digest_waits(const td_document_view *view, const struct digest *digest)
+{
+    return digest->generation != view->generation && view->position < digest->request->position;
+}
+
 /* Also anew, on another index. */
 static tandem_err digest_start(td_document_view *view, struct digest *digest)
 {
@@ -392,14 +398,11 @@ static void digest_step(td_document_view *view)
     td_view_request *r;
     tandem_err err = TANDEM_OK;
 
-    if (!digest)
+    if (!digest || digest_waits(view, digest))
         return;
     r = digest->request;
-    if (digest->generation != view->generation) {
-        if (view->position < r->position)
-            return; /* the index is being built anew */
+    if (digest->generation != view->generation)
         err = digest_start(view, digest);
-    }
     if (err == TANDEM_OK)
         err = td_state_digest_step(digest->digest, view->index, view->folder, r->why);
     if (went_back(view))
@@ -510,6 +513,7 @@ static void refuse(td_document_view *view, tandem_err err)
 {
     uint64_t committed = atomic_load(&view->committed);
     td_message_list todo = view->waiting;
+    struct digest *digest, **at = &view->digests;
     td_message *message;
 
     view->waiting = (td_message_list){0};
@@ -522,15 +526,16 @@ static void refuse(td_document_view *view, tandem_err err)
         else
             finish(request, err);
     }
-    while (!view->index && view->digests) {
-        struct digest *digest = view->digests;
-
-        view->digests = digest->next;
+    while ((digest = *at)) {
+        if (view->index && !digest_waits(view, digest)) {
+            at = &digest->next;
+            continue;
+        }
+        *at = digest->next;
         finish(digest->request, err);
         digest_free(digest);
     }
-    if (!view->digests)
-        view->digests_end = &view->digests;
+    view->digests_end = at;
 }
 
 /* ---- The index ---- */
@@ -703,6 +708,7 @@ static void handle(void *self, td_message *message)
 static void drained(void *self)
 {
     td_document_view *view = self;
+    bool work;
 
     if (!view->index && view->try_open && !view->closed)
         index_get(view, false);
@@ -722,7 +728,10 @@ static void drained(void *self)
         refuse(view, view->index_err);
         return;
     }
-    if (((view->behind && !view->retry_timed) || view->digests) && !view->work_posted) {
+    /* A digest that waits is no work: while the timer runs, the view would turn for nothing. */
+    work = (view->behind && !view->retry_timed) ||
+           (view->digests && !digest_waits(view, view->digests));
+    if (work && !view->work_posted) {
         view->work_posted = true;
         td_actor_post(view->actor, &view->work);
     }

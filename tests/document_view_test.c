@@ -70,6 +70,19 @@ static tandem_err probe_restore(tandem_slice snapshot, void **state_out)
     return TANDEM_OK;
 }
 
+/* The simulation's: so many snapshots to come find no room. */
+static td_runtime *snapshots_refused_on;
+static unsigned snapshots_refused_left;
+
+static tandem_err probe_keep(const void *state, tandem_writer *out)
+{
+    if (snapshots_refused_left) {
+        snapshots_refused_left--;
+        td_simulation_disk(snapshots_refused_on, TD_DISK_PUT, TANDEM_E_STORE_FULL, 1);
+    }
+    return probe_save(state, out);
+}
+
 static const tandem_model probe = {
     .size = sizeof(tandem_model),
     .name = "probe",
@@ -80,7 +93,7 @@ static const tandem_model probe = {
     .prepare = probe_prepare,
     .apply = probe_apply,
     .show = probe_save,
-    .save = probe_save,
+    .save = probe_keep,
     .restore = probe_restore,
 };
 
@@ -1457,6 +1470,62 @@ static void a_digest_outlives_the_index_that_it_began_on(void **state)
     assert_memory_equal(before.request.digest, q.request.digest, TANDEM_HASH_BYTES);
 }
 
+/* A document so long that its fold leaves a snapshot; indexed, and not committed. */
+static void index_one_that_is_long(struct bed *bed)
+{
+    enum { COUNT = 300 };
+    static struct made made[COUNT];
+    struct question q;
+
+    make_single("c", 1, 1, "d", "main", "document", "probe.CREATE", &made[0]);
+    for (uint32_t i = 1; i < COUNT; i++)
+        make_single("c", i + 1, i + 1, "d", "main", "global", "probe.ADD", &made[i]);
+    arrive(bed->ops, made, NULL, COUNT);
+    made_release(made, COUNT);
+    committed(bed);
+    assert_int_equal(TANDEM_OK, ask_about(bed, TD_VIEW_WAIT, "", &q));
+}
+
+static void no_room_for_snapshots(struct bed *bed, unsigned count)
+{
+    snapshots_refused_on = bed->runtime;
+    snapshots_refused_left = count;
+}
+
+static void a_digest_is_refused_where_the_index_went_back_and_finds_no_room(void **state)
+{
+    struct bed *bed = *state;
+    struct question q = {.request = {.kind = TD_VIEW_STATES, .collection = s("c")}};
+
+    index_one_that_is_long(bed);
+    td_simulation_disk(bed->runtime, TD_DISK_PUT, TANDEM_E_STORE_FULL, UINT64_MAX);
+    q.request.position = last(bed);
+    ask_begin(bed, &q);
+    assert_int_equal(TANDEM_E_STORE_FULL, td_reply_wait(q.reply, 5000));
+    td_reply_free(q.reply);
+    assert_non_null(strstr(q.request.why, "full"));
+    td_simulation_disk(bed->runtime, TD_DISK_PUT, TANDEM_OK, 0);
+    q = digest_of(bed);
+    assert_int_equal(1, q.request.documents);
+}
+
+static void a_digest_rests_until_the_index_is_tried_again(void **state)
+{
+    struct bed *bed = *state;
+    struct question q;
+
+    index_one_that_is_long(bed);
+    one(bed, 1000, 1000, "d", "global", "probe.ADD");
+    td_simulation_disk(bed->runtime, TD_DISK_PUT, TANDEM_E_STORE_FULL, 1);
+    /* From now on a timer runs, and meanwhile it is a snapshot that finds no room. */
+    assert_int_equal(TANDEM_E_STORE_FULL, ask_about(bed, TD_VIEW_WAIT, "", &q));
+    no_room_for_snapshots(bed, 1);
+    q = digest_of(bed);
+    assert_int_equal(1, q.request.documents);
+    assert_int_equal(0, snapshots_refused_left);
+    assert_null(td_simulation_restless(bed->simulation));
+}
+
 static void a_failing_commit_has_the_index_built_anew(void **state)
 {
     struct bed *bed = *state;
@@ -1530,6 +1599,8 @@ int main(void)
         ON_A_BED(a_view_that_ended_without_a_close_begins_where_it_had_committed),
         ON_A_BED(all_is_indexed_though_nobody_asks),
         ON_A_BED(a_digest_outlives_the_index_that_it_began_on),
+        ON_A_BED(a_digest_is_refused_where_the_index_went_back_and_finds_no_room),
+        ON_A_BED(a_digest_rests_until_the_index_is_tried_again),
         ON_A_BED(a_failing_commit_has_the_index_built_anew),
         ON_A_BED(a_full_disk_refuses_and_heals),
     };
