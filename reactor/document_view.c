@@ -396,6 +396,7 @@ static void digest_step(td_document_view *view)
 {
     struct digest *digest = view->digests;
     td_view_request *r;
+    bool undone;
     tandem_err err = TANDEM_OK;
 
     if (!digest || digest_waits(view, digest))
@@ -405,12 +406,13 @@ static void digest_step(td_document_view *view)
         err = digest_start(view, digest);
     if (err == TANDEM_OK)
         err = td_state_digest_step(digest->digest, view->index, view->folder, r->why);
-    if (went_back(view))
-        return; /* begins anew when it is there again */
-    if (err < 0 && td_stream_index_failure(view->index) && !r->retried) {
+    undone = went_back(view);
+    assert(!undone || err < 0); /* the write that failed was the step's own */
+    /* Once only: where a snapshot finds no room, the next one may find none either. */
+    if (err < 0 && (undone || td_stream_index_failure(view->index)) && !r->retried) {
         r->retried = true;
         r->why[0] = '\0';
-        return; /* begins anew with the next index */
+        return; /* begins anew with the next index, or when this one is there again */
     }
     view->digests = digest->next;
     digest->next = NULL;
@@ -498,13 +500,13 @@ static void serve(td_document_view *view)
     view->waiting = (td_message_list){0};
     while ((message = td_message_list_pop(&todo))) {
         td_view_request *request = request_of(message);
-        bool caught_up;
+        bool caught_up =
+            request->position <= view->position || td_planted(TD_PLANTED_READ_BEHIND);
 
-        went_back(view);
-        caught_up = request->position <= view->position || td_planted(TD_PLANTED_READ_BEHIND);
         if (!caught_up || td_stream_index_failure(view->index) ||
             !answer(view, request))
             td_message_list_push(&view->waiting, message);
+        went_back(view);
     }
 }
 

@@ -1526,6 +1526,23 @@ static void a_digest_rests_until_the_index_is_tried_again(void **state)
     assert_null(td_simulation_restless(bed->simulation));
 }
 
+static void a_digest_begins_anew_once(void **state)
+{
+    enum { COUNT = 10 };
+    struct bed *bed = *state;
+    struct question q;
+
+    index_one_that_is_long(bed);
+    no_room_for_snapshots(bed, COUNT);
+    assert_int_equal(TANDEM_E_STORE_FULL, ask_about(bed, TD_VIEW_STATES, "", &q));
+    assert_int_equal(COUNT - 2, snapshots_refused_left);
+    no_room_for_snapshots(bed, 1);
+    q = digest_of(bed);
+    assert_int_equal(0, snapshots_refused_left);
+    assert_int_equal(1, q.request.documents);
+    assert_string_equal("", q.request.why);
+}
+
 static void a_failing_commit_has_the_index_built_anew(void **state)
 {
     struct bed *bed = *state;
@@ -1601,6 +1618,7 @@ int main(void)
         ON_A_BED(a_digest_outlives_the_index_that_it_began_on),
         ON_A_BED(a_digest_is_refused_where_the_index_went_back_and_finds_no_room),
         ON_A_BED(a_digest_rests_until_the_index_is_tried_again),
+        ON_A_BED(a_digest_begins_anew_once),
         ON_A_BED(a_failing_commit_has_the_index_built_anew),
         ON_A_BED(a_full_disk_refuses_and_heals),
     };
