@@ -1,14 +1,24 @@
 /*
- * What the sync manager keeps: the configured remotes, in a small store of its own, so that the
- * executor stays the only writer of the operations store.
+ * What the sync manager keeps: the configured remotes, and the dead letters (jobs that a remote has
+ * refused for good), in a small store of its own, so that the executor stays the only writer of the
+ * operations store.
  *
  * Tables:
  *   remotes  name -> checksum (XXH3 of name and array, 64 bits, big endian), array
- *   meta     "format" -> version of the tables, a msgpack integer
+ *   dead     id of a job (64 bits, big endian) -> checksum (of id and array), array
+ *   meta     "format" -> version of the tables, "jobs" -> the highest id that a job may have been
+ *            given; msgpack integers
  *
- * The array is msgpack: version of the record, URL, paused, held, [base, factor, cap, attempts, rest,
- * budget] of the retry policy. The last two may be missing, items after these are skipped, so that a field is added without a new version; a new version means that
- * this one cannot be understood.
+ * The arrays are msgpack. Of a remote: version of the record, URL, paused, held, [base, factor, cap,
+ * attempts, rest, budget] of the retry policy; the last two may be missing. Of a dead letter: version
+ * of the record, name of the remote (empty: none stood for the reactor), reactor, collection,
+ * document, branch, origin, first seq, last seq, operations, bytes, ordinal of the first, hash of the
+ * last, error, detail, time, times offered, to be offered again. Items after these are skipped, so
+ * that a field is added without a new version; a new version means that this one cannot be
+ * understood.
+ *
+ * One number space serves job handles in flight and dead letters, so that an id never means two of
+ * them: "jobs" is moved ahead of the ids that are given, and beyond that of every dead letter.
  *
  * Threads: one thread, the sync manager's.
  */
@@ -33,6 +43,26 @@ typedef struct td_remote_record {
     td_kept_retry retry;
 } td_remote_record;
 
+/* A job that a remote has refused for good. */
+typedef struct td_dead_letter {
+    uint64_t id; /* of the handle that was refused; at least 1 */
+    char remote[TANDEM_NAME_BYTES_MAX + 1]; /* "": none stood for the reactor */
+    uint8_t reactor[TANDEM_ORIGIN_BYTES];   /* that refused it */
+    char collection[TANDEM_NAME_BYTES_MAX + 1];
+    char document[TANDEM_NAME_BYTES_MAX + 1];
+    char branch[TANDEM_NAME_BYTES_MAX + 1];
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint64_t first_seq, last_seq;
+    uint64_t operations, bytes;
+    uint64_t first_ordinal; /* here */
+    uint8_t hash[TANDEM_HASH_BYTES]; /* of the last operation */
+    tandem_err error;
+    uint64_t detail;  /* as in ACK */
+    uint64_t time_ms; /* of the last refusal, wall clock */
+    uint64_t offered; /* so often, and refused every time */
+    bool retry;       /* to be offered again, whatever the remote announces */
+} td_dead_letter;
+
 extern const char *const td_sync_store_tables[];
 extern const unsigned td_sync_store_table_count;
 
@@ -46,13 +76,28 @@ void td_sync_store_free(td_sync_store *sync); /* NULL is fine */
  * repeating the call settles it.
  */
 tandem_err td_sync_store_put_remote(td_sync_store *sync, const td_remote_record *record);
-/* Durable on return. TANDEM_E_NOT_FOUND. */
+/* With its dead letters; durable on return. TANDEM_E_NOT_FOUND. */
 tandem_err td_sync_store_delete_remote(td_sync_store *sync, const char *name);
 /* All remotes in byte order of their names; visitor as in op_store.h. A damaged record ends it with
  * TANDEM_E_CORRUPT. */
 tandem_err td_sync_store_remotes(td_sync_store *sync,
                                  tandem_err (*visit)(void *context, const td_remote_record *record),
                                  void *context);
+
+/* Insert or replace by id, all of them or none; durable on return. After an error as with a remote. */
+tandem_err td_sync_store_put_dead(td_sync_store *sync, const td_dead_letter *const *letters,
+                                  size_t count);
+/* All of them or none, those that are not there passed over; durable on return. */
+tandem_err td_sync_store_delete_dead(td_sync_store *sync, const uint64_t *ids, size_t count);
+/* All dead letters in order of their ids; as td_sync_store_remotes(). */
+tandem_err td_sync_store_dead(td_sync_store *sync,
+                              tandem_err (*visit)(void *context, const td_dead_letter *letter),
+                              void *context);
+
+/* The highest id that a job may have been given; 0: none was. TANDEM_E_CORRUPT. */
+tandem_err td_sync_store_job_ids(td_sync_store *sync, uint64_t *out);
+/* Ids up to this one may be given from now on; durable on return. */
+tandem_err td_sync_store_reserve_job_ids(td_sync_store *sync, uint64_t last);
 
 /*
  * Read everything again. report is called for each thing found wrong, with a sentence borrowed for

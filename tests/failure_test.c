@@ -730,6 +730,60 @@ static void remotes_check(struct world *w)
     td_sync_store_free(sync);
 }
 
+static tandem_err dead_put(td_sync_store *sync, unsigned number)
+{
+    td_dead_letter letter = {.id = number + 1, .remote = "peer1", .collection = "notes",
+                             .document = "n", .branch = "main", .error = TANDEM_E_REFUSED};
+    const td_dead_letter *letters[] = {&letter};
+
+    return td_sync_store_put_dead(sync, letters, 1);
+}
+
+static tandem_err dead_note(void *context, const td_dead_letter *letter)
+{
+    *(unsigned *)context |= 1u << (letter->id - 1);
+    return TANDEM_OK;
+}
+
+/* Each for itself; then the first is discarded. */
+static void dead_act(struct world *w)
+{
+    td_sync_store *sync;
+    tandem_err err = remotes_open(w, &sync);
+
+    expect(w, err, "opening");
+    if (err != TANDEM_OK)
+        return;
+    for (unsigned i = 0; i < REMOTES; i++) {
+        err = dead_put(sync, i);
+        expect(w, err, "keeping");
+        w->outcomes[i] = err == TANDEM_OK ? DURABLE : UNKNOWN;
+    }
+    err = td_sync_store_delete_dead(sync, &(uint64_t){1}, 1);
+    expect(w, err, "discarding");
+    w->outcomes[0] = err == TANDEM_OK ? ABSENT : UNKNOWN;
+    td_sync_store_free(sync);
+}
+
+static void dead_check(struct world *w)
+{
+    uint64_t last = 0;
+    td_sync_store *sync;
+    unsigned seen = 0;
+
+    if (!works(w, remotes_open(w, &sync), "opening"))
+        return;
+    works(w, td_sync_store_dead(sync, dead_note, &seen), "listing");
+    works(w, td_sync_store_job_ids(sync, &last), "looking at the numbers");
+    for (unsigned i = 0; i < REMOTES; i++)
+        if ((w->outcomes[i] == DURABLE && (!(seen & 1u << i) || last < i + 1)) ||
+            ((w->outcomes[i] == ABSENT || w->outcomes[i] == UNTRIED) && (seen & 1u << i)))
+            wrong(w, "dead letter %u is %s", i + 1, seen & 1u << i ? "there" : "not there");
+    works(w, td_sync_store_verify(sync, report, w), "verifying");
+    works(w, dead_put(sync, 1), "keeping");
+    td_sync_store_free(sync);
+}
+
 /* Vectors as bytes; false: the writer has failed. */
 static bool vectors_write(tandem_writer *out)
 {
@@ -905,6 +959,8 @@ static const struct scenario scenarios[] = {
     {"two-reactors", false, nothing, harness_act, harness_check},
     {"remotes-disk", true, nothing, remotes_act, remotes_check},
     {"remotes-memory", false, nothing, remotes_act, remotes_check},
+    {"dead-disk", true, nothing, dead_act, dead_check},
+    {"dead-memory", false, nothing, dead_act, dead_check},
     {"vectors", false, nothing, vectors_act, nothing},
     {"plans", false, nothing, plans_act, nothing},
     {"simulator", false, nothing, simulate_act, nothing},

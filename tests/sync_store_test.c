@@ -1,4 +1,5 @@
-/* What the sync manager keeps, on the memory store: remotes survive, and damage is told. */
+/* What the sync manager keeps, on the memory store: remotes and dead letters survive, and damage is
+ * told. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,7 +16,7 @@
 
 static tandem_env env; /* no log, and a store asks for neither time nor randomness */
 
-enum { REMOTES, META };
+enum { REMOTES, META, DEAD };
 
 struct bed {
     td_memory_disk *disk;
@@ -408,6 +409,248 @@ static void a_full_disk_keeps_what_was_there_and_heals(void **state)
     assert_remotes(bed, "b mem:b\n");
 }
 
+/* ---- Dead letters ---- */
+
+static td_dead_letter letter_of(uint64_t id, const char *remote)
+{
+    td_dead_letter letter = {
+        .id = id,
+        .collection = "notes",
+        .document = "n1",
+        .branch = "main",
+        .first_seq = 5,
+        .last_seq = 7,
+        .operations = 3,
+        .bytes = 300,
+        .first_ordinal = 90,
+        .error = TANDEM_E_REFUSED,
+        .detail = UINT64_MAX,
+        .time_ms = 1700000000000,
+        .offered = 2,
+        .retry = true,
+    };
+
+    snprintf(letter.remote, sizeof(letter.remote), "%s", remote);
+    memset(letter.reactor, 'r', sizeof(letter.reactor));
+    memset(letter.origin, 'o', sizeof(letter.origin));
+    memset(letter.hash, 'h', sizeof(letter.hash));
+    return letter;
+}
+
+static tandem_err put_letter(struct bed *bed, uint64_t id, const char *remote)
+{
+    td_dead_letter letter = letter_of(id, remote);
+    const td_dead_letter *letters[] = {&letter};
+
+    return td_sync_store_put_dead(bed->sync, letters, 1);
+}
+
+static tandem_err collect_dead(void *context, const td_dead_letter *letter)
+{
+    char *all = context;
+
+    sprintf(all + strlen(all), "%llu %s\n", (unsigned long long)letter->id, letter->remote);
+    return TANDEM_OK;
+}
+
+static void assert_letters(struct bed *bed, const char *expected)
+{
+    char all[4096] = "";
+
+    assert_int_equal(TANDEM_OK, td_sync_store_dead(bed->sync, collect_dead, all));
+    assert_string_equal(expected, all);
+}
+
+static tandem_err first_dead(void *context, const td_dead_letter *letter)
+{
+    *(td_dead_letter *)context = *letter;
+    return TANDEM_END;
+}
+
+static uint64_t job_ids(struct bed *bed)
+{
+    uint64_t last = UINT64_MAX;
+
+    assert_int_equal(TANDEM_OK, td_sync_store_job_ids(bed->sync, &last));
+    return last;
+}
+
+static void a_dead_letter_is_kept_as_it_was(void **state)
+{
+    struct bed *bed = *state;
+    td_dead_letter letter = letter_of(UINT64_C(1) << 40, ""), kept;
+    const td_dead_letter *letters[] = {&letter};
+
+    memset(letter.remote, 'n', TANDEM_NAME_BYTES_MAX);
+    memset(letter.collection, 'c', TANDEM_NAME_BYTES_MAX);
+    memset(letter.document, 'd', TANDEM_NAME_BYTES_MAX);
+    memset(letter.branch, 'b', TANDEM_NAME_BYTES_MAX);
+    assert_int_equal(TANDEM_OK, td_sync_store_put_dead(bed->sync, letters, 1));
+    reopen(bed);
+    assert_int_equal(TANDEM_END, td_sync_store_dead(bed->sync, first_dead, &kept));
+    assert_memory_equal(&letter, &kept, sizeof(kept));
+    letter.retry = false;
+    letter.offered = 3;
+    letter.error = TANDEM_E_CHAIN;
+    assert_int_equal(TANDEM_OK, td_sync_store_put_dead(bed->sync, letters, 1));
+    assert_int_equal(TANDEM_END, td_sync_store_dead(bed->sync, first_dead, &kept));
+    assert_memory_equal(&letter, &kept, sizeof(kept));
+}
+
+static void dead_letters_come_in_order_of_their_ids(void **state)
+{
+    struct bed *bed = *state;
+    td_dead_letter a = letter_of(300, "a"), b = letter_of(2, "b"), c = letter_of(255, "");
+    const td_dead_letter *letters[] = {&a, &b, &c};
+    uint64_t gone[] = {300, 299, 2};
+
+    assert_letters(bed, "");
+    assert_int_equal(TANDEM_OK, td_sync_store_put_dead(bed->sync, letters, 3));
+    reopen(bed);
+    assert_letters(bed, "2 b\n255 \n300 a\n");
+    assert_int_equal(TANDEM_OK, td_sync_store_delete_dead(bed->sync, gone, 3));
+    reopen(bed);
+    assert_letters(bed, "255 \n");
+}
+
+static void dead_letters_go_with_their_remote(void **state)
+{
+    struct bed *bed = *state;
+    td_dead_letter a = letter_of(1, "a"), b = letter_of(2, "b"), c = letter_of(3, "a"),
+                   d = letter_of(4, "");
+    const td_dead_letter *letters[] = {&a, &b, &c, &d};
+
+    assert_int_equal(TANDEM_OK, put(bed, "a", "mem:a", false));
+    assert_int_equal(TANDEM_OK, td_sync_store_put_dead(bed->sync, letters, 4));
+    assert_int_equal(TANDEM_E_NOT_FOUND, td_sync_store_delete_remote(bed->sync, "b"));
+    assert_letters(bed, "1 a\n2 b\n3 a\n4 \n");
+    assert_int_equal(TANDEM_OK, td_sync_store_delete_remote(bed->sync, "a"));
+    reopen(bed);
+    assert_letters(bed, "2 b\n4 \n");
+}
+
+static void no_id_of_a_job_is_given_twice(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t gone = 200;
+
+    assert_int_equal(0, job_ids(bed));
+    assert_int_equal(TANDEM_OK, td_sync_store_reserve_job_ids(bed->sync, 100));
+    assert_int_equal(TANDEM_OK, put_letter(bed, 50, "a"));
+    assert_int_equal(100, job_ids(bed));
+    assert_int_equal(TANDEM_OK, put_letter(bed, 200, "a"));
+    assert_int_equal(TANDEM_OK, td_sync_store_reserve_job_ids(bed->sync, 150));
+    assert_int_equal(TANDEM_OK, td_sync_store_delete_dead(bed->sync, &gone, 1));
+    reopen(bed);
+    assert_int_equal(200, job_ids(bed));
+    put_raw(bed, META, "jobs", tandem_slice_of("\xc0", 1));
+    assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_job_ids(bed->sync, &gone));
+    assert_int_equal(TANDEM_E_CORRUPT, put_letter(bed, 7, "a"));
+    assert_letters(bed, "50 a\n");
+}
+
+static void dead_letters_are_kept_all_or_none(void **state)
+{
+    struct bed *bed = *state;
+    td_dead_letter a = letter_of(1, "a"), b = letter_of(2, "b");
+    const td_dead_letter *letters[] = {&a, &b};
+    uint64_t gone = 1;
+
+    for (int at_commit = 0; at_commit <= 1; at_commit++) {
+        td_memory_store_fail(bed->store, TANDEM_E_STORE_FULL, at_commit);
+        assert_int_equal(TANDEM_E_STORE_FULL, td_sync_store_put_dead(bed->sync, letters, 2));
+        assert_letters(bed, "");
+    }
+    td_memory_store_fail(bed->store, TANDEM_OK, true);
+    assert_int_equal(TANDEM_OK, td_sync_store_put_dead(bed->sync, letters, 2));
+    td_memory_store_fail(bed->store, TANDEM_E_IO, true);
+    assert_int_equal(TANDEM_E_IO, td_sync_store_delete_dead(bed->sync, &gone, 1));
+    td_memory_store_fail(bed->store, TANDEM_OK, true);
+    assert_letters(bed, "1 a\n2 b\n");
+}
+
+/* Puts the array of a letter back under its id, with more or fewer items and a good checksum. */
+static void put_array(struct bed *bed, tandem_slice good, uint64_t version, unsigned items,
+                      bool more)
+{
+    tandem_reader reader = tandem_reader_of(tandem_slice_of(good.bytes + 8, good.size - 8));
+    uint8_t key[9] = {0, 0, 0, 0, 0, 0, 0, 9, 0}, sum[8];
+    tandem_writer all;
+    uint32_t count;
+    uint64_t old;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, tandem_read_array(&reader, &count));
+    assert_int_equal(TANDEM_OK, tandem_read_uint(&reader, &old));
+    tandem_writer_init(&all);
+    tandem_write_raw(&all, tandem_slice_of(sum, sizeof(sum)));
+    tandem_write_array(&all, items + more);
+    tandem_write_uint(&all, version);
+    for (unsigned i = 1; i < items; i++) {
+        tandem_slice item;
+
+        assert_int_equal(TANDEM_OK, tandem_read_skip(&reader, &item));
+        tandem_write_raw(&all, item);
+    }
+    if (more)
+        tandem_write_text(&all, "more");
+    td_put_u64(all.bytes, XXH3_64bits_withSeed(all.bytes + 8, all.size - 8, XXH3_64bits(key, 8)));
+    assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, DEAD, tandem_slice_of(key, 8),
+                                           tandem_writer_slice(&all)));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+    tandem_writer_release(&all);
+}
+
+static void a_damaged_dead_letter_is_corrupt(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t key[8] = {0, 0, 0, 0, 0, 0, 0, 9}, good[256], bad[256];
+    char all[4096] = "", said[200] = "";
+    tandem_slice value;
+    td_txn *txn;
+    size_t size;
+
+    assert_int_equal(TANDEM_OK, put_letter(bed, 9, "a"));
+    assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_get(txn, DEAD, tandem_slice_of(key, 8), &value));
+    size = value.size;
+    assert_true(size <= sizeof(good));
+    memcpy(good, value.bytes, size);
+    td_txn_abort(txn);
+    for (size_t i = 0; i < size; i++) {
+        memcpy(bad, good, size);
+        bad[i] ^= 0x10;
+        assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
+        assert_int_equal(TANDEM_OK, td_txn_put(txn, DEAD, tandem_slice_of(key, 8),
+                                               tandem_slice_of(bad, size)));
+        assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+        assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_dead(bed->sync, collect_dead, all));
+        assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_verify(bed->sync, note_problem, said));
+        assert_string_equal("dead letter 9: what is kept of it is damaged", said);
+    }
+    value = tandem_slice_of(good, size);
+    put_array(bed, value, 1, 17, false);
+    assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_dead(bed->sync, collect_dead, all));
+    put_array(bed, value, 2, 18, false);
+    assert_int_equal(TANDEM_E_FORMAT_NEWER, td_sync_store_dead(bed->sync, collect_dead, all));
+    assert_int_equal(TANDEM_OK, td_sync_store_verify(bed->sync, note_problem, said));
+    put_array(bed, value, 1, 18, true); /* of a version that keeps more */
+    assert_letters(bed, "9 a\n");
+}
+
+static void a_dead_letter_ahead_of_the_numbers_is_told(void **state)
+{
+    struct bed *bed = *state;
+    char said[200] = "";
+
+    assert_int_equal(TANDEM_OK, put_letter(bed, 9, "a"));
+    assert_int_equal(TANDEM_OK, td_sync_store_verify(bed->sync, note_problem, said));
+    put_raw(bed, META, "jobs", tandem_slice_of("\x08", 1));
+    assert_int_equal(TANDEM_E_CORRUPT, td_sync_store_verify(bed->sync, note_problem, said));
+    assert_string_equal("dead letter 9: no job was given this number yet", said);
+}
+
 #define ON_BED(test) cmocka_unit_test_setup_teardown(test, bed_make, bed_unmake)
 
 int main(void)
@@ -428,6 +671,13 @@ int main(void)
         ON_BED(a_newer_or_damaged_store_is_not_opened),
         ON_BED(a_remote_without_a_format_is_corrupt),
         ON_BED(a_full_disk_keeps_what_was_there_and_heals),
+        ON_BED(a_dead_letter_is_kept_as_it_was),
+        ON_BED(dead_letters_come_in_order_of_their_ids),
+        ON_BED(dead_letters_go_with_their_remote),
+        ON_BED(no_id_of_a_job_is_given_twice),
+        ON_BED(dead_letters_are_kept_all_or_none),
+        ON_BED(a_damaged_dead_letter_is_corrupt),
+        ON_BED(a_dead_letter_ahead_of_the_numbers_is_told),
     };
 
     return cmocka_run_group_tests_name("sync store", tests, NULL, NULL);
