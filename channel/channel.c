@@ -95,6 +95,14 @@ static void user_deliver(void *context, td_delivery *delivery)
     channel->config.user->deliver(channel->config.context, delivery);
 }
 
+static bool user_stays(void *context, tandem_job_handle *handle)
+{
+    tandem_channel *channel = context;
+
+    return channel->config.user->stays &&
+           channel->config.user->stays(channel->config.context, handle);
+}
+
 static void user_finished(void *context, tandem_job_handle *handle, uint64_t detail)
 {
     tandem_channel *channel = context;
@@ -134,6 +142,7 @@ static const td_session_user session_user = {
     .announce = user_announce,
     .heartbeat = user_heartbeat,
     .deliver = user_deliver,
+    .stays = user_stays,
     .finished = user_finished,
     .peer_error = user_peer_error,
     .wake = wake,
@@ -335,6 +344,10 @@ tandem_err td_channel_open(const td_channel_config *config, tandem_channel **out
                                    &channel->outbox)) != TANDEM_OK) {
         td_channel_free(channel);
         return err;
+    }
+    if (config->job_ids) {
+        tandem_mailbox_share_ids(channel->inbox, config->job_ids);
+        tandem_mailbox_share_ids(channel->outbox, config->job_ids);
     }
     *out = channel;
     return TANDEM_OK;

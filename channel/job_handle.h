@@ -48,9 +48,10 @@ typedef struct td_job_source {
 } td_job_source;
 
 struct tandem_job_handle {
-    uint64_t id; /* unique in its mailbox */
+    uint64_t id; /* unique in its mailbox, and in all that share their ids with it */
     tandem_job_state status;
     tandem_err error;
+    uint64_t detail; /* of the error, as in ACK */
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     uint64_t first_seq, last_seq;
     uint64_t first_ordinal; /* here; 0: in no store of ours */
@@ -68,6 +69,9 @@ struct tandem_job_handle {
     struct tandem_job_handle *prev, *next;
     uint64_t number; /* of the job in the session that sent it; 0: not sent in this session */
     bool waiting;    /* not to be sent until it is known what the peer holds */
+    /* The sync manager's: */
+    bool refused;         /* in the outbox until it is kept as a dead letter */
+    uint64_t dead_letter; /* the dead letter that is offered again by it; 0: none */
     td_hash_entry hash_entry;
     char names[];
 };

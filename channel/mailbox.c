@@ -15,7 +15,7 @@ struct tandem_mailbox {
     uint64_t window_bytes;
     uint32_t jobs;
     uint64_t bytes;
-    uint64_t last_id;
+    uint64_t own_last_id, *last_id;
     tandem_job_handle *list; /* in order; utlist's: the first one's prev is the last */
     td_hash_table by_id;
     struct observer observers[TD_MAILBOX_OBSERVERS_MAX];
@@ -31,6 +31,7 @@ tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tand
         return TANDEM_E_NOMEM;
     mailbox->window_jobs = window_jobs;
     mailbox->window_bytes = window_bytes;
+    mailbox->last_id = &mailbox->own_last_id;
     *out = mailbox;
     return TANDEM_OK;
 }
@@ -57,6 +58,12 @@ void tandem_mailbox_free(tandem_mailbox *mailbox)
     free(mailbox);
 }
 
+void tandem_mailbox_share_ids(tandem_mailbox *mailbox, uint64_t *last_id)
+{
+    assert(mailbox->own_last_id == 0);
+    mailbox->last_id = last_id;
+}
+
 bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes)
 {
     if (mailbox->jobs == 0)
@@ -72,7 +79,7 @@ tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handl
 
     assert(tandem_mailbox_fits(mailbox, handle->bytes));
     assert(!handle->prev);
-    handle->id = id = ++mailbox->last_id;
+    handle->id = id = ++*mailbox->last_id;
     err = td_hash_table_add(&mailbox->by_id, &handle->hash_entry,
                             tandem_slice_of(&handle->id, sizeof(handle->id)), handle);
     if (err != TANDEM_OK)

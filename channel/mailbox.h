@@ -21,6 +21,10 @@ tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tand
 /* Frees the handles in it, without telling anybody. NULL is fine. */
 void tandem_mailbox_free(tandem_mailbox *mailbox);
 
+/* Give ids from a counter that several mailboxes share, so that an id means one handle in all of
+ * them; before the first push. last_id is the last one given, and outlives the mailbox. */
+void tandem_mailbox_share_ids(tandem_mailbox *mailbox, uint64_t *last_id);
+
 /* Does one more handle with so many bytes fit? */
 bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes);
 

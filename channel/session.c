@@ -266,6 +266,10 @@ static void finish(td_session *session, tandem_job_handle *handle, tandem_err er
 
     assert(moved == TANDEM_OK || handle->status == TANDEM_JOB_ERROR);
     (void)moved;
+    handle->detail = detail;
+    if (err != TANDEM_OK && handle->number && session->user->stays &&
+        session->user->stays(session->context, handle))
+        return;
     if (td_planted(TD_PLANTED_HANDLE_LEFT)) {
         session->user->finished(session->context, handle, detail);
         return;

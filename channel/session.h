@@ -73,6 +73,10 @@ typedef struct td_session_user {
     void (*heartbeat)(void *context, uint64_t number, tandem_writer *out);
     /* Jobs have arrived and stand in the inbox: execute delivery->request. */
     void (*deliver)(void *context, td_delivery *delivery);
+    /* The peer has said that it does not take a handle of the outbox, which is in Error now. True:
+     * it stays there, and its user takes it out and frees it; finished() is not called. NULL: none
+     * does. */
+    bool (*stays)(void *context, tandem_job_handle *handle);
     /* A handle of the outbox came to its end (Applied or Error) and was taken out: detail as in ACK.
      * It is freed after the call. */
     void (*finished)(void *context, tandem_job_handle *handle, uint64_t detail);

@@ -264,12 +264,33 @@ static void an_observer_may_push_and_remove(void **state)
     tandem_mailbox_free(mailbox);
 }
 
+static void mailboxes_that_share_ids_never_give_one_twice(void **state)
+{
+    tandem_mailbox *a = mailbox_of(JOBS, UINT64_MAX), *b = mailbox_of(JOBS, UINT64_MAX);
+    uint64_t last = 100;
+    struct chain chain;
+
+    (void)state;
+    chain_init(&chain, "notes", 1);
+    tandem_mailbox_share_ids(a, &last);
+    tandem_mailbox_share_ids(b, &last);
+    assert_int_equal(101, push_job(a, &chain, 1)->id);
+    assert_int_equal(102, push_job(b, &chain, 1)->id);
+    take_out(a, tandem_mailbox_first(a));
+    assert_int_equal(103, push_job(a, &chain, 1)->id);
+    assert_int_equal(103, last);
+    assert_null(tandem_mailbox_get(a, 102));
+    tandem_mailbox_free(a);
+    tandem_mailbox_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_empty_mailbox_has_no_items),
         cmocka_unit_test(items_come_in_order_of_arrival_and_by_id),
         cmocka_unit_test(ids_are_not_used_again),
+        cmocka_unit_test(mailboxes_that_share_ids_never_give_one_twice),
         cmocka_unit_test(the_window_is_in_jobs_and_in_bytes),
         cmocka_unit_test(a_single_handle_always_fits),
         cmocka_unit_test(added_and_removed_are_told_to_all_who_subscribed),

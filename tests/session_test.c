@@ -41,6 +41,7 @@ struct side {
     bool sums;               /* HELLO names an instance, and so messages end with sums */
     bool shares;             /* HELLO says what it gives and takes; with sums */
     bool no_covers;          /* knows nothing of COVER */
+    tandem_err keeps;        /* what is answered so stays in the outbox */
     bool settles;            /* a HAVE tells that what waits is lacking */
     bool answers_at_once;    /* deliveries come back from within deliver */
     /* Seen. */
@@ -149,6 +150,15 @@ static void user_deliver(void *context, td_delivery *delivery)
     side->deliveries[side->delivery_count++] = delivery;
 }
 
+static bool user_stays(void *context, tandem_job_handle *handle)
+{
+    struct side *side = context;
+
+    assert_int_equal(TANDEM_JOB_ERROR, handle->status);
+    assert_ptr_equal(handle, tandem_mailbox_get(side->outbox, handle->id));
+    return handle->error == side->keeps;
+}
+
 static void user_finished(void *context, tandem_job_handle *handle, uint64_t detail)
 {
     struct side *side = context;
@@ -191,6 +201,7 @@ static const td_session_user user = {
     .announce = user_announce,
     .heartbeat = user_heartbeat,
     .deliver = user_deliver,
+    .stays = user_stays,
     .finished = user_finished,
     .peer_error = user_peer_error,
     .wake = user_wake,
@@ -1751,6 +1762,41 @@ static void a_source_without_memory_ends_the_session_and_fails_no_job(void **sta
     free(source.batch);
 }
 
+/* "A handle leaves the outbox only when the remote has it durably, or when it becomes a dead letter." */
+static void a_refused_handle_stays_while_its_user_keeps_it(void **state)
+{
+    static const tandem_err errs[] = {TANDEM_OK, TANDEM_E_REFUSED, TANDEM_E_CLOCK};
+    struct fixture *f = *state;
+    tandem_job_handle *refused;
+
+    f->a.keeps = TANDEM_E_REFUSED;
+    shake_hands(f);
+    push(f, 1, 10);
+    refused = push(f, 1, 10);
+    push(f, 1, 10);
+    pump(f);
+    f->b.deliveries[0]->jobs[1].detail = 77;
+    give_back(&f->b, 0, errs);
+    pump(f);
+    assert_int_equal(2, f->a.end_count);
+    assert_int_equal(3, f->a.ends[1].first_seq);
+    assert_ptr_equal(refused, tandem_mailbox_first(f->a.outbox));
+    assert_int_equal(TANDEM_E_REFUSED, refused->error);
+    assert_int_equal(77, refused->detail);
+    /* It stands in nobody's way, and is not sent again. */
+    push(f, 1, 10);
+    pump(f);
+    assert_int_equal(2, f->b.delivery_count);
+    give_all_back(&f->b);
+    pump(f);
+    assert_int_equal(3, f->a.end_count);
+    assert_int_equal(1, tandem_mailbox_jobs(f->a.outbox));
+    assert_int_equal(0, td_session_inflight_bytes(f->a.session));
+    tandem_mailbox_remove(f->a.outbox, refused);
+    tandem_job_handle_free(refused);
+    assert_int_equal(3, f->a.end_count);
+}
+
 /* "`failed` is legal from any state but Applied": also for whoever has the handle in an outbox. */
 static void a_handle_that_its_owner_failed_is_not_sent_and_no_ack_revives_it(void **state)
 {
@@ -1876,6 +1922,7 @@ int main(void)
         TEST(operations_arrive_byte_for_byte),
         TEST(an_ack_covers_what_is_finished_from_the_front),
         TEST(what_was_not_stored_fails_and_the_rest_is_applied),
+        TEST(a_refused_handle_stays_while_its_user_keeps_it),
         TEST(bytes_that_are_no_operation_are_the_executors_to_refuse),
         TEST(jobs_without_jobs_mean_nothing),
         TEST(small_jobs_share_a_message_and_a_large_one_has_its_own),
