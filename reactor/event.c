@@ -15,6 +15,8 @@ const char *tandem_event_kind_name(tandem_event_kind kind)
         return "claim";
     case TANDEM_EVENT_REFUSAL:
         return "refusal";
+    case TANDEM_EVENT_DEAD_LETTER:
+        return "dead_letter";
     }
     return "unknown";
 }

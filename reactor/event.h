@@ -21,9 +21,10 @@ typedef enum tandem_event_kind {
     TANDEM_EVENT_CLOCK = 4,       /* operations were put off: they are dated too far ahead */
     TANDEM_EVENT_CLAIM = 5,       /* a peer does not show what it claims to hold */
     TANDEM_EVENT_REFUSAL = 6,     /* operations were refused for good: tandem_options.admit */
+    TANDEM_EVENT_DEAD_LETTER = 7, /* a peer has refused operations of ours for good */
 } tandem_event_kind;
 
-enum { TANDEM_EVENT_KINDS = 6 };
+enum { TANDEM_EVENT_KINDS = 7 };
 
 typedef struct tandem_event {
     tandem_event_kind kind;

@@ -106,9 +106,11 @@ tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collec
 
 static void count_lag(td_coverage *coverage, td_origin_cover *origin)
 {
+    uint64_t reached = origin->peer_seq > origin->passed_seq ? origin->peer_seq : origin->passed_seq;
+
     coverage->lag -= origin->lag;
     coverage->refused -= origin->refused;
-    origin->lag = origin->our_seq > origin->peer_seq ? origin->our_seq - origin->peer_seq : 0;
+    origin->lag = origin->our_seq > reached ? origin->our_seq - reached : 0;
     origin->refused = 0;
     for (unsigned i = 0; i < origin->lack_count; i++) {
         const td_lack *lack = &origin->lacks[i];
@@ -117,7 +119,7 @@ static void count_lag(td_coverage *coverage, td_origin_cover *origin)
         if (lack->last > origin->our_seq ||
             td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, lack->last, lack->hash))
             continue;
-        if (lack->last <= origin->peer_seq)
+        if (lack->last <= reached)
             origin->lag += size;
         if (lack->reason != TANDEM_OK)
             origin->refused += size;
@@ -233,6 +235,21 @@ void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uin
     if (seq > origin->peer_seq)
         origin->peer_seq = seq;
     count_lag(coverage, origin);
+}
+
+void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t seq)
+{
+    if (seq > origin->passed_seq)
+        origin->passed_seq = seq;
+    count_lag(coverage, origin);
+}
+
+bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last)
+{
+    for (unsigned i = 0; i < origin->lack_count; i++)
+        if (origin->lacks[i].first <= last && origin->lacks[i].last >= first)
+            return true;
+    return false;
 }
 
 void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin)

@@ -53,9 +53,10 @@ struct td_origin_cover {
     unsigned head_count; /* 0: the peer holds nothing of it */
     td_head *heads;      /* in (seq, hash) order */
     uint64_t peer_seq;   /* of the last head, or of what was acknowledged since */
+    uint64_t passed_seq; /* of what it refused last: nothing up to there is to be sent; 0: nothing */
     uint64_t our_seq;    /* of our newest head, as far as it was looked at */
     unsigned unmet;      /* of a fork: our heads that the peer has not announced */
-    uint64_t lag;        /* our_seq - peer_seq, or 0, and what lacks there; at least unmet */
+    uint64_t lag;        /* our_seq - peer_seq (passed_seq), or 0, and what lacks there; at least unmet */
     td_lack *lacks;      /* the peer's, in (last, hash) order; none is known of what we refuse */
     unsigned lack_count;
     uint64_t refused;    /* operations of ours in those that it refused */
@@ -144,6 +145,10 @@ bool td_coverage_has_lack(const td_lack *lacks, unsigned count, uint64_t last,
 
 /* The peer has acknowledged everything of a chain up to seq. */
 void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+/* The peer has refused what ends there, for good: what follows goes on. */
+void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+/* Has the peer announced that it lacks any of these? */
+bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last);
 /* The peer holds all that we hold of it. */
 void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin);
 /* We hold everything of a chain up to seq. */

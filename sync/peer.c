@@ -211,6 +211,7 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
     tandem_err err;
 
     memcpy(peer->reactor, hello->reactor, TANDEM_ORIGIN_BYTES);
+    peer->letters.changes = 0; /* whose letters are its own? */
     memcpy(peer->origin, hello->origin, TANDEM_ORIGIN_BYTES);
     memcpy(peer->instance, hello->instance, sizeof(peer->instance));
     take_clock(peer, hello->clock);
@@ -263,7 +264,7 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
     peer->all_ordinal = position;
     for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
         next = handle->next;
-        if (!handle->waiting)
+        if (!handle->waiting || handle->refused)
             continue;
         if (handle->first_ordinal + handle->operations - 1 <= position) {
             tandem_job_handle_transported(handle);
@@ -492,6 +493,7 @@ static tandem_err take_have(void *context, const td_wire_have *have)
     }
     if (err != TANDEM_OK)
         return err;
+    td_dead_letters_look(peer);
     td_sender_fill(peer);
     td_puller_ask(peer);
     td_peer_refresh(peer);
@@ -578,6 +580,15 @@ static void finished(void *context, tandem_job_handle *handle, uint64_t detail)
     td_sync_tick_at(peer->sync, 0);
 }
 
+/* What is refused for good stays until it is kept. What follows from that does not wait for it. */
+static bool stays(void *context, tandem_job_handle *handle)
+{
+    if (!td_dead_letters_take(context, handle))
+        return false;
+    finished(context, handle, handle->detail);
+    return true;
+}
+
 static void deliver(void *context, td_delivery *delivery);
 
 static void take_error(void *context, const td_wire_error *error)
@@ -602,6 +613,7 @@ const td_session_user td_peer_user = {
     .announce = td_announcer_next,
     .heartbeat = td_announcer_heartbeat,
     .deliver = deliver,
+    .stays = stays,
     .finished = finished,
     .peer_error = take_error,
 };
@@ -827,6 +839,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     td_peer *peer = context;
 
     td_remote_keep_held(peer);
+    td_dead_letters_closed(peer);
     td_puller_forget(peer);
     if (!td_planted(TD_PLANTED_COVERAGE_KEPT))
         td_coverage_release(&peer->coverage);

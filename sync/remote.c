@@ -52,11 +52,63 @@ bool td_peer_is_compared(const td_peer *peer)
            !peer->coverage.unknown && !peer->digests_wanted && !peer->listings;
 }
 
+static void describe_trouble(tandem_err trouble, const td_origin_cover *origin, char *reason,
+                             size_t size)
+{
+    snprintf(reason, size, "%s in %.*s: %s", tandem_err_name(trouble),
+             (int)origin->collection->name.size, (const char *)origin->collection->name.bytes,
+             tandem_err_text(trouble));
+}
+
+/* Refused jobs that cannot be kept as dead letters. */
+static tandem_remote_state unkept_state(td_peer *peer, tandem_err why, char *reason, size_t size)
+{
+    uint32_t refused = peer->letters.refused_jobs;
+
+    if (why == TANDEM_E_LIMIT) {
+        snprintf(reason, size,
+                 "%u jobs were refused there, and no more dead letters are kept of it: retry or "
+                 "discard some",
+                 td_dead_letters_of(peer, NULL) + refused);
+        return TANDEM_REMOTE_BLOCKED;
+    }
+    snprintf(reason, size, "%u refused job%s cannot be kept as %s: %s (%s)", refused,
+             refused == 1 ? "" : "s", refused == 1 ? "a dead letter" : "dead letters",
+             tandem_err_text(why), tandem_err_name(why));
+    return TANDEM_REMOTE_BACKING_OFF;
+}
+
+/* Nothing moves any more: is anything refused, or has all arrived? */
+static tandem_remote_state still_state(td_peer *peer, tandem_err trouble,
+                                       const td_origin_cover *origin, char *reason, size_t size)
+{
+    const td_dead_letter *first;
+    uint32_t letters = td_dead_letters_of(peer, &first);
+
+    if (letters) {
+        snprintf(reason, size, "%u job%s refused there, the first in %s: %s (%s)", letters,
+                 letters == 1 ? " was" : "s were", first->collection, tandem_err_text(first->error),
+                 tandem_err_name(first->error));
+        return TANDEM_REMOTE_BLOCKED;
+    }
+    if (trouble != TANDEM_OK) {
+        describe_trouble(trouble, origin, reason, size);
+        return TANDEM_REMOTE_BLOCKED;
+    }
+    if (peer->coverage.refused) {
+        snprintf(reason, size, "%llu operations were refused there (%s)",
+                 (unsigned long long)peer->coverage.refused, tandem_err_name(TANDEM_E_REFUSED));
+        return TANDEM_REMOTE_BLOCKED;
+    }
+    return TANDEM_REMOTE_IN_STEP;
+}
+
 static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
 {
+    uint32_t jobs = tandem_mailbox_jobs(td_channel_outbox(peer->channel));
     const td_origin_cover *origin;
     uint64_t until_ms;
-    tandem_err trouble;
+    tandem_err trouble, unkept;
 
     if (!td_peer_is_compared(peer)) {
         snprintf(reason, size, "comparing what each side holds");
@@ -68,18 +120,16 @@ static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
                  (int)origin->collection->name.size, (const char *)origin->collection->name.bytes);
         return TANDEM_REMOTE_WAITING_FOR_CLOCK;
     }
-    if (tandem_mailbox_jobs(td_channel_outbox(peer->channel)) > 0) {
-        snprintf(reason, size, "%u jobs in flight",
-                 tandem_mailbox_jobs(td_channel_outbox(peer->channel)));
+    unkept = td_dead_letters_trouble(peer);
+    if (jobs > (unkept != TANDEM_OK ? peer->letters.refused_jobs : 0)) {
+        snprintf(reason, size, "%u jobs in flight", jobs);
         return TANDEM_REMOTE_PUSHING;
     }
-    if (trouble != TANDEM_OK) {
-        bool waits = origin->range.blocked == TANDEM_OK;
-
-        snprintf(reason, size, "%s in %.*s: %s", tandem_err_name(trouble),
-                 (int)origin->collection->name.size, (const char *)origin->collection->name.bytes,
-                 tandem_err_text(trouble));
-        return waits ? TANDEM_REMOTE_BACKING_OFF : TANDEM_REMOTE_BLOCKED;
+    if (unkept != TANDEM_OK)
+        return unkept_state(peer, unkept, reason, size);
+    if (trouble != TANDEM_OK && origin->range.blocked == TANDEM_OK) {
+        describe_trouble(trouble, origin, reason, size);
+        return TANDEM_REMOTE_BACKING_OFF;
     }
     if (td_puller_is_waiting(peer, &until_ms)) {
         snprintf(reason, size, "operations that it announced are dated ahead of our clock");
@@ -93,17 +143,12 @@ static tandem_remote_state open_state(td_peer *peer, char *reason, size_t size)
             snprintf(reason, size, "it announced operations that are not held here yet");
         return TANDEM_REMOTE_PULLING;
     }
-    if (peer->coverage.lag > peer->coverage.refused) {
+    if (peer->coverage.lag > peer->coverage.refused && trouble == TANDEM_OK) {
         snprintf(reason, size, "%llu operations are not held there yet",
                  (unsigned long long)(peer->coverage.lag - peer->coverage.refused));
         return TANDEM_REMOTE_PUSHING;
     }
-    if (peer->coverage.refused > 0) {
-        snprintf(reason, size, "%s: %llu operations; all else is there",
-                 tandem_err_name(TANDEM_E_REFUSED), (unsigned long long)peer->coverage.refused);
-        return TANDEM_REMOTE_BLOCKED;
-    }
-    return TANDEM_REMOTE_IN_STEP;
+    return still_state(peer, trouble, origin, reason, size);
 }
 
 static tandem_remote_state closed_state(td_peer *peer, char *reason, size_t size)
@@ -399,6 +444,7 @@ static tandem_err run_remove(tandem_sync *sync, td_sync_call *call)
     if ((err = td_sync_store_delete_remote(sync->store, call->name)) != TANDEM_OK)
         return err;
     peer->removed = true;
+    td_dead_letters_removed(sync, call->name);
     td_channel_stop(peer->channel, TANDEM_OK, "the remote was removed");
     td_sync_tick_at(sync, 0);
     return TANDEM_OK;
@@ -471,6 +517,8 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
         const td_origin_cover *origin;
 
         retry_ms = td_sender_trouble(works, &origin) != TANDEM_OK ? origin->range.retry_at_ms : 0;
+        if (td_dead_letters_trouble(works) != TANDEM_OK)
+            retry_ms = works->letters.keep_at_ms;
         if (!retry_ms && td_puller_is_waiting(works, &until_ms))
             status.retry_at_ms = until_ms;
     }
@@ -487,6 +535,7 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
     progress_fill(works, &status.progress);
     status.outbox = tandem_mailbox_jobs(td_channel_outbox(works->channel));
     status.inbox = tandem_mailbox_jobs(td_channel_inbox(works->channel));
+    status.dead_letters = td_dead_letters_of(peer, NULL);
     status.sent_operations = peer->sent_operations;
     status.received_operations = peer->received_operations;
     status.duplicate_operations = peer->duplicate_operations;
@@ -574,16 +623,28 @@ tandem_err tandem_sync_stat_get(tandem_sync *sync, tandem_sync_stat *out)
 
 typedef tandem_err (*visit_job_fn)(void *context, const tandem_job_status *status);
 
+/* Of the remote that it is, or serves; NULL: none. */
+static const char *name_of(const td_peer *peer)
+{
+    if (peer->is_remote)
+        return peer->record.name;
+    for (const td_peer *other = peer->sync->peers; other; other = other->next)
+        if (other->served_by == peer)
+            return other->record.name;
+    return NULL;
+}
+
 static tandem_err visit_box(td_peer *peer, tandem_mailbox *box, const char *name,
                             visit_job_fn visit, void *context)
 {
+    const char *remote = name_of(peer);
     tandem_err err = TANDEM_OK;
 
     for (tandem_job_handle *h = tandem_mailbox_first(box); h && err == TANDEM_OK; h = h->next) {
         tandem_job_status status = {
             .id = h->id,
             .box = name,
-            .remote = peer->is_remote ? peer->record.name : NULL,
+            .remote = remote,
             .status = tandem_job_state_name(h->status),
             .collection = h->collection,
             .document = h->document,
@@ -594,11 +655,44 @@ static tandem_err visit_box(td_peer *peer, tandem_mailbox *box, const char *name
             .operations = h->operations,
             .bytes = h->bytes,
             .err = h->error,
+            .sentence = h->error == TANDEM_OK ? "" : tandem_err_text(h->error),
         };
 
         err = visit(context, &status);
     }
     return err;
+}
+
+struct dead_visit {
+    visit_job_fn visit;
+    void *context;
+};
+
+static tandem_err visit_dead(void *context, const td_dead_letter *letter)
+{
+    const struct dead_visit *visiting = context;
+    tandem_job_status status = {
+        .id = letter->id,
+        .box = "dead",
+        .remote = letter->remote[0] ? letter->remote : NULL,
+        .status = tandem_job_state_name(TANDEM_JOB_ERROR),
+        .collection = tandem_slice_text(letter->collection),
+        .document = tandem_slice_text(letter->document),
+        .branch = tandem_slice_text(letter->branch),
+        .origin = letter->origin,
+        .first_seq = letter->first_seq,
+        .last_seq = letter->last_seq,
+        .operations = letter->operations,
+        .bytes = letter->bytes,
+        .err = letter->error,
+        .sentence = tandem_err_text(letter->error),
+        .reactor = letter->reactor,
+        .time_ms = letter->time_ms,
+        .offered = letter->offered,
+        .retry = letter->retry,
+    };
+
+    return visiting->visit(visiting->context, &status);
 }
 
 static tandem_err run_jobs(tandem_sync *sync, td_sync_call *call)
@@ -611,6 +705,8 @@ static tandem_err run_jobs(tandem_sync *sync, td_sync_call *call)
         if (err == TANDEM_OK)
             err = visit_box(peer, td_channel_inbox(peer->channel), "inbox", visit, call->context);
     }
+    if (err == TANDEM_OK)
+        err = td_dead_letters_visit(sync, visit_dead, &(struct dead_visit){visit, call->context});
     return err == TANDEM_END ? TANDEM_OK : err;
 }
 
@@ -619,6 +715,34 @@ tandem_err tandem_job_handles(tandem_sync *sync, visit_job_fn visit, void *conte
     td_sync_call call = {.run = run_jobs, .argument = &visit, .context = context};
 
     if (!sync || !visit)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+static tandem_err run_retry(tandem_sync *sync, td_sync_call *call)
+{
+    return td_dead_letters_retry(sync, call->number);
+}
+
+tandem_err tandem_job_retry(tandem_sync *sync, uint64_t id)
+{
+    td_sync_call call = {.run = run_retry, .number = id};
+
+    if (!sync)
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
+static tandem_err run_discard(tandem_sync *sync, td_sync_call *call)
+{
+    return td_dead_letters_discard(sync, call->number);
+}
+
+tandem_err tandem_job_discard(tandem_sync *sync, uint64_t id)
+{
+    td_sync_call call = {.run = run_discard, .number = id};
+
+    if (!sync)
         return TANDEM_E_INVALID;
     return td_sync_call_loop(sync, &call);
 }

@@ -343,7 +343,7 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
 
 void td_sender_fill(td_peer *peer)
 {
-    if (!td_peer_is_open(peer))
+    if (!td_peer_is_open(peer) || td_dead_letters_trouble(peer) == TANDEM_E_LIMIT)
         return;
     while (peer->sending) {
         td_collection_cover *collection = peer->sending;
@@ -404,7 +404,7 @@ tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
 
 /* ---- What became of handles ---- */
 
-static bool is_refusal(tandem_err err)
+bool td_sender_is_refusal(tandem_err err)
 {
     switch (err) {
     case TANDEM_E_CHAIN:
@@ -419,6 +419,15 @@ static bool is_refusal(tandem_err err)
     default:
         return false;
     }
+}
+
+bool td_sender_is_ours(td_peer *peer, const tandem_job_handle *handle)
+{
+    td_collection_cover *collection = td_coverage_find(&peer->coverage, handle->collection);
+    td_origin_cover *origin =
+        collection ? td_coverage_find_origin(collection, handle->origin) : NULL;
+
+    return handle->dead_letter || (origin && origin->range.last == UINT64_MAX);
 }
 
 /* How long until the peer's clock has reached an HLC; not for ever: clocks are set right. */
@@ -475,6 +484,16 @@ static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_ha
     td_sync_tick_at(peer->sync, range->retry_at_ms);
 }
 
+/* What blocked a range is held there: it goes on behind that. */
+static void unblock(td_peer *peer, td_collection_cover *collection, td_send_range *range,
+                    const tandem_job_handle *handle)
+{
+    range->blocked = TANDEM_OK;
+    range->sent_ordinal = handle->first_ordinal + handle->operations - 1;
+    range->next_seq = handle->last_seq + 1;
+    list_sending(peer, collection);
+}
+
 void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detail)
 {
     td_collection_cover *collection = td_coverage_find(&peer->coverage, handle->collection);
@@ -482,10 +501,16 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
         collection ? td_coverage_find_origin(collection, handle->origin) : NULL;
     td_send_range *range;
 
+    if (handle->dead_letter && !handle->refused)
+        td_dead_letters_returned(peer, handle);
     if (!origin)
         return;
     range = &origin->range;
     if (handle->status == TANDEM_JOB_APPLIED || td_planted(TD_PLANTED_REFUSED_AS_HELD)) {
+        /* It hung on that alone. What was behind it was taken back when it was refused. */
+        if (handle->dead_letter && range->blocked != TANDEM_OK && !origin->refused &&
+            handle->last_seq > origin->peer_seq)
+            unblock(peer, collection, range, handle);
         td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
         range->attempts = 0;
         range->clock_hlc = 0;
@@ -497,14 +522,18 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     /* Its clock is below that. Its HLC, which it tells else, may be as far ahead as ours. */
     if (handle->error == TANDEM_E_CLOCK && detail > td_hlc_of_ms(1))
         td_executor_peer_clock(peer->sync->executor, detail - td_hlc_of_ms(1));
+    if (handle->dead_letter)
+        return;
     if (range->last != UINT64_MAX) { /* it was asked for: the asker knows best when to ask again */
         if (handle->error == TANDEM_E_CLOCK)
             show_waiting(peer, origin, detail);
         return;
     }
-    if (handle->error == TANDEM_E_REFUSED)
-        return; /* it is lacking there: what follows goes on */
-    if (is_refusal(handle->error)) {
+    if (handle->error == TANDEM_E_REFUSED) {
+        td_coverage_pass(&peer->coverage, origin, handle->last_seq);
+        return;
+    }
+    if (td_sender_is_refusal(handle->error)) {
         td_probe(peer->sync->env, TD_PROBE_RANGE_BLOCKED);
         if (range->blocked == TANDEM_OK)
             range->blocked = handle->error;
@@ -536,9 +565,12 @@ static void take_out(td_peer *peer, tandem_job_handle *handle, bool applied)
 
 void td_sender_leave(td_peer *peer)
 {
-    tandem_job_handle *handle;
+    tandem_job_handle *handle, *next;
 
-    while ((handle = tandem_mailbox_first(td_channel_outbox(peer->channel)))) {
+    for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
+        next = handle->next;
+        if (handle->refused)
+            continue;
         td_probe(peer->sync->env, TD_PROBE_SETTLED_ELSEWHERE);
         tandem_mailbox_remove(td_channel_outbox(peer->channel), handle);
         tandem_job_handle_free(handle);
@@ -554,15 +586,22 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
     for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
         td_send_range *range = origin ? &origin->range : NULL;
         uint64_t last_ordinal = handle->first_ordinal + handle->operations - 1;
+        const td_lack *lack;
 
         next = handle->next;
-        if (!handle->waiting || !tandem_slice_equal(handle->collection, collection->name))
+        if (!handle->waiting || handle->refused ||
+            !tandem_slice_equal(handle->collection, collection->name))
             continue;
-        if (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
-            td_coverage_lack_at(origin->lacks, origin->lack_count, handle->last_seq)) {
-            /* Its answer was lost. */
-            tandem_job_handle_failed(handle, TANDEM_E_REFUSED);
-            take_out(peer, handle, false);
+        if (handle->dead_letter) {
+            take_out(peer, handle, false); /* and offered again */
+        } else if (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
+                   (lack = td_coverage_lack_at(origin->lacks, origin->lack_count,
+                                               handle->last_seq))) {
+            /* If it was refused, the answer was lost. */
+            if (lack->reason != TANDEM_OK)
+                tandem_job_handle_failed(handle, TANDEM_E_REFUSED);
+            if (lack->reason == TANDEM_OK || !td_dead_letters_take(peer, handle))
+                take_out(peer, handle, false);
         } else if (last_ordinal <= collection->base_ordinal ||
             (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
              handle->last_seq <= origin->peer_seq)) {

@@ -71,7 +71,7 @@ TANDEM_API tandem_err tandem_listen(tandem_sync *sync, const char *address, uint
 TANDEM_API tandem_err tandem_remote_add(tandem_sync *sync, const char *name, const char *url);
 /* Change its URL. TANDEM_E_NOT_FOUND, TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED. */
 TANDEM_API tandem_err tandem_remote_set(tandem_sync *sync, const char *name, const char *url);
-/* Forget it; an open session is ended. TANDEM_E_NOT_FOUND. */
+/* Forget it, and its dead letters; an open session is ended. TANDEM_E_NOT_FOUND. */
 TANDEM_API tandem_err tandem_remote_remove(tandem_sync *sync, const char *name);
 /* Exchange nothing with it until resumed, nor by a session that it dials itself (as far as it is
  * known to be the same reactor: since it was last met in this process). TANDEM_E_NOT_FOUND. */
@@ -115,7 +115,7 @@ typedef enum tandem_remote_state {
     TANDEM_REMOTE_PULLING,
     TANDEM_REMOTE_BACKING_OFF,       /* until retry_at */
     TANDEM_REMOTE_WAITING_FOR_CLOCK, /* until retry_at */
-    TANDEM_REMOTE_BLOCKED,           /* by reason, until somebody acts */
+    TANDEM_REMOTE_BLOCKED,           /* by reason, until somebody acts: such as by what it refuses */
     TANDEM_REMOTE_PAUSED,
     TANDEM_REMOTE_RESTING, /* the retry policy is spent; probes at retry_at */
 } tandem_remote_state;
@@ -149,7 +149,7 @@ typedef struct tandem_remote_status {
     tandem_progress progress;
     uint64_t outbox; /* handles in flight */
     uint64_t inbox;
-    uint64_t dead_letters;
+    uint64_t dead_letters; /* jobs that it refused, see tandem_job_handles() */
     uint64_t sent_operations; /* since sync was opened */
     uint64_t received_operations;
     uint64_t duplicate_operations; /* received and held already */
@@ -177,23 +177,45 @@ typedef struct tandem_sync_stat {
 
 TANDEM_API tandem_err tandem_sync_stat_get(tandem_sync *sync, tandem_sync_stat *out);
 
-/* One job handle in a mailbox; borrowed for the call. */
+/*
+ * Jobs: those in flight, and the dead letters: jobs of ours that a remote has refused for good. A
+ * dead letter is kept, over restarts, until it is discarded or the remote holds its operations after
+ * all. It blocks nothing else: what follows flows on, if the remote takes it.
+ */
+
+/* One job handle in a mailbox, or a dead letter; borrowed for the call. */
 typedef struct tandem_job_status {
-    uint64_t id;
-    const char *box;    /* "inbox", "outbox" */
-    const char *remote; /* NULL: inbound */
+    uint64_t id;        /* no other job of this reactor has it, or ever had */
+    const char *box;    /* "inbox", "outbox", "dead" */
+    const char *remote; /* NULL: an inbound session's that no remote stands for */
     const char *status; /* "unknown", "transport_pending", "execution_pending", "applied", "error" */
     tandem_slice collection, document, branch;
     const uint8_t *origin;
     uint64_t first_seq, last_seq;
     uint64_t operations, bytes;
     tandem_err err;
+    const char *sentence; /* what err means; "" */
+    /* Of a dead letter: */
+    const uint8_t *reactor; /* that refused it; NULL: it is a handle in flight */
+    uint64_t time_ms;       /* of the last refusal, by the wall clock */
+    uint64_t offered;       /* so often, and refused every time */
+    bool retry;             /* it is to be offered again */
 } tandem_job_status;
 
+/* Visit the handles in flight, then the dead letters in order of their ids. */
 TANDEM_API tandem_err tandem_job_handles(tandem_sync *sync,
                                          tandem_err (*visit)(void *context,
                                                              const tandem_job_status *status),
                                          void *context);
+/*
+ * Offer a dead letter again, as a new handle, whatever the remote has announced to refuse: at once, or
+ * when the remote is back, be it after a restart. The letter stays until the outcome is known:
+ * delivered, it is removed; refused again, its time and its count change.
+ * TANDEM_E_NOT_FOUND: there is no dead letter of this id; TANDEM_E_STORE_FULL, TANDEM_E_IO.
+ */
+TANDEM_API tandem_err tandem_job_retry(tandem_sync *sync, uint64_t id);
+/* Forget a dead letter; its operations stay. Errors as above. */
+TANDEM_API tandem_err tandem_job_discard(tandem_sync *sync, uint64_t id);
 
 /*
  * The barrier: wait until the remote durably covers all that this reactor held when the barrier was
@@ -205,8 +227,9 @@ typedef struct tandem_barrier tandem_barrier;
 /* TANDEM_E_NOT_FOUND, TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_barrier_open(tandem_sync *sync, const char *name,
                                           tandem_barrier **out);
-/* TANDEM_E_TIMEOUT: not yet, wait again if you like. TANDEM_E_REFUSED: it will not take all,
- * or is away and blocked or paused until somebody acts. TANDEM_E_NOT_FOUND: the remote was removed.
+/* TANDEM_E_TIMEOUT: not yet, wait again if you like. TANDEM_E_REFUSED: it will not take all (the dead
+ * letters of tandem_job_handles() say what, and all else is there, or hangs on them), or is away and
+ * blocked or paused until somebody acts. TANDEM_E_NOT_FOUND: the remote was removed.
  * TANDEM_E_CLOSED: the sync is closing. TANDEM_E_STATE: the loop is the caller's to drive. */
 TANDEM_API tandem_err tandem_barrier_wait(tandem_barrier *barrier, uint64_t timeout_ms);
 /* Before the sync is closed. NULL is fine. */

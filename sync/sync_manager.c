@@ -75,6 +75,7 @@ static tandem_err peer_open(tandem_sync *sync, const td_kept_retry *retry, td_pe
         .window_jobs = sync->options.window_jobs,
         .window_bytes = sync->options.window_bytes,
         .retry = td_sync_retry_policy(sync, retry),
+        .job_ids = &sync->dead.last_job_id,
         .pool = &sync->pool,
         .source = &sync->source,
         .user = &td_peer_user,
@@ -108,6 +109,7 @@ static void peer_free(td_peer *peer)
     for (td_peer *other = sync->peers; other; other = other->next)
         if (other->served_by == peer)
             other->served_by = NULL;
+    td_dead_letters_forget(peer);
     DL_DELETE(sync->peers, peer);
     sync->peer_count--;
     td_coverage_release(&peer->coverage);
@@ -220,6 +222,7 @@ static void look_at_duplicates(tandem_sync *sync)
                 !memcmp(other->reactor, peer->reactor, TANDEM_ORIGIN_BYTES)) {
                 td_probe(sync->env, TD_PROBE_SERVED_BY_INBOUND);
                 peer->served_by = other;
+                other->letters.changes = 0; /* the remote's are its own */
                 td_channel_stop(peer->channel, TANDEM_OK, "");
                 td_sender_leave(peer);
                 break;
@@ -309,11 +312,13 @@ static void happened(void *context, const tandem_event *event)
 
 static uint64_t tick_peer(td_peer *peer, uint64_t now_ms)
 {
-    uint64_t due_ms, sender_ms;
+    uint64_t due_ms, sender_ms, letters_ms;
 
     if (peer->start_at_ms && now_ms >= peer->start_at_ms)
         td_peer_start(peer);
     due_ms = td_channel_tick(peer->channel, now_ms);
+    letters_ms = td_dead_letters_tick(peer, now_ms);
+    due_ms = letters_ms < due_ms ? letters_ms : due_ms;
     if (!td_peer_is_open(peer)) {
         td_peer_refresh(peer);
         return peer->start_at_ms && peer->start_at_ms < due_ms ? peer->start_at_ms : due_ms;
@@ -401,6 +406,7 @@ static void tick(tandem_sync *sync)
         if (peer_ms < due_ms)
             due_ms = peer_ms;
     }
+    td_dead_letters_reserve_ids(sync, now_ms);
     if (now_ms >= sync->watch_at_ms) {
         td_puller_tick(sync, now_ms);
         for (td_peer *peer = sync->peers; peer; peer = peer->next)
@@ -506,6 +512,8 @@ static tandem_err begin(tandem_sync *sync, td_sync_call *call)
     tandem_err err;
 
     (void)call;
+    if ((err = td_dead_letters_load(sync)) != TANDEM_OK)
+        return err;
     err = td_sync_store_remotes(sync->store, open_remote, sync);
     return err == TANDEM_END ? TANDEM_OK : err;
 }
@@ -534,6 +542,7 @@ static void sync_free(tandem_sync *sync)
     td_sync_end_waiters(sync);
     while (sync->peers)
         peer_free(sync->peers);
+    td_dead_letters_release(sync);
     td_sync_forget_digests(sync);
     td_sync_store_free(sync->store);
     free(sync->corrupt);

@@ -13,6 +13,7 @@
  *   announcer.c     what it is told
  *   digests.c       of our vectors, for the handshake
  *   sender.c        what goes out: ranges of the store into the outbox
+ *   dead_letters.c  what was refused for good
  *   puller.c        what is asked for: lacking heads into PULL
  *   wants.c         what has to be recorded as lacking, to get what is behind it
  *   coverage.c      what a peer is known to hold
@@ -30,6 +31,7 @@
 #include "reactor/reactor_parts.h"
 #include "store/sync_store.h"
 #include "sync/coverage.h"
+#include "sync/dead_letters.h"
 #include "sync/progress.h"
 #include "sync/sync.h"
 
@@ -106,6 +108,8 @@ struct td_peer {
     uint32_t refused_ranges; /* that it announced */
     td_ask_range *ask_queue; /* to be put into the next PULL */
 
+    td_peer_letters letters;
+
     /* What it looks like: */
     tandem_remote_state state;
     char reason[TD_WIRE_TEXT_BYTES_MAX];
@@ -150,6 +154,7 @@ struct tandem_sync {
     td_hash_table asks; /* all that are asked of anybody, by collection and origin */
     td_want *wants;
     unsigned seen_lack_changes;
+    td_dead_letters dead;
     td_waiter *waiters;
     uint64_t seen_position;
     uint64_t rejected;
@@ -307,6 +312,10 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
 void td_sender_asked(td_peer *peer, td_origin_cover *origin);
 /* Fill the outbox as far as it goes. */
 void td_sender_fill(td_peer *peer);
+/* Does the peer say by this error that it will not have a job, whenever it is offered? */
+bool td_sender_is_refusal(tandem_err err);
+/* Was it sent without being asked for? */
+bool td_sender_is_ours(td_peer *peer, const tandem_job_handle *handle);
 /* A handle came to its end. */
 void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detail);
 /* What the peer holds of a collection became known: settle the handles that wait for it. */

@@ -20,6 +20,7 @@ struct td_waiter {
     td_waiter *next;
     char name[TANDEM_NAME_BYTES_MAX + 1]; /* "": every remote */
     bool in_step; /* else the barrier */
+    uint64_t position; /* what is held here by then counts */
     bool noted;   /* the requirements are those of the call, as far as they were open then */
     struct requirement *requirements;
     td_reply *reply;
@@ -90,8 +91,8 @@ static bool is_met(td_peer *peer, const struct requirement *requirement)
     if (!collection)
         return peer->peer_all_known;
     if ((origin = td_coverage_find_origin(collection, requirement->origin)))
-        return origin->peer_seq >= requirement->seq && !origin->unmet &&
-               !lacks_some(origin, requirement->seq);
+        return (origin->peer_seq >= requirement->seq || origin->passed_seq >= requirement->seq) &&
+               !origin->unmet && !lacks_some(origin, requirement->seq);
     return collection->base_ordinal > 0;
 }
 
@@ -117,8 +118,10 @@ static tandem_err barrier_outcome(td_waiter *waiter, td_peer *peer)
         *at = requirement->next;
         free(requirement);
     }
-    if (!open)
-        return waiter->requirements ? TANDEM_E_REFUSED : TANDEM_OK;
+    if (!open) /* all that it takes is there */
+        return waiter->requirements || td_dead_letters_before(peer, waiter->position)
+                   ? TANDEM_E_REFUSED
+                   : TANDEM_OK;
     err = td_sender_trouble(peer, &origin);
     return err != TANDEM_OK && origin->range.blocked != TANDEM_OK ? TANDEM_E_REFUSED : TANDEM_END;
 }
@@ -205,6 +208,7 @@ static tandem_err run_wait(tandem_sync *sync, td_sync_call *call)
     td_reply_keep(waiter->reply);
     /* What was committed before the call must count, even if its event has not come yet. */
     td_sync_look_at_commits(sync);
+    waiter->position = td_executor_position(sync->executor);
     LL_APPEND(sync->waiters, waiter);
     if ((err = outcome(sync, waiter)) != TANDEM_END)
         waiter_end(sync, waiter, err);
