@@ -95,7 +95,6 @@
     X(ACK_TAKEN, "an ACK arrived")                                                                 \
     X(JOB_REFUSED, "an ACK said that a job was not taken")                                         \
     X(JOB_DIED, "a job of ours was refused for good")                                              \
-    X(DEAD_LETTER_LIFTED, "a peer held what it had refused")                                       \
     X(HEARTBEAT_SENT, "a heartbeat was said")                                                      \
     X(MESSAGE_REPEATED, "a message that came twice was passed over")                               \
     X(MESSAGE_MISSING, "a message was missing in the numbers")                                     \

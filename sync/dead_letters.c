@@ -606,7 +606,6 @@ static void is_held_there(td_peer *peer, td_letter *letter)
 
     if (remove_from_disk(peer->sync, letter) != TANDEM_OK)
         return; /* with its next announcement */
-    td_probe(peer->sync->env, TD_PROBE_DEAD_LETTER_LIFTED);
     td_log(peer->sync->env, TANDEM_LOG_INFO, "sync",
            "%s holds what it had refused: dead letter %llu is removed", name,
            (unsigned long long)id);

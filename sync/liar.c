@@ -222,14 +222,17 @@ static void write_refusal(td_liar *liar, tandem_writer *out)
     td_wire_patch_count(out, count_at, 1);
 }
 
-/* The victim's jobs, none of which it says to have taken. */
+/* The victim's jobs, none of which it says to have taken, by rule or because they are no jobs. */
 static void write_ack(td_liar *liar, tandem_writer *out)
 {
     td_wire_exception exceptions[64];
     uint32_t count = 0;
 
-    while (liar->acked < liar->received && count < sizeof(exceptions) / sizeof(exceptions[0]))
-        exceptions[count++] = (td_wire_exception){.job = ++liar->acked, .err = TANDEM_E_REFUSED};
+    while (liar->acked < liar->received && count < sizeof(exceptions) / sizeof(exceptions[0])) {
+        liar->acked++;
+        exceptions[count++] = (td_wire_exception){
+            .job = liar->acked, .err = liar->acked % 2 ? TANDEM_E_REFUSED : TANDEM_E_CHAIN};
+    }
     td_wire_write_ack(out, ++liar->number, liar->acked, exceptions, count);
 }
 
