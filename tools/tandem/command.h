@@ -165,6 +165,8 @@ int cli_peer_sync(const cli_call *call);
 int cli_peer_rm(const cli_call *call);
 int cli_job_ls(const cli_call *call);
 int cli_job_show(const cli_call *call);
+int cli_job_retry(const cli_call *call);
+int cli_job_discard(const cli_call *call);
 int cli_wait(const cli_call *call);
 int cli_status(const cli_call *call);
 int cli_digest(const cli_call *call);

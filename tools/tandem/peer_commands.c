@@ -201,16 +201,6 @@ int cli_peer_sync(const cli_call *call)
     return code;
 }
 
-int cli_wait(const cli_call *call)
-{
-    int code = cli_run_request(call, false, request_named(call, "wait"),
-                               call->json ? cli_print_json : cli_print_nothing, NULL, NULL);
-
-    if (!code)
-        cli_note(call, "%s durably has all that this reactor held", call->args[0]);
-    return code;
-}
-
 /* ---- Looking ---- */
 
 static tandem_err add_peer_row(void *context, const json_t *result)
@@ -269,61 +259,145 @@ int cli_peer_show(const cli_call *call)
                            call->json ? cli_print_json : print_members, NULL, NULL);
 }
 
+/* A table of jobs, and which members of a row stand in it. */
+struct job_table {
+    const cli_call *call;
+    bool dead; /* of dead letters only */
+    cli_table *table; /* NULL: no row has come yet */
+};
+
+enum { JOB_COLUMNS = 9 };
+
+static tandem_err job_table_open(struct job_table *jobs)
+{
+    static const char *const all[JOB_COLUMNS] = {
+        ">ID", "BOX", "PEER", "STATUS", "COLLECTION", "DOCUMENT", ">OPERATIONS", ">BYTES", "~ERROR"};
+    static const char *const dead[JOB_COLUMNS] = {
+        ">ID", "PEER", "COLLECTION", "DOCUMENT", ">OPERATIONS", ">OFFERED", "REFUSED", "ERROR",
+        "~REASON"};
+
+    jobs->table = cli_table_open(jobs->call, jobs->dead ? dead : all, JOB_COLUMNS, false);
+    return jobs->table ? TANDEM_OK : TANDEM_E_NOMEM;
+}
+
 static tandem_err add_job_row(void *context, const json_t *result)
 {
-    static const char *const members[] = {"id",       "box",        "remote",   "status",
-                                          "collection", "document", "operations", "bytes"};
-    char *cells[8] = {0};
-    tandem_err err;
+    static const char *const all[JOB_COLUMNS] = {"id",       "box",        "remote",
+                                                 "status",   "collection", "document",
+                                                 "operations", "bytes",    "error"};
+    static const char *const dead[JOB_COLUMNS] = {"id",         "remote",  "collection",
+                                                  "document",   "operations", "offered",
+                                                  "refused_at", "error",   "reason"};
+    struct job_table *jobs = context;
+    const char *const *members = jobs->dead ? dead : all;
+    const char *box = cli_text_of(result, "box");
+    char *cells[JOB_COLUMNS] = {0};
+    tandem_err err = TANDEM_OK;
 
-    for (size_t i = 0; i < 8; i++)
+    if (!box)
+        return TANDEM_OK; /* it is about the peer */
+    if (!jobs->table && (err = job_table_open(jobs)) != TANDEM_OK)
+        return err;
+    for (size_t i = 0; i < JOB_COLUMNS; i++)
         cells[i] = cli_cell(json_object_get(result, members[i]));
-    err = cli_table_row(context, (const char *const *)cells, 0, NULL);
-    for (size_t i = 0; i < 8; i++)
+    err = cli_table_row(jobs->table, (const char *const *)cells, jobs->dead ? 7 : 8, "red");
+    for (size_t i = 0; i < JOB_COLUMNS; i++)
         free(cells[i]);
     return err;
 }
 
 int cli_job_ls(const cli_call *call)
 {
-    static const char *const headings[] = {">ID",        "BOX",      "PEER",        "STATUS",
-                                           "COLLECTION", "DOCUMENT", ">OPERATIONS", ">BYTES"};
     const char *box = cli_value(call, CLI_BOX);
+    struct job_table jobs = {.call = call, .dead = box && !strcmp(box, "dead")};
     json_t *object;
-    cli_table *table;
     int code;
 
-    if (box && !strcmp(box, "dead"))
-        return cli_fail(TANDEM_E_UNSUPPORTED, "dead letters arrive with a later version",
-                        "they cannot be listed");
-    if (box && strcmp(box, "inbox") && strcmp(box, "outbox"))
+    if (box && strcmp(box, "inbox") && strcmp(box, "outbox") && strcmp(box, "dead"))
         return cli_fail(TANDEM_E_USAGE, "it takes inbox, outbox or dead", "--box is `%.64s`", box);
     object = cli_request_of(call, "job.ls");
     if (object && box)
         json_object_set_new(object, "box", json_string(box));
     if (call->json)
         return cli_run_request(call, false, object, cli_print_json, NULL, NULL);
-    table = cli_table_open(call, headings, 8, false);
-    if (!table) {
+    if (job_table_open(&jobs) != TANDEM_OK) {
         json_decref(object);
         return cli_fail(TANDEM_E_NOMEM, NULL, "the list cannot be made");
     }
-    code = cli_run_request(call, false, object, add_job_row, table, NULL);
-    cli_table_free(table);
+    code = cli_run_request(call, false, object, add_job_row, &jobs, NULL);
+    cli_table_free(jobs.table);
     return code;
 }
 
-int cli_job_show(const cli_call *call)
+/* The request about the job that the command line names; NULL: reported, *code_out says how. */
+static json_t *request_of_job(const cli_call *call, const char *command, int *code_out)
 {
     json_t *object;
     uint64_t id;
 
-    if (!cli_parse_number(call->args[0], &id) || id > INT64_MAX)
-        return cli_fail(TANDEM_E_USAGE, "a job's ID is a number", "there is no job `%.64s`",
-                        call->args[0]);
-    object = cli_request_of(call, "job.show");
-    if (object)
-        json_object_set_new(object, "id", cli_json_number(id));
+    if (!cli_parse_number(call->args[0], &id) || id > INT64_MAX) {
+        *code_out = cli_fail(TANDEM_E_USAGE, "a job's ID is a number", "there is no job `%.64s`",
+                             call->args[0]);
+        return NULL;
+    }
+    if (!(object = cli_request_of(call, command))) {
+        *code_out = cli_fail(TANDEM_E_NOMEM, NULL, "job %.64s is not looked at", call->args[0]);
+        return NULL;
+    }
+    json_object_set_new(object, "id", cli_json_number(id));
+    return object;
+}
+
+int cli_job_show(const cli_call *call)
+{
+    int code;
+    json_t *object = request_of_job(call, "job.show", &code);
+
+    if (!object)
+        return code;
     return cli_run_request(call, false, object, call->json ? cli_print_json : print_members, NULL,
                            NULL);
+}
+
+static int letter_change(const cli_call *call, const char *command, const char *what,
+                         const char *done)
+{
+    int code;
+    json_t *object = request_of_job(call, command, &code);
+
+    if (!object)
+        return code;
+    if (call->dry_run) {
+        json_decref(object);
+        return cli_would(call, "%s %s", what, call->args[0]);
+    }
+    code = cli_run_request(call, false, object, call->json ? cli_print_json : cli_print_nothing,
+                           NULL, NULL);
+    if (!code)
+        cli_note(call, "%s %s", done, call->args[0]);
+    return code;
+}
+
+int cli_job_retry(const cli_call *call)
+{
+    return letter_change(call, "job.retry", "offer again job", "to be offered again: job");
+}
+
+int cli_job_discard(const cli_call *call)
+{
+    return letter_change(call, "job.discard", "discard dead letter", "discarded dead letter");
+}
+
+/* ---- The barrier ---- */
+
+int cli_wait(const cli_call *call)
+{
+    struct job_table jobs = {.call = call, .dead = true};
+    int code = cli_run_request(call, false, request_named(call, "wait"),
+                               call->json ? cli_print_json : add_job_row, &jobs, NULL);
+
+    cli_table_free(jobs.table);
+    if (!code)
+        cli_note(call, "%s durably has all that this reactor held", call->args[0]);
+    return code;
 }

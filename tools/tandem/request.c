@@ -30,6 +30,8 @@ static const struct {
     {"peer.rm", cli_peer_rm_run},
     {"job.ls", cli_job_ls_run},
     {"job.show", cli_job_show_run},
+    {"job.retry", cli_job_retry_run},
+    {"job.discard", cli_job_discard_run},
     {"wait", cli_wait_run},
     {"backup", cli_backup_run},
 };

@@ -82,6 +82,8 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object);
 tandem_err cli_peer_rm_run(cli_request *request, const json_t *object);
 tandem_err cli_job_ls_run(cli_request *request, const json_t *object);
 tandem_err cli_job_show_run(cli_request *request, const json_t *object);
+tandem_err cli_job_retry_run(cli_request *request, const json_t *object);
+tandem_err cli_job_discard_run(cli_request *request, const json_t *object);
 tandem_err cli_wait_run(cli_request *request, const json_t *object);
 tandem_err cli_backup_run(cli_request *request, const json_t *object);
 

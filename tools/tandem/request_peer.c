@@ -193,6 +193,7 @@ struct gathering {
     const char *name; /* NULL: all */
     const char *box;
     uint64_t id; /* 0: all */
+    uint8_t reactor[TANDEM_ORIGIN_BYTES]; /* what the peer of that name is, if it was met */
     size_t found;
     bool running;
 };
@@ -245,17 +246,26 @@ tandem_err cli_peer_show_run(cli_request *request, const json_t *object)
     return err == TANDEM_OK ? peers_show(request, sync, name) : err;
 }
 
+static bool is_job_of(const tandem_job_status *job, const struct gathering *g)
+{
+    static const uint8_t unknown[TANDEM_ORIGIN_BYTES];
+
+    return (job->remote && !strcmp(job->remote, g->name)) ||
+           (job->reactor && memcmp(g->reactor, unknown, sizeof(unknown)) != 0 &&
+            !memcmp(job->reactor, g->reactor, sizeof(g->reactor)));
+}
+
 static tandem_err gather_job(void *context, const tandem_job_status *job)
 {
     struct gathering *g = context;
-    json_t *error = job->err == TANDEM_OK ? json_null() : json_string(tandem_err_name(job->err));
+    bool failed = job->err != TANDEM_OK, dead = job->reactor;
     json_t *line;
 
-    if ((g->box && strcmp(g->box, job->box)) || (g->id && g->id != job->id)) {
-        json_decref(error);
+    if ((g->box && strcmp(g->box, job->box)) || (g->id && g->id != job->id) ||
+        (g->name && !is_job_of(job, g)))
         return TANDEM_OK;
-    }
-    line = json_pack("{s:o, s:s, s:s?, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+    line = json_pack("{s:o, s:s, s:s?, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+                     "s:o, s:o, s:o}",
                      "id", cli_json_number(job->id),
                      "box", job->box,
                      "remote", job->remote,
@@ -268,7 +278,12 @@ static tandem_err gather_job(void *context, const tandem_job_status *job)
                      "last_seq", cli_json_number(job->last_seq),
                      "operations", cli_json_number(job->operations),
                      "bytes", cli_json_number(job->bytes),
-                     "error", error);
+                     "error", failed ? json_string(tandem_err_name(job->err)) : json_null(),
+                     "reason", failed ? json_string(job->sentence) : json_null(),
+                     "reactor", dead ? cli_json_hex(job->reactor, TANDEM_ORIGIN_BYTES) : json_null(),
+                     "refused_at", cli_json_time(job->time_ms),
+                     "offered", dead ? cli_json_number(job->offered) : json_null(),
+                     "retry", json_boolean(job->retry));
     return json_array_append_new(g->list, line) ? TANDEM_E_NOMEM : TANDEM_OK;
 }
 
@@ -284,7 +299,9 @@ static tandem_err jobs_show(cli_request *request, const char *box, uint64_t id)
         return TANDEM_E_NOMEM;
     err = tandem_job_handles(sync, gather_job, &g);
     if (err == TANDEM_OK && id && json_array_size(g.list) == 0)
-        err = cli_refuse(request, TANDEM_E_NOT_FOUND, "no job %llu is in flight",
+        err = cli_refuse(request, TANDEM_E_NOT_FOUND,
+                         "no job %llu is in flight, nor is it a dead letter; `tandem job ls` lists "
+                         "them all",
                          (unsigned long long)id);
     return hand_out(request, &g, err);
 }
@@ -301,6 +318,34 @@ tandem_err cli_job_show_run(cli_request *request, const json_t *object)
     if (!id)
         return cli_refuse(request, TANDEM_E_NOT_FOUND, "jobs are numbered from 1");
     return jobs_show(request, NULL, id);
+}
+
+static tandem_err change_letter(cli_request *request, const json_t *object, const char *done,
+                                tandem_err (*call)(tandem_sync *sync, uint64_t id))
+{
+    uint64_t id = cli_number_of(object, "id", 0);
+    tandem_sync *sync;
+    tandem_err err = cli_request_sync(request, false, &sync);
+
+    if (err == TANDEM_OK)
+        err = call(sync, id);
+    if (err == TANDEM_E_NOT_FOUND)
+        return cli_refuse(request, err,
+                          "there is no dead letter %llu; `tandem job ls --box dead` lists them",
+                          (unsigned long long)id);
+    return err == TANDEM_OK ? cli_emit(request, json_pack("{s:o, s:b}", "id", cli_json_number(id),
+                                                          done, 1))
+                            : err;
+}
+
+tandem_err cli_job_retry_run(cli_request *request, const json_t *object)
+{
+    return change_letter(request, object, "retry", tandem_job_retry);
+}
+
+tandem_err cli_job_discard_run(cli_request *request, const json_t *object)
+{
+    return change_letter(request, object, "discarded", tandem_job_discard);
 }
 
 /* ---- Waiting ---- */
@@ -373,6 +418,7 @@ struct excuse {
     cli_request *request;
     const char *name;
     const char *advice; /* "; what to do", or "" */
+    const char *of_dead_letters; /* the same where there are some; NULL: the same */
 };
 
 static tandem_err find_excuse(void *context, const tandem_remote_status *status)
@@ -385,8 +431,39 @@ static tandem_err find_excuse(void *context, const tandem_remote_status *status)
         return TANDEM_OK;
     cli_refuse(excuse->request, TANDEM_E_TIMEOUT, "`%s` is %s%s%s, %llu operations behind%s",
                status->name, tandem_remote_state_name(status->state), status->reason[0] ? ": " : "",
-               status->reason, (unsigned long long)status->lag_operations, excuse->advice);
+               status->reason, (unsigned long long)status->lag_operations,
+               status->dead_letters && excuse->of_dead_letters ? excuse->of_dead_letters
+                                                               : excuse->advice);
     return TANDEM_OK;
+}
+
+static void give_advice(struct excuse *excuse)
+{
+    excuse->advice = "; see to that, or resume, set or remove the peer";
+    excuse->of_dead_letters = "; see to that, then `tandem job retry` or `discard` what it refuses";
+}
+
+static tandem_err find_reactor(void *context, const tandem_remote_status *status)
+{
+    struct gathering *g = context;
+
+    if (status->name && !strcmp(g->name, status->name))
+        memcpy(g->reactor, status->reactor, sizeof(g->reactor));
+    return TANDEM_OK;
+}
+
+/* What a peer has refused. */
+static tandem_err letters_show(cli_request *request, tandem_sync *sync, const char *name)
+{
+    struct gathering g = {.list = json_array(), .name = name, .box = "dead"};
+    tandem_err err;
+
+    if (!g.list)
+        return TANDEM_E_NOMEM;
+    err = tandem_remotes(sync, find_reactor, &g);
+    if (err == TANDEM_OK)
+        err = tandem_job_handles(sync, gather_job, &g);
+    return hand_out(request, &g, err);
 }
 
 tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
@@ -394,7 +471,7 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
     const char *name = cli_text_of(object, "name");
     bool waits = json_is_true(json_object_get(object, "wait"));
     struct gathering g = {.name = name};
-    struct excuse excuse = {request, name, ""};
+    struct excuse excuse = {request, name, "", NULL};
     tandem_sync *sync;
     tandem_err err;
 
@@ -410,7 +487,7 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
     if (err == TANDEM_OK && waits)
         err = wait_in_steps(request, sync, name, NULL, cli_timeout_of(object));
     if (err == TANDEM_E_REFUSED)
-        excuse.advice = "; see to that, or resume, set or remove the peer";
+        give_advice(&excuse);
     if (err == TANDEM_E_TIMEOUT || err == TANDEM_E_REFUSED)
         tandem_remotes(sync, find_excuse, &excuse);
     if (err != TANDEM_OK)
@@ -421,7 +498,7 @@ tandem_err cli_peer_sync_run(cli_request *request, const json_t *object)
 tandem_err cli_wait_run(cli_request *request, const json_t *object)
 {
     const char *name;
-    struct excuse excuse = {request, NULL, ""};
+    struct excuse excuse = {request, NULL, "", NULL};
     tandem_barrier *barrier;
     tandem_sync *sync;
     tandem_err err = peer_of(request, object, true, &name, &sync);
@@ -436,8 +513,9 @@ tandem_err cli_wait_run(cli_request *request, const json_t *object)
     if (err == TANDEM_E_NOT_FOUND)
         return named(request, err, name);
     if (err == TANDEM_E_REFUSED) {
-        excuse.advice = "; see to that, or resume, set or remove the peer";
+        give_advice(&excuse);
         peers_show(request, sync, name);
+        letters_show(request, sync, name);
     }
     if (err == TANDEM_E_TIMEOUT || err == TANDEM_E_REFUSED)
         tandem_remotes(sync, find_excuse, &excuse);
