@@ -44,6 +44,14 @@ static void user_hello(void *context, td_wire_hello *out)
     channel->config.user->hello(channel->config.context, out);
 }
 
+static bool user_may_greet(void *context)
+{
+    tandem_channel *channel = context;
+
+    return !channel->config.user->may_greet ||
+           channel->config.user->may_greet(channel->config.context);
+}
+
 static tandem_err user_peer_hello(void *context, const td_wire_hello *hello)
 {
     tandem_channel *channel = context;
@@ -134,6 +142,7 @@ static void hold(void *context, bool hold)
 }
 
 static const td_session_user session_user = {
+    .may_greet = user_may_greet,
     .hello = user_hello,
     .peer_hello = user_peer_hello,
     .peer_have = user_peer_have,

@@ -174,6 +174,11 @@ tandem_err td_session_err(const td_session *session, const char **text)
     return session->err;
 }
 
+bool td_session_heard(const td_session *session)
+{
+    return session->hello_received;
+}
+
 bool td_session_is_open(const td_session *session)
 {
     return session->hello_sent && session->hello_received && session->err == TANDEM_OK;
@@ -343,6 +348,13 @@ static tandem_err next_jobs(td_session *session, tandem_writer *out)
     return TANDEM_OK;
 }
 
+/* Nothing may stand before HELLO, not even an ERROR: who has failed greets first. */
+static bool may_greet(const td_session *session)
+{
+    return session->err != TANDEM_OK || !session->user->may_greet ||
+           session->user->may_greet(session->context);
+}
+
 static void next_hello(td_session *session, tandem_writer *out)
 {
     static const uint8_t no_instance[TD_WIRE_INSTANCE_BYTES];
@@ -384,6 +396,8 @@ static tandem_err next_message(td_session *session, tandem_writer *out)
     tandem_err err;
 
     if (!session->hello_sent) {
+        if (!may_greet(session))
+            return TANDEM_END;
         next_hello(session, out);
         return TANDEM_OK;
     }

@@ -59,6 +59,8 @@ struct td_delivery {
 
 /* What the session asks and tells its user. None may free the session. */
 typedef struct td_session_user {
+    /* May HELLO be said now? Asked again when the peer's has come. NULL: at once. */
+    bool (*may_greet)(void *context);
     /* Fill in what this side says of itself. */
     void (*hello)(void *context, td_wire_hello *out);
     /* The peer's HELLO. An error refuses it and ends the session. */
@@ -113,6 +115,8 @@ void td_session_fail(td_session *session, tandem_err err, const char *text);
 bool td_session_is_over(const td_session *session);
 /* Why it ended: TANDEM_OK while it goes on; text is valid until it is freed. */
 tandem_err td_session_err(const td_session *session, const char **text);
+/* Has the peer said HELLO? */
+bool td_session_heard(const td_session *session);
 /* Was HELLO exchanged? */
 bool td_session_is_open(const td_session *session);
 

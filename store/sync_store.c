@@ -8,6 +8,7 @@
 #include "store/msgpack.h"
 #include "store/operation.h"
 #include "store/probe.h"
+#include "store/share.h"
 
 enum {
     TABLE_REMOTES,
@@ -15,11 +16,13 @@ enum {
     TABLE_DEAD,
     SYNC_FORMAT_VERSION = 1,
     REMOTE_VERSION = 1,
-    REMOTE_ITEMS = 5,
+    REMOTE_ITEMS = 6,
+    REMOTE_ITEMS_RETRY = 5, /* with the retry policy, and without what is behind it */
     REMOTE_ITEMS_MIN = 3, /* without held, and what is behind it */
     RETRY_ITEMS = 6,
     DEAD_VERSION = 1,
     DEAD_ITEMS = 18,
+    SHARE_ITEMS = 2,
     CHECKSUM_BYTES = 8,
     /* What a record of a later version may grow to before it is no record of ours. */
     RECORD_DEPTH_MAX = 16,
@@ -79,6 +82,12 @@ static tandem_err encode_end(td_sync_store *sync, tandem_slice key)
     return TANDEM_OK;
 }
 
+static bool share_valid(const td_kept_share *share)
+{
+    return share->direction < TD_DIRECTIONS &&
+           (!share->bytes.size || td_share_check(share->bytes) == TANDEM_OK);
+}
+
 static tandem_err encode(td_sync_store *sync, tandem_slice name, const td_remote_record *record)
 {
     tandem_writer *writer = encode_begin(sync);
@@ -95,20 +104,51 @@ static tandem_err encode(td_sync_store *sync, tandem_slice name, const td_remote
     tandem_write_uint(writer, record->retry.attempts);
     tandem_write_uint(writer, record->retry.rest_ms);
     tandem_write_uint(writer, record->retry.budget);
+    tandem_write_array(writer, SHARE_ITEMS);
+    tandem_write_uint(writer, record->share.direction);
+    if (record->share.bytes.size)
+        tandem_write_raw(writer, record->share.bytes);
+    else
+        tandem_write_nil(writer);
     return encode_end(sync, name);
 }
 
-static bool read_retry(tandem_reader *reader, td_kept_retry *out)
+/* An array of which the first items are known; reader stands behind it, whatever it has more. */
+static bool enter(tandem_reader *reader, uint32_t items, tandem_reader *out)
 {
-    uint32_t items;
+    tandem_slice whole;
+    uint32_t count;
 
-    return tandem_read_array(reader, &items) == TANDEM_OK && items >= RETRY_ITEMS &&
-           tandem_read_uint(reader, &out->base_ms) == TANDEM_OK &&
-           tandem_read_uint(reader, &out->factor) == TANDEM_OK &&
-           tandem_read_uint(reader, &out->cap_ms) == TANDEM_OK &&
-           tandem_read_uint(reader, &out->attempts) == TANDEM_OK &&
-           tandem_read_uint(reader, &out->rest_ms) == TANDEM_OK &&
-           tandem_read_uint(reader, &out->budget) == TANDEM_OK;
+    if (tandem_read_skip(reader, &whole) != TANDEM_OK)
+        return false;
+    *out = tandem_reader_of(whole);
+    return tandem_read_array(out, &count) == TANDEM_OK && count >= items;
+}
+
+static bool read_retry(tandem_reader *record, td_kept_retry *out)
+{
+    tandem_reader reader;
+
+    return enter(record, RETRY_ITEMS, &reader) &&
+           tandem_read_uint(&reader, &out->base_ms) == TANDEM_OK &&
+           tandem_read_uint(&reader, &out->factor) == TANDEM_OK &&
+           tandem_read_uint(&reader, &out->cap_ms) == TANDEM_OK &&
+           tandem_read_uint(&reader, &out->attempts) == TANDEM_OK &&
+           tandem_read_uint(&reader, &out->rest_ms) == TANDEM_OK &&
+           tandem_read_uint(&reader, &out->budget) == TANDEM_OK;
+}
+
+static bool read_share(tandem_reader *record, td_kept_share *out)
+{
+    tandem_reader reader;
+
+    if (!enter(record, SHARE_ITEMS, &reader) ||
+        tandem_read_uint(&reader, &out->direction) != TANDEM_OK ||
+        tandem_read_skip(&reader, &out->bytes) != TANDEM_OK || !share_valid(out))
+        return false;
+    if (out->bytes.size == 1)
+        out->bytes = (tandem_slice){NULL, 0}; /* nil */
+    return true;
 }
 
 /* Check a record and read its version: how many items it has, and a reader behind the first. */
@@ -146,7 +186,8 @@ static tandem_err decode(tandem_slice name, tandem_slice value, td_remote_record
     if (items < REMOTE_ITEMS_MIN || tandem_read_string(&reader, &url) != TANDEM_OK ||
         tandem_read_bool(&reader, &record->paused) != TANDEM_OK ||
         (items > REMOTE_ITEMS_MIN && tandem_read_uint(&reader, &record->held) != TANDEM_OK) ||
-        (items >= REMOTE_ITEMS && !read_retry(&reader, &record->retry)) ||
+        (items >= REMOTE_ITEMS_RETRY && !read_retry(&reader, &record->retry)) ||
+        (items >= REMOTE_ITEMS && !read_share(&reader, &record->share)) ||
         url.size >= sizeof(record->url))
         return TANDEM_E_CORRUPT;
     memcpy(record->name, name.bytes, name.size);
@@ -375,7 +416,8 @@ tandem_err td_sync_store_put_remote(td_sync_store *sync, const td_remote_record 
     td_txn *txn;
     tandem_err err;
 
-    if (!td_name_valid(name) || url.size == sizeof(record->url) || !url_valid(url))
+    if (!td_name_valid(name) || url.size == sizeof(record->url) || !url_valid(url) ||
+        !share_valid(&record->share))
         return TANDEM_E_INVALID;
     if ((err = encode(sync, name, record)) != TANDEM_OK)
         return err;

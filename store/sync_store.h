@@ -10,7 +10,8 @@
  *            given; msgpack integers
  *
  * The arrays are msgpack. Of a remote: version of the record, URL, paused, held, [base, factor, cap,
- * attempts, rest, budget] of the retry policy; the last two may be missing. Of a dead letter: version
+ * attempts, rest, budget] of the retry policy, [direction, share] (store/share.h); the last three may
+ * be missing. Of a dead letter: version
  * of the record, name of the remote (empty: none stood for the reactor), reactor, collection,
  * document, branch, origin, first seq, last seq, operations, bytes, ordinal of the first, hash of the
  * last, error, detail, time, times offered, to be offered again. Items after these are skipped, so
@@ -34,6 +35,15 @@ typedef struct td_kept_retry {
     uint64_t base_ms, factor, cap_ms, attempts, rest_ms, budget;
 } td_kept_retry;
 
+enum { TD_DIRECTIONS = 3 };
+
+/* Which way operations go (a tandem_direction, below TD_DIRECTIONS), and which of them: the
+ * canonical bytes of a share, borrowed; empty: everything. */
+typedef struct td_kept_share {
+    uint64_t direction;
+    tandem_slice bytes;
+} td_kept_share;
+
 /* A remote as it is kept. */
 typedef struct td_remote_record {
     char name[TANDEM_NAME_BYTES_MAX + 1];
@@ -41,6 +51,7 @@ typedef struct td_remote_record {
     bool paused;
     uint64_t held; /* the newest ordinal of ours up to which it was known to hold everything */
     td_kept_retry retry;
+    td_kept_share share; /* its bytes: the caller's in a put, the store's during a visit */
 } td_remote_record;
 
 /* A job that a remote has refused for good. */
@@ -71,8 +82,8 @@ tandem_err td_sync_store_open(tandem_env *env, td_store *store, td_sync_store **
 void td_sync_store_free(td_sync_store *sync); /* NULL is fine */
 
 /*
- * Insert or replace by name; durable on return. TANDEM_E_INVALID: no such name (td_name_valid()) or
- * URL (a scheme, a colon, more; no blanks) can be. After any other error the outcome is unknown;
+ * Insert or replace by name; durable on return. TANDEM_E_INVALID: no such name (td_name_valid()), URL
+ * (a scheme, a colon, more; no blanks) or share can be. After any other error the outcome is unknown;
  * repeating the call settles it.
  */
 tandem_err td_sync_store_put_remote(td_sync_store *sync, const td_remote_record *record);

@@ -138,6 +138,11 @@ static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collec
 
 /* ---- HELLO ---- */
 
+static bool may_greet(void *context)
+{
+    return td_peer_may_say_shares(context);
+}
+
 static void say_hello(void *context, td_wire_hello *out)
 {
     td_peer *peer = context;
@@ -147,6 +152,7 @@ static void say_hello(void *context, td_wire_hello *out)
     memcpy(out->origin, identity->origin, TANDEM_ORIGIN_BYTES);
     memcpy(out->instance, peer->sync->instance, sizeof(out->instance));
     peer->identity = identity;
+    td_peer_say_shares(peer, out);
     out->clock = td_executor_clock(peer->sync->executor);
     out->agent = tandem_slice_text(peer->sync->agent);
 }
@@ -224,7 +230,10 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
                         "paused by command there");
         return TANDEM_E_UNREACHABLE;
     }
-    if ((err = resolve_duplicate(peer)) != TANDEM_OK)
+    if (td_peer_end_stale_shares(peer))
+        return TANDEM_E_UNREACHABLE;
+    if ((err = resolve_duplicate(peer)) != TANDEM_OK ||
+        (err = td_peer_take_shares(peer, hello)) != TANDEM_OK)
         return err;
     peer->said_hello = true;
     peer->last_err = TANDEM_OK;
@@ -605,6 +614,7 @@ static void take_error(void *context, const td_wire_error *error)
 }
 
 const td_session_user td_peer_user = {
+    .may_greet = may_greet,
     .hello = say_hello,
     .peer_hello = take_hello,
     .peer_have = take_have,
@@ -844,6 +854,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     if (!td_planted(TD_PLANTED_COVERAGE_KEPT))
         td_coverage_release(&peer->coverage);
     peer->said_hello = false;
+    td_peer_forget_shares(peer);
     peer->identity = NULL;
     peer->all_sent = peer->digests_wanted = peer->digests_sent = false;
     peer->digests_after[0] = 0;

@@ -279,7 +279,8 @@ static void progress_fill(td_peer *peer, tandem_progress *out)
 
 static tandem_err run_add(tandem_sync *sync, td_sync_call *call)
 {
-    td_remote_record record = {.paused = false};
+    const td_kept_share *share = call->argument;
+    td_remote_record record = {.share = *share};
     td_carrier *carrier;
     tandem_err err;
 
@@ -302,13 +303,51 @@ static tandem_err run_add(tandem_sync *sync, td_sync_call *call)
     return td_remote_open(sync, &record);
 }
 
-tandem_err tandem_remote_add(tandem_sync *sync, const char *name, const char *url)
+/* Run a call whose argument is what is to be kept of a share. */
+static tandem_err call_with_share(tandem_sync *sync, td_sync_call *call, const tandem_share *share)
+{
+    td_kept_share kept = {.direction = share ? share->direction : TANDEM_DIRECTION_BOTH};
+    tandem_err err = TANDEM_OK;
+    tandem_writer bytes;
+
+    tandem_writer_init(&bytes);
+    if (share)
+        err = td_share_of_lists(share, &bytes);
+    if (err == TANDEM_OK) {
+        kept.bytes = tandem_writer_slice(&bytes);
+        call->argument = &kept;
+        err = td_sync_call_loop(sync, call);
+    }
+    tandem_writer_release(&bytes);
+    return err;
+}
+
+tandem_err tandem_remote_add_sharing(tandem_sync *sync, const char *name, const char *url,
+                                     const tandem_share *share)
 {
     td_sync_call call = {.run = run_add, .name = name, .url = url};
 
     if (!sync || !name || !url)
         return TANDEM_E_INVALID;
-    return td_sync_call_loop(sync, &call);
+    return call_with_share(sync, &call, share);
+}
+
+tandem_err tandem_remote_add(tandem_sync *sync, const char *name, const char *url)
+{
+    return tandem_remote_add_sharing(sync, name, url, NULL);
+}
+
+/* The remote was changed: its session begins anew. */
+static tandem_err begin_anew(td_peer *peer)
+{
+    tandem_err err;
+
+    peer->served_by = NULL;
+    peer->last_err = TANDEM_OK;
+    td_channel_stop(peer->channel, TANDEM_OK, "the remote was changed");
+    err = td_peer_start(peer);
+    td_peer_refresh(peer);
+    return err;
 }
 
 static tandem_err change(tandem_sync *sync, td_peer *peer, const td_remote_record *record)
@@ -322,12 +361,7 @@ static tandem_err change(tandem_sync *sync, td_peer *peer, const td_remote_recor
     if (record->paused && peer->served_by && td_peer_is_open(peer->served_by))
         td_session_fail(td_channel_session(peer->served_by->channel), TANDEM_E_UNREACHABLE,
                         "paused by command there");
-    peer->served_by = NULL;
-    peer->last_err = TANDEM_OK;
-    td_channel_stop(peer->channel, TANDEM_OK, "the remote was changed");
-    err = td_peer_start(peer);
-    td_peer_refresh(peer);
-    return err;
+    return begin_anew(peer);
 }
 
 static tandem_err run_set(tandem_sync *sync, td_sync_call *call)
@@ -434,6 +468,43 @@ tandem_err tandem_remote_set_retry(tandem_sync *sync, const char *name,
     return td_sync_call_loop(sync, &call);
 }
 
+static tandem_err run_set_share(tandem_sync *sync, td_sync_call *call)
+{
+    const td_kept_share *share = call->argument;
+    td_peer *peer = td_sync_find_remote(sync, call->name);
+    td_remote_record record;
+    uint8_t *bytes;
+    tandem_err err;
+
+    if (!peer)
+        return TANDEM_E_NOT_FOUND;
+    if (share->direction == peer->record.share.direction &&
+        tandem_slice_equal(share->bytes, peer->record.share.bytes))
+        return TANDEM_OK;
+    record = peer->record;
+    record.share = *share;
+    if ((err = td_remote_copy_share(&record.share, &bytes)) != TANDEM_OK)
+        return err;
+    if ((err = td_sync_store_put_remote(sync->store, &record)) != TANDEM_OK) {
+        free(bytes);
+        return err;
+    }
+    td_remote_end_sharing(peer);
+    free(peer->share_bytes);
+    peer->share_bytes = bytes;
+    peer->record = record;
+    return begin_anew(peer);
+}
+
+tandem_err tandem_remote_set_share(tandem_sync *sync, const char *name, const tandem_share *share)
+{
+    td_sync_call call = {.run = run_set_share, .name = name};
+
+    if (!sync || !name)
+        return TANDEM_E_INVALID;
+    return call_with_share(sync, &call, share);
+}
+
 static tandem_err run_remove(tandem_sync *sync, td_sync_call *call)
 {
     td_peer *peer = td_sync_find_remote(sync, call->name);
@@ -494,6 +565,8 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
     td_peer *works = td_peer_serving(peer);
     uint64_t until_ms;
     uint64_t retry_ms = peer->served_by ? 0 : td_channel_retry_at_ms(peer->channel);
+    td_share_view view;
+    tandem_err err;
     tandem_remote_status status = {
         .name = peer->is_remote ? peer->record.name : NULL,
         .url = peer->is_remote ? peer->record.url : NULL,
@@ -501,7 +574,10 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
 
     td_retry_policy retry = td_sync_retry_policy(peer->sync, &peer->record.retry);
 
+    if ((err = td_share_view_open(&peer->record.share, &view)) != TANDEM_OK)
+        return err;
     td_peer_refresh(peer);
+    status.share = view.share;
     status.attempts = td_channel_attempts(peer->channel);
     status.retry = (tandem_retry_policy){
         .size = sizeof(status.retry),
@@ -546,7 +622,9 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
         status.duplicate_operations += works->duplicate_operations;
         status.echoed_operations += works->echoed_operations;
     }
-    return visit(context, &status);
+    err = visit(context, &status);
+    td_share_view_release(&view);
+    return err;
 }
 
 static bool stands_for_a_remote(const td_peer *peer)

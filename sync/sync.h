@@ -108,6 +108,54 @@ typedef struct tandem_retry_policy {
 TANDEM_API tandem_err tandem_remote_set_retry(tandem_sync *sync, const char *name,
                                               const tandem_retry_policy *policy);
 
+typedef enum tandem_direction {
+    TANDEM_DIRECTION_BOTH,
+    TANDEM_DIRECTION_PUSH, /* only to the remote */
+    TANDEM_DIRECTION_PULL, /* only from it */
+} tandem_direction;
+
+/* "both", "push", "pull". Static. */
+TANDEM_API const char *tandem_direction_name(tandem_direction direction);
+
+/*
+ * What is shared with a remote: which way operations go, and which of them. An operation goes if its
+ * collection, its document, its scope and its branch are each listed; an empty list lists all of
+ * them. A job goes whole where one of its operations does, and what creates or deletes a document
+ * goes whatever its scope and its branch. Where the remote shares less with this reactor, less goes.
+ *
+ * A reactor that holds a collection in part, because it pulls only some of it, passes nothing of it
+ * on but what it wrote itself. A list that grows brings what is missing, and nothing else; one that
+ * shrinks takes nothing away.
+ */
+typedef struct tandem_share {
+    size_t size; /* sizeof(tandem_share) */
+    tandem_direction direction;
+    const char *const *collections; /* their names */
+    size_t collection_count;        /* up to 64, as all of these; 0: all of them */
+    const char *const *documents;   /* globs: * any number of characters, ? one, [a-z] one of these;
+                                       a backslash takes the meaning of what follows */
+    size_t document_count;
+    const char *const *scopes;
+    size_t scope_count;
+    const char *const *branches;
+    size_t branch_count;
+} tandem_share;
+
+#define TANDEM_SHARE_INIT                                                                          \
+    {                                                                                              \
+        .size = sizeof(tandem_share)                                                               \
+    }
+
+/* Share this with a remote from now on; NULL: everything. An open session is begun anew. It is
+ * kept. TANDEM_E_NOT_FOUND, TANDEM_E_INVALID (a name is no name, a glob no glob, a collection is
+ * reserved), TANDEM_E_LIMIT (more than 64 of a kind, or 2,048 bytes without the collections),
+ * TANDEM_E_NOMEM. */
+TANDEM_API tandem_err tandem_remote_set_share(tandem_sync *sync, const char *name,
+                                              const tandem_share *share);
+/* tandem_remote_add(), sharing only this from the beginning. Errors: those of both. */
+TANDEM_API tandem_err tandem_remote_add_sharing(tandem_sync *sync, const char *name,
+                                                const char *url, const tandem_share *share);
+
 typedef enum tandem_remote_state {
     TANDEM_REMOTE_CONNECTING,
     TANDEM_REMOTE_IN_STEP, /* each side durably covers what the other announced */
@@ -144,6 +192,7 @@ typedef struct tandem_remote_status {
     uint64_t retry_at_ms; /* 0: none */
     uint32_t attempts;    /* to connect, that failed since the last that did not */
     tandem_retry_policy retry; /* by which it is retried; with the defaults filled in */
+    tandem_share share;        /* of a remote: what was set; lists in byte order, each name once */
     uint64_t lag_operations; /* held here that it is not known to hold; while it is away: what came
                                 since it held everything, so it may have them from others */
     tandem_progress progress;

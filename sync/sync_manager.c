@@ -114,6 +114,9 @@ static void peer_free(td_peer *peer)
     sync->peer_count--;
     td_coverage_release(&peer->coverage);
     td_channel_free(peer->channel);
+    td_peer_forget_shares(peer);
+    td_remote_take_back_shares(peer);
+    free(peer->share_bytes);
     free(peer);
 }
 
@@ -171,8 +174,12 @@ tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
 
     if ((err = peer_open(sync, &record->retry, &peer)) != TANDEM_OK)
         return err;
-    peer->is_remote = true;
     peer->record = *record;
+    if ((err = td_remote_copy_share(&peer->record.share, &peer->share_bytes)) != TANDEM_OK) {
+        peer_free(peer);
+        return err;
+    }
+    peer->is_remote = true;
     peer->held = record->held;
     if ((err = td_peer_start(peer)) != TANDEM_OK) {
         peer->last_err = err;

@@ -7,6 +7,7 @@
  *
  *   sync_manager.c  the actor, opening and closing, peers coming and going, time
  *   remote.c        remotes as users see them: public calls, states
+ *   remote_share.c  what is shared with a peer, by both HELLOs
  *   waiter.c        the barrier, and being in step
  *   peer.c          one peer's session: what it says, asks for and delivers
  *   copies.c        copies of a reactor, ours or a peer's
@@ -29,6 +30,7 @@
 
 #include "channel/channel.h"
 #include "reactor/reactor_parts.h"
+#include "store/share.h"
 #include "store/sync_store.h"
 #include "sync/coverage.h"
 #include "sync/dead_letters.h"
@@ -74,6 +76,7 @@ struct td_peer {
     td_peer *prev, *next;
     bool is_remote;
     td_remote_record record; /* of a remote, as it is kept */
+    uint8_t *share_bytes;    /* those of record.share */
     uint64_t held;           /* of a remote: record.held, as far as it is known by now */
     tandem_channel *channel;
     td_peer *served_by; /* an inbound session from the same reactor does the work */
@@ -89,6 +92,11 @@ struct td_peer {
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* zeros: it does not say */
     const td_identity *identity; /* ours, as it was told */
+    bool shares_settled;
+    const td_peer *shares_of; /* the remote by which our shares were settled; NULL: none */
+    tandem_slice own_gives, own_takes; /* what we say of them, borrowed from it */
+    bool knows_shares; /* the peer does */
+    td_share gives, takes; /* what goes to the peer, and what comes */
     uint64_t peer_clock_ms; /* its HLC's milliseconds … */
     uint64_t peer_clock_at_ms; /* … when it was told, monotonic */
     td_coverage coverage;
@@ -234,6 +242,44 @@ void td_peer_refresh(td_peer *peer);
 
 /* Time has passed: how far is it on its way to in step? */
 void td_peer_look_at_progress(td_peer *peer);
+
+/* ---- remote_share.c ---- */
+
+/* The lists of a share as canonical bytes, appended to out; none: it is everything. As
+ * tandem_remote_set_share(). */
+tandem_err td_share_of_lists(const tandem_share *share, tandem_writer *out);
+
+/* What is kept of a share, as lists; share is valid until the release. TANDEM_E_NOMEM. */
+typedef struct td_share_view {
+    tandem_share share;
+    const char **names;
+} td_share_view;
+tandem_err td_share_view_open(const td_kept_share *kept, td_share_view *out);
+void td_share_view_release(td_share_view *view);
+
+/* Have share borrow from a copy of its bytes, which the caller owns; NULL: there are none. */
+tandem_err td_remote_copy_share(td_kept_share *share, uint8_t **bytes_out);
+/* What a remote shares is about to change: end the sessions that its reactor has dialed. */
+void td_remote_end_sharing(td_peer *remote);
+/* What is kept of its share goes: what sessions would still say is not borrowed from it any more. */
+void td_remote_take_back_shares(td_peer *remote);
+
+/* Do we know enough of the peer to say what we share with it? */
+bool td_peer_may_say_shares(const td_peer *peer);
+/* Say in HELLO what we give and take. */
+void td_peer_say_shares(td_peer *peer, td_wire_hello *out);
+/* Now that the peer's reactor is known: end the sessions in which we have said something else than
+ * what a remote shares with the same one. True if this is one of them. */
+bool td_peer_end_stale_shares(td_peer *peer);
+/* The peer has said it. TANDEM_E_NOMEM. */
+tandem_err td_peer_take_shares(td_peer *peer, const td_wire_hello *hello);
+void td_peer_forget_shares(td_peer *peer);
+/*
+ * The two ways of a session: what goes to the peer, which is what we give and it takes, and what
+ * comes from it. From its HELLO to the end of the session; else everything.
+ */
+const td_share *td_peer_gives(const td_peer *peer);
+const td_share *td_peer_takes(const td_peer *peer);
 
 /* ---- waiter.c ---- */
 

@@ -42,6 +42,7 @@ struct side {
     bool shares;             /* HELLO says what it gives and takes; with sums */
     bool no_covers;          /* knows nothing of COVER */
     tandem_err keeps;        /* what is answered so stays in the outbox */
+    bool waits_for_hello;    /* says its own when the peer's has come */
     bool settles;            /* a HAVE tells that what waits is lacking */
     bool answers_at_once;    /* deliveries come back from within deliver */
     /* Seen. */
@@ -67,6 +68,13 @@ struct fixture {
 };
 
 /* ---- The fake user ---- */
+
+static bool user_may_greet(void *context)
+{
+    const struct side *side = context;
+
+    return !side->waits_for_hello || side->hellos;
+}
 
 static void user_hello(void *context, td_wire_hello *out)
 {
@@ -193,6 +201,7 @@ static void user_hold(void *context, bool hold)
 }
 
 static const td_session_user user = {
+    .may_greet = user_may_greet,
     .hello = user_hello,
     .peer_hello = user_peer_hello,
     .peer_have = user_peer_have,
@@ -501,6 +510,25 @@ static void both_sides_say_hello_first_and_at_once(void **state)
     assert_int_equal(1, f->a.hellos);
     assert_int_equal(1, f->b.hellos);
     td_session_free(NULL);
+}
+
+static void one_side_may_wait_for_the_others_hello(void **state)
+{
+    struct fixture *f = *state;
+
+    f->a.waits_for_hello = true;
+    assert_silent(f, &f->a);
+    shake_hands(f);
+    assert_true(td_session_is_open(f->a.session));
+
+    side_end(&f->a); /* against one that says nothing */
+    side_begin(&f->a);
+    f->a.hellos = 0;
+    assert_silent(f, &f->a);
+    td_session_fail(f->a.session, TANDEM_E_TIMEOUT, "nothing was heard");
+    assert_int_equal(TD_WIRE_HELLO, next_of(f, &f->a).type);
+    assert_int_equal(TD_WIRE_ERROR, next_of(f, &f->a).type);
+    assert_true(td_session_is_over(f->a.session));
 }
 
 /* b hears HELLO and the message behind it, with one bit of one of them wrong. */
@@ -1906,6 +1934,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(both_sides_say_hello_first_and_at_once),
+        TEST(one_side_may_wait_for_the_others_hello),
         TEST(nothing_goes_out_before_the_peers_hello),
         TEST(what_was_changed_on_the_way_is_never_taken),
         TEST(who_writes_no_sums_is_heard_without),

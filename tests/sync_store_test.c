@@ -128,6 +128,13 @@ static void put_record(struct bed *bed, const char *name, uint64_t version, unsi
                 tandem_write_uint(&body, k);
             continue;
         }
+        if (i == 1) { /* what is shared, and something else */
+            tandem_write_array(&body, 3);
+            tandem_write_uint(&body, 2);
+            tandem_write_raw(&body, tandem_slice_of("\x92\x91\xa1t\xc0", 5));
+            tandem_write_nil(&body);
+            continue;
+        }
         tandem_write_map(&body, 1);
         tandem_write_text(&body, "a field");
         tandem_write_array(&body, 0);
@@ -158,6 +165,41 @@ static void a_retry_policy_is_kept_with_its_remote(void **state)
     put_record(bed, "a", 1, 2); /* of one that keeps more */
     assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, first_retry, &kept));
     assert_memory_equal(&record.retry, &kept, sizeof(kept));
+}
+
+/* The direction, and the bytes as hex, behind each other. */
+static tandem_err collect_share(void *context, const td_remote_record *record)
+{
+    char *all = context;
+
+    sprintf(all + strlen(all), "%s %u ", record->name, (unsigned)record->share.direction);
+    for (size_t i = 0; i < record->share.bytes.size; i++)
+        sprintf(all + strlen(all), "%02x", record->share.bytes.bytes[i]);
+    strcat(all, "\n");
+    return TANDEM_OK;
+}
+
+static void what_is_shared_is_kept_with_its_remote(void **state)
+{
+    struct bed *bed = *state;
+    td_remote_record record = {.name = "a", .url = "ws://a", .share = {.direction = 1}};
+    char all[256] = "";
+
+    assert_int_equal(TANDEM_OK, td_sync_store_put_remote(bed->sync, &record));
+    strcpy(record.name, "b");
+    record.share.direction = 0;
+    record.share.bytes = tandem_slice_of("\x92\xc0\x93\xc0\xc0\x91\xa1m", 8);
+    assert_int_equal(TANDEM_OK, td_sync_store_put_remote(bed->sync, &record));
+    put_record(bed, "c", 1, 1); /* of a version that kept none */
+    put_record(bed, "d", 1, 4); /* of one that keeps more */
+    reopen(bed);
+    assert_int_equal(TANDEM_OK, td_sync_store_remotes(bed->sync, collect_share, all));
+    assert_string_equal("a 1 \nb 0 92c093c0c091a16d\nc 0 \nd 2 9291a174c0\n", all);
+
+    record.share.bytes = tandem_slice_of("\x92\xc0\xc0", 3);
+    assert_int_equal(TANDEM_E_INVALID, td_sync_store_put_remote(bed->sync, &record));
+    record.share = (td_kept_share){.direction = TD_DIRECTIONS};
+    assert_int_equal(TANDEM_E_INVALID, td_sync_store_put_remote(bed->sync, &record));
 }
 
 static void remotes_are_kept_in_order_of_their_names(void **state)
@@ -658,6 +700,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         ON_BED(remotes_are_kept_in_order_of_their_names),
         ON_BED(a_retry_policy_is_kept_with_its_remote),
+        ON_BED(what_is_shared_is_kept_with_its_remote),
         ON_BED(a_remote_is_replaced_by_name),
         ON_BED(a_deleted_remote_is_gone),
         ON_BED(names_and_urls_reach_their_bounds),

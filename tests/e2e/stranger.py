@@ -886,7 +886,7 @@ class Session:
             take(*message[2:])
 
     def on_hello(self, major, minor, reactor=None, origin=None, clock=None, features=None,
-                 limits_=None, agent=None, instance=None):
+                 limits_=None, agent=None, instance=None, shares=None):
         if major != 1:
             raise Breach("VERSION", "this client speaks version 1")
         if reactor == self.reactor.id or origin == self.reactor.origin:
