@@ -105,7 +105,43 @@ static bool follow(const td_links *links, const uint8_t *root, uint64_t seq, con
     return true;
 }
 
-void td_links_check(td_links *links, tandem_slice collection,
+struct linking {
+    const td_links *links;
+    uint8_t root[TANDEM_HASH_BYTES];
+    enum { UNKNOWN, ANCHORED, LOOSE } lacks[TD_LACKS_MAX];
+};
+
+/* Is the root behind (seq, hash)? What has a smaller seq is known already. */
+static bool is_anchored(struct linking *linking, uint64_t seq, const uint8_t *hash)
+{
+    const td_op_link *link;
+    const td_lack *lack;
+    size_t at;
+
+    if (seq == 0)
+        return memcmp(hash, linking->root, TANDEM_HASH_BYTES) == 0;
+    if ((link = link_find(linking->links, seq, hash)))
+        return link->anchored;
+    if (!(lack = lack_find(linking->links, seq, hash)))
+        return false;
+    at = (size_t)(lack - linking->links->lacks);
+    if (linking->lacks[at] == UNKNOWN)
+        linking->lacks[at] =
+            is_anchored(linking, lack->first - 1, lack->predecessor) ? ANCHORED : LOOSE;
+    return linking->lacks[at] == ANCHORED;
+}
+
+static void anchor(td_links *links, tandem_slice collection)
+{
+    struct linking linking = {.links = links};
+
+    td_chain_root(collection, linking.root);
+    for (size_t i = 0; i < links->count; i++)
+        links->links[i].anchored =
+            is_anchored(&linking, links->links[i].seq - 1, links->links[i].predecessor);
+}
+
+void td_links_check(td_links *links, tandem_slice collection, bool part,
                     void (*report)(void *context, const td_op_link *link, const char *what),
                     void *context, td_head *heads_out, unsigned *count_out)
 {
@@ -120,10 +156,11 @@ void td_links_check(td_links *links, tandem_slice collection,
         qsort(links->links, links->count, sizeof(links->links[0]), link_compare);
     if (links->lack_count)
         qsort(links->lacks, links->lack_count, sizeof(links->lacks[0]), lack_compare);
+    anchor(links, collection);
     for (size_t i = 0; i < links->count; i++) {
         const td_op_link *link = &links->links[i];
 
-        if (!follow(links, root, link->seq - 1, link->predecessor, lack_followed))
+        if (!follow(links, root, link->seq - 1, link->predecessor, lack_followed) && !part)
             report(context, link, "its predecessor is neither held nor lacking");
     }
     for (size_t i = 0; i < links->lack_count; i++) {
@@ -145,7 +182,7 @@ void td_links_check(td_links *links, tandem_slice collection,
     for (size_t i = 0; i < links->count; i++) {
         const td_op_link *link = &links->links[i];
 
-        if (link->followed)
+        if (link->followed || !link->anchored)
             continue;
         if (link->continues)
             report(context, link, "the rest of its job is missing");

@@ -17,6 +17,7 @@ typedef struct td_op_link {
     uint8_t predecessor[TANDEM_HASH_BYTES];
     bool continues; /* the next one belongs to its job */
     bool followed;
+    bool anchored; /* the chain's root is behind it, through what is held and what is lacking */
 } td_op_link;
 
 /* All zero is an empty one. */
@@ -35,10 +36,11 @@ tandem_err td_links_add_lack(td_links *links, const td_lack *lack);
 /*
  * Link them, once all are added.
  *
+ * part       the collection is held in part: operations may be loose, which makes no head
  * report     called for each thing that is wrong
  * heads_out  in (seq, hash) order; room for TANDEM_HEADS_MAX, *count_out may be more
  */
-void td_links_check(td_links *links, tandem_slice collection,
+void td_links_check(td_links *links, tandem_slice collection, bool part,
                     void (*report)(void *context, const td_op_link *link, const char *what),
                     void *context, td_head *heads_out, unsigned *count_out);
 

@@ -159,6 +159,11 @@ tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *
 
 /* ---- The place ---- */
 
+static uint64_t highest(const td_vector_record *vector)
+{
+    return vector->count ? vector->heads[vector->count - 1].seq : 0;
+}
+
 /* What the job's first operation follows is no head. */
 static tandem_err place_first(const td_chain *chain, const td_operation *first, td_place *out)
 {
@@ -169,6 +174,7 @@ static tandem_err place_first(const td_chain *chain, const td_operation *first, 
         return TANDEM_OK;
     err = find(chain, first->seq - 1, first->predecessor, &before);
     if (err == TANDEM_OK) {
+        out->is_loose = chain->vector->gaps && first->seq - 1 > highest(chain->vector);
         /* Whoever holds a fork inside a job has the rest of one branch apart, and can send no more
          * of it: with what is held here it is whole, if it is of the same document and branch. */
         return (before.flags & TD_FLAG_CONTINUES) && !is_of_place(first, before.place)
@@ -184,7 +190,8 @@ static tandem_err place_first(const td_chain *chain, const td_operation *first, 
     }
     if (err == TANDEM_E_NOT_FOUND && td_planted(TD_PLANTED_CHAIN_UNCHECKED))
         return TANDEM_OK;
-    return err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
+    out->is_loose = err == TANDEM_E_NOT_FOUND && chain->part;
+    return out->is_loose ? TANDEM_OK : err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
 }
 
 tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t count,
@@ -222,13 +229,58 @@ tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t c
     return TANDEM_OK;
 }
 
+/* Along one run, from the operation at found on. */
+static tandem_err follow_run(const td_chain *chain, const td_found *found, td_head *head)
+{
+    uint8_t start[TD_OPERATION_KEY_BYTES];
+    tandem_slice key, value;
+    td_cursor *cursor;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(chain->txn, TD_TABLE_OPERATIONS, &cursor)) != TANDEM_OK)
+        return err;
+    td_operation_key(start, chain->id, found->ordinal);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    while (err == TANDEM_OK && td_key_has_id(key, chain->id) && head->seq < found->run_last) {
+        td_operation op;
+
+        if ((err = td_operation_decode(key, value, &op)) != TANDEM_OK)
+            break;
+        if (!memcmp(op.origin, chain->origin, TANDEM_ORIGIN_BYTES)) {
+            if (op.seq != head->seq + 1 || memcmp(op.predecessor, head->hash, TANDEM_HASH_BYTES))
+                break;
+            head->seq = op.seq;
+            memcpy(head->hash, op.hash, TANDEM_HASH_BYTES);
+        }
+        err = td_cursor_next(cursor, &key, &value);
+    }
+    td_cursor_free(cursor);
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+tandem_err td_head_follow(const td_chain *chain, td_head *head)
+{
+    td_found found;
+    tandem_err err;
+
+    for (;;) {
+        uint64_t seq = head->seq;
+
+        err = find(chain, seq + 1, NULL, &found);
+        if (err != TANDEM_OK)
+            return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+        if ((err = follow_run(chain, &found, head)) != TANDEM_OK || head->seq == seq)
+            return err;
+    }
+}
+
 tandem_err td_place_head(const td_chain *chain, td_place *place)
 {
     tandem_err err;
 
     if (place->follows && (err = head_before(chain, place->before, &place->head)) != TANDEM_OK)
         return err;
-    return place->head < 0 && !place->is_inside && chain->vector->count == TANDEM_HEADS_MAX
+    return place->head < 0 && !place->is_inside && !place->is_loose && chain->vector->count == TANDEM_HEADS_MAX
                ? TANDEM_E_QUARANTINED
                : TANDEM_OK;
 }

@@ -8,6 +8,10 @@
  * front; the lack goes when its last operation comes, and where something follows that, the heads stay as
  * they were. (A lack of several jobs looks like a fork until then.)
  *
+ * In part (store/filter.h) operations are held loose: nothing vouches for what stands before them, so they
+ * are behind no head. Where a head comes to stand right before a loose one it moves to the end of
+ * what hangs together there.
+ *
  * Threads: pure functions over a transaction, which stays on its thread.
  */
 #ifndef TANDEM_STORE_OP_PLACE_H
@@ -23,6 +27,7 @@ typedef struct td_chain {
     const td_vector_record *vector;
     const td_run *open; /* runs that the tables do not have yet */
     unsigned open_count;
+    bool part; /* of a partial replica: what comes need not follow anything */
 } td_chain;
 
 typedef struct td_place {
@@ -30,6 +35,7 @@ typedef struct td_place {
     int head;       /* the head that the rest follows, and so replaces; -1: none. Where it follows a lack,
                      * td_place_head() tells */
     bool is_inside; /* what follows the rest is held: it makes no head */
+    bool is_loose;  /* what it follows is not held, or stands behind no head either: it makes no head */
     bool follows;   /* it follows a lack … */
     td_lack before; /* … this one */
     bool fills;     /* it brings the end of a lack … */
@@ -53,6 +59,8 @@ tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *
  * TANDEM_E_CORRUPT. */
 tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t count,
                         td_place *out);
+/* Move a head along what is held loose behind it, as far as one branch of it goes. */
+tandem_err td_head_follow(const td_chain *chain, td_head *head);
 /* What is not held is to be appended: settle place->head. TANDEM_E_QUARANTINED, TANDEM_E_CORRUPT. */
 tandem_err td_place_head(const td_chain *chain, td_place *place);
 

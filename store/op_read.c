@@ -174,6 +174,54 @@ out:
     return err;
 }
 
+/* ---- Pairs ---- */
+
+tandem_err td_op_store_pairs(td_op_store *ops, tandem_slice collection,
+                             tandem_err (*visit)(void *context, tandem_slice filter,
+                                                 uint64_t ordinal),
+                             void *context)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    err = td_pairs_each(txn, record.id, visit, context);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_pair_heads(td_op_store *ops, tandem_slice collection, tandem_slice filter,
+                                  const uint8_t *origin, td_head *heads, unsigned *count_out)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    *count_out = 0;
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    err = td_pair_get(txn, record.id, filter, origin, heads, count_out);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_pair_vector(td_op_store *ops, tandem_slice collection, tandem_slice filter,
+                                   const uint8_t *after_origin, td_visit_vector visit,
+                                   void *context)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    err = td_pair_vector(txn, record.id, filter, after_origin, visit, context);
+    td_txn_abort(txn);
+    return err;
+}
+
 tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                                 bool *out)
 {
@@ -297,9 +345,10 @@ tandem_err td_op_find_held(td_txn *txn, uint32_t id, const uint8_t *origin,
                            const td_vector_record *vector, uint64_t seq, const uint8_t *hash,
                            const td_run *open, unsigned open_count, td_found *out)
 {
-    if (seq < 1 || vector->count == 0 || seq > vector->heads[vector->count - 1].seq)
+    if (seq < 1 || (!vector->gaps && (vector->count == 0 ||
+                                      seq > vector->heads[vector->count - 1].seq)))
         return TANDEM_E_NOT_FOUND;
-    return td_op_find(txn, id, origin, seq, hash, vector->count > 1 || vector->gaps, open,
+    return td_op_find(txn, id, origin, seq, hash, vector->count > 1 || vector->branched, open,
                       open_count, out);
 }
 
@@ -356,7 +405,7 @@ tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const u
 static tandem_err reached(td_txn *txn, uint32_t id, const uint8_t *origin,
                           const td_vector_record *vector, uint64_t ordinal, uint64_t *seq_out)
 {
-    uint64_t low = 1, high = vector->heads[vector->count - 1].seq + 1, found;
+    uint64_t low = 1, high = vector->count ? vector->heads[vector->count - 1].seq + 1 : 1, found;
     tandem_err err;
 
     if (vector->gaps) {

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "store/filter.h"
 #include "store/hash_table.h"
 #include "store/op_place.h"
 #include "store/op_read.h"
@@ -21,6 +22,7 @@ struct collection {
     char text[TANDEM_NAME_BYTES_MAX];
     td_collection_record record; /* id 0: not there yet */
     bool dirty;
+    bool may_prune; /* some pair may cover nothing more than heads do */
     td_hash_entry hash_entry;
 };
 
@@ -348,7 +350,7 @@ static td_chain chain_of(const td_op_store *ops, const struct origin *origin,
     for (unsigned i = 0; i < origin->run_count; i++)
         open[i] = origin->runs[i].run;
     return (td_chain){ops->txn, origin->collection->record.id, origin->key.origin,
-                      &origin->vector, open, origin->run_count};
+                      &origin->vector, open, origin->run_count, false};
 }
 
 /* ---- Append: the writing ---- */
@@ -368,6 +370,8 @@ static void head_move(td_vector_record *vector, const td_place *place, const td_
     int head = place->head;
     td_head *to;
 
+    if (place->is_loose)
+        return;
     if (place->is_inside) {
         if (head >= 0)
             vector->heads[head] = vector->heads[--vector->count];
@@ -478,6 +482,29 @@ static tandem_err lacks_after(td_op_store *ops, struct origin *origin, const td_
 
 /* ---- Append ---- */
 
+/* The new head moves on along what is loose behind it. */
+static tandem_err head_follow(td_op_store *ops, struct origin *origin, const td_operation *last)
+{
+    td_run open[TANDEM_HEADS_MAX];
+    td_chain chain = chain_of(ops, origin, open);
+    td_vector_record *vector = &origin->vector;
+    td_head head = {.seq = last->seq};
+    int at = td_head_find(vector, last->seq, last->hash);
+    tandem_err err;
+
+    memcpy(head.hash, last->hash, TANDEM_HASH_BYTES);
+    if (at < 0)
+        return TANDEM_OK;
+    origin->collection->may_prune = true;
+    if ((err = td_head_follow(&chain, &head)) != TANDEM_OK || head.seq == last->seq)
+        return err;
+    td_probe(ops->env, TD_PROBE_LOOSE_ABSORBED);
+    vector->heads[at] = head;
+    if (vector->count > 1)
+        qsort(vector->heads, vector->count, sizeof(vector->heads[0]), head_compare);
+    return TANDEM_OK;
+}
+
 static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_operation *job,
                             size_t count, const td_place *place, td_append_result *result)
 {
@@ -498,10 +525,24 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
     }
     collection->record.operations += count;
     collection->record.last_ordinal = ops->position.ordinal;
+    if (place->is_loose)
+        origin->vector.gaps = true;
+    if (origin->vector.gaps && !origin->vector.branched) {
+        td_run open[TANDEM_HEADS_MAX];
+        td_chain chain = chain_of(ops, origin, open);
+
+        err = td_op_overlaps(ops->txn, chain.id, chain.origin, job[0].seq, last->seq, open,
+                             chain.open_count, &origin->vector.branched);
+        if (err != TANDEM_OK)
+            return err;
+    }
     if ((err = run_extend(ops, origin, &job[0], first_ordinal, last)) != TANDEM_OK ||
         (err = lacks_after(ops, origin, place)) != TANDEM_OK)
         return err;
     head_move(&origin->vector, place, last);
+    if (origin->vector.gaps && !place->is_loose && !place->is_inside &&
+        (err = head_follow(ops, origin, last)) != TANDEM_OK)
+        return err;
     collection->dirty = origin->dirty = ops->dirty = true;
     result->first_ordinal = first_ordinal;
     result->last_ordinal = ops->position.ordinal;
@@ -510,7 +551,7 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
 }
 
 /* Look up where a job belongs. *chain lives as long as open. */
-static tandem_err job_look(td_op_store *ops, const td_operation *job, size_t count,
+static tandem_err job_look(td_op_store *ops, const td_operation *job, size_t count, bool part,
                            struct origin **origin_out, td_run open[TANDEM_HEADS_MAX],
                            td_chain *chain, td_place *place)
 {
@@ -522,10 +563,11 @@ static tandem_err job_look(td_op_store *ops, const td_operation *job, size_t cou
         (err = origin_look(ops, collection, job[0].origin, origin_out)) != TANDEM_OK)
         return err;
     *chain = chain_of(ops, *origin_out, open);
+    chain->part = part;
     return td_job_place(chain, job, count, place);
 }
 
-static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t count,
+static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t count, bool part,
                              td_append_result *result)
 {
     td_run open[TANDEM_HEADS_MAX];
@@ -534,7 +576,7 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
     td_place place;
     tandem_err err;
 
-    if ((err = job_look(ops, job, count, &origin, open, &chain, &place)) != TANDEM_OK)
+    if ((err = job_look(ops, job, count, part, &origin, open, &chain, &place)) != TANDEM_OK)
         return err;
     if (td_planted(TD_PLANTED_DEDUPE_SKIPPED))
         place.held = 0;
@@ -545,10 +587,14 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
     }
     if ((err = td_place_head(&chain, &place)) != TANDEM_OK)
         return err;
-    result->forked = place.head < 0 && !place.is_inside && origin->vector.count > 0;
+    if (place.is_loose)
+        td_probe(ops->env, TD_PROBE_LOOSE_TAKEN);
+    result->forked = place.head < 0 && !place.is_inside && !place.is_loose &&
+                     origin->vector.count > 0;
     if (result->forked)
         td_probe(ops->env, origin->vector.count > 1 ? TD_PROBE_FORK_GREW : TD_PROBE_FORK_KEPT);
-    result->heads = origin->vector.count + (place.head < 0 && !place.is_inside);
+    result->heads = origin->vector.count +
+                    (place.head < 0 && !place.is_inside && !place.is_loose);
     return job_write(ops, origin, job + place.held, count - place.held, &place, result);
 }
 
@@ -558,8 +604,8 @@ static bool breaks_group(tandem_err err)
     return err == TANDEM_E_STORE_FULL || err == TANDEM_E_IO || err == TANDEM_E_NOMEM;
 }
 
-tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t count,
-                              td_append_result *result)
+static tandem_err append(td_op_store *ops, const td_operation *job, size_t count, bool part,
+                         td_append_result *result)
 {
     tandem_err err;
 
@@ -567,7 +613,7 @@ tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t 
     *result = (td_append_result){.appended = 0};
     if (ops->group_err != TANDEM_OK)
         return ops->group_err;
-    err = append_job(ops, job, count, result);
+    err = append_job(ops, job, count, part, result);
     if (breaks_group(err))
         ops->group_err = err;
     if (err != TANDEM_OK)
@@ -577,6 +623,18 @@ tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t 
     if (err == TANDEM_E_QUARANTINED)
         td_probe(ops->env, TD_PROBE_HEAD_QUARANTINED);
     return err;
+}
+
+tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t count,
+                              td_append_result *result)
+{
+    return append(ops, job, count, false, result);
+}
+
+tandem_err td_op_store_append_part(td_op_store *ops, const td_operation *job, size_t count,
+                                   td_append_result *result)
+{
+    return append(ops, job, count, true, result);
 }
 
 static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t count,
@@ -590,7 +648,7 @@ static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t c
     td_lack lack;
     tandem_err err;
 
-    if ((err = job_look(ops, job, count, &origin, open, &chain, &place)) != TANDEM_OK)
+    if ((err = job_look(ops, job, count, false, &origin, open, &chain, &place)) != TANDEM_OK)
         return err;
     if (place.held == count)
         return TANDEM_OK; /* that is settled */
@@ -658,6 +716,160 @@ tandem_err td_op_store_want(td_op_store *ops, tandem_slice name, const uint8_t *
     err = lack_add(ops, origin, &added);
     if (breaks_group(err))
         ops->group_err = err;
+    return err;
+}
+
+/* ---- Pairs ---- */
+
+struct oldest_pair {
+    unsigned count;
+    uint64_t ordinal;
+    bool is_there;
+    tandem_slice filter; /* the one that is looked for */
+    uint8_t *bytes;      /* of the oldest: TD_FILTER_BYTES_MAX */
+    size_t size;
+};
+
+static tandem_err look_at_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    struct oldest_pair *oldest = context;
+
+    oldest->count++;
+    oldest->is_there = oldest->is_there || tandem_slice_equal(filter, oldest->filter);
+    if (filter.size > TD_FILTER_BYTES_MAX)
+        return TANDEM_E_CORRUPT;
+    if (!oldest->size || ordinal < oldest->ordinal) {
+        memcpy(oldest->bytes, filter.bytes, filter.size);
+        oldest->size = filter.size;
+        oldest->ordinal = ordinal;
+    }
+    return TANDEM_OK;
+}
+
+/* A new pair may need another one's place. */
+static tandem_err pair_make_room(td_op_store *ops, uint32_t id, tandem_slice filter)
+{
+    struct oldest_pair oldest = {.filter = filter, .bytes = malloc(TD_FILTER_BYTES_MAX)};
+    tandem_err err;
+
+    if (!oldest.bytes)
+        return TANDEM_E_NOMEM;
+    err = td_pairs_each(ops->txn, id, look_at_pair, &oldest);
+    if (err == TANDEM_OK && !oldest.is_there && oldest.count >= TD_PAIRS_MAX)
+        err = td_pair_del(ops->txn, id, tandem_slice_of(oldest.bytes, oldest.size));
+    free(oldest.bytes);
+    return err;
+}
+
+static tandem_err cover(td_op_store *ops, tandem_slice name, tandem_slice filter,
+                        const uint8_t *origin_id, const td_head *heads, unsigned count)
+{
+    td_head known[TANDEM_HEADS_MAX];
+    struct collection *collection;
+    struct origin *origin;
+    unsigned known_count;
+    uint32_t id;
+    tandem_err err;
+
+    if ((err = collection_look(ops, name, &collection)) != TANDEM_OK ||
+        (err = origin_look(ops, collection, origin_id, &origin)) != TANDEM_OK)
+        return err;
+    collection_give_id(ops, collection);
+    id = collection->record.id;
+    if ((err = td_pair_get(ops->txn, id, filter, origin_id, known, &known_count)) != TANDEM_OK)
+        return err;
+    if (known_count && known[known_count - 1].seq >= heads[count - 1].seq && known_count >= count)
+        return TANDEM_OK;
+    origin->vector.gaps = true; /* what does not match may come later, in any order */
+    lacks_changed(ops, origin);
+    collection->may_prune = true;
+    td_probe(ops->env, TD_PROBE_PAIR_MOVED);
+    if ((err = pair_make_room(ops, id, filter)) != TANDEM_OK ||
+        (err = td_pair_put(ops->txn, id, filter, ops->position.ordinal, &ops->scratch)) !=
+            TANDEM_OK)
+        return err;
+    return td_pair_put_heads(ops->txn, id, filter, origin_id, heads, count, &ops->scratch);
+}
+
+tandem_err td_op_store_cover(td_op_store *ops, tandem_slice collection, tandem_slice filter,
+                             const uint8_t *origin, const td_head *heads, unsigned count)
+{
+    tandem_err err;
+
+    assert(ops->txn);
+    if (ops->group_err != TANDEM_OK)
+        return ops->group_err;
+    if (!td_collection_name_valid(collection) || count < 1 || count > TANDEM_HEADS_MAX ||
+        filter.size > TD_FILTER_BYTES_MAX || td_filter_check(filter) != TANDEM_OK)
+        return TANDEM_E_INVALID;
+    err = cover(ops, collection, filter, origin, heads, count);
+    if (breaks_group(err))
+        ops->group_err = err;
+    return err;
+}
+
+struct pruning {
+    td_op_store *ops;
+    struct collection *collection;
+    bool is_held;
+    tandem_writer filters; /* of pairs to be dropped, each behind its size */
+};
+
+/* Is all that the pair covers of this origin held without a gap? */
+static tandem_err is_origin_held(void *context, const uint8_t *origin_id, const td_head *heads,
+                                 unsigned count)
+{
+    struct pruning *pruning = context;
+    struct origin *origin;
+    tandem_err err;
+
+    err = origin_look(pruning->ops, pruning->collection, origin_id, &origin);
+    if (err != TANDEM_OK)
+        return err;
+    if (origin->vector.count && origin->vector.heads[origin->vector.count - 1].seq >=
+                                    heads[count - 1].seq)
+        return TANDEM_OK;
+    pruning->is_held = false;
+    return TANDEM_END;
+}
+
+static tandem_err look_whether_needed(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    struct pruning *pruning = context;
+    uint8_t size[4];
+    tandem_err err;
+
+    (void)ordinal;
+    pruning->is_held = true;
+    err = td_pair_vector(pruning->ops->txn, pruning->collection->record.id, filter, NULL,
+                         is_origin_held, pruning);
+    if (err != TANDEM_OK && err != TANDEM_END)
+        return err;
+    if (!pruning->is_held)
+        return TANDEM_OK;
+    td_put_u32(size, (uint32_t)filter.size);
+    tandem_write_raw(&pruning->filters, tandem_slice_of(size, sizeof(size)));
+    tandem_write_raw(&pruning->filters, filter);
+    return tandem_writer_err(&pruning->filters);
+}
+
+/* Drop the pairs that cover nothing but what heads vouch for. */
+static tandem_err prune(td_op_store *ops, struct collection *collection)
+{
+    struct pruning pruning = {.ops = ops, .collection = collection};
+    tandem_err err;
+
+    tandem_writer_init(&pruning.filters);
+    err = td_pairs_each(ops->txn, collection->record.id, look_whether_needed, &pruning);
+    for (size_t at = 0; err == TANDEM_OK && at < pruning.filters.size;) {
+        uint32_t size = td_get_u32(pruning.filters.bytes + at);
+
+        err = td_pair_del(ops->txn, collection->record.id,
+                          tandem_slice_of(pruning.filters.bytes + at + 4, size));
+        ops->group_changes_lacks = true;
+        at += 4 + size;
+    }
+    tandem_writer_release(&pruning.filters);
     return err;
 }
 
@@ -835,6 +1047,10 @@ static tandem_err group_flush(td_op_store *ops)
     struct collection *collection;
     tandem_err err = ops->group_err;
 
+    for (collection = td_hash_table_first(&ops->collections); collection && err == TANDEM_OK;
+         collection = td_hash_table_next(&collection->hash_entry))
+        if (collection->may_prune)
+            err = prune(ops, collection);
     for (origin = td_hash_table_first(&ops->origins); origin && err == TANDEM_OK;
          origin = td_hash_table_next(&origin->hash_entry))
         if (origin->dirty)

@@ -9,6 +9,7 @@
  *   vectors      (id, origin) -> floor, heads, room for a head signature
  *   groups       (id, origin, first seq, ordinal) -> last seq of a run appended together
  *   lacks        (id, origin, last, hash) -> first, reason, followed, predecessor
+ *   pairs        (id, filter) -> filter; (id, filter, origin) -> heads
  *   meta         format version, identity, HLC high water, last ordinal
  *
  * It stands on any td_store. One thread writes (the executor); all may read. Each reading call runs
@@ -25,6 +26,7 @@
 enum {
     TD_FORMAT_VERSION = 1,
     TD_LACKS_MAX = 1024, /* in a store */
+    TD_PAIRS_MAX = 16,   /* in a collection */
 };
 
 typedef struct td_op_store td_op_store;
@@ -118,6 +120,12 @@ tandem_err td_op_store_begin(td_op_store *ops);
  */
 tandem_err td_op_store_append(td_op_store *ops, const td_operation *job, size_t count,
                               td_append_result *result);
+/*
+ * The same of a job that came through a filter (store/filter.h): its predecessor need not be held. It is
+ * loose then: found, and behind no head until all before it is held.
+ */
+tandem_err td_op_store_append_part(td_op_store *ops, const td_operation *job, size_t count,
+                                   td_append_result *result);
 
 /*
  * Record in the open group that a job, which td_op_store_append() would take, was refused for good:
@@ -138,6 +146,15 @@ tandem_err td_op_store_refuse(td_op_store *ops, const td_operation *job, size_t 
  */
 tandem_err td_op_store_want(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                             const td_lack *lack);
+/*
+ * Record in the open group that all operations of origin that match a filter are held up to these
+ * heads: the pair of this filter covers them. One that covers more already stays as it is.
+ *
+ * filter   canonical bytes, not nil
+ * Errors: TANDEM_E_INVALID, and those of the td_store.
+ */
+tandem_err td_op_store_cover(td_op_store *ops, tandem_slice collection, tandem_slice filter,
+                             const uint8_t *origin, const td_head *heads, unsigned count);
 /* Want all that was refused. Errors: those of the td_store. */
 tandem_err td_op_store_withdraw(td_op_store *ops);
 
@@ -221,6 +238,22 @@ tandem_err td_op_store_lacks(td_op_store *ops, tandem_slice collection, const ui
 unsigned td_op_store_lack_count(const td_op_store *ops);
 /* How many groups have changed any since the store was opened, as far as it is known. */
 unsigned td_op_store_lack_changes(const td_op_store *ops);
+/*
+ * Pairs of a collection that is held in part: all that matches filter is held up to the heads of the
+ * pair's vector. ordinal: of its last change. TD_PAIRS_MAX at most: the one that was changed first goes.
+ * Where what stands without gaps comes to hold all that a pair covers, that goes.
+ */
+tandem_err td_op_store_pairs(td_op_store *ops, tandem_slice collection,
+                             tandem_err (*visit)(void *context, tandem_slice filter,
+                                                 uint64_t ordinal),
+                             void *context);
+/* How far one covers an origin; *count_out 0: not at all. heads has room for TANDEM_HEADS_MAX. */
+tandem_err td_op_store_pair_heads(td_op_store *ops, tandem_slice collection, tandem_slice filter,
+                                  const uint8_t *origin, td_head *heads, unsigned *count_out);
+/* All origins > after_origin (NULL: all) that one covers. */
+tandem_err td_op_store_pair_vector(td_op_store *ops, tandem_slice collection, tandem_slice filter,
+                                   const uint8_t *after_origin, td_visit_vector visit,
+                                   void *context);
 /* Has the origin lacks in a collection, or had? Then its ordinals need not grow with seqs. */
 tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                                 bool *out);

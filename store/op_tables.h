@@ -22,6 +22,7 @@ enum {
     TD_TABLE_GROUPS,
     TD_TABLE_LACKS,
     TD_TABLE_META,
+    TD_TABLE_PAIRS,
     TD_TABLE_COUNT,
 };
 
@@ -32,6 +33,9 @@ enum {
     TD_VECTOR_KEY_BYTES = TD_ID_BYTES + TANDEM_ORIGIN_BYTES,
     TD_RUN_KEY_BYTES = TD_VECTOR_KEY_BYTES + 8 + 8,
     TD_LACK_KEY_BYTES = TD_VECTOR_KEY_BYTES + 8 + TANDEM_HASH_BYTES,
+    TD_PAIR_ID_BYTES = 16,
+    TD_PAIR_KEY_BYTES = TD_ID_BYTES + TD_PAIR_ID_BYTES,
+    TD_PAIR_VECTOR_KEY_BYTES = TD_PAIR_KEY_BYTES + TANDEM_ORIGIN_BYTES,
     /* In front of the canonical bytes. */
     TD_OPERATION_RECORD_BYTES = TD_CHECKSUM_BYTES + TANDEM_HASH_BYTES,
 };
@@ -56,6 +60,7 @@ typedef struct td_collection_record {
 typedef struct td_vector_record {
     uint64_t floor; /* operations up to here were truncated: always 0 in this version */
     bool gaps;      /* something is lacking, or was: runs leave seqs out and are in no order */
+    bool branched;  /* with gaps: several operations may stand at one seq */
     unsigned count; /* 0 only with gaps */
     td_head heads[TANDEM_HEADS_MAX]; /* in (seq, hash) order */
 } td_vector_record;
@@ -129,11 +134,34 @@ tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,
 /* Does key belong to the collection with this id? */
 bool td_key_has_id(tandem_slice key, uint32_t id);
 
+/* ---- Pairs ---- */
+
+/* A filter's short name in keys. */
+void td_pair_id(tandem_slice filter, uint8_t out[TD_PAIR_ID_BYTES]);
+/* The record of a pair: its filter, and at which ordinal it was changed last. */
+tandem_err td_pair_put(td_txn *txn, uint32_t id, tandem_slice filter, uint64_t ordinal,
+                       tandem_writer *scratch);
+/* Call visit for each pair of a collection; it neither puts nor deletes. */
+tandem_err td_pairs_each(td_txn *txn, uint32_t id,
+                         tandem_err (*visit)(void *context, tandem_slice filter, uint64_t ordinal),
+                         void *context);
+/* How far it covers an origin; *count_out 0: not at all. heads has room for TANDEM_HEADS_MAX. */
+tandem_err td_pair_get(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *origin,
+                       td_head *heads, unsigned *count_out);
+tandem_err td_pair_put_heads(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *origin,
+                             const td_head *heads, unsigned count, tandem_writer *scratch);
+/* All origins > after (NULL: all) that it covers. */
+tandem_err td_pair_vector(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *after,
+                          td_visit_vector visit, void *context);
+/* All of it. */
+tandem_err td_pair_del(td_txn *txn, uint32_t id, tandem_slice filter);
+
 /* ---- Search ---- */
 
 typedef struct td_found {
     uint64_t ordinal;
     uint64_t flags;
+    uint64_t run_last; /* of the run that it stands in */
     uint8_t place[TANDEM_HASH_BYTES]; /* hash of document and branch, see td_operation_place() */
 } td_found;
 
@@ -144,7 +172,7 @@ void td_operation_place(const td_operation *operation, uint8_t out[TANDEM_HASH_B
  * Find an operation of origin at seq.
  *
  * hash     which one; NULL: of all that are held at seq the one with the smallest ordinal
- * forked   the origin has more than one head, or gaps: then several runs may hold seq, and all of
+ * forked   the origin has more than one head, or gaps and branches: then several runs may hold seq, and all of
  *          those that begin at or before it are looked through; else the last of them is the only one
  * open     open_count runs that the groups table does not have yet
  *
@@ -154,6 +182,9 @@ tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t 
                       const uint8_t *hash, bool forked, const td_run *open, unsigned open_count,
                       td_found *out);
 
+/* Does any operation of origin stand at one of these seqs? */
+tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
+                          uint64_t last, const td_run *open, unsigned open_count, bool *out);
 /*
  * The smallest ordinal of an operation of origin, which has gaps, with a seq >= seq. Errors as above.
  */

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/filter.h"
 #include "store/hash_table.h"
 #include "store/op_links.h"
 
@@ -70,6 +71,7 @@ struct verify {
     uint64_t bytes;
     uint64_t last_ordinal;
     bool any_gaps;
+    bool part; /* it has pairs */
 };
 
 static void hex_origin(const uint8_t *origin, char out[ORIGIN_HEX_BYTES])
@@ -445,7 +447,7 @@ static void link_up(struct verify *v, struct origin *origin)
     td_head heads[TANDEM_HEADS_MAX];
     unsigned count = 0;
 
-    td_links_check(&origin->links, v->name, say_link, &linking, heads, &count);
+    td_links_check(&origin->links, v->name, v->part, say_link, &linking, heads, &count);
     if (count > TANDEM_HEADS_MAX) {
         say_operation(v, 0, origin->origin, heads[0].seq,
                       "its origin has more heads than may be kept");
@@ -454,6 +456,29 @@ static void link_up(struct verify *v, struct origin *origin)
     for (unsigned i = 0; i < count; i++)
         origin->tails[i] = (struct tail){.head = heads[i]};
     origin->tail_count = count;
+}
+
+static tandem_err note_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    struct verify *v = context;
+
+    (void)ordinal;
+    v->part = true;
+    if (td_filter_check(filter) != TANDEM_OK)
+        say(v, "a pair's filter is none");
+    return TANDEM_OK;
+}
+
+/* The pairs can be read, and no loose operation is there without one. */
+static tandem_err pairs_check(struct verify *v)
+{
+    tandem_err err = td_pairs_each(v->txn, v->record.id, note_pair, v);
+
+    if (err != TANDEM_E_CORRUPT)
+        return err;
+    say(v, "an entry of the pairs table does not match its checksum");
+    v->part = true;
+    return TANDEM_OK;
 }
 
 static void links_check(struct verify *v)
@@ -590,11 +615,12 @@ static tandem_err collection_check(struct verify *v, uint64_t ordinal_max)
     tandem_err err;
 
     v->lost_count = 0;
-    v->lost_unnamed = v->any_gaps = false;
+    v->lost_unnamed = v->any_gaps = v->part = false;
     v->operations = v->bytes = v->last_ordinal = 0;
     if ((err = each_entry(v, TD_TABLE_OPERATIONS, operation_check)) == TANDEM_OK &&
         (err = each_entry(v, TD_TABLE_GROUPS, run_check)) == TANDEM_OK &&
-        (err = each_entry(v, TD_TABLE_LACKS, lack_check)) == TANDEM_OK) {
+        (err = each_entry(v, TD_TABLE_LACKS, lack_check)) == TANDEM_OK &&
+        (err = pairs_check(v)) == TANDEM_OK) {
         links_check(v);
         err = each_entry(v, TD_TABLE_VECTORS, vector_check);
     }
@@ -754,7 +780,7 @@ static tandem_err strays_check(struct verify *v, td_txn *txn, unsigned table, co
 static tandem_err ids_check(struct verify *v)
 {
     static const unsigned tables[] = {TD_TABLE_OPERATIONS, TD_TABLE_VECTORS, TD_TABLE_GROUPS,
-                                      TD_TABLE_LACKS};
+                                      TD_TABLE_LACKS, TD_TABLE_PAIRS};
     struct ids ids = {.ids = NULL};
     td_txn *txn;
     tandem_err err;

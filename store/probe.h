@@ -40,6 +40,9 @@
     X(RANGE_REFUSED, "a job was refused for good, and recorded as lacking")                        \
     X(RANGE_WANTED, "what nobody here holds was recorded as lacking and wanted")                   \
     X(LACK_FILLED, "a job came that had been lacking")                                             \
+    X(LOOSE_TAKEN, "a job was taken that nothing before it vouches for")                           \
+    X(LOOSE_ABSORBED, "what was held loose came to stand behind a head")                           \
+    X(PAIR_MOVED, "what is held through a filter was covered further")                             \
     X(IDENTITY_WRITTEN, "a new origin is in the open group")                                       \
     X(DISK_PUT_FAILED, "the disk refused a put")                                                   \
     X(DISK_COMMIT_FAILED, "the disk refused a commit")                                             \

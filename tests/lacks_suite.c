@@ -1,6 +1,6 @@
 /*
- * Lacks (store/op_store.h, store/op_place.h): what is refused or wanted leaves a gap in a chain that
- * goes on, and comes into it later. One program, run once per backend with its name as argument.
+ * Gaps (store/op_store.h, store/op_place.h): what is refused or wanted leaves one in a chain that goes on,
+ * and comes into it later; of a partial replica what comes need not follow anything. One program, run once per backend with its name as argument.
  */
 #include <sodium.h>
 
@@ -291,6 +291,164 @@ static void what_an_origin_reached_is_told_in_spite_of_gaps(void **state)
     assert_int_equal(4, located(bed, origin_of(0), 3) ? 4 : 0);
 }
 
+/* ---- In part ---- */
+
+static td_append_result commit_part(struct bed *bed, const td_operation *job, size_t count)
+{
+    td_append_result result;
+
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_append_part(bed->ops, job, count, &result));
+    OK(td_op_store_commit(bed->ops));
+    return result;
+}
+
+static tandem_slice some_filter(unsigned n)
+{
+    static uint8_t bytes[32][64];
+    tandem_writer out;
+
+    assert_true(n < 32);
+    tandem_writer_init(&out);
+    tandem_write_array(&out, 3);
+    tandem_write_nil(&out);
+    tandem_write_nil(&out);
+    tandem_write_array(&out, 1);
+    tandem_write_text(&out, (const char *[]){"draft", "main", "other", "last"}[n % 4]);
+    if (n >= 4) { /* any number of them */
+        char name[16];
+
+        tandem_writer_clear(&out);
+        tandem_write_array(&out, 3);
+        tandem_write_nil(&out);
+        tandem_write_nil(&out);
+        tandem_write_array(&out, 1);
+        snprintf(name, sizeof(name), "b%02u", n);
+        tandem_write_text(&out, name);
+    }
+    memcpy(bytes[n], out.bytes, out.size);
+    tandem_slice slice = tandem_slice_of(bytes[n], out.size);
+    tandem_writer_release(&out);
+    return slice;
+}
+
+static void cover(struct bed *bed, tandem_slice filter, const td_operation *op)
+{
+    td_head head = {.seq = op->seq};
+
+    memcpy(head.hash, op->hash, TANDEM_HASH_BYTES);
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_cover(bed->ops, NOTES, filter, op->origin, &head, 1));
+    OK(td_op_store_commit(bed->ops));
+}
+
+static unsigned covered(struct bed *bed, tandem_slice filter, const uint8_t *origin, uint64_t *seq)
+{
+    td_head found[TANDEM_HEADS_MAX];
+    unsigned count;
+
+    OK(td_op_store_pair_heads(bed->ops, NOTES, filter, origin, found, &count));
+    *seq = count ? found[count - 1].seq : 0;
+    return count;
+}
+
+static tandem_err count_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    (void)filter;
+    (void)ordinal;
+    ++*(unsigned *)context;
+    return TANDEM_OK;
+}
+
+static unsigned pairs(struct bed *bed)
+{
+    unsigned count = 0;
+
+    OK(td_op_store_pairs(bed->ops, NOTES, count_pair, &count));
+    return count;
+}
+
+static void what_comes_through_a_filter_is_held_loose(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[6];
+    uint64_t seq;
+
+    chain(bed, origin_of(0), ops, 6);
+    assert_int_equal(1, commit_part(bed, &ops[1], 1).appended);
+    assert_int_equal(1, commit_part(bed, &ops[3], 1).appended);
+    assert_int_equal(1, commit_part(bed, &ops[4], 1).appended);
+    assert_int_equal(1, commit_part(bed, &ops[4], 1).duplicates);
+    assert_int_equal(0, heads(bed, origin_of(0), found));
+    assert_true(holds(bed, &ops[1]) && holds(bed, &ops[4]) && !holds(bed, &ops[2]));
+    cover(bed, some_filter(0), &ops[5]);
+    assert_int_equal(1, covered(bed, some_filter(0), origin_of(0), &seq));
+    assert_int_equal(6, seq);
+    cover(bed, some_filter(0), &ops[3]); /* never back */
+    covered(bed, some_filter(0), origin_of(0), &seq);
+    assert_int_equal(6, seq);
+    assert_sound(bed);
+    reopen(bed);
+    covered(bed, some_filter(0), origin_of(0), &seq);
+    assert_int_equal(6, seq);
+    assert_int_equal(0, covered(bed, some_filter(1), origin_of(0), &seq));
+
+    /* The rest comes, and the chain closes. */
+    commit(bed, &ops[0], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[1], &found[0]);
+    assert_sound(bed);
+    commit(bed, &ops[2], 1);
+    assert_head(&ops[4], (heads(bed, origin_of(0), found), &found[0]));
+    assert_int_equal(1, pairs(bed));
+    commit(bed, &ops[5], 1);
+    assert_head(&ops[5], (heads(bed, origin_of(0), found), &found[0]));
+    assert_int_equal(0, pairs(bed)); /* it covers nothing more */
+    assert_sound(bed);
+}
+
+static void the_missing_may_come_behind_what_is_loose(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[5];
+
+    chain(bed, origin_of(0), ops, 5);
+    commit_part(bed, &ops[0], 1);
+    commit_part(bed, &ops[2], 1);
+    cover(bed, some_filter(0), &ops[4]);
+    assert_int_equal(1, heads(bed, origin_of(0), found)); /* the first one has its root */
+    assert_head(&ops[0], &found[0]);
+    commit(bed, &ops[3], 1); /* behind a loose one, and no fork */
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[0], &found[0]);
+    commit(bed, &ops[1], 1);
+    assert_head(&ops[3], (heads(bed, origin_of(0), found), &found[0]));
+    assert_sound(bed);
+}
+
+static void pairs_are_bounded(void **state)
+{
+    struct bed *bed = *state;
+    td_operation ops[3];
+    uint64_t seq;
+
+    chain(bed, origin_of(0), ops, 3);
+    for (unsigned n = 4; n < 4 + TD_PAIRS_MAX; n++)
+        cover(bed, some_filter(n), &ops[1]);
+    cover(bed, some_filter(4), &ops[2]); /* not the oldest any more */
+    cover(bed, some_filter(0), &ops[1]);
+    assert_int_equal(TD_PAIRS_MAX, pairs(bed));
+    assert_int_equal(1, covered(bed, some_filter(4), origin_of(0), &seq));
+    assert_int_equal(0, covered(bed, some_filter(5), origin_of(0), &seq));
+    OK(td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_INVALID,
+                     td_op_store_cover(bed->ops, NOTES, B("\xc0"), origin_of(0), NULL, 0));
+    td_op_store_abort(bed->ops);
+    assert_sound(bed);
+}
+
 static void verify_notices_damaged_lacks(void **state)
 {
     struct bed *bed = *state;
@@ -331,7 +489,7 @@ struct history {
     unsigned count;
 };
 
-static void history_draw(struct bed *bed, uint64_t *random, struct history *history)
+static void history_draw(struct bed *bed, uint64_t *random, struct history *history, bool straight)
 {
     for (unsigned i = 0; i < HISTORY_JOBS; i++) {
         const td_operation *before = NULL;
@@ -339,7 +497,7 @@ static void history_draw(struct bed *bed, uint64_t *random, struct history *hist
         history->jobs[i].count = 1 + draw(random) % 3;
         if (i) {
             /* Mostly behind the last one. */
-            unsigned k = draw(random) % 12 ? i - 1 : (unsigned)(draw(random) % i);
+            unsigned k = straight || draw(random) % 12 ? i - 1 : (unsigned)(draw(random) % i);
 
             before = &history->jobs[k].ops[history->jobs[k].count - 1];
         }
@@ -356,7 +514,15 @@ static void history_draw(struct bed *bed, uint64_t *random, struct history *hist
     history->count = HISTORY_JOBS;
 }
 
-static void one_history(uint64_t seed)
+static tandem_err append_part_err(struct bed *bed, const td_operation *job, size_t count)
+{
+    td_append_result result;
+
+    return td_op_store_append_part(bed->ops, job, count, &result);
+}
+
+/* part: some of it comes through a filter; then without branches, and without lacks. */
+static void one_history(uint64_t seed, bool part)
 {
     struct bed *bed, *straight;
     struct history *history = calloc(1, sizeof(*history));
@@ -368,7 +534,10 @@ static void one_history(uint64_t seed)
     assert_non_null(history);
     bed_make((void **)&bed);
     bed_make((void **)&straight);
-    history_draw(straight, &seed, history);
+    history_draw(straight, &seed, history, part);
+    if (part) { /* a pair allows for what is loose */
+        cover(bed, some_filter(0), &history->jobs[HISTORY_JOBS - 1].ops[0]);
+    }
     for (unsigned i = 0; i < history->count && !quarantined; i++) {
         td_append_result result;
 
@@ -390,7 +559,7 @@ static void one_history(uint64_t seed)
         size = history->jobs[i].count;
         if (step % 3 == 0)
             OK(td_op_store_begin(bed->ops));
-        switch (draw(&seed) % 4) {
+        switch (part ? 2 + draw(&seed) % 2 : draw(&seed) % 4) {
         case 0:
             err = td_op_store_refuse(bed->ops, job, size, TANDEM_E_REFUSED);
             break;
@@ -400,6 +569,9 @@ static void one_history(uint64_t seed)
             err = td_op_store_want(bed->ops, NOTES, origin_of(0), &lack);
             break;
         }
+        case 2:
+            err = part ? append_part_err(bed, job, size) : append_err(bed, job, size);
+            break;
         default:
             err = append_err(bed, job, size);
         }
@@ -441,7 +613,14 @@ static void random_histories_with_gaps_end_whole(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= (on_lmdb ? 10 : 200); seed++)
-        one_history(seed);
+        one_history(seed, false);
+}
+
+static void random_histories_in_part_end_whole(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= (on_lmdb ? 10 : 200); seed++)
+        one_history(seed, true);
 }
 
 #define ON_BED(test) cmocka_unit_test_setup_teardown(test, bed_make, bed_unmake)
@@ -458,8 +637,12 @@ int main(int argc, char **argv)
         ON_BED(refusals_are_withdrawn_and_counted),
         ON_BED(lacks_are_bounded),
         ON_BED(what_an_origin_reached_is_told_in_spite_of_gaps),
+        ON_BED(what_comes_through_a_filter_is_held_loose),
+        ON_BED(the_missing_may_come_behind_what_is_loose),
+        ON_BED(pairs_are_bounded),
         ON_BED(verify_notices_damaged_lacks),
         cmocka_unit_test(random_histories_with_gaps_end_whole),
+        cmocka_unit_test(random_histories_in_part_end_whole),
     };
     char group[64];
 
