@@ -337,6 +337,8 @@ typedef struct tandem_stat {
     uint64_t forks; /* origins that have more than one head, counted in each collection */
     uint64_t quarantined_origins; /* those of them with as many as can be: a further one is refused */
     uint64_t events[TANDEM_EVENT_KINDS + 1]; /* by kind, since open */
+    uint64_t lacks;   /* ranges of chains that are lacking here and wanted … */
+    uint64_t refused; /* … and those that were refused: options.admit */
 } tandem_stat;
 
 /* TANDEM_E_INVALID: an argument is NULL. Figures of different moments may not add up. */

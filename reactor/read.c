@@ -342,14 +342,34 @@ tandem_err tandem_verify(tandem_reactor *reactor, void (*report)(void *context, 
     return index_err ? index_err : err;
 }
 
+struct counting {
+    td_op_store *ops;
+    tandem_stat *stat;
+    bool any_lacks; /* mostly there are none, and none need to be looked for */
+};
+
+static tandem_err count_lack(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    tandem_stat *stat = context;
+
+    (void)origin;
+    *(lack->reason == TANDEM_OK ? &stat->lacks : &stat->refused) += 1;
+    return TANDEM_OK;
+}
+
 static tandem_err count_operations(void *context, const td_collection_info *info)
 {
-    *(uint64_t *)context += info->operations;
-    return TANDEM_OK;
+    struct counting *counting = context;
+
+    counting->stat->operations += info->operations;
+    return counting->any_lacks ? td_op_store_lacks(counting->ops, info->name, NULL, count_lack,
+                                                   counting->stat)
+                               : TANDEM_OK;
 }
 
 tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
 {
+    struct counting counting = {.stat = out};
     const td_identity *identity;
     td_store *backend;
     td_ask *asked;
@@ -358,10 +378,12 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
     if (!reactor || !out)
         return TANDEM_E_INVALID;
     memset(out, 0, sizeof(*out));
+    counting.ops = td_reactor_ops(reactor);
+    counting.any_lacks = td_op_store_lack_count(counting.ops) > 0;
     identity = td_op_store_identity(td_reactor_ops(reactor));
     /* Whoever asks may do so because of a disk that fails: what can be told is told. */
-    err = td_op_store_collections(td_reactor_ops(reactor), tandem_slice_of(NULL, 0),
-                                  count_operations, &out->operations);
+    err = td_op_store_collections(counting.ops, tandem_slice_of(NULL, 0), count_operations,
+                                  &counting);
     backend = td_op_store_backend(td_reactor_ops(reactor));
     out->bytes = backend->ops->bytes(backend);
     out->position = td_executor_position(td_reactor_executor(reactor));

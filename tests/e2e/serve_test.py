@@ -1,4 +1,4 @@
-"""serve: readiness, its socket and lock, signals, and two nodes in step."""
+"""serve: readiness, its socket and lock, signals, two nodes in step, and what one refuses."""
 
 import json
 import os
@@ -255,6 +255,83 @@ class TwoNodes(support.Case):
         self.tandem("peer", "add", "b", self.node_b.url, data=alone)
         self.tandem("peer", "sync", "b", "--wait", "--timeout", "60", data=alone)
         self.assertEqual(self.json("digest", data=self.b), self.json("digest", data=alone))
+
+
+class Refuse(support.Case):
+    """A node that will not have some documents of its peer's, and that peer."""
+
+    def setUp(self):
+        super().setUp()
+        self.a, self.b = os.path.join(self.folder, "a"), os.path.join(self.folder, "b")
+        self.node_a = self.node(data=self.a)
+        self.tandem("peer", "add", "a", self.node_a.url, data=self.b)
+
+    def start(self, *rules):
+        args = [arg for rule in rules for arg in ("--refuse", rule)]
+        return self.node("--listen", "127.0.0.1:0", *args, data=self.b)
+
+    def ranges(self):
+        store = self.json("status", data=self.b)[0]["store"]
+        return store["lacks"], store["refused"]
+
+    def holds(self, *documents):
+        held = {row["document"] for row in self.json("doc", "ls", "c", data=self.b)}
+        return held == set(documents)
+
+    def test_rules_that_are_none_are_exit_2(self):
+        for bad in ("", "/x", "c/", "_c", "c/[", "c/x\\"):
+            err = self.tandem("serve", "--refuse", "c/*", "--refuse", bad, code=2).err
+            self.assertIn("--refuse takes COLLECTION or COLLECTION/GLOB", err)
+            self.assertEqual(1, err.count("\n"), err)
+            self.assertFalse(os.path.exists(self.data))
+
+    def test_what_is_refused_is_counted_and_comes_when_the_rule_has_gone(self):
+        for document in ("good", "bad1", "bad2", "last"):
+            self.append(document, {"x": 1}, data=self.a)
+        node = self.start("c/bad?", "other")
+        self.until("all else has come", lambda: self.holds("good", "last"))
+        self.assertEqual((0, 2), self.ranges())
+        status, = self.json("status", data=self.b)
+        self.assertEqual(2, status["events"]["refusal"])
+        out = self.tandem("status", data=self.b).out
+        self.assertIn(", 2 ranges refused", out)
+        self.assertIn("jobs of peers refused for good: 2", out)
+        node.end()
+        self.assertEqual((0, 2), self.ranges())
+        self.assertTrue(self.json("verify", data=self.b)[-1]["ok"])
+        node = self.start("c/bad2")
+        self.until("what is refused no more has come", lambda: self.holds("good", "last", "bad1"))
+        self.until("the other is refused again", lambda: self.ranges() == (0, 1))
+        node.end()
+        self.start()
+        self.tandem("peer", "sync", "a", "--wait", "--timeout", "60", data=self.b)
+        self.assertEqual((0, 0), self.ranges())
+        self.assertEqual(self.json("digest", data=self.a), self.json("digest", data=self.b))
+
+    def test_under_the_same_rules_nothing_is_asked_for_again(self):
+        self.append("bad", {"x": 1}, data=self.a)
+        node = self.start("d", "c/bad")
+        self.until("it is refused", lambda: self.ranges() == (0, 1))
+        node.end()
+        self.start("c/bad", "d", "c/bad")
+        self.append("good", {"x": 1}, data=self.a)
+        self.until("all else has come", lambda: self.holds("good"))
+        self.assertEqual((0, 1), self.ranges())
+        self.assertEqual(0, self.json("status", data=self.b)[0]["events"]["refusal"])
+
+    def test_a_stopped_store_that_syncs_goes_by_the_last_rules(self):
+        self.start("c/bad").end()
+        self.append("bad", {"x": 1}, data=self.a)
+        self.append("good", {"x": 1}, data=self.a)
+        self.tandem("peer", "sync", "a", "--wait", "--timeout", "60", data=self.b, code=None)
+        self.assertTrue(self.holds("good"))
+        self.assertEqual((0, 1), self.ranges())
+        with open(os.path.join(self.b, "refuse"), "w", encoding="ascii") as kept:
+            kept.write("c/[\n")
+        err = self.tandem("doc", "ls", "c", data=self.b, code=8).err
+        self.assertIn("a line that is no rule", err)
+        self.start()
+        self.until("it has come", lambda: self.holds("good", "bad"))
 
 
 if __name__ == "__main__":

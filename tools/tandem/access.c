@@ -12,7 +12,8 @@ enum { RETRY_MS = 50 };
 
 struct cli_access {
     cli_admin_client *node; /* or */
-    cli_request local;      /* with a reactor that is ours */
+    cli_request local;      /* with a reactor that is ours, … */
+    cli_refusals *refusals; /* … and goes by these */
     tandem_err group_err;   /* of the group executed here and not received yet */
 };
 
@@ -96,8 +97,8 @@ static bool reads_all(const cli_call *call)
            call->command->run == cli_export;
 }
 
-static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor **out,
-                               char why[CLI_WHY_BYTES])
+static tandem_err reactor_open(const cli_call *call, bool create, cli_refusals *refusals,
+                               tandem_reactor **out, char why[CLI_WHY_BYTES])
 {
     tandem_options options = TANDEM_OPTIONS_INIT;
     tandem_err err;
@@ -109,6 +110,8 @@ static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor
     options.check = reads_all(call);
     options.log = cli_log;
     options.log_level = log_level_of(call);
+    options.admit = refusals ? cli_refusals_admit : NULL;
+    options.admit_context = refusals;
     err = tandem_open(&options, out);
     if (err == TANDEM_OK)
         why[0] = 0; /* it may have been locked a moment ago */
@@ -126,8 +129,9 @@ static tandem_err reactor_open(const cli_call *call, bool create, tandem_reactor
     return err;
 }
 
-tandem_err cli_store_open(const cli_call *call, bool create, tandem_reactor **out,
-                          cli_admin_client **answers_out, char why[CLI_WHY_BYTES])
+tandem_err cli_store_open(const cli_call *call, bool create, cli_refusals *refusals,
+                          tandem_reactor **out, cli_admin_client **answers_out,
+                          char why[CLI_WHY_BYTES])
 {
     uint64_t begun = cli_monotonic_ms();
     uint64_t patience = call->timeout_ms == CLI_NO_TIMEOUT ? CLI_LOCK_TIMEOUT_MS : call->timeout_ms;
@@ -145,7 +149,7 @@ tandem_err cli_store_open(const cli_call *call, bool create, tandem_reactor **ou
             if (err == TANDEM_OK)
                 break;
         }
-        err = reactor_open(call, create, out, why);
+        err = reactor_open(call, create, refusals, out, why);
         if (err != TANDEM_E_LOCKED || cli_monotonic_ms() - begun >= patience)
             break;
         cli_pause_ms(RETRY_MS);
@@ -159,7 +163,7 @@ tandem_err cli_access_open(const cli_call *call, bool create, cli_access **out,
 {
     const char *node = cli_value(call, CLI_NODE);
     cli_access *access = calloc(1, sizeof(*access));
-    tandem_err err;
+    tandem_err err = TANDEM_OK;
 
     why[0] = 0;
     if (!access)
@@ -174,10 +178,14 @@ tandem_err cli_access_open(const cli_call *call, bool create, cli_access **out,
     } else if (node) {
         err = cli_admin_client_open(node + 5, &access->node, why);
     } else {
-        err = cli_store_open(call, create, &access->local.reactor, &access->node, why);
+        if (call->data)
+            err = cli_refusals_load(call->data, &access->refusals, why);
+        if (err == TANDEM_OK)
+            err = cli_store_open(call, create, access->refusals, &access->local.reactor,
+                                 &access->node, why);
     }
     if (err != TANDEM_OK) {
-        free(access);
+        cli_access_free(access);
         return err;
     }
     *out = access;
@@ -191,6 +199,7 @@ void cli_access_free(cli_access *access)
     cli_admin_client_free(access->node);
     tandem_sync_close(access->local.sync);
     tandem_close(access->local.reactor);
+    cli_refusals_free(access->refusals);
     free(access);
 }
 

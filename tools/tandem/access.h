@@ -9,6 +9,7 @@
 #ifndef TANDEM_TOOLS_ACCESS_H
 #define TANDEM_TOOLS_ACCESS_H
 
+#include "tools/tandem/refusals.h"
 #include "tools/tandem/request.h"
 
 enum { CLI_LOCK_TIMEOUT_MS = 5000 };
@@ -46,10 +47,12 @@ tandem_err cli_access_import_receive(cli_access *access, uint64_t *line_out,
                                      char why[CLI_WHY_BYTES]);
 
 /* Open the reactor of a stopped store, waiting for its lock as cli_access_open() does.
+ * refusals         by which it is to go; borrowed until it is closed
  * answers_out      (may be NULL) a node that came to answer meanwhile, instead of a reactor */
 struct cli_admin_client;
-tandem_err cli_store_open(const cli_call *call, bool create, tandem_reactor **out,
-                          struct cli_admin_client **answers_out, char why[CLI_WHY_BYTES]);
+tandem_err cli_store_open(const cli_call *call, bool create, cli_refusals *refusals,
+                          tandem_reactor **out, struct cli_admin_client **answers_out,
+                          char why[CLI_WHY_BYTES]);
 
 /* The path of the admin socket of --data; the caller frees it. NULL: no folder is named, or no
  * memory. */

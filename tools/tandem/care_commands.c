@@ -42,6 +42,8 @@ static void print_events(const json_t *events)
         {"quarantine", "jobs refused of a quarantined origin"},
         {"clock", "jobs put off, dated ahead"},
         {"claim", "claims of peers not shown"},
+        {"refusal", "jobs of peers refused for good"},
+        {"dead_letter", "jobs that peers refused for good"},
     };
     const char *between = "events  ";
 
@@ -67,6 +69,8 @@ static void print_store(const json_t *result)
     unsigned long long quarantined = cli_number_of(store, "quarantined", 0);
     unsigned long long forks = cli_number_of(store, "forks", 0);
     unsigned long long full = cli_number_of(store, "quarantined_origins", 0);
+    unsigned long long lacks = cli_number_of(store, "lacks", 0);
+    unsigned long long refused = cli_number_of(store, "refused", 0);
     const json_t *incarnation = json_object_get(result, "incarnation");
     const char *reason = cli_text_of(incarnation, "reason");
     char bytes[32];
@@ -87,6 +91,10 @@ static void print_store(const json_t *result)
         printf(", %llu forked", forks);
     if (full)
         printf(", %llu of them quarantined", full);
+    if (lacks)
+        printf(", %llu ranges lacking", lacks);
+    if (refused)
+        printf(", %llu ranges refused", refused);
     if (quarantined)
         printf(", %llu records quarantined: run `tandem verify`", quarantined);
     if (error)

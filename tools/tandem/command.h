@@ -62,6 +62,7 @@ typedef enum cli_flag {
     CLI_EVENTS,
     CLI_FAULT,
     CLI_RETRY,
+    CLI_REFUSE,
     CLI_FLAG_COUNT,
 } cli_flag;
 

@@ -12,7 +12,7 @@ _Static_assert(CLI_FLAG_COUNT <= 64, "a command's flags are the bits of one numb
 
 const cli_command cli_commands[] = {
     {"serve", NULL, "", "run the reactor node",
-     BIT(CLI_LISTEN) | BIT(CLI_PEER) | BIT(CLI_INSECURE), 0, 0, false, cli_serve},
+     BIT(CLI_LISTEN) | BIT(CLI_PEER) | BIT(CLI_REFUSE) | BIT(CLI_INSECURE), 0, 0, false, cli_serve},
     {"status", NULL, "", "reactor, store, and each peer's state with its reason", BIT(CLI_WATCH), 0,
      0, false, cli_status},
     {"op", "append", "COLLECTION DOCUMENT", "execute one operation",
@@ -122,6 +122,9 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_RETRY] = {"--retry", 0, "KEY=VALUE",
                    "base, cap, rest (100ms, 30s), factor, attempts, budget (a minute), or reset; may be "
                    "repeated"},
+    [CLI_REFUSE] = {"--refuse", 0, "COLL[/GLOB]",
+                    "refuse what peers send on these documents, for good; until a start without; may "
+                    "be repeated"},
 };
 
 const char *cli_flag_name(cli_flag flag)

@@ -158,7 +158,7 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
     json_t *error = stat->store_err == TANDEM_OK ? json_null()
                                                  : json_string(tandem_err_name(stat->store_err));
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
                      "bytes", cli_json_number(stat->bytes),
                      "operations", cli_json_number(stat->operations),
                      "index_bytes", cli_json_number(stat->index_bytes),
@@ -166,6 +166,8 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
                      "quarantined", cli_json_number(stat->quarantined + sync_stat->quarantined),
                      "forks", cli_json_number(stat->forks),
                      "quarantined_origins", cli_json_number(stat->quarantined_origins),
+                     "lacks", cli_json_number(stat->lacks),
+                     "refused", cli_json_number(stat->refused),
                      "error", error);
 }
 

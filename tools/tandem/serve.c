@@ -20,6 +20,7 @@
 
 struct node {
     const cli_call *call;
+    cli_refusals *refusals;
     tandem_reactor *reactor;
     tandem_sync *sync;
     cli_admin_server *server;
@@ -125,13 +126,15 @@ static tandem_err peers_check(const cli_call *call, char why[CLI_WHY_BYTES])
 static tandem_err store_open(struct node *node, char why[CLI_WHY_BYTES])
 {
     cli_admin_client *other = NULL;
-    tandem_err err = cli_store_open(node->call, true, &node->reactor, &other, why);
+    tandem_err err = cli_store_open(node->call, true, node->refusals, &node->reactor, &other, why);
 
     if (other) {
         cli_admin_client_free(other);
         snprintf(why, CLI_WHY_BYTES, "a node answers at %.180s already", node->socket_path);
         return TANDEM_E_LOCKED;
     }
+    if (err == TANDEM_OK)
+        err = cli_refusals_settle(node->refusals, node->call->data, node->reactor, why);
     return err;
 }
 
@@ -225,6 +228,7 @@ static void node_close(struct node *node)
     if (node->socket_bound)
         unlink(node->socket_path);
     tandem_close(node->reactor);
+    cli_refusals_free(node->refusals);
     free(node->socket_path);
 }
 
@@ -239,9 +243,11 @@ int cli_serve(const cli_call *call)
     if (!address_split(listen ? listen : LISTEN_DEFAULT, address, &port))
         return cli_fail(TANDEM_E_USAGE, "it takes ADDR:PORT or [ADDR]:PORT, ADDR an IP address",
                         "--listen is `%.64s`", listen);
-    if ((err = peers_check(call, why)) != TANDEM_OK)
+    if ((err = peers_check(call, why)) != TANDEM_OK ||
+        (err = cli_refusals_of_call(call, &node.refusals, why)) != TANDEM_OK)
         return cli_fail(err, why, "the node was not started");
     if (call->dry_run) {
+        cli_refusals_free(node.refusals);
         printf("would serve %s on %s\n", call->data ? call->data : "?",
                listen ? listen : LISTEN_DEFAULT);
         return 0;
