@@ -202,7 +202,8 @@ void td_puller_ask(td_peer *peer)
             break;
         if (!origin->collection->known || is_asked(peer, origin))
             continue;
-        if (now_ms < origin->lacking_since_ms + TD_DIRECT_PATIENCE_MS &&
+        /* What was refused once nobody pushes. */
+        if (!origin->want_last && now_ms < origin->lacking_since_ms + TD_DIRECT_PATIENCE_MS &&
             has_direct_peer(sync, origin->origin)) {
             td_probe(sync->env, TD_PROBE_DIRECT_PATIENCE);
             continue;

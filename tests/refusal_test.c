@@ -290,6 +290,28 @@ static void the_newest_and_the_first_of_all_may_be_refused(void **state)
     tandem_harness_free(harness);
 }
 
+/* Whose it is pushes none of it: one job after the other is asked for, and none waits for patience. */
+static void much_that_is_wanted_again_comes_at_once(void **state)
+{
+    tandem_harness *harness = open_with(6, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+    uint64_t begun_ms;
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    for (unsigned i = 0; i < 50; i++)
+        write_with_poison(harness, "a", 3);
+    tandem_harness_run(harness, 10000);
+    assert_int_equal(50, rule.refused);
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    begun_ms = tandem_harness_now_ms(harness);
+    assert_converges(harness);
+    assert_true(tandem_harness_now_ms(harness) - begun_ms < 10000);
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +320,7 @@ int main(void)
         cmocka_unit_test(a_third_gets_it_from_whoever_holds_it),
         cmocka_unit_test(a_gap_that_was_filled_late_is_sent_in_order),
         cmocka_unit_test(the_newest_and_the_first_of_all_may_be_refused),
+        cmocka_unit_test(much_that_is_wanted_again_comes_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
