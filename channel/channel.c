@@ -358,6 +358,8 @@ tandem_err td_channel_open(const td_channel_config *config, tandem_channel **out
         tandem_mailbox_share_ids(channel->inbox, config->job_ids);
         tandem_mailbox_share_ids(channel->outbox, config->job_ids);
     }
+    if (config->outboxes)
+        tandem_mailbox_join(channel->outbox, config->outboxes);
     *out = channel;
     return TANDEM_OK;
 }

@@ -35,6 +35,7 @@ typedef struct td_channel_config {
     td_retry_policy retry;
     uint64_t *job_ids; /* for tandem_mailbox_share_ids(); NULL: each mailbox counts for itself */
     td_pool *pool;                      /* borrowed */
+    td_mailbox_share *outboxes;         /* what its outbox shares with others; NULL: nothing; borrowed */
     const td_job_source *source;        /* borrowed */
     /* wake and hold are the channel's own and are ignored here; the others are called with context.
      * Borrowed. */

@@ -16,6 +16,7 @@ struct tandem_mailbox {
     uint32_t jobs;
     uint64_t bytes;
     uint64_t own_last_id, *last_id;
+    td_mailbox_share *share; /* NULL: none */
     tandem_job_handle *list; /* in order; utlist's: the first one's prev is the last */
     td_hash_table by_id;
     struct observer observers[TD_MAILBOX_OBSERVERS_MAX];
@@ -43,6 +44,14 @@ static void unlink_handle(tandem_mailbox *mailbox, tandem_job_handle *handle)
     handle->prev = handle->next = NULL;
     mailbox->jobs--;
     mailbox->bytes -= handle->bytes;
+    if (mailbox->share)
+        mailbox->share->used_jobs--;
+}
+
+void tandem_mailbox_join(tandem_mailbox *mailbox, td_mailbox_share *share)
+{
+    assert(!mailbox->jobs && !mailbox->share);
+    mailbox->share = share;
 }
 
 void tandem_mailbox_free(tandem_mailbox *mailbox)
@@ -66,10 +75,22 @@ void tandem_mailbox_share_ids(tandem_mailbox *mailbox, uint64_t *last_id)
 
 bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes)
 {
+    const td_mailbox_share *share = mailbox->share;
+
     if (mailbox->jobs == 0)
         return true;
+    if (share && mailbox->jobs >= TD_MAILBOX_JOBS_SHARED && share->used_jobs >= share->limit_jobs)
+        return false;
     return mailbox->jobs < mailbox->window_jobs &&
            mailbox->bytes + bytes <= mailbox->window_bytes;
+}
+
+bool tandem_mailbox_is_draining(const tandem_mailbox *mailbox)
+{
+    const td_mailbox_share *share = mailbox->share;
+
+    return share && share->used_jobs >= share->limit_jobs &&
+           mailbox->jobs > TD_MAILBOX_JOBS_SHARED / 2;
 }
 
 tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
@@ -87,6 +108,8 @@ tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handl
     DL_APPEND(mailbox->list, handle);
     mailbox->jobs++;
     mailbox->bytes += handle->bytes;
+    if (mailbox->share)
+        mailbox->share->used_jobs++;
     /* One of those that are told may have taken it out again: the others need not know. */
     for (unsigned i = 0; i < mailbox->observer_count; i++)
         if (mailbox->observers[i].added && (i == 0 || tandem_mailbox_get(mailbox, id)))

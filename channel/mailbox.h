@@ -4,7 +4,7 @@
  *
  * Ownership: a mailbox owns the handles in it; removal gives them back.
  * Limits:    window_jobs handles and window_bytes bytes of operations; a single handle always fits
- *            into an empty mailbox.
+ *            into an empty mailbox. Mailboxes may share what memory there is for handles.
  * Threads:   one thread, that of the channel.
  */
 #ifndef TANDEM_CHANNEL_MAILBOX_H
@@ -12,12 +12,26 @@
 
 #include "channel/job_handle.h"
 
-enum { TD_MAILBOX_OBSERVERS_MAX = 4 };
+enum {
+    TD_MAILBOX_OBSERVERS_MAX = 4,
+    TD_MAILBOX_JOBS_SHARED = 64, /* so many a mailbox may always hold, whatever the others do */
+};
 
 typedef struct tandem_mailbox tandem_mailbox;
+
+/* Handles in several mailboxes: a thousand full windows would be more memory than anybody wants. */
+typedef struct td_mailbox_share {
+    uint32_t limit_jobs;
+    uint32_t used_jobs;
+} td_mailbox_share;
+
 typedef void (*tandem_mailbox_fn)(void *context, tandem_job_handle *handle);
 
 tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tandem_mailbox **out);
+/* Have it share the memory of handles with others: while it holds TD_MAILBOX_JOBS_SHARED or more, a
+ * further one fits only if all together hold fewer than share->limit_jobs. It is empty; share is
+ * borrowed and outlives it. */
+void tandem_mailbox_join(tandem_mailbox *mailbox, td_mailbox_share *share);
 /* Frees the handles in it, without telling anybody. NULL is fine. */
 void tandem_mailbox_free(tandem_mailbox *mailbox);
 
@@ -27,6 +41,9 @@ void tandem_mailbox_share_ids(tandem_mailbox *mailbox, uint64_t *last_id);
 
 /* Does one more handle with so many bytes fit? */
 bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes);
+/* Is what it shares used up, and its own part of it more than half full? Who then puts in a handle for
+ * each that is taken out sends each by itself; who waits until half of it is there sends many at once. */
+bool tandem_mailbox_is_draining(const tandem_mailbox *mailbox);
 
 /* Put a handle at the end; it gets its id here. The caller asked tandem_mailbox_fits().
  * TANDEM_E_NOMEM: the handle is still the caller's. */

@@ -343,13 +343,15 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
 
 void td_sender_fill(td_peer *peer)
 {
+    const tandem_mailbox *outbox = td_channel_outbox(peer->channel);
+
     if (!td_peer_is_open(peer) || td_dead_letters_trouble(peer) == TANDEM_E_LIMIT)
         return;
     while (peer->sending) {
         td_collection_cover *collection = peer->sending;
         bool again;
 
-        if (!tandem_mailbox_fits(td_channel_outbox(peer->channel), 1))
+        if (!tandem_mailbox_fits(outbox, 1) || tandem_mailbox_is_draining(outbox))
             break;
         LL_DELETE2(peer->sending, collection, next_sending);
         if (!fill_collection(peer, collection, &again)) {

@@ -84,6 +84,7 @@ static tandem_err peer_open(tandem_sync *sync, const td_kept_retry *retry, td_pe
     td_peer *peer;
     tandem_err err;
 
+        .outboxes = &sync->outboxes,
     if (sync->peer_count >= TD_SYNC_PEERS_MAX)
         return TANDEM_E_LIMIT;
     if (!(peer = calloc(1, sizeof(*peer))))
@@ -573,6 +574,7 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
         return err;
     if (!(sync = calloc(1, sizeof(*sync)))) {
         td_reactor_detach(reactor);
+    sync->outboxes.limit_jobs = TD_OUTBOX_JOBS_MAX;
         return TANDEM_E_NOMEM;
     }
     sync->reactor = reactor;

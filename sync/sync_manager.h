@@ -41,6 +41,8 @@ enum {
     TD_SYNC_PEERS_MAX = 1024,
     TD_SYNC_REMOTES_KEPT = 64, /* places that inbound sessions leave to remotes */
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
+    TD_GATHER_PEERS = 20,       /* and our own, before they are pushed, 1 ms for so many peers */
+    TD_OUTBOX_JOBS_MAX = 128 * 1024, /* handles in all outboxes, of about 400 bytes each */
     TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
     TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
     TD_REFUSED_RANGES_MAX = 1024, /* ranges that one peer may announce as refused in a session */
@@ -150,6 +152,7 @@ struct tandem_sync {
     char listener_url[128];
     td_pool pool;
     uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller */
+    td_mailbox_share outboxes;
     td_job_source source;
     tandem_subscription *subscription, *watch;
     uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* this life of the reactor */

@@ -155,6 +155,39 @@ struct observer {
     struct chain chain;
 };
 
+/* "All connections draw on one pool, each may always hold one message." */
+static void mailboxes_may_share_memory_and_each_keeps_a_part(void **state)
+{
+    enum { EACH = TD_MAILBOX_JOBS_SHARED };
+    td_mailbox_share share = {.limit_jobs = EACH + 10};
+    tandem_mailbox *first = mailbox_of(1000, UINT64_MAX), *second = mailbox_of(1000, UINT64_MAX);
+    struct chain chain;
+
+    chain_init(&chain, "notes", 1);
+    tandem_mailbox_join(first, &share);
+    tandem_mailbox_join(second, &share);
+    for (int i = 0; i < EACH + 10; i++)
+        push_job(first, &chain, 1);
+    assert_false(tandem_mailbox_fits(first, 1));
+    assert_true(tandem_mailbox_is_draining(first));
+    assert_false(tandem_mailbox_is_draining(second));
+    for (int i = 0; i < EACH; i++)
+        push_job(second, &chain, 1);
+    assert_false(tandem_mailbox_fits(second, 1));
+    for (int i = 0; i < EACH / 2; i++) {
+        assert_true(tandem_mailbox_is_draining(second));
+        take_out(second, tandem_mailbox_first(second));
+    }
+    assert_false(tandem_mailbox_is_draining(second));
+    tandem_mailbox_free(first); /* gives back what it had */
+    assert_int_equal(EACH / 2, share.used_jobs);
+    while (tandem_mailbox_jobs(second) < share.limit_jobs)
+        push_job(second, &chain, 1);
+    assert_false(tandem_mailbox_fits(second, 1));
+    tandem_mailbox_free(second);
+    assert_int_equal(0, share.used_jobs);
+}
+
 static void on_added(void *context, tandem_job_handle *handle)
 {
     struct observer *observer = context;
@@ -293,6 +326,7 @@ int main(void)
         cmocka_unit_test(mailboxes_that_share_ids_never_give_one_twice),
         cmocka_unit_test(the_window_is_in_jobs_and_in_bytes),
         cmocka_unit_test(a_single_handle_always_fits),
+        cmocka_unit_test(mailboxes_may_share_memory_and_each_keeps_a_part),
         cmocka_unit_test(added_and_removed_are_told_to_all_who_subscribed),
         cmocka_unit_test(there_are_at_most_four_observers),
         cmocka_unit_test(an_observer_may_push_and_remove),
