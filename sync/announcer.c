@@ -312,5 +312,5 @@ void td_announcer_soon(td_peer *peer)
     if (peer->announce_at_ms)
         return;
     peer->announce_at_ms = td_sync_now_ms(peer->sync) + TD_ANNOUNCE_MS;
-    td_sync_tick_at(peer->sync, peer->announce_at_ms);
+    td_peer_tick_at(peer, peer->announce_at_ms);
 }

@@ -214,7 +214,7 @@ bool td_dead_letters_take(td_peer *peer, tandem_job_handle *handle)
     td_probe(peer->sync->env, TD_PROBE_JOB_DIED);
     handle->refused = true;
     peer->letters.refused_jobs++;
-    td_sync_tick_at(peer->sync, 0);
+    td_peer_tick_at(peer, 0);
     return true;
 }
 

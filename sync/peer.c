@@ -586,7 +586,7 @@ static void finished(void *context, tandem_job_handle *handle, uint64_t detail)
         peer->exchanged_bytes += handle->bytes;
     }
     td_sender_finished(peer, handle, detail);
-    td_sync_tick_at(peer->sync, 0);
+    td_peer_tick_at(peer, 0);
 }
 
 /* What is refused for good stays until it is kept. What follows from that does not wait for it. */
@@ -877,5 +877,5 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     if (peer->redial)
         td_channel_poke(peer->channel);
     peer->redial = false;
-    td_sync_tick_at(peer->sync, 0);
+    td_peer_tick_at(peer, 0);
 }

@@ -453,7 +453,7 @@ static void show_waiting(td_peer *peer, td_origin_cover *origin, uint64_t hlc)
     range->clock_hlc = hlc;
     range->retry_at_ms = now_ms + clock_delay_ms(peer, hlc, now_ms);
     peer->troubled = true;
-    td_sync_tick_at(peer->sync, range->retry_at_ms);
+    td_peer_tick_at(peer, range->retry_at_ms);
 }
 
 /* Put what was refused back into its range, to be sent again when its time comes. */
@@ -483,7 +483,7 @@ static void put_back(td_peer *peer, td_origin_cover *origin, const tandem_job_ha
     if (range->retry_at_ms < now_ms + delay_ms &&
         (range->retry_at_ms == 0 || handle->error == TANDEM_E_CLOCK))
         range->retry_at_ms = now_ms + delay_ms;
-    td_sync_tick_at(peer->sync, range->retry_at_ms);
+    td_peer_tick_at(peer, range->retry_at_ms);
 }
 
 /* What blocked a range is held there: it goes on behind that. */

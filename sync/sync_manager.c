@@ -18,7 +18,13 @@ uint64_t td_sync_now_ms(tandem_sync *sync)
     return td_env_monotonic_ms(sync->env);
 }
 
-void td_sync_tick_at(tandem_sync *sync, uint64_t at_ms)
+static void lower(uint64_t *due_ms, uint64_t at_ms)
+{
+    if (at_ms < *due_ms)
+        *due_ms = at_ms;
+}
+
+static void set_timer(tandem_sync *sync, uint64_t at_ms)
 {
     uint64_t now_ms;
 
@@ -30,6 +36,18 @@ void td_sync_tick_at(tandem_sync *sync, uint64_t at_ms)
     sync->tick_timed = true;
     sync->tick_at_ms = at_ms;
     td_actor_post_after(sync->actor, &sync->tick, at_ms > now_ms ? at_ms - now_ms : 0);
+}
+
+void td_sync_tick_at(tandem_sync *sync, uint64_t at_ms)
+{
+    lower(&sync->due_ms, at_ms);
+    set_timer(sync, at_ms);
+}
+
+void td_peer_tick_at(td_peer *peer, uint64_t at_ms)
+{
+    lower(&peer->due_ms, at_ms);
+    set_timer(peer->sync, at_ms);
 }
 
 void td_sync_count_corrupt(tandem_sync *sync, tandem_slice collection, uint64_t ordinal)
@@ -77,6 +95,7 @@ static tandem_err peer_open(tandem_sync *sync, const td_kept_retry *retry, td_pe
         .retry = td_sync_retry_policy(sync, retry),
         .job_ids = &sync->dead.last_job_id,
         .pool = &sync->pool,
+        .outboxes = &sync->outboxes,
         .source = &sync->source,
         .user = &td_peer_user,
         .closed = td_peer_closed,
@@ -84,7 +103,6 @@ static tandem_err peer_open(tandem_sync *sync, const td_kept_retry *retry, td_pe
     td_peer *peer;
     tandem_err err;
 
-        .outboxes = &sync->outboxes,
     if (sync->peer_count >= TD_SYNC_PEERS_MAX)
         return TANDEM_E_LIMIT;
     if (!(peer = calloc(1, sizeof(*peer))))
@@ -164,7 +182,7 @@ tandem_err td_peer_start(td_peer *peer)
     if (tandem_err_is_transient(err))
         peer->start_at_ms = td_sync_now_ms(peer->sync) + TD_START_AGAIN_MS;
     if (err == TANDEM_OK || peer->start_at_ms)
-        td_sync_tick_at(peer->sync, peer->start_at_ms);
+        td_peer_tick_at(peer, peer->start_at_ms);
     return err;
 }
 
@@ -297,6 +315,24 @@ void td_sync_look_at_commits(tandem_sync *sync)
         td_sender_fill(peer);
         td_peer_refresh(peer);
     }
+    sync->looked_ms = td_sync_now_ms(sync);
+}
+
+/*
+ * What is committed goes to every peer in a message of its own, and there to a commit of its own. Where
+ * there are many peers, that costs all of them more than the operations do: so the more there are, the
+ * longer commits are gathered. A few get each at once.
+ */
+static void look_when_gathered(tandem_sync *sync)
+{
+    uint64_t due_ms = sync->looked_ms + sync->peer_count / TD_GATHER_PEERS;
+
+    if (td_executor_position(sync->executor) <= sync->seen_position)
+        return;
+    if (td_sync_now_ms(sync) >= due_ms)
+        td_sync_look_at_commits(sync);
+    else
+        set_timer(sync, due_ms);
 }
 
 static void committed(void *context, uint64_t position)
@@ -305,7 +341,7 @@ static void committed(void *context, uint64_t position)
 
     (void)position;
     if (!sync->closing)
-        td_sync_look_at_commits(sync);
+        look_when_gathered(sync);
 }
 
 static void happened(void *context, const tandem_event *event)
@@ -400,32 +436,37 @@ static void look_at_closing(tandem_sync *sync, uint64_t now_ms)
 static void tick(tandem_sync *sync)
 {
     uint64_t now_ms = td_sync_now_ms(sync), due_ms = UINT64_MAX;
+    bool watch = now_ms >= sync->watch_at_ms, all = watch || now_ms >= sync->due_ms;
 
     if (sync->closing) {
         look_at_closing(sync, now_ms);
         return;
     }
+    if (all)
+        sync->due_ms = UINT64_MAX; /* what happens now may set it, and those of the peers */
     look_at_duplicates(sync);
     sweep(sync);
-    td_sync_look_at_commits(sync);
+    look_when_gathered(sync);
     for (td_peer *peer = sync->peers; peer; peer = peer->next) {
-        uint64_t peer_ms = tick_peer(peer, now_ms);
-
-        if (peer_ms < due_ms)
-            due_ms = peer_ms;
+        if (all || now_ms >= peer->due_ms) {
+            peer->due_ms = UINT64_MAX;
+            lower(&peer->due_ms, tick_peer(peer, now_ms));
+        }
+        lower(&due_ms, peer->due_ms);
     }
     td_dead_letters_reserve_ids(sync, now_ms);
-    if (now_ms >= sync->watch_at_ms) {
+    if (watch) {
         td_puller_tick(sync, now_ms);
         for (td_peer *peer = sync->peers; peer; peer = peer->next)
             td_peer_look_at_progress(peer);
         sync->watch_at_ms = now_ms + TD_WATCH_MS;
     }
     td_sync_check_waiters(sync);
-    if (sync->peers && sync->watch_at_ms < due_ms)
-        due_ms = sync->watch_at_ms;
+    lower(&due_ms, sync->due_ms);
+    if (sync->peers)
+        lower(&due_ms, sync->watch_at_ms);
     if (due_ms != UINT64_MAX)
-        td_sync_tick_at(sync, due_ms > now_ms ? due_ms : now_ms + 1);
+        set_timer(sync, due_ms > now_ms ? due_ms : now_ms + 1);
 }
 
 /* ---- The actor ---- */
@@ -539,6 +580,7 @@ static void fill_options(tandem_sync *sync, const tandem_sync_options *options)
     if (!sync->options.retry_cap_ms)
         sync->options.retry_cap_ms = default_retry.cap_ms;
     sync->asks_max = TD_ASKS_MAX;
+    sync->outboxes.limit_jobs = TD_OUTBOX_JOBS_MAX;
     sync->pool.limit_bytes =
         sync->options.pool_bytes ? sync->options.pool_bytes : 32 * 1024 * 1024;
 }
@@ -574,7 +616,6 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
         return err;
     if (!(sync = calloc(1, sizeof(*sync)))) {
         td_reactor_detach(reactor);
-    sync->outboxes.limit_jobs = TD_OUTBOX_JOBS_MAX;
         return TANDEM_E_NOMEM;
     }
     sync->reactor = reactor;

@@ -38,7 +38,7 @@
 #include "sync/sync.h"
 
 enum {
-    TD_SYNC_PEERS_MAX = 1024,
+    TD_SYNC_PEERS_MAX = 1024 + 64, /* as many as the network carries, and the remotes */
     TD_SYNC_REMOTES_KEPT = 64, /* places that inbound sessions leave to remotes */
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
     TD_GATHER_PEERS = 20,       /* and our own, before they are pushed, 1 ms for so many peers */
@@ -85,6 +85,7 @@ struct td_peer {
     bool redial;        /* at once, when its link is gone */
     bool removed;       /* to be freed when its link and its deliveries are gone */
     uint64_t start_at_ms; /* its channel could not be started: again then; 0: it was */
+    uint64_t due_ms;      /* time is to be looked at for it then, if nothing happens before */
     uint32_t deliveries;
     uint64_t delivered_ms; /* when the last one came */
 
@@ -151,8 +152,8 @@ struct tandem_sync {
     td_carrier *websocket, *http, *memory; /* opened when first needed; the harness gives the last */
     char listener_url[128];
     td_pool pool;
-    uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller */
     td_mailbox_share outboxes;
+    uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller */
     td_job_source source;
     tandem_subscription *subscription, *watch;
     uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* this life of the reactor */
@@ -168,6 +169,7 @@ struct tandem_sync {
     td_dead_letters dead;
     td_waiter *waiters;
     uint64_t seen_position;
+    uint64_t looked_ms; /* when what was committed was last looked at */
     uint64_t rejected;
     uint64_t quarantined;
     uint64_t *corrupt; /* ordinals that were counted */
@@ -175,6 +177,7 @@ struct tandem_sync {
     td_message tick;
     bool tick_timed;
     uint64_t tick_at_ms;
+    uint64_t due_ms; /* all peers are to be looked at then */
     uint32_t deliveries; /* on their way through the executor */
     uint64_t watch_at_ms;
     char agent[64]; /* what HELLO says for people */
@@ -191,8 +194,10 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
                            td_carrier *memory, tandem_sync **out);
 /* As a crash does: nobody is told. */
 void td_sync_crash(tandem_sync *sync);
-/* Have time looked at no later than this (monotonic ms). */
+/* Have time, and all peers, looked at no later than this (monotonic ms). */
 void td_sync_tick_at(tandem_sync *sync, uint64_t at_ms);
+/* The same with this peer alone: of a thousand most have nothing to be looked at. */
+void td_peer_tick_at(td_peer *peer, uint64_t at_ms);
 uint64_t td_sync_now_ms(tandem_sync *sync);
 /* Look at what was committed since the last look. */
 void td_sync_look_at_commits(tandem_sync *sync);
