@@ -29,7 +29,7 @@ class Usage(support.Case):
 
     def test_what_later_versions_do_is_unsupported(self):
         url = "ws://127.0.0.1:1/tandem"
-        for args in (("bench",), ("bench", "write"), ("trace", "replay", "f", "--agents", "2"),
+        for args in (("trace", "replay", "f", "--agents", "2"),
                      ("peer", "add", "a", url, "--push"), ("peer", "set", "a", url, "--pull"),
                      ("peer", "add", "a", url, "--collection", "c"),
                      ("peer", "add", "a", "https://127.0.0.1:1"),

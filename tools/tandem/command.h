@@ -63,6 +63,9 @@ typedef enum cli_flag {
     CLI_FAULT,
     CLI_RETRY,
     CLI_REFUSE,
+    CLI_PEERS,
+    CLI_RATE,
+    CLI_SECONDS,
     CLI_FLAG_COUNT,
 } cli_flag;
 
@@ -174,6 +177,7 @@ int cli_digest(const cli_call *call);
 int cli_verify(const cli_call *call);
 int cli_errors(const cli_call *call);
 int cli_sim(const cli_call *call);
+int cli_bench(const cli_call *call);
 int cli_later(const cli_call *call);
 
 #endif

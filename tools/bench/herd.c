@@ -1,0 +1,299 @@
+#include "tools/bench/herd.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "reactor/reactor.h"
+#include "sync/sync.h"
+#include "tools/bench/process.h"
+#include "tools/tandem/command.h"
+
+enum {
+    PROCESSES_MAX = 4,
+    STEPS = 32,              /* of a histogram, from one power of two to the next */
+    BUCKETS = STEPS * 40,    /* up to 2^40 us */
+    NAME_BYTES = 64,
+    READERS_MIN = 40, /* so many, or all, look at what they have; of more one of … */
+    READS_EACH = 9,
+};
+
+typedef struct histogram {
+    _Atomic uint64_t buckets[BUCKETS];
+} histogram;
+
+/* What the processes share. */
+struct field {
+    histogram latency[2];
+    _Atomic bool failed;
+    _Atomic uint64_t operations[]; /* of each peer */
+};
+
+struct bench_herd {
+    unsigned count, websockets;
+    struct field *field;
+    size_t field_bytes;
+    pid_t processes[PROCESSES_MAX];
+    unsigned process_count;
+    char urls[2][160];
+    char collection[NAME_BYTES];
+};
+
+/* A peer, in its own process. */
+struct peer {
+    bench_herd *herd;
+    unsigned index;
+    tandem_reactor *reactor;
+    tandem_sync *sync;
+    tandem_operations *operations; /* NULL until the collection is known here */
+    tandem_subscription *subscription;
+};
+
+/* ---- Latencies ---- */
+
+/* Below STEPS each has a bucket of its own; above, each power of two has STEPS. */
+static unsigned bucket_of(uint64_t us)
+{
+    unsigned power = 0, bucket;
+
+    while (us >> power >= 2 * STEPS)
+        power++;
+    bucket = power * STEPS + (unsigned)(us >> power);
+    return bucket < BUCKETS ? bucket : BUCKETS - 1;
+}
+
+/* The largest value that falls into it. */
+static double bucket_us(unsigned bucket)
+{
+    unsigned power = bucket < 2 * STEPS ? 0 : bucket / STEPS - 1;
+
+    return (double)(((uint64_t)(bucket - power * STEPS) + 1) << power) - 1;
+}
+
+void bench_herd_forget(bench_herd *herd)
+{
+    for (unsigned part = 0; part < 2; part++)
+        for (unsigned i = 0; i < BUCKETS; i++)
+            atomic_store(&herd->field->latency[part].buckets[i], 0);
+}
+
+static uint64_t seen_in(const bench_herd *herd, bench_herd_part part, unsigned bucket)
+{
+    const histogram *latency = herd->field->latency;
+    uint64_t seen = 0;
+
+    for (unsigned i = 0; i < 2; i++)
+        if (part == BENCH_HERD_ALL || (unsigned)part == i)
+            seen += atomic_load(&latency[i].buckets[bucket]);
+    return seen;
+}
+
+double bench_herd_latency_ms(const bench_herd *herd, bench_herd_part part, double share)
+{
+    uint64_t total = 0, passed = 0;
+
+    for (unsigned i = 0; i < BUCKETS; i++)
+        total += seen_in(herd, part, i);
+    for (unsigned i = 0; i < BUCKETS && total; i++) {
+        passed += seen_in(herd, part, i);
+        if ((double)passed >= share * (double)total)
+            return bucket_us(i) / 1000;
+    }
+    return 0;
+}
+
+/* ---- A peer ---- */
+
+/* {"t": us} */
+static bool read_due(tandem_slice payload, uint64_t *out)
+{
+    tandem_reader reader = tandem_reader_of(payload);
+    tandem_slice key;
+    uint32_t pairs;
+
+    return tandem_read_map(&reader, &pairs) == TANDEM_OK && pairs == 1 &&
+           tandem_read_string(&reader, &key) == TANDEM_OK &&
+           tandem_read_uint(&reader, out) == TANDEM_OK;
+}
+
+static void see(struct peer *peer, const tandem_operation *operation, uint64_t now_us)
+{
+    struct field *field = peer->herd->field;
+    bool http = peer->index >= peer->herd->websockets;
+    uint64_t due_us;
+
+    if (!read_due(operation->payload, &due_us))
+        return; /* the document's CREATE */
+    if (due_us)
+        atomic_fetch_add(
+            &field->latency[http].buckets[bucket_of(now_us > due_us ? now_us - due_us : 0)], 1);
+}
+
+/* What was committed here is visible: on the reactor's own loop. */
+static void committed(void *context, uint64_t position)
+{
+    struct peer *peer = context;
+    uint64_t now_us = bench_now_us();
+    tandem_operation operation;
+    tandem_err err;
+
+    atomic_store(&peer->herd->field->operations[peer->index], position);
+    if (peer->herd->count > READERS_MIN && peer->index % READS_EACH)
+        return;
+    if (!peer->operations && tandem_operations_open(peer->reactor, peer->herd->collection, NULL, 0,
+                                                    &peer->operations) != TANDEM_OK)
+        return;
+    while ((err = tandem_operations_next(peer->operations, &operation)) == TANDEM_OK)
+        see(peer, &operation, now_us);
+    if (err != TANDEM_END)
+        atomic_store(&peer->herd->field->failed, true);
+}
+
+static tandem_err peer_open(struct peer *peer)
+{
+    const bench_herd *herd = peer->herd;
+    tandem_err err;
+
+    if ((err = tandem_open(NULL, &peer->reactor)) != TANDEM_OK ||
+        (err = tandem_subscribe(peer->reactor, committed, peer, &peer->subscription)) !=
+            TANDEM_OK ||
+        (err = tandem_sync_open(peer->reactor, NULL, &peer->sync)) != TANDEM_OK)
+        return err;
+    return tandem_remote_add(peer->sync, "node", herd->urls[peer->index >= herd->websockets]);
+}
+
+/* One process of the herd: every count'th peer from first on, until the bench ends it. */
+static void live(bench_herd *herd, unsigned first, unsigned step)
+{
+    struct rlimit files;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGINT, SIG_IGN); /* the bench decides */
+    signal(SIGTERM, SIG_DFL);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    for (unsigned i = first; i < herd->count; i += step) {
+        struct peer *peer = calloc(1, sizeof(*peer));
+        tandem_err err = TANDEM_E_NOMEM;
+
+        if (peer) {
+            peer->herd = herd;
+            peer->index = i;
+            err = peer_open(peer);
+        }
+        if (err != TANDEM_OK) {
+            cli_fail(err, NULL, "peer %u of the herd could not be started", i);
+            atomic_store(&herd->field->failed, true);
+            _exit(1);
+        }
+    }
+    for (;;)
+        pause();
+}
+
+/* ---- The herd ---- */
+
+tandem_err bench_herd_open(const char *const urls[2], unsigned websockets, unsigned https,
+                     const char *collection, bench_herd **out)
+{
+    unsigned count = websockets + https;
+    unsigned processes = count < PROCESSES_MAX ? count : PROCESSES_MAX;
+    bench_herd *made = calloc(1, sizeof(*made));
+
+    if (!made)
+        return TANDEM_E_NOMEM;
+    made->count = count;
+    made->websockets = websockets;
+    for (unsigned i = 0; i < 2; i++)
+        snprintf(made->urls[i], sizeof(made->urls[i]), "%s", urls[i]);
+    snprintf(made->collection, sizeof(made->collection), "%s", collection);
+    made->field_bytes = sizeof(*made->field) + count * sizeof(made->field->operations[0]);
+    made->field = mmap(NULL, made->field_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                       -1, 0);
+    if (made->field == MAP_FAILED) {
+        free(made);
+        return TANDEM_E_NOMEM;
+    }
+    fflush(stdout);
+    for (unsigned i = 0; i < processes; i++) {
+        pid_t pid = fork();
+
+        if (pid == 0)
+            live(made, i, processes);
+        if (pid < 0) {
+            cli_fail(TANDEM_E_IO, strerror(errno), "the herd could not be started");
+            bench_herd_free(made);
+            return TANDEM_E_IO;
+        }
+        made->processes[made->process_count++] = pid;
+    }
+    *out = made;
+    return TANDEM_OK;
+}
+
+void bench_herd_free(bench_herd *herd)
+{
+    if (!herd)
+        return;
+    for (unsigned i = 0; i < herd->process_count; i++)
+        kill(herd->processes[i], SIGKILL);
+    for (unsigned i = 0; i < herd->process_count; i++)
+        while (waitpid(herd->processes[i], NULL, 0) < 0 && errno == EINTR)
+            ;
+    munmap(herd->field, herd->field_bytes);
+    free(herd);
+}
+
+unsigned bench_herd_count(const bench_herd *herd)
+{
+    return herd->count;
+}
+
+unsigned bench_herd_having(const bench_herd *herd, uint64_t operations)
+{
+    unsigned having = 0;
+
+    for (unsigned i = 0; i < herd->count; i++)
+        having += atomic_load(&herd->field->operations[i]) >= operations;
+    return having;
+}
+
+uint64_t bench_herd_fewest(const bench_herd *herd)
+{
+    uint64_t fewest = UINT64_MAX;
+
+    for (unsigned i = 0; i < herd->count; i++) {
+        uint64_t has = atomic_load(&herd->field->operations[i]);
+
+        fewest = has < fewest ? has : fewest;
+    }
+    return fewest;
+}
+
+uint64_t bench_herd_operations(const bench_herd *herd)
+{
+    uint64_t operations = 0;
+
+    for (unsigned i = 0; i < herd->count; i++)
+        operations += atomic_load(&herd->field->operations[i]);
+    return operations;
+}
+
+double bench_herd_cpu_s(const bench_herd *herd)
+{
+    double seconds = 0;
+
+    for (unsigned i = 0; i < herd->process_count; i++)
+        seconds += bench_process_cpu_s(herd->processes[i]);
+    return seconds;
+}

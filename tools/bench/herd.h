@@ -1,0 +1,50 @@
+/*
+ * A herd: many reactors that keep in step with one node, in a few processes of their own. Each is a
+ * whole Tandem reactor with a store in memory, three threads and a session over a socket; nothing
+ * of it is shared with the others but the machine, so on a small one they cost more than the node
+ * that is measured.
+ *
+ * What they see is counted in memory that is shared with the bench: how many operations each has;
+ * and, by every ninth of them, how long after its time (member "t" of its input, monotonic
+ * microseconds) each was visible. Reading all operations of all peers would cost a third of what
+ * receiving them does.
+ */
+#ifndef TANDEM_TOOLS_BENCH_HERD_H
+#define TANDEM_TOOLS_BENCH_HERD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/error.h"
+
+typedef struct bench_herd bench_herd;
+
+/* Which peers of a herd. */
+typedef enum bench_herd_part { BENCH_HERD_WEBSOCKET, BENCH_HERD_HTTP, BENCH_HERD_ALL } bench_herd_part;
+
+/*
+ * Start one: peers 0 to websockets - 1 dial url[0], the rest url[1].
+ *
+ * collection   that they watch
+ * On an error it has been reported.
+ */
+tandem_err bench_herd_open(const char *const urls[2], unsigned websockets, unsigned https,
+                     const char *collection, bench_herd **out);
+/* They are gone at once, as if killed. NULL is fine. */
+void bench_herd_free(bench_herd *herd);
+
+unsigned bench_herd_count(const bench_herd *herd);
+/* How many have at least so many operations, counting those that create documents. */
+unsigned bench_herd_having(const bench_herd *herd, uint64_t operations);
+/* Of the one that has fewest. */
+uint64_t bench_herd_fewest(const bench_herd *herd);
+/* Of all together. */
+uint64_t bench_herd_operations(const bench_herd *herd);
+double bench_herd_cpu_s(const bench_herd *herd);
+
+/* Forget the latencies so far. */
+void bench_herd_forget(bench_herd *herd);
+/* The latency in ms that a share (0.5, 0.99) of what was seen did not exceed; 0 if nothing was. */
+double bench_herd_latency_ms(const bench_herd *herd, bench_herd_part part, double share);
+
+#endif
