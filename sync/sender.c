@@ -255,17 +255,20 @@ static tandem_err visit(void *context, tandem_err err, uint64_t ordinal,
     return TANDEM_OK;
 }
 
-/* Where the scan must begin: below everything that is not sent. False if there is nothing. */
-static bool scan_from(const td_collection_cover *collection, uint64_t *out)
+/* Where the scan must begin: below everything that is not sent. False if there is nothing. ends: what
+ * was asked for, or has gaps, is done with where the scan ends, so it must be the store's end. */
+static bool scan_from(const td_collection_cover *collection, uint64_t *out, bool *ends_out)
 {
     bool any = false;
 
+    *ends_out = false;
     for (const td_origin_cover *o = td_hash_table_first(&collection->origins); o;
          o = td_hash_table_next(&o->hash_entry)) {
         if (!is_ready(&o->range))
             continue;
         if (!any || o->range.sent_ordinal < *out)
             *out = o->range.sent_ordinal;
+        *ends_out = *ends_out || o->range.last != UINT64_MAX || o->range.gaps;
         any = true;
     }
     return any;
@@ -321,15 +324,19 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
 {
     struct filling filling = {.peer = peer, .collection = collection};
     uint64_t from = 0;
+    bool ends;
     tandem_err err;
 
     *again_out = false;
-    if (!collection->known || !scan_from(collection, &from)) {
+    if (!collection->known || !scan_from(collection, &from, &ends)) {
         collection->sending = false;
         return true;
     }
     filling.done_ordinal = from;
-    err = td_op_store_scan(peer->sync->ops, collection->name, from, visit, &filling);
+    /* Where it is told what could not be read, or what there is no more of, the store is asked. */
+    if (ends || peer->sync->quarantined ||
+        !td_fresh_scan(&peer->sync->fresh, collection->name, from, visit, &filling, &err))
+        err = td_op_store_scan(peer->sync->ops, collection->name, from, visit, &filling);
     tandem_job_handle_free(filling.handle);
     if (err == TANDEM_OK || filling.full)
         advance_ranges(peer, &filling, err == TANDEM_OK);
@@ -397,8 +404,10 @@ tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
     struct reading reading = {handle, handle->first_ordinal, visit_bytes, visitor};
     tandem_err err;
 
-    err = td_op_store_scan(sync->ops, handle->collection, handle->first_ordinal - 1,
-                           read_operation, &reading);
+    if (!td_fresh_scan(&sync->fresh, handle->collection, handle->first_ordinal - 1, read_operation,
+                        &reading, &err))
+        err = td_op_store_scan(sync->ops, handle->collection, handle->first_ordinal - 1,
+                               read_operation, &reading);
     if (err == TANDEM_E_CORRUPT)
         td_sync_count_corrupt(sync, handle->collection, reading.next_ordinal);
     return err == TANDEM_END ? TANDEM_OK : err == TANDEM_OK ? TANDEM_E_CORRUPT : err;

@@ -288,6 +288,23 @@ static void collection_grew(tandem_sync *sync, tandem_slice name)
             td_peer_own_grew(peer, name, heads[count - 1].seq);
 }
 
+/* names: of what has grown. */
+static void keep_fresh(tandem_sync *sync, uint64_t position, const tandem_writer *names)
+{
+    if (sync->peer_count < TD_FRESH_PEERS) {
+        td_fresh_release(&sync->fresh);
+        return;
+    }
+    td_fresh_begin(&sync->fresh, sync->seen_position, position);
+    for (size_t at = 0; at < names->size;) {
+        tandem_slice name = tandem_slice_text((const char *)names->bytes + at);
+
+        td_fresh_add(&sync->fresh, sync->ops, name);
+        at += name.size + 1;
+    }
+    td_fresh_end(&sync->fresh);
+}
+
 void td_sync_look_at_commits(tandem_sync *sync)
 {
     uint64_t position = td_executor_position(sync->executor);
@@ -299,6 +316,7 @@ void td_sync_look_at_commits(tandem_sync *sync)
     tandem_writer_init(&grown.names);
     if (td_op_store_collections(sync->ops, tandem_slice_of(NULL, 0), note_grown, &grown) ==
         TANDEM_OK) {
+        keep_fresh(sync, position, &grown.names);
         sync->seen_position = position;
         for (size_t at = 0; at < grown.names.size;) {
             tandem_slice name = tandem_slice_text((const char *)grown.names.bytes + at);
@@ -594,6 +612,7 @@ static void sync_free(tandem_sync *sync)
         peer_free(sync->peers);
     td_dead_letters_release(sync);
     td_sync_forget_digests(sync);
+    td_fresh_release(&sync->fresh);
     td_sync_store_free(sync->store);
     free(sync->corrupt);
     for (unsigned i = 0; i < 3; i++)

@@ -15,6 +15,7 @@
  *   digests.c       of our vectors, for the handshake
  *   sender.c        what goes out: ranges of the store into the outbox
  *   dead_letters.c  what was refused for good
+ *   fresh.c         what was committed last, read once for all of them
  *   puller.c        what is asked for: lacking heads into PULL
  *   wants.c         what has to be recorded as lacking, to get what is behind it
  *   coverage.c      what a peer is known to hold
@@ -34,6 +35,7 @@
 #include "store/sync_store.h"
 #include "sync/coverage.h"
 #include "sync/dead_letters.h"
+#include "sync/fresh.h"
 #include "sync/progress.h"
 #include "sync/sync.h"
 
@@ -42,6 +44,7 @@ enum {
     TD_SYNC_REMOTES_KEPT = 64, /* places that inbound sessions leave to remotes */
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
     TD_GATHER_PEERS = 20,       /* and our own, before they are pushed, 1 ms for so many peers */
+    TD_FRESH_PEERS = 3,        /* with so many, what was committed last is kept for all */
     TD_OUTBOX_JOBS_MAX = 128 * 1024, /* handles in all outboxes, of about 400 bytes each */
     TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
     TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
@@ -169,6 +172,7 @@ struct tandem_sync {
     td_dead_letters dead;
     td_waiter *waiters;
     uint64_t seen_position;
+    td_fresh fresh;
     uint64_t looked_ms; /* when what was committed was last looked at */
     uint64_t rejected;
     uint64_t quarantined;
