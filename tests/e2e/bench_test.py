@@ -27,7 +27,8 @@ def benches_are_listed(field):
 
 
 def all_of_a_few_peers_come_into_step(field):
-    figures = figures_of(field, "peers", "--peers", "6", "--rate", "50", "--seconds", "1")
+    figures = figures_of(field, "peers", "--peers", "6", "--reactors", "2", "--rate", "50",
+                         "--seconds", "1")
     for name in ("in_step_before", "in_step"):
         check(figures[name]["value"] == figures[name]["ceiling"] == 6, "not all are in step",
               figures[name])

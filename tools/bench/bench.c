@@ -9,9 +9,9 @@
 
 static const bench benches[] = {
     {"peers", "1,000 peers of one node: in step, memory, CPU, and from a write to its being visible",
-     1000, 100, 20, bench_peers},
+     1000, 100, 100, 20, bench_peers},
     {"slow_receiver", "a peer that reads nothing for a minute: what it costs the sender and the others",
-     8, 0, 60, bench_slow_receiver},
+     8, 0, 0, 60, bench_slow_receiver},
 };
 enum { BENCHES = sizeof(benches) / sizeof(benches[0]) };
 
@@ -92,6 +92,7 @@ static int run_bench(const cli_call *call, const bench *row)
     int code;
 
     if (!cli_number(call, CLI_PEERS, row->peers, &run.peers) ||
+        !cli_number(call, CLI_REACTORS, row->reactors, &run.reactors) ||
         !cli_number(call, CLI_RATE, row->rate, &run.rate) ||
         !cli_number(call, CLI_SECONDS, row->seconds, &run.seconds))
         return cli_exit_code(TANDEM_E_INVALID);

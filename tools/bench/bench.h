@@ -18,7 +18,7 @@ typedef struct bench_run {
     const char *name;
     const char *variant;
     cli_table *table; /* NULL: JSON */
-    uint64_t peers, rate, seconds; /* as asked for, or the bench's defaults */
+    uint64_t peers, reactors, rate, seconds; /* as asked for, or the bench's defaults */
 } bench_run;
 
 typedef struct bench_figure {
@@ -34,7 +34,7 @@ typedef struct bench_figure {
 typedef struct bench {
     const char *name;
     const char *help;
-    uint64_t peers, rate, seconds; /* defaults; 0: it has no such number */
+    uint64_t peers, reactors, rate, seconds; /* defaults; 0: it has no such number */
     /* Returns the exit code; what is wrong has been reported. */
     int (*run)(bench_run *run);
 } bench;

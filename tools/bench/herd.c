@@ -14,15 +14,16 @@
 
 #include "reactor/reactor.h"
 #include "sync/sync.h"
+#include "tools/bench/light.h"
 #include "tools/bench/process.h"
 #include "tools/tandem/command.h"
 
 enum {
-    PROCESSES_MAX = 4,
+    PROCESSES_MAX = 4, /* of whole ones; the light ones share another */
     STEPS = 32,              /* of a histogram, from one power of two to the next */
     BUCKETS = STEPS * 40,    /* up to 2^40 us */
     NAME_BYTES = 64,
-    READERS_MIN = 40, /* so many, or all, look at what they have; of more one of … */
+    READERS_MAX = 100, /* of more whole ones only some look at what they have: one of … */
     READS_EACH = 9,
 };
 
@@ -38,10 +39,10 @@ struct field {
 };
 
 struct bench_herd {
-    unsigned count, websockets;
+    unsigned count, websockets, whole;
     struct field *field;
     size_t field_bytes;
-    pid_t processes[PROCESSES_MAX];
+    pid_t processes[PROCESSES_MAX + 1];
     unsigned process_count;
     char urls[2][160];
     char collection[NAME_BYTES];
@@ -112,6 +113,21 @@ double bench_herd_latency_ms(const bench_herd *herd, bench_herd_part part, doubl
 
 /* ---- A peer ---- */
 
+/* The first ones of each kind are whole. */
+static bool is_whole(const bench_herd *herd, unsigned index)
+{
+    bool http = index >= herd->websockets;
+    unsigned of_kind = http ? herd->count - herd->websockets : herd->websockets;
+    unsigned number = http ? index - herd->websockets : index;
+
+    return (uint64_t)number * herd->count < (uint64_t)herd->whole * of_kind;
+}
+
+static const char *url_of(const bench_herd *herd, unsigned index)
+{
+    return herd->urls[index >= herd->websockets];
+}
+
 /* {"t": us} */
 static bool read_due(tandem_slice payload, uint64_t *out)
 {
@@ -146,7 +162,7 @@ static void committed(void *context, uint64_t position)
     tandem_err err;
 
     atomic_store(&peer->herd->field->operations[peer->index], position);
-    if (peer->herd->count > READERS_MIN && peer->index % READS_EACH)
+    if (peer->herd->whole > READERS_MAX && peer->index % READS_EACH)
         return;
     if (!peer->operations && tandem_operations_open(peer->reactor, peer->herd->collection, NULL, 0,
                                                     &peer->operations) != TANDEM_OK)
@@ -159,7 +175,6 @@ static void committed(void *context, uint64_t position)
 
 static tandem_err peer_open(struct peer *peer)
 {
-    const bench_herd *herd = peer->herd;
     tandem_err err;
 
     if ((err = tandem_open(NULL, &peer->reactor)) != TANDEM_OK ||
@@ -167,11 +182,12 @@ static tandem_err peer_open(struct peer *peer)
             TANDEM_OK ||
         (err = tandem_sync_open(peer->reactor, NULL, &peer->sync)) != TANDEM_OK)
         return err;
-    return tandem_remote_add(peer->sync, "node", herd->urls[peer->index >= herd->websockets]);
+    return tandem_remote_add(peer->sync, "node", url_of(peer->herd, peer->index));
 }
 
-/* One process of the herd: every count'th peer from first on, until the bench ends it. */
-static void live(bench_herd *herd, unsigned first, unsigned step)
+/* ---- The processes ---- */
+
+static void process_begin(void)
 {
     struct rlimit files;
 
@@ -182,62 +198,103 @@ static void live(bench_herd *herd, unsigned first, unsigned step)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+}
+
+static void give_up(bench_herd *herd, tandem_err err)
+{
+    cli_fail(err, NULL, "a peer of the herd could not be started");
+    atomic_store(&herd->field->failed, true);
+    _exit(1);
+}
+
+/* Every step'th whole one from first on, until the bench ends it. */
+static void live_whole(bench_herd *herd, unsigned first, unsigned step)
+{
+    process_begin();
     for (unsigned i = first; i < herd->count; i += step) {
-        struct peer *peer = calloc(1, sizeof(*peer));
+        struct peer *peer;
         tandem_err err = TANDEM_E_NOMEM;
 
-        if (peer) {
+        if (!is_whole(herd, i))
+            continue;
+        if ((peer = calloc(1, sizeof(*peer)))) {
             peer->herd = herd;
             peer->index = i;
             err = peer_open(peer);
         }
-        if (err != TANDEM_OK) {
-            cli_fail(err, NULL, "peer %u of the herd could not be started", i);
-            atomic_store(&herd->field->failed, true);
-            _exit(1);
-        }
+        if (err != TANDEM_OK)
+            give_up(herd, err);
     }
     for (;;)
         pause();
 }
 
+static void live_light(bench_herd *herd)
+{
+    bench_lights *lights;
+    tandem_err err;
+
+    process_begin();
+    if ((err = bench_lights_open(&lights)) != TANDEM_OK)
+        give_up(herd, err);
+    for (unsigned i = 0; i < herd->count; i++)
+        if (!is_whole(herd, i) && (err = bench_lights_add(lights, url_of(herd, i),
+                                                          &herd->field->operations[i])) !=
+                                      TANDEM_OK)
+            give_up(herd, err);
+    bench_lights_live(lights);
+}
+
 /* ---- The herd ---- */
 
+/* One process more. */
+static tandem_err start(bench_herd *herd, bool light, unsigned first)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        return TANDEM_E_IO;
+    if (pid == 0 && light)
+        live_light(herd);
+    if (pid == 0)
+        live_whole(herd, first, PROCESSES_MAX);
+    herd->processes[herd->process_count++] = pid;
+    return TANDEM_OK;
+}
+
 tandem_err bench_herd_open(const char *const urls[2], unsigned websockets, unsigned https,
-                     const char *collection, bench_herd **out)
+                           unsigned whole, const char *collection, bench_herd **out)
 {
     unsigned count = websockets + https;
-    unsigned processes = count < PROCESSES_MAX ? count : PROCESSES_MAX;
-    bench_herd *made = calloc(1, sizeof(*made));
+    bench_herd *herd = calloc(1, sizeof(*herd));
+    tandem_err err = TANDEM_OK;
 
-    if (!made)
+    if (!herd)
         return TANDEM_E_NOMEM;
-    made->count = count;
-    made->websockets = websockets;
+    herd->count = count;
+    herd->websockets = websockets;
+    herd->whole = whole < count ? whole : count;
     for (unsigned i = 0; i < 2; i++)
-        snprintf(made->urls[i], sizeof(made->urls[i]), "%s", urls[i]);
-    snprintf(made->collection, sizeof(made->collection), "%s", collection);
-    made->field_bytes = sizeof(*made->field) + count * sizeof(made->field->operations[0]);
-    made->field = mmap(NULL, made->field_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+        snprintf(herd->urls[i], sizeof(herd->urls[i]), "%s", urls[i]);
+    snprintf(herd->collection, sizeof(herd->collection), "%s", collection);
+    herd->field_bytes = sizeof(*herd->field) + count * sizeof(herd->field->operations[0]);
+    herd->field = mmap(NULL, herd->field_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
                        -1, 0);
-    if (made->field == MAP_FAILED) {
-        free(made);
+    if (herd->field == MAP_FAILED) {
+        free(herd);
         return TANDEM_E_NOMEM;
     }
     fflush(stdout);
-    for (unsigned i = 0; i < processes; i++) {
-        pid_t pid = fork();
-
-        if (pid == 0)
-            live(made, i, processes);
-        if (pid < 0) {
-            cli_fail(TANDEM_E_IO, strerror(errno), "the herd could not be started");
-            bench_herd_free(made);
-            return TANDEM_E_IO;
-        }
-        made->processes[made->process_count++] = pid;
+    for (unsigned i = 0; err == TANDEM_OK && i < PROCESSES_MAX; i++)
+        err = start(herd, false, i);
+    if (err == TANDEM_OK && herd->whole < count)
+        err = start(herd, true, 0);
+    if (err != TANDEM_OK) {
+        cli_fail(err, strerror(errno), "the herd could not be started");
+        bench_herd_free(herd);
+        return err;
     }
-    *out = made;
+    *out = herd;
     return TANDEM_OK;
 }
 

@@ -1,13 +1,12 @@
 /*
- * A herd: many reactors that keep in step with one node, in a few processes of their own. Each is a
- * whole Tandem reactor with a store in memory, three threads and a session over a socket; nothing
- * of it is shared with the others but the machine, so on a small one they cost more than the node
- * that is measured.
+ * A herd: many peers of one node, in a few processes of their own. Some are whole: Tandem reactors
+ * with a store in memory and three threads each, of which nothing is shared but the machine. On a small
+ * one so many of those cost more than the node that is measured, so the others are light (light.h):
+ * sessions like any other to the node, with no reactor behind them.
  *
  * What they see is counted in memory that is shared with the bench: how many operations each has;
- * and, by every ninth of them, how long after its time (member "t" of its input, monotonic
- * microseconds) each was visible. Reading all operations of all peers would cost a third of what
- * receiving them does.
+ * and, by whole ones, how long after its time (member "t" of its input, monotonic microseconds) each
+ * was visible. Of more than a hundred every ninth looks: looking costs a third of what receiving does.
  */
 #ifndef TANDEM_TOOLS_BENCH_HERD_H
 #define TANDEM_TOOLS_BENCH_HERD_H
@@ -23,13 +22,14 @@ typedef struct bench_herd bench_herd;
 typedef enum bench_herd_part { BENCH_HERD_WEBSOCKET, BENCH_HERD_HTTP, BENCH_HERD_ALL } bench_herd_part;
 
 /*
- * Start one: peers 0 to websockets - 1 dial url[0], the rest url[1].
+ * Start one: websockets peers dial url[0], https others url[1].
  *
+ * whole        so many of all are whole, of both kinds alike, at least one of each
  * collection   that they watch
  * On an error it has been reported.
  */
 tandem_err bench_herd_open(const char *const urls[2], unsigned websockets, unsigned https,
-                     const char *collection, bench_herd **out);
+                           unsigned whole, const char *collection, bench_herd **out);
 /* They are gone at once, as if killed. NULL is fine. */
 void bench_herd_free(bench_herd *herd);
 

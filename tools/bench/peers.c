@@ -141,7 +141,7 @@ static tandem_err measure_alone(struct peers *peers, double out_ms[2])
 
     if (!(peers->written = bench_node_operations(peers->node)))
         return TANDEM_E_UNREACHABLE;
-    if ((err = bench_herd_open(urls, 1, 0, COLLECTION, &alone)) != TANDEM_OK)
+    if ((err = bench_herd_open(urls, 1, 0, 1, COLLECTION, &alone)) != TANDEM_OK)
         return err;
     if (wait_in_step(peers, alone, CONNECT_S) == 1)
         err = write_and_wait(peers, alone, ALONE_S, &seen);
@@ -198,7 +198,8 @@ static tandem_err measure(struct peers *peers)
         (err = measure_alone(peers, alone_ms)) != TANDEM_OK)
         return err;
     begin_us = bench_now_us();
-    if ((err = bench_herd_open(urls, count - https, https, COLLECTION, &herd)) != TANDEM_OK)
+    if ((err = bench_herd_open(urls, count - https, https, (unsigned)peers->run->reactors, COLLECTION,
+                               &herd)) != TANDEM_OK)
         return err;
     stepped = wait_in_step(peers, herd, CONNECT_S);
     print(peers->run, "connected", (double)(bench_now_us() - begin_us) / 1e6, "s", 0);

@@ -169,7 +169,8 @@ static tandem_err measure(struct slow *slow)
 
     if ((err = bench_node_write_group(slow->node, COLLECTION, 0, BENCH_DOCUMENTS)) != TANDEM_OK ||
         (err = bench_node_flush(slow->node)) != TANDEM_OK ||
-        (err = bench_herd_open(urls, count - count / 2, count / 2, COLLECTION, &slow->herd)) !=
+        (err = bench_herd_open(urls, count - count / 2, count / 2, count, COLLECTION,
+                               &slow->herd)) !=
             TANDEM_OK)
         return err;
     held = bench_node_operations(slow->node);

@@ -64,6 +64,7 @@ typedef enum cli_flag {
     CLI_RETRY,
     CLI_REFUSE,
     CLI_PEERS,
+    CLI_REACTORS,
     CLI_RATE,
     CLI_SECONDS,
     CLI_FLAG_COUNT,
