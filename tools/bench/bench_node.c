@@ -241,11 +241,12 @@ static tandem_err hand_over(bench_node *node, json_t *object, const char *bytes,
     return err;
 }
 
-tandem_err bench_node_write(bench_node *node, const char *collection, uint64_t due_us)
+tandem_err bench_node_write(bench_node *node, const char *collection, unsigned number,
+                            uint64_t due_us)
 {
     char document[16], input[48];
 
-    snprintf(document, sizeof(document), "d%u", (unsigned)(node->written % BENCH_DOCUMENTS));
+    snprintf(document, sizeof(document), "d%u", number);
     snprintf(input, sizeof(input), "{\"t\":%" PRIu64 "}", due_us);
     return hand_over(node,
                      json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "command", "op.append",

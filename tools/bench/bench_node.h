@@ -41,10 +41,11 @@ json_t *bench_node_status(bench_node *node);
  * slow to commit is written to at the same rate. The node answers later.
  */
 
-/* One operation, kv.SET {"t": due_us}, and one more if that creates its document: a group of
- * BENCH_DOCUMENTS creates all. Waits only if as many as can be are under way. */
-tandem_err bench_node_write(bench_node *node, const char *collection, uint64_t due_us);
-/* One atomic group of count such operations. */
+/* One operation on document "d<number>", kv.SET {"t": due_us}, and one before it if that creates the
+ * document. Waits only if as many as can be are under way. */
+tandem_err bench_node_write(bench_node *node, const char *collection, unsigned number,
+                            uint64_t due_us);
+/* One atomic group of count such operations, on documents 0 to BENCH_DOCUMENTS - 1 in turn. */
 tandem_err bench_node_write_group(bench_node *node, const char *collection, uint64_t due_us,
                                   unsigned count);
 /* Wait until all are durable. */

@@ -22,7 +22,6 @@ enum {
     PROCESSES_MAX = 4, /* of whole ones; the light ones share another */
     STEPS = 32,              /* of a histogram, from one power of two to the next */
     BUCKETS = STEPS * 40,    /* up to 2^40 us */
-    NAME_BYTES = 64,
     READERS_MAX = 100, /* of more whole ones only some look at what they have: one of … */
     READS_EACH = 9,
 };
@@ -45,13 +44,14 @@ struct bench_herd {
     pid_t processes[PROCESSES_MAX + 1];
     unsigned process_count;
     char urls[2][160];
-    char collection[NAME_BYTES];
+    const char *collection; /* NULL: each has its own */
 };
 
 /* A peer, in its own process. */
 struct peer {
     bench_herd *herd;
     unsigned index;
+    char collection[BENCH_COLLECTION_BYTES];
     tandem_reactor *reactor;
     tandem_sync *sync;
     tandem_operations *operations; /* NULL until the collection is known here */
@@ -164,7 +164,7 @@ static void committed(void *context, uint64_t position)
     atomic_store(&peer->herd->field->operations[peer->index], position);
     if (peer->herd->whole > READERS_MAX && peer->index % READS_EACH)
         return;
-    if (!peer->operations && tandem_operations_open(peer->reactor, peer->herd->collection, NULL, 0,
+    if (!peer->operations && tandem_operations_open(peer->reactor, peer->collection, NULL, 0,
                                                     &peer->operations) != TANDEM_OK)
         return;
     while ((err = tandem_operations_next(peer->operations, &operation)) == TANDEM_OK)
@@ -173,16 +173,31 @@ static void committed(void *context, uint64_t position)
         atomic_store(&peer->herd->field->failed, true);
 }
 
+void bench_herd_collection(unsigned peer, char out[BENCH_COLLECTION_BYTES])
+{
+    snprintf(out, BENCH_COLLECTION_BYTES, "own-%u", peer);
+}
+
 static tandem_err peer_open(struct peer *peer)
 {
+    const bench_herd *herd = peer->herd;
+    const char *const collections[] = {peer->collection};
+    tandem_share share = TANDEM_SHARE_INIT;
     tandem_err err;
 
+    if (herd->collection) {
+        snprintf(peer->collection, sizeof(peer->collection), "%s", herd->collection);
+    } else {
+        bench_herd_collection(peer->index, peer->collection);
+        share.collections = collections;
+        share.collection_count = 1;
+    }
     if ((err = tandem_open(NULL, &peer->reactor)) != TANDEM_OK ||
         (err = tandem_subscribe(peer->reactor, committed, peer, &peer->subscription)) !=
             TANDEM_OK ||
         (err = tandem_sync_open(peer->reactor, NULL, &peer->sync)) != TANDEM_OK)
         return err;
-    return tandem_remote_add(peer->sync, "node", url_of(peer->herd, peer->index));
+    return tandem_remote_add_sharing(peer->sync, "node", url_of(herd, peer->index), &share);
 }
 
 /* ---- The processes ---- */
@@ -237,11 +252,16 @@ static void live_light(bench_herd *herd)
     process_begin();
     if ((err = bench_lights_open(&lights)) != TANDEM_OK)
         give_up(herd, err);
-    for (unsigned i = 0; i < herd->count; i++)
-        if (!is_whole(herd, i) && (err = bench_lights_add(lights, url_of(herd, i),
-                                                          &herd->field->operations[i])) !=
-                                      TANDEM_OK)
+    for (unsigned i = 0; i < herd->count; i++) {
+        char own[BENCH_COLLECTION_BYTES];
+
+        if (is_whole(herd, i))
+            continue;
+        bench_herd_collection(i, own);
+        if ((err = bench_lights_add(lights, url_of(herd, i), herd->collection ? NULL : own,
+                                    &herd->field->operations[i])) != TANDEM_OK)
             give_up(herd, err);
+    }
     bench_lights_live(lights);
 }
 
@@ -276,7 +296,7 @@ tandem_err bench_herd_open(const char *const urls[2], unsigned websockets, unsig
     herd->whole = whole < count ? whole : count;
     for (unsigned i = 0; i < 2; i++)
         snprintf(herd->urls[i], sizeof(herd->urls[i]), "%s", urls[i]);
-    snprintf(herd->collection, sizeof(herd->collection), "%s", collection);
+    herd->collection = collection;
     herd->field_bytes = sizeof(*herd->field) + count * sizeof(herd->field->operations[0]);
     herd->field = mmap(NULL, herd->field_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
                        -1, 0);
@@ -335,6 +355,18 @@ uint64_t bench_herd_fewest(const bench_herd *herd)
         fewest = has < fewest ? has : fewest;
     }
     return fewest;
+}
+
+uint64_t bench_herd_most(const bench_herd *herd)
+{
+    uint64_t most = 0;
+
+    for (unsigned i = 0; i < herd->count; i++) {
+        uint64_t has = atomic_load(&herd->field->operations[i]);
+
+        most = has > most ? has : most;
+    }
+    return most;
 }
 
 uint64_t bench_herd_operations(const bench_herd *herd)

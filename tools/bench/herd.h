@@ -25,7 +25,8 @@ typedef enum bench_herd_part { BENCH_HERD_WEBSOCKET, BENCH_HERD_HTTP, BENCH_HERD
  * Start one: websockets peers dial url[0], https others url[1].
  *
  * whole        so many of all are whole, of both kinds alike, at least one of each
- * collection   that they watch
+ * collection   that they watch; NULL: each shares nothing but one of its own, of which
+ *              bench_herd_collection() is the name
  * On an error it has been reported.
  */
 tandem_err bench_herd_open(const char *const urls[2], unsigned websockets, unsigned https,
@@ -33,11 +34,16 @@ tandem_err bench_herd_open(const char *const urls[2], unsigned websockets, unsig
 /* They are gone at once, as if killed. NULL is fine. */
 void bench_herd_free(bench_herd *herd);
 
+enum { BENCH_COLLECTION_BYTES = 32 };
+void bench_herd_collection(unsigned peer, char out[BENCH_COLLECTION_BYTES]);
+
 unsigned bench_herd_count(const bench_herd *herd);
 /* How many have at least so many operations, counting those that create documents. */
 unsigned bench_herd_having(const bench_herd *herd, uint64_t operations);
 /* Of the one that has fewest. */
 uint64_t bench_herd_fewest(const bench_herd *herd);
+/* Of the one that has most. */
+uint64_t bench_herd_most(const bench_herd *herd);
 /* Of all together. */
 uint64_t bench_herd_operations(const bench_herd *herd);
 double bench_herd_cpu_s(const bench_herd *herd);

@@ -7,6 +7,7 @@
 #include "channel/channel.h"
 #include "reactor/clock.h"
 #include "reactor/runtime.h"
+#include "store/share.h"
 
 enum { LOOK_MS = 100, POOL_BYTES = 64 * 1024 * 1024, WINDOW_BYTES = 8 * 1024 * 1024 };
 
@@ -17,6 +18,7 @@ struct light {
     _Atomic uint64_t *operations;
     uint8_t reactor[TANDEM_ORIGIN_BYTES], origin[TANDEM_ORIGIN_BYTES];
     uint8_t instance[TD_WIRE_INSTANCE_BYTES];
+    tandem_writer share; /* what it gives and takes */
     bool said_nothing; /* that it holds nothing, in this session */
 };
 
@@ -43,6 +45,8 @@ static void say_hello(void *context, td_wire_hello *out)
     memcpy(out->origin, light->origin, sizeof(out->origin));
     memcpy(out->instance, light->instance, sizeof(out->instance));
     out->clock = clock_of(light);
+    out->has_shares = true;
+    out->gives = out->takes = tandem_writer_slice(&light->share);
     out->agent = tandem_slice_text("a light peer");
 }
 
@@ -148,7 +152,22 @@ tandem_err bench_lights_open(bench_lights **out)
     return TANDEM_OK;
 }
 
-tandem_err bench_lights_add(bench_lights *lights, const char *url, _Atomic uint64_t *operations)
+static tandem_err write_share(struct light *light, const char *collection)
+{
+    const td_filter all = TD_FILTER_ALL;
+    tandem_slice name = tandem_slice_text(collection ? collection : "");
+    td_share share = TD_SHARE_ALL;
+    tandem_err err = td_share_make((td_names){&name, collection ? 1 : 0}, &all, &share);
+
+    if (err != TANDEM_OK)
+        return err;
+    td_share_write(&share, &light->share);
+    td_share_release(&share);
+    return tandem_writer_err(&light->share);
+}
+
+tandem_err bench_lights_add(bench_lights *lights, const char *url, const char *collection,
+                            _Atomic uint64_t *operations)
 {
     static const td_job_source no_source;
     tandem_env *env = lights->runtime->env;
@@ -173,7 +192,9 @@ tandem_err bench_lights_add(bench_lights *lights, const char *url, _Atomic uint6
     td_env_random_bytes(env, light->reactor, sizeof(light->reactor));
     td_env_random_bytes(env, light->origin, sizeof(light->origin));
     td_env_random_bytes(env, light->instance, sizeof(light->instance));
-    if ((err = td_channel_open(&config, &light->channel)) != TANDEM_OK ||
+    tandem_writer_init(&light->share);
+    if ((err = write_share(light, collection)) != TANDEM_OK ||
+        (err = td_channel_open(&config, &light->channel)) != TANDEM_OK ||
         (err = td_channel_start(light->channel,
                                 strncmp(url, "http:", 5) ? lights->websocket : lights->http,
                                 url)) != TANDEM_OK)

@@ -18,8 +18,10 @@
 typedef struct bench_lights bench_lights;
 
 tandem_err bench_lights_open(bench_lights **out);
-/* Add a peer that dials url. operations: where it counts how many came to it. */
-tandem_err bench_lights_add(bench_lights *lights, const char *url, _Atomic uint64_t *operations);
+/* Add a peer that dials url. collection: all that it shares; NULL: everything. operations: where it
+ * counts how many came to it. */
+tandem_err bench_lights_add(bench_lights *lights, const char *url, const char *collection,
+                            _Atomic uint64_t *operations);
 /* Be they all, for ever. */
 _Noreturn void bench_lights_live(bench_lights *lights);
 

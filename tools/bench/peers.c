@@ -1,8 +1,10 @@
 /*
- * peers: one node with many peers, half of them by WebSocket, half over HTTP. All come into step;
- * then operations are written, at a rate, and go to all of them.
+ * peers: one node with many peers, half of them by WebSocket, half over HTTP. All come into step; then
+ * operations are written at a rate. What a peer sees is held against what one that is alone with the
+ * node sees, in the same run.
  *
- * What a peer sees is held against what one that is alone with the node sees, in the same run.
+ *   all   every operation goes to all peers
+ *   own   each peer shares one collection, that nobody else does; they are written to in turn
  */
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +20,7 @@ enum {
     CONNECT_S = 120,             /* to get all into step */
     CATCH_UP_S = 60,             /* after the last write */
     ALONE_S = 3,
+    OWN_RATE = 1000,
     LOOK_US = 50 * 1000,
 };
 
@@ -33,7 +36,9 @@ struct observed {
 struct peers {
     bench_run *run;
     bench_node *node;
-    uint64_t written; /* operations that the node holds, once all is answered */
+    bool own;
+    uint64_t written; /* operations, of the variant's own */
+    uint64_t each;    /* that every peer of the herd is to have by now */
 };
 
 static void print(bench_run *run, const char *name, double value, const char *unit, double ceiling)
@@ -72,7 +77,7 @@ static int wait_in_step(struct peers *peers, bench_herd *herd, unsigned seconds)
 
     do {
         bench_sleep_until_us(bench_now_us() + 4 * LOOK_US);
-        if (bench_herd_having(herd, peers->written) < bench_herd_count(herd))
+        if (bench_herd_having(herd, peers->each) < bench_herd_count(herd))
             continue;
         count = in_step(peers->node);
     } while (count >= 0 && count < (int)bench_herd_count(herd) && bench_now_us() < end_us &&
@@ -88,26 +93,44 @@ static void look(struct peers *peers, bench_herd *herd, struct observed *seen)
 
     if (rss_anon > seen->rss_anon_max)
         seen->rss_anon_max = rss_anon;
-    if (peers->written > fewest && peers->written - fewest > seen->behind_max)
-        seen->behind_max = peers->written - fewest;
+    if (peers->each > fewest && peers->each - fewest > seen->behind_max)
+        seen->behind_max = peers->each - fewest;
 }
 
-/* Write for so long at the rate, then wait until all have it. */
+/* To everybody, or to the next one's own collection. */
+static tandem_err write_one(struct peers *peers, const bench_herd *herd, uint64_t due_us)
+{
+    char own[BENCH_COLLECTION_BYTES];
+    uint64_t count = bench_herd_count(herd), number = peers->written++;
+
+    if (!peers->own) {
+        peers->each++;
+        return bench_node_write(peers->node, COLLECTION, (unsigned)(number % BENCH_DOCUMENTS),
+                                due_us);
+    }
+    bench_herd_collection((unsigned)(number % count), own);
+    if (number % count == count - 1)
+        peers->each++; /* a round is through */
+    return bench_node_write(peers->node, own, 0, due_us);
+}
+
+/* Write for so long at the rate, to all peers the same number, then wait until they have it. */
 static tandem_err write_and_wait(struct peers *peers, bench_herd *herd, uint64_t seconds,
                                  struct observed *seen)
 {
     uint64_t rate = peers->run->rate, count = seconds * rate, next_look_us = 0;
+    uint64_t rest = peers->own ? count % bench_herd_count(herd) : 0;
     uint64_t begin_us = bench_now_us(), last_us = 0, now_us;
     double cpu_s = bench_node_cpu_s(peers->node), herd_s = bench_herd_cpu_s(herd);
     tandem_err err = TANDEM_OK;
 
     *seen = (struct observed){0};
     bench_herd_forget(herd);
+    count += rest ? bench_herd_count(herd) - rest : 0;
     for (uint64_t i = 0; err == TANDEM_OK && i < count && !cli_interrupt(); i++) {
         last_us = begin_us + i * 1000000 / rate;
         bench_sleep_until_us(last_us);
-        if ((err = bench_node_write(peers->node, COLLECTION, last_us)) == TANDEM_OK)
-            peers->written++;
+        err = write_one(peers, herd, last_us);
         if ((now_us = bench_now_us()) < next_look_us)
             continue;
         look(peers, herd, seen);
@@ -119,7 +142,7 @@ static tandem_err write_and_wait(struct peers *peers, bench_herd *herd, uint64_t
         bench_sleep_until_us(bench_now_us() + 1000);
         look(peers, herd, seen);
         now_us = bench_now_us();
-    } while (err == TANDEM_OK && bench_herd_fewest(herd) < peers->written &&
+    } while (err == TANDEM_OK && bench_herd_fewest(herd) < peers->each &&
              now_us < last_us + CATCH_UP_S * UINT64_C(1000000) && !cli_interrupt());
     seen->elapsed_s = (double)(now_us - begin_us) / 1e6;
     seen->catch_up_s = (double)(now_us - last_us) / 1e6;
@@ -139,7 +162,7 @@ static tandem_err measure_alone(struct peers *peers, double out_ms[2])
     bench_herd *alone;
     tandem_err err;
 
-    if (!(peers->written = bench_node_operations(peers->node)))
+    if (!(peers->each = bench_node_operations(peers->node)))
         return TANDEM_E_UNREACHABLE;
     if ((err = bench_herd_open(urls, 1, 0, 1, COLLECTION, &alone)) != TANDEM_OK)
         return err;
@@ -149,6 +172,22 @@ static tandem_err measure_alone(struct peers *peers, double out_ms[2])
     out_ms[1] = bench_herd_latency_ms(alone, BENCH_HERD_ALL, 0.99);
     bench_herd_free(alone);
     return err;
+}
+
+/* Something in each peer's own collection. */
+static tandem_err begin_own(struct peers *peers)
+{
+    char own[BENCH_COLLECTION_BYTES];
+    tandem_err err = TANDEM_OK;
+
+    for (unsigned i = 0; err == TANDEM_OK && i < peers->run->peers; i++) {
+        bench_herd_collection(i, own);
+        err = bench_node_write(peers->node, own, 0, 0);
+    }
+    peers->own = true;
+    peers->written = 0;
+    peers->each = 2; /* one that created the document, too */
+    return err == TANDEM_OK ? bench_node_flush(peers->node) : err;
 }
 
 static void print_latencies(bench_run *run, bench_herd *herd, const double alone_ms[2])
@@ -163,7 +202,8 @@ static void print_latencies(bench_run *run, bench_herd *herd, const double alone
     }
 }
 
-static void print_observed(bench_run *run, const struct observed *seen, uint64_t operations)
+static void print_observed(bench_run *run, const struct observed *seen, uint64_t operations,
+                           uint64_t delivered)
 {
     bench_figure memory = {.name = "rss_anon",
                            .value = (double)seen->rss_anon_max / (1024 * 1024),
@@ -173,61 +213,82 @@ static void print_observed(bench_run *run, const struct observed *seen, uint64_t
 
     bench_print(run, &memory);
     print(run, "rate", (double)operations / seen->elapsed_s, "operations/s", (double)run->rate);
-    print(run, "delivered", (double)operations * (double)run->peers / seen->elapsed_s,
-          "operations/s", 0);
+    print(run, "delivered", (double)delivered / seen->elapsed_s, "operations/s", 0);
     print(run, "behind_max", (double)seen->behind_max, "operations", 0);
     print(run, "catch_up", seen->catch_up_s * 1000, "ms", 0);
     print(run, "cpu_node", seen->cpu_s, "s", seen->elapsed_s);
     print(run, "cpu_peers", seen->bench_herd_cpu_s, "s", seen->elapsed_s);
 }
 
-static tandem_err measure(struct peers *peers)
+/* All are in step: write, and print what was seen. */
+static tandem_err measure_herd(struct peers *peers, bench_herd *herd, const double alone_ms[2])
+{
+    uint64_t written = peers->written, held = bench_herd_operations(herd);
+    struct observed seen;
+    tandem_err err;
+    int stepped;
+
+    if ((err = write_and_wait(peers, herd, peers->run->seconds, &seen)) != TANDEM_OK)
+        return err;
+    stepped = wait_in_step(peers, herd, CATCH_UP_S);
+    print(peers->run, "in_step", stepped, "peers", bench_herd_count(herd));
+    print_latencies(peers->run, herd, alone_ms);
+    print_observed(peers->run, &seen, peers->written - written,
+                   bench_herd_operations(herd) - held);
+    return stepped == (int)bench_herd_count(herd) ? TANDEM_OK : TANDEM_E_TIMEOUT;
+}
+
+static tandem_err measure(struct peers *peers, bool own)
 {
     const char *const urls[] = {bench_node_url(peers->node, false),
                                 bench_node_url(peers->node, true)};
     unsigned count = (unsigned)peers->run->peers, https = count / 2;
-    uint64_t begin_us, written;
+    uint64_t begin_us;
     double alone_ms[2];
-    struct observed seen;
     bench_herd *herd;
     tandem_err err;
     int stepped;
 
     if ((err = bench_node_write_group(peers->node, COLLECTION, 0, BENCH_DOCUMENTS)) != TANDEM_OK ||
         (err = bench_node_flush(peers->node)) != TANDEM_OK ||
-        (err = measure_alone(peers, alone_ms)) != TANDEM_OK)
+        (err = measure_alone(peers, alone_ms)) != TANDEM_OK ||
+        (own && (err = begin_own(peers)) != TANDEM_OK))
         return err;
     begin_us = bench_now_us();
-    if ((err = bench_herd_open(urls, count - https, https, (unsigned)peers->run->reactors, COLLECTION,
-                               &herd)) != TANDEM_OK)
+    if ((err = bench_herd_open(urls, count - https, https, (unsigned)peers->run->reactors,
+                               own ? NULL : COLLECTION, &herd)) != TANDEM_OK)
         return err;
     stepped = wait_in_step(peers, herd, CONNECT_S);
     print(peers->run, "connected", (double)(bench_now_us() - begin_us) / 1e6, "s", 0);
     print(peers->run, "in_step_before", stepped, "peers", count);
-    written = peers->written;
-    if (stepped == (int)count)
-        err = write_and_wait(peers, herd, peers->run->seconds, &seen);
-    if (stepped == (int)count && err == TANDEM_OK) {
-        stepped = wait_in_step(peers, herd, CATCH_UP_S);
-        print(peers->run, "in_step", stepped, "peers", count);
-        print_latencies(peers->run, herd, alone_ms);
-        print_observed(peers->run, &seen, peers->written - written);
-    }
-    bench_herd_free(herd);
-    if (err == TANDEM_OK && stepped < (int)count)
+    if (stepped < (int)count)
         err = TANDEM_E_TIMEOUT;
+    else if (bench_herd_most(herd) > peers->each)
+        err = TANDEM_E_UNSUPPORTED; /* somebody has what he does not share */
+    else
+        err = measure_herd(peers, herd, alone_ms);
+    bench_herd_free(herd);
     return err;
 }
 
 int bench_peers(bench_run *run)
 {
+    const char *variant = cli_value(run->call, CLI_VARIANT);
     struct peers peers = {.run = run};
+    bool own = variant && !strcmp(variant, "own");
     tandem_err err;
 
-    run->variant = "all";
+    if (variant && !own && strcmp(variant, "all") != 0)
+        return cli_fail(TANDEM_E_USAGE, "there are all and own", "there is no variant `%.64s`",
+                        variant);
+    run->variant = own ? "own" : "all";
+    if (own && !run->call->given[CLI_RATE])
+        run->rate = OWN_RATE;
     if ((err = bench_node_open(&peers.node)) != TANDEM_OK)
         return cli_exit_code(err);
-    err = measure(&peers);
+    err = measure(&peers, own);
     bench_node_free(peers.node);
+    if (err == TANDEM_E_UNSUPPORTED)
+        return cli_fail(err, "sync holds nothing back yet", "a peer got what it does not share");
     return err == TANDEM_OK ? 0 : cli_fail(err, NULL, "not all peers are in step");
 }

@@ -67,6 +67,7 @@ typedef enum cli_flag {
     CLI_REACTORS,
     CLI_RATE,
     CLI_SECONDS,
+    CLI_VARIANT,
     CLI_FLAG_COUNT,
 } cli_flag;
 

@@ -62,7 +62,8 @@ const cli_command cli_commands[] = {
      cli_clone},
     {"errors", NULL, "[CODE]", "the list of errors", 0, 0, 1, false, cli_errors},
     {"bench", NULL, "[NAME]", "measure whole nodes on this machine; without a name: what there is",
-     BIT(CLI_PEERS) | BIT(CLI_REACTORS) | BIT(CLI_RATE) | BIT(CLI_SECONDS), 0, 1, false, cli_bench},
+     BIT(CLI_PEERS) | BIT(CLI_REACTORS) | BIT(CLI_RATE) |
+         BIT(CLI_SECONDS) | BIT(CLI_VARIANT), 0, 1, false, cli_bench},
     {"trace", "replay", "FILE", "replay a recorded editing session", 0, 0, 0, true, cli_later},
     {"sim", NULL, "", "the simulator: bad weeks drawn from seeds",
      BIT(CLI_SEED) | BIT(CLI_SEEDS) | BIT(CLI_STORE) | BIT(CLI_SCRIPT) | BIT(CLI_SHRINK) |
@@ -129,6 +130,7 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_PEERS] = {"--peers", 0, "N", "how many peers"},
     [CLI_REACTORS] = {"--reactors", 0, "N", "how many of the peers are whole reactors"},
     [CLI_RATE] = {"--rate", 0, "N", "operations a second"},
+    [CLI_VARIANT] = {"--variant", 0, "NAME", "one of several ways to run it"},
     [CLI_SECONDS] = {"--seconds", 0, "N", "how long to measure"},
 };
 
