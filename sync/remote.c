@@ -3,6 +3,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include "sync/sync_manager.h"
 
@@ -277,11 +278,20 @@ static void progress_fill(td_peer *peer, tandem_progress *out)
 
 /* ---- Remotes ---- */
 
+/* A URL that could be dialed; who is offline opens no carrier for it. */
+static tandem_err url_check(tandem_sync *sync, const char *url)
+{
+    td_carrier *carrier;
+
+    if (!sync->options.offline || !strncmp(url, "mem:", 4))
+        return td_sync_carrier(sync, url, &carrier);
+    return !strncasecmp(url, "http:", 5) ? td_http_url_check(url) : td_url_check(url);
+}
+
 static tandem_err run_add(tandem_sync *sync, td_sync_call *call)
 {
     const td_kept_share *share = call->argument;
     td_remote_record record = {.share = *share};
-    td_carrier *carrier;
     tandem_err err;
 
     if (td_sync_find_remote(sync, call->name))
@@ -292,9 +302,7 @@ static tandem_err run_add(tandem_sync *sync, td_sync_call *call)
         return TANDEM_E_INVALID;
     if (sync->peer_count >= TD_SYNC_PEERS_MAX)
         return TANDEM_E_LIMIT;
-    if ((err = sync->options.offline && strncmp(call->url, "mem:", 4)
-                   ? td_url_check(call->url)
-                   : td_sync_carrier(sync, call->url, &carrier)) != TANDEM_OK)
+    if ((err = url_check(sync, call->url)) != TANDEM_OK)
         return err;
     strcpy(record.name, call->name);
     strcpy(record.url, call->url);
@@ -374,13 +382,9 @@ static tandem_err run_set(tandem_sync *sync, td_sync_call *call)
         return TANDEM_E_NOT_FOUND;
     record = peer->record;
     if (call->url) {
-        td_carrier *carrier;
-
         if (strlen(call->url) >= sizeof(record.url))
             return TANDEM_E_INVALID;
-        if ((err = sync->options.offline && strncmp(call->url, "mem:", 4)
-                       ? td_url_check(call->url)
-                       : td_sync_carrier(sync, call->url, &carrier)) != TANDEM_OK)
+        if ((err = url_check(sync, call->url)) != TANDEM_OK)
             return err;
         strcpy(record.url, call->url);
     } else {

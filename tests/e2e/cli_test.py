@@ -291,7 +291,7 @@ class Data(support.Case):
 
     @support.on_both
     def test_peers_are_configured(self, data):
-        url, other = "ws://127.0.0.1:1/tandem", "ws://[::1]:2/tandem"
+        url, other = "ws://127.0.0.1:1/tandem", "http://[::1]:2/tandem"
         self.tandem("peer", "add", "a", "ws://127.0.0.1:1/elsewhere", data=data, code=2)
         self.tandem("peer", "add", "a", url, data=data)
         self.assertIn("(TANDEM_E_EXISTS)", self.tandem("peer", "add", "a", url, data=data,
