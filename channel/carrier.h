@@ -35,6 +35,11 @@ typedef struct td_carrier_ops {
     uint64_t (*rejected)(const td_carrier *carrier);
     void (*want_write)(td_link *link);
     void (*hold)(td_link *link, bool hold);
+    /* Of a link that was dialed and works by exchanges: have none under way but when there is
+     * something to send, or poll() asks for one, which is to happen at least each pause_ms; 0: always
+     * have one (long poll), as at first. False, and nothing changes: messages flow at any time. */
+    bool (*pace)(td_link *link, uint64_t pause_ms);
+    void (*poll)(td_link *link);
     void (*close)(td_link *link, tandem_err err, const char *text);
     /* Closes what is open (closed() is called) and frees. On the host's thread or after its stop. */
     void (*free)(td_carrier *carrier);

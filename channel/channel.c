@@ -33,6 +33,13 @@ struct tandem_channel {
     uint32_t attempts;      /* … after so many failures */
     uint64_t over_since_ms; /* the session has failed, its ERROR may still have to go out */
     uint32_t breaches;      /* links that ended with TANDEM_E_PROTOCOL, in a row */
+
+    /* Of a link that works by exchanges: */
+    td_scheduler scheduler;
+    uint64_t pause_ms;   /* so long may pass between two; 0: long poll, or no exchanges */
+    uint32_t under_way;  /* exchanges */
+    bool polled;         /* one was asked for, and has not begun */
+    uint64_t received_operations; /* of the session, up to the last exchange */
 };
 
 /* ---- The session's wishes ---- */
@@ -175,14 +182,17 @@ static void link_opened(void *context)
 
     channel->link_open = true;
     channel->settled = false;
+    channel->received_operations = 0;
     channel->over_since_ms = 0;
     err = td_session_open(channel->config.env, channel->inbox, channel->outbox,
                           channel->config.pool, channel->config.source, &session_user, channel,
                           &channel->session);
-    if (err != TANDEM_OK)
+    if (err != TANDEM_OK) {
         close_link(channel, err, tandem_err_text(err));
-    else
-        wake(channel);
+        return;
+    }
+    td_session_pace(channel->session, channel->pause_ms, channel->carrier != NULL);
+    wake(channel);
 }
 
 /* HELLO was exchanged, by what came or by what was said: attempts are counted anew. */
@@ -318,6 +328,11 @@ static void link_closed(void *context, tandem_err err, const char *text)
             h->status = TANDEM_JOB_TRANSPORT_PENDING;
     }
     channel->breaches = err == TANDEM_E_PROTOCOL ? channel->breaches + 1 : 0;
+    if (err != TANDEM_OK)
+        td_scheduler_failed(&channel->scheduler);
+    channel->under_way = 0;
+    channel->polled = false;
+    channel->pause_ms = 0;
     if (channel->wanted)
         schedule_retry(channel, err);
     tell_closed(channel, err, why);
@@ -328,11 +343,61 @@ static void link_retry_after(void *context, uint64_t delay_ms)
     td_channel_retry_floor(context, delay_ms);
 }
 
+static void link_paced(void *context, uint64_t pause_ms)
+{
+    tandem_channel *channel = context;
+
+    td_probe(channel->config.env, pause_ms ? TD_PROBE_PEER_POLLS : TD_PROBE_PEER_POLLS_LONG);
+    channel->pause_ms = pause_ms;
+    if (channel->session)
+        td_session_pace(channel->session, pause_ms, false);
+}
+
+/* ---- Exchanges ---- */
+
+static void link_exchange_began(void *context)
+{
+    tandem_channel *channel = context;
+
+    channel->under_way++;
+    channel->polled = false;
+    td_scheduler_began(&channel->scheduler, td_env_monotonic_ms(channel->config.env));
+}
+
+static void link_exchange_ended(void *context, uint64_t took_ms, uint64_t bytes, bool more)
+{
+    tandem_channel *channel = context;
+    td_poll_news news = {.bytes = bytes, .took_ms = took_ms, .more = more};
+
+    if (channel->under_way)
+        channel->under_way--;
+    if (channel->session) {
+        uint64_t received = td_session_stat_of(channel->session)->received_operations;
+
+        news.operations = received - channel->received_operations;
+        channel->received_operations = received;
+    }
+    td_scheduler_ended(&channel->scheduler, td_env_monotonic_ms(channel->config.env), &news);
+    if (channel->pause_ms)
+        channel->config.due(channel->config.context, 0);
+}
+
+static bool link_expects(void *context)
+{
+    tandem_channel *channel = context;
+
+    return channel->session && td_session_expects(channel->session);
+}
+
 static const td_connection_events link_events = {
     .opened = link_opened,
     .message = link_message,
     .writable = link_writable,
     .retry_after = link_retry_after,
+    .paced = link_paced,
+    .exchange_began = link_exchange_began,
+    .exchange_ended = link_exchange_ended,
+    .expects = link_expects,
     .closed = link_closed,
 };
 
@@ -347,6 +412,7 @@ tandem_err td_channel_open(const td_channel_config *config, tandem_channel **out
         return TANDEM_E_NOMEM;
     channel->config = *config;
     td_retry_init(&channel->retry, &config->retry);
+    td_scheduler_init(&channel->scheduler, &config->poll, td_env_monotonic_ms(config->env));
     if ((err = tandem_mailbox_open(config->window_jobs, config->window_bytes, &channel->inbox)) !=
             TANDEM_OK ||
         (err = tandem_mailbox_open(config->window_jobs, config->window_bytes,
@@ -375,6 +441,18 @@ void td_channel_free(tandem_channel *channel)
     free(channel);
 }
 
+/* Tell the link how it is polled. */
+static void pace(tandem_channel *channel)
+{
+    const td_poll_policy *policy = &channel->scheduler.policy;
+
+    channel->pause_ms = policy->mode == TD_POLL_LONG ? 0 : td_poll_interval_ms_max(policy);
+    if (!channel->link->carrier->ops->pace(channel->link, channel->pause_ms))
+        channel->pause_ms = 0;
+    if (channel->session)
+        td_session_pace(channel->session, channel->pause_ms, true);
+}
+
 static void dial(tandem_channel *channel)
 {
     tandem_err err;
@@ -389,7 +467,9 @@ static void dial(tandem_channel *channel)
         channel->link = NULL;
         schedule_retry(channel, err);
         tell_closed(channel, err, tandem_err_text(err));
+        return;
     }
+    pace(channel);
 }
 
 tandem_err td_channel_start(tandem_channel *channel, td_carrier *carrier, const char *url)
@@ -436,8 +516,26 @@ void td_channel_set_retry(tandem_channel *channel, const td_retry_policy *policy
     td_retry_change(&channel->retry, policy);
 }
 
+void td_channel_set_poll(tandem_channel *channel, const td_poll_policy *policy)
+{
+    assert(channel->config.due || policy->mode == TD_POLL_LONG);
+    td_scheduler_change(&channel->scheduler, policy, td_env_monotonic_ms(channel->config.env));
+    if (channel->link && channel->carrier && !channel->link_closing)
+        pace(channel);
+}
+
+static void poll_link(tandem_channel *channel)
+{
+    if (!channel->link || !channel->link_open || channel->link_closing)
+        return;
+    channel->polled = true;
+    channel->link->carrier->ops->poll(channel->link);
+}
+
 void td_channel_poke(tandem_channel *channel)
 {
+    if (channel->pause_ms && channel->carrier)
+        poll_link(channel);
     if (!channel->wanted || channel->link)
         return;
     td_retry_succeeded(&channel->retry);
@@ -497,6 +595,35 @@ bool td_channel_is_spent(const tandem_channel *channel)
 uint64_t td_channel_retry_at_ms(const tandem_channel *channel)
 {
     return channel->retry_at_ms;
+}
+
+const td_scheduler *td_channel_scheduler(const tandem_channel *channel)
+{
+    return &channel->scheduler;
+}
+
+/* How much of what may wait to be executed does: of its own window, or of what all share. */
+uint32_t td_channel_load_permille(const tandem_channel *channel)
+{
+    const td_pool *pool = channel->config.pool;
+    uint64_t jobs = tandem_mailbox_jobs(channel->inbox) * UINT64_C(1000) /
+                    tandem_mailbox_window_jobs(channel->inbox);
+    uint64_t bytes = pool->used_bytes * 1000 / (pool->limit_bytes ? pool->limit_bytes : 1);
+    uint64_t load = jobs > bytes ? jobs : bytes;
+
+    return load < 1000 ? (uint32_t)load : 1000;
+}
+
+bool td_channel_is_polled(const tandem_channel *channel)
+{
+    return channel->session && channel->carrier && channel->pause_ms && !channel->link_closing;
+}
+
+void td_channel_poll_decision(const tandem_channel *channel, td_poll_decision *out)
+{
+    td_scheduler_decide(&channel->scheduler, td_channel_load_permille(channel), out);
+    if (!td_channel_is_polled(channel) || channel->under_way || channel->polled)
+        out->next_ms = UINT64_MAX;
 }
 
 /* ---- Pushing ---- */
@@ -563,14 +690,28 @@ tandem_err td_channel_send(tandem_channel *channel, const td_operation *operatio
 
 /* ---- Time ---- */
 
+/* Begin the next exchange if it is time. Returns when it is. */
+static uint64_t tick_poll(tandem_channel *channel, uint64_t now_ms)
+{
+    td_poll_decision decision;
+
+    td_channel_poll_decision(channel, &decision);
+    if (now_ms < decision.next_ms)
+        return decision.next_ms; /* or when the one that is under way has ended */
+    td_probe(channel->config.env, TD_PROBE_POLLED);
+    poll_link(channel);
+    return UINT64_MAX;
+}
+
 static uint64_t tick_session(tandem_channel *channel, uint64_t now_ms)
 {
+    uint64_t poll_ms = tick_poll(channel, now_ms);
     uint64_t due_ms = td_session_tick(channel->session, now_ms);
     const char *text;
     tandem_err err = td_session_err(channel->session, &text);
 
     if (err == TANDEM_OK)
-        return due_ms;
+        return due_ms < poll_ms ? due_ms : poll_ms;
     /* Its ERROR gets a moment to go out; a link that is stuck is closed without. */
     if (!channel->over_since_ms)
         channel->over_since_ms = now_ms;

@@ -10,6 +10,9 @@
  * closed() says TANDEM_E_CHANNEL_NETWORK for what the network did wrong (its text tells what), and
  * the channel probes slowly: never forgotten. A channel that was accepted lives as long as its link.
  *
+ * Where the link works by exchanges and long poll is off, the channel begins them, when its scheduler
+ * says so.
+ *
  * Threads: the loop host's.
  */
 #ifndef TANDEM_CHANNEL_CHANNEL_H
@@ -17,6 +20,7 @@
 
 #include "channel/carrier.h"
 #include "channel/retry.h"
+#include "channel/scheduler.h"
 #include "channel/session.h"
 
 typedef struct tandem_channel tandem_channel;
@@ -34,6 +38,7 @@ typedef struct td_channel_config {
     uint64_t window_bytes;
     td_retry_policy retry;
     uint64_t *job_ids; /* for tandem_mailbox_share_ids(); NULL: each mailbox counts for itself */
+    td_poll_policy poll; /* for links that work by exchanges */
     td_pool *pool;                      /* borrowed */
     td_mailbox_share *outboxes;         /* what its outbox shares with others; NULL: nothing; borrowed */
     const td_job_source *source;        /* borrowed */
@@ -45,6 +50,8 @@ typedef struct td_channel_config {
      * when it knows that the peer lacks them. Of an accepted channel this is the end: free it later,
      * not in here. */
     void (*closed)(void *context, tandem_err err, const char *text);
+    /* Call td_channel_tick() at this time (monotonic ms), if not sooner. NULL: poll is always long. */
+    void (*due)(void *context, uint64_t at_ms);
     void *context;
 } td_channel_config;
 
@@ -64,7 +71,17 @@ tandem_err td_channel_accept(tandem_channel *channel, td_link *link,
                              const td_connection_events **events_out, void **context_out);
 /* Retry by another policy from now on. */
 void td_channel_set_retry(tandem_channel *channel, const td_retry_policy *policy);
-/* The network may be back: retry now. */
+/* Poll by another policy from now on. */
+void td_channel_set_poll(tandem_channel *channel, const td_poll_policy *policy);
+/* What its scheduler knows, and what that makes of it now: next_ms is UINT64_MAX without a link, and
+ * while an exchange is under way. */
+const td_scheduler *td_channel_scheduler(const tandem_channel *channel);
+void td_channel_poll_decision(const tandem_channel *channel, td_poll_decision *out);
+/* How much of what may wait to be executed does. */
+uint32_t td_channel_load_permille(const tandem_channel *channel);
+/* Is there a link that it polls? */
+bool td_channel_is_polled(const tandem_channel *channel);
+/* The network may be back: retry now; or, if there is a link that is polled, poll it now. */
 void td_channel_poke(tandem_channel *channel);
 /* Let the next retry wait at least so long: what the peer asked for. */
 void td_channel_retry_floor(tandem_channel *channel, uint64_t delay_ms);

@@ -111,6 +111,17 @@ static void http_hold(td_link *link, bool hold)
     td_http_link_hold(http_link_of(link), hold);
 }
 
+static bool http_pace(td_link *link, uint64_t pause_ms)
+{
+    td_http_client_pace(http_link_of(link), pause_ms);
+    return true;
+}
+
+static void http_poll(td_link *link)
+{
+    td_http_client_poll(http_link_of(link));
+}
+
 static void http_close(td_link *link, tandem_err err, const char *text)
 {
     td_http_link_close(http_link_of(link), err, text);
@@ -145,6 +156,8 @@ static const td_carrier_ops http_ops = {
     .rejected = http_rejected,
     .want_write = http_want_write,
     .hold = http_hold,
+    .pace = http_pace,
+    .poll = http_poll,
     .close = http_close,
     .free = http_free,
 };

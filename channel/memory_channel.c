@@ -9,7 +9,7 @@
  * At most TRANSIT_BYTES_MAX are on their way to one half; what it is not ready to take (hold) stays
  * in its queue unacknowledged, so a slow receiver slows the sender.
  */
-#include "channel/carrier.h"
+#include "channel/network_link.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -797,6 +797,8 @@ static const td_carrier_ops memory_ops = {
     .rejected = memory_rejected,
     .want_write = memory_want_write,
     .hold = memory_hold,
+    .pace = td_link_has_no_pace,
+    .poll = td_link_has_no_exchanges,
     .close = memory_close,
     .free = memory_free,
 };

@@ -32,6 +32,37 @@ static void link_retry_after(void *context, uint64_t delay_ms)
         link->events->retry_after(link->context, delay_ms);
 }
 
+static void link_paced(void *context, uint64_t pause_ms)
+{
+    td_network_link *link = context;
+
+    if (link->events->paced)
+        link->events->paced(link->context, pause_ms);
+}
+
+static void link_exchange_began(void *context)
+{
+    td_network_link *link = context;
+
+    if (link->events->exchange_began)
+        link->events->exchange_began(link->context);
+}
+
+static void link_exchange_ended(void *context, uint64_t took_ms, uint64_t bytes, bool more)
+{
+    td_network_link *link = context;
+
+    if (link->events->exchange_ended)
+        link->events->exchange_ended(link->context, took_ms, bytes, more);
+}
+
+static bool link_expects(void *context)
+{
+    td_network_link *link = context;
+
+    return link->events->expects && link->events->expects(link->context);
+}
+
 static void link_closed(void *context, tandem_err err, const char *text)
 {
     td_network_link *link = context;
@@ -45,6 +76,10 @@ const td_connection_events td_network_link_events = {
     .message = link_message,
     .writable = link_writable,
     .retry_after = link_retry_after,
+    .paced = link_paced,
+    .exchange_began = link_exchange_began,
+    .exchange_ended = link_exchange_ended,
+    .expects = link_expects,
     .closed = link_closed,
 };
 
@@ -78,6 +113,18 @@ tandem_err td_network_link_accept(const td_link_acceptor *acceptor, void *moves,
     *events_out = &td_network_link_events;
     *context_out = link;
     return TANDEM_OK;
+}
+
+bool td_link_has_no_pace(td_link *link, uint64_t pause_ms)
+{
+    (void)link;
+    (void)pause_ms;
+    return false;
+}
+
+void td_link_has_no_exchanges(td_link *link)
+{
+    (void)link;
 }
 
 void td_network_url(const char *scheme, const char *address, uint16_t port, char url_out[128])

@@ -39,6 +39,10 @@ static inline void *td_network_link_moves(td_link *link)
     return ((td_network_link *)link)->moves;
 }
 
+/* pace() and poll() of a link on which messages flow at any time. */
+bool td_link_has_no_pace(td_link *link, uint64_t pause_ms);
+void td_link_has_no_exchanges(td_link *link);
+
 /* "SCHEME://HOST:PORT/tandem" of a listener's address. */
 void td_network_url(const char *scheme, const char *address, uint16_t port, char url_out[128]);
 

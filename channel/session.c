@@ -29,6 +29,8 @@ struct td_session {
     bool sums, peer_sums; /* this side's messages, the peer's, end with a sum */
     bool announce_pending, heartbeat_pending;
     uint64_t sent_ms, heard_ms;
+    uint64_t pause_ms; /* between two exchanges of the link, at most */
+    bool asks;         /* and this side begins them */
 
     /* Sending jobs: the window is sent[first .. next), by number modulo its capacity. */
     uint64_t peer_window_bytes, peer_window_jobs, peer_message_bytes;
@@ -42,6 +44,8 @@ struct td_session {
     uint64_t next_job; /* the number that the next job must have */
     td_delivery *deliveries, **deliveries_end;
     uint64_t deliveries_bytes; /* of operations */
+    uint64_t finished_bytes;   /* of operations that are finished, and not told so */
+    bool gave_room;            /* an ACK was written for which the peer may have waited */
     uint64_t done;   /* finished up to here */
     uint64_t acked;  /* and told so */
     bool ack_pending;
@@ -214,6 +218,18 @@ void td_session_announce(td_session *session)
     session->user->wake(session->context);
 }
 
+void td_session_pace(td_session *session, uint64_t pause_ms, bool asks)
+{
+    session->pause_ms = pause_ms;
+    session->asks = asks && pause_ms;
+}
+
+bool td_session_expects(const td_session *session)
+{
+    return !session->hello_received || session->sent_first < session->sent_next ||
+           session->gave_room;
+}
+
 /* ---- Sending ---- */
 
 bool td_session_has_credit(const td_session *session, uint64_t bytes)
@@ -374,6 +390,13 @@ static void next_hello(td_session *session, tandem_writer *out)
     td_probe(session->env, TD_PROBE_HELLO_SENT);
 }
 
+/* May the peer wait for it? Where half of the window is used, it may have no credit for what is next. */
+static bool is_ack_urgent(const td_session *session)
+{
+    return (session->done - session->acked) * 2 >= tandem_mailbox_window_jobs(session->inbox) ||
+           session->finished_bytes * 2 >= tandem_mailbox_window_bytes(session->inbox);
+}
+
 /* What does not fit under the limits of a message is said in the next one. */
 static void next_ack(td_session *session, tandem_writer *out)
 {
@@ -386,7 +409,9 @@ static void next_ack(td_session *session, tandem_writer *out)
     if (session->exception_count)
         memmove(session->exceptions, session->exceptions + count,
                 session->exception_count * sizeof(*session->exceptions));
+    session->gave_room = is_ack_urgent(session);
     session->acked = done;
+    session->finished_bytes = 0;
     session->ack_pending = !all;
     td_probe(session->env, TD_PROBE_ACK_SENT);
 }
@@ -694,6 +719,8 @@ static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td
         session->ack_pending = true;
     }
     session->deliveries_bytes += delivery->operation_bytes;
+    for (uint32_t i = 0; i < delivery->count; i++)
+        session->stat.received_operations += delivery->jobs[i].count;
     *session->deliveries_end = delivery;
     session->deliveries_end = &delivery->next;
     if (!session->held && session->pool->used_bytes > session->pool->limit_bytes &&
@@ -796,6 +823,7 @@ tandem_err td_session_receive(td_session *session, tandem_slice bytes)
     if (!session->hello_received && message.type != TD_WIRE_HELLO)
         return protocol(session, "a message before HELLO");
     session->received_number = message.number;
+    session->gave_room = false;
     return receive(session, bytes, &message);
 }
 
@@ -851,6 +879,7 @@ static void advance_done(td_session *session)
         session->ack_pending = true;
         if (!td_planted(TD_PLANTED_CREDIT_NOT_GIVEN_BACK))
             session->deliveries_bytes -= delivery->operation_bytes;
+        session->finished_bytes += delivery->operation_bytes;
         session->deliveries = delivery->next;
         if (!session->deliveries)
             session->deliveries_end = &session->deliveries;
@@ -877,7 +906,7 @@ void td_session_delivered(td_delivery *delivery)
         session->heard_ms = td_env_monotonic_ms(session->env); /* it was we who did not listen */
         session->user->hold(session->context, false);
     }
-    if (session->ack_pending)
+    if (session->ack_pending && (!session->asks || is_ack_urgent(session)))
         session->user->wake(session->context);
 }
 
@@ -885,20 +914,24 @@ void td_session_delivered(td_delivery *delivery)
 
 uint64_t td_session_tick(td_session *session, uint64_t now_ms)
 {
-    uint64_t silence_ms = session->heard_ms + TD_SESSION_SILENCE_MS;
+    uint64_t silence_ms = session->heard_ms + TD_SESSION_SILENCE_MS + session->pause_ms;
     uint64_t heartbeat_ms = session->sent_ms + TD_SESSION_HEARTBEAT_MS;
+    char text[64];
 
     if (session->err != TANDEM_OK)
         return UINT64_MAX;
     if (now_ms >= silence_ms && !session->held && !td_planted(TD_PLANTED_SILENCE_SUFFERED)) {
         td_probe(session->env, TD_PROBE_PEER_SILENT);
-        td_session_fail(session, TANDEM_E_TIMEOUT, "nothing was heard for 30 s");
+        snprintf(text, sizeof(text), "nothing was heard for %u s",
+                 (unsigned)((TD_SESSION_SILENCE_MS + session->pause_ms) / 1000));
+        td_session_fail(session, TANDEM_E_TIMEOUT, text);
         return UINT64_MAX;
     }
     if (now_ms >= heartbeat_ms) {
         if (session->hello_received && !session->heartbeat_pending) {
             session->heartbeat_pending = true;
-            session->user->wake(session->context);
+            if (!session->asks)
+                session->user->wake(session->context);
         }
         heartbeat_ms = now_ms + 1000;
     }

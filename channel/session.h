@@ -120,6 +120,17 @@ bool td_session_heard(const td_session *session);
 /* Was HELLO exchanged? */
 bool td_session_is_open(const td_session *session);
 
+/*
+ * The link carries messages in exchanges that are up to pause_ms apart, so silence of that length
+ * says nothing; 0: at any time, as at first.
+ *
+ * asks     this side begins the exchanges. What can wait for the next one, a heartbeat or an ACK that
+ *          nobody waits for, does not wake the link then.
+ */
+void td_session_pace(td_session *session, uint64_t pause_ms, bool asks);
+/* Is something on its way to us, as far as is known: HELLO, an ACK, jobs that waited for ours? */
+bool td_session_expects(const td_session *session);
+
 /* May the outbox take more? The smaller of both sides' windows. */
 bool td_session_has_credit(const td_session *session, uint64_t bytes);
 /* Of operations that were sent and not acknowledged. */
@@ -140,9 +151,9 @@ uint64_t td_session_heard_ms(const td_session *session);
 /* The user has something to announce. */
 void td_session_announce(td_session *session);
 
-/* Operations sent in this session, and bytes of messages each way. */
+/* Operations and bytes of messages, each way, in this session. */
 typedef struct td_session_stat {
-    uint64_t sent_operations, sent_bytes, received_bytes;
+    uint64_t sent_operations, sent_bytes, received_operations, received_bytes;
 } td_session_stat;
 const td_session_stat *td_session_stat_of(const td_session *session);
 

@@ -95,6 +95,8 @@ static const td_carrier_ops websocket_ops = {
     .rejected = websocket_rejected,
     .want_write = websocket_want_write,
     .hold = websocket_hold,
+    .pace = td_link_has_no_pace,
+    .poll = td_link_has_no_exchanges,
     .close = websocket_close,
     .free = websocket_free,
 };

@@ -87,6 +87,9 @@
     X(RETRY_SPENT, "a retry policy was spent")                                                     \
     X(RETRY_WORKED, "a retry came through")                                                        \
     X(SESSION_CUT_SHORT, "a session ended as soon as it had begun")                                \
+    X(POLLED, "an exchange was begun to see whether there is something")                           \
+    X(PEER_POLLS, "a peer said that it asks now and then")                                         \
+    X(PEER_POLLS_LONG, "a peer that asked now and then waits for answers again")                   \
     X(HELLO_SENT, "HELLO was said")                                                                \
     X(HELLO_TAKEN, "HELLO was heard")                                                              \
     X(JOBS_SENT, "jobs were written into a message")                                               \

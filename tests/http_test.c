@@ -43,6 +43,11 @@ struct side {
     bool ordered; /* each message's first byte must be the next number */
     bool echo, hold_after_each;
     unsigned echoes;
+    uint64_t pace_ms; /* no long poll; 0: as always */
+    bool expects;
+    /* of exchanges */
+    uint64_t pause_ms; /* the client's, as the server was told */
+    unsigned paced, began, ended, full;
     bool close_in_opened, close_in_message, close_in_writable;
 };
 
@@ -132,6 +137,43 @@ static void on_retry_after(void *context, uint64_t delay_ms)
     side->retry_after_ms = delay_ms;
 }
 
+static void on_paced(void *context, uint64_t pause_ms)
+{
+    struct side *side = context;
+
+    assert_int_equal(0, side->closed);
+    side->paced++;
+    side->pause_ms = pause_ms;
+}
+
+static void on_exchange_began(void *context)
+{
+    struct side *side = context;
+
+    assert_int_equal(0, side->closed);
+    side->began++;
+}
+
+static void on_exchange_ended(void *context, uint64_t took_ms, uint64_t bytes, bool more)
+{
+    struct side *side = context;
+
+    assert_int_equal(0, side->closed);
+    assert_true(side->ended < side->began);
+    assert_true(took_ms < DEADLINE_MS);
+    assert_true(more == (bytes >= TD_HTTP_FILL_BYTES));
+    side->ended++;
+    side->full += more;
+}
+
+static bool on_expects(void *context)
+{
+    struct side *side = context;
+
+    assert_int_equal(0, side->closed);
+    return side->expects;
+}
+
 static void on_closed(void *context, tandem_err err, const char *text)
 {
     struct side *side = context;
@@ -145,7 +187,8 @@ static void on_closed(void *context, tandem_err err, const char *text)
 
 static const td_connection_events events = {
     .opened = on_opened, .message = on_message, .writable = on_writable,
-    .retry_after = on_retry_after, .closed = on_closed};
+    .retry_after = on_retry_after, .paced = on_paced, .exchange_began = on_exchange_began,
+    .exchange_ended = on_exchange_ended, .expects = on_expects, .closed = on_closed};
 
 static tandem_err on_accept(void *context, td_http_link *link,
                             const td_connection_events **events_out, void **context_out)
@@ -273,6 +316,8 @@ static void dial(struct fixture *f, struct side *side)
 {
     side->f = f;
     assert_int_equal(TANDEM_OK, td_http_dial(f->client, f->url, &events, side, &side->link));
+    if (side->pace_ms)
+        td_http_client_pace(side->link, side->pace_ms);
 }
 
 /* A dialed side and the one accepted for it, both open. */
@@ -521,6 +566,41 @@ static void a_poll_is_parked_and_a_push_goes_at_once(void **state)
         td_http_link_want_write(from->link);
         UNTIL(f, to->messages == before + 1);
     }
+    free_both(f);
+}
+
+/* What a poll brings or a push carries, and nothing in between. */
+static void without_long_poll_the_server_is_heard_when_it_is_asked(void **state)
+{
+    struct fixture *f = *state;
+    struct side dialed = {.pace_ms = 60000}, *accepted = connect_pair(f, &dialed);
+
+    for (unsigned i = 0; i < 5; i++) {
+        unsigned before = dialed.messages, began = dialed.began;
+
+        accepted->to_send = i == 3 ? 30 : 1;
+        accepted->send_size = i == 3 ? 10000 : 10;
+        td_http_link_want_write(accepted->link);
+        let_rest(f);
+        assert_int_equal(before, dialed.messages);
+        assert_int_equal(began, dialed.began);
+        if (i % 2) {
+            td_http_client_poll(dialed.link);
+        } else {
+            dialed.to_send = 1;
+            dialed.send_size = 10;
+            td_http_link_want_write(dialed.link);
+        }
+        UNTIL(f, dialed.messages > before && dialed.began == began + 1);
+        UNTIL(f, dialed.ended == dialed.began);
+        /* One that was full is followed by its user, not by itself. */
+        assert_int_equal(i >= 3, dialed.full);
+    }
+    assert_int_equal(60000, accepted->pause_ms);
+    /* And back. */
+    td_http_client_pace(dialed.link, 0);
+    UNTIL(f, accepted->pause_ms == 0 && dialed.began == dialed.ended + 1);
+    assert_int_equal(2, accepted->paced);
     free_both(f);
 }
 
@@ -982,6 +1062,75 @@ static void a_holding_client_gets_no_messages(void **state)
     close(second);
 }
 
+static void an_exchange_is_kept_as_long_as_the_client_says(void **state)
+{
+    struct fixture *f = *state;
+    struct http answer = {.body = NULL};
+    int first = raw_connect(f), second = raw_connect(f);
+    struct side *side = raw_open(f, first);
+
+    raw_exchange(f, first, 2, "", "Tandem-Wait: 0\r\nTandem-Pause: 7\r\n");
+    assert_true(raw_read_http(f, first, &answer));
+    assert_int_equal(0, answer.size);
+    assert_int_equal(7000, side->pause_ms);
+    /* What there was to say is said, though it is not waited for. */
+    side->to_send = 1;
+    side->send_size = 1;
+    td_http_link_want_write(side->link);
+    let_rest(f);
+    raw_exchange(f, first, 3, "", "Tandem-Wait: 0\r\nTandem-Pause: 99999\r\n");
+    assert_true(raw_read_http(f, first, &answer));
+    assert_int_equal(5, answer.size);
+    assert_int_equal(TD_HTTP_PAUSE_S_MAX * 1000, side->pause_ms);
+    /* For some time, and longer than a long poll is none. */
+    raw_exchange(f, first, 4, "", "Tandem-Wait: 30\r\n");
+    assert_true(raw_read_http(f, first, &answer));
+    assert_int_equal(0, answer.size);
+    assert_int_equal(0, side->pause_ms);
+    raw_exchange(f, first, 5, "", "Tandem-Wait: 999999999\r\n");
+    assert_true(is_silent(f, first));
+    side->to_send = 1;
+    td_http_link_want_write(side->link);
+    assert_true(raw_read_http(f, first, &answer));
+    assert_int_equal(5, answer.size);
+    raw_exchange(f, second, 6, "", "Tandem-Wait: soon\r\n");
+    assert_true(raw_read_http(f, second, &answer));
+    assert_int_equal(400, status_of(&answer));
+    free(answer.body);
+    close(first);
+    close(second);
+}
+
+/* Who hangs up between two exchanges is gone two seconds later, unless it said that it asks now and
+ * then. */
+static void a_client_that_pauses_may_hang_up(void **state)
+{
+    struct fixture *f = *state;
+    struct http answer = {.body = NULL};
+    char bytes[2000];
+    size_t size = exchange(1, "", "", bytes);
+    int fd = raw_connect(f);
+    struct side *pauses = raw_open(f, fd), *gone;
+
+    raw_exchange(f, fd, 2, "", "Tandem-Wait: 0\r\nTandem-Pause: 7\r\n");
+    assert_true(raw_read_http(f, fd, &answer));
+    close(fd);
+    fd = raw_connect(f);
+    *strstr(bytes, ID) = 'f'; /* another link */
+    assert_true(raw_send(f, fd, bytes, size));
+    assert_true(raw_read_http(f, fd, &answer));
+    gone = f->accepted[1];
+    close(fd);
+    UNTIL(f, gone->closed);
+    assert_int_equal(0, pauses->closed);
+    fd = raw_connect(f);
+    raw_exchange(f, fd, 3, "", "Tandem-Wait: 0\r\n");
+    assert_true(raw_read_http(f, fd, &answer));
+    assert_int_equal(200, status_of(&answer));
+    free(answer.body);
+    close(fd);
+}
+
 static void a_holding_server_says_so_only_if_it_speaks(void **state)
 {
     struct fixture *f = *state;
@@ -1404,6 +1553,47 @@ static void a_server_that_holds_gets_no_messages(void **state)
     free_both(f);
 }
 
+static void a_client_without_long_poll_says_so(void **state)
+{
+    struct fixture *f = *state;
+    struct http request = {.body = NULL};
+    struct side dialed = {.pace_ms = 4500};
+    int listener = raw_listen(f), fd = raw_serve(f, listener, &dialed);
+
+    assert_true(is_silent(f, fd));
+    td_http_client_poll(dialed.link);
+    assert_true(raw_read_http(f, fd, &request));
+    assert_non_null(strstr(request.head, "\r\nTandem-Exchange: 2\r\n"));
+    assert_non_null(strstr(request.head, "\r\nTandem-Wait: 0\r\n"));
+    assert_non_null(strstr(request.head, "\r\nTandem-Pause: 5\r\n"));
+    raw_answer(f, fd, "a", "");
+    UNTIL(f, dialed.messages == 1);
+    assert_true(is_silent(f, fd));
+    /* What awaits an answer waits for it. */
+    dialed.to_send = 1;
+    dialed.send_size = 3;
+    dialed.expects = true;
+    td_http_link_want_write(dialed.link);
+    assert_true(raw_read_http(f, fd, &request));
+    assert_int_equal(7, request.size);
+    assert_non_null(strstr(request.head, "\r\nTandem-Wait: 1000\r\n"));
+    raw_answer(f, fd, "", "Tandem-Hold: 1\r\n");
+    assert_true(is_silent(f, fd));
+    /* And what may not be sent for now, until it may. */
+    dialed.to_send = 1;
+    td_http_link_want_write(dialed.link);
+    assert_true(raw_read_http(f, fd, &request));
+    assert_int_equal(4, request.size);
+    assert_non_null(strstr(request.head, "\r\nTandem-Wait: 20000\r\n"));
+    raw_answer(f, fd, "", "");
+    assert_true(raw_read_http(f, fd, &request));
+    assert_int_equal(7, request.size);
+    free(request.body);
+    close(fd);
+    close(listener);
+    free_both(f);
+}
+
 static void the_end_by_the_server_is_heard(void **state)
 {
     struct fixture *f = *state;
@@ -1549,6 +1739,7 @@ int main(void)
         HTTP_TEST(many_messages_keep_their_order_both_ways),
         HTTP_TEST(connections_are_used_again),
         HTTP_TEST(a_poll_is_parked_and_a_push_goes_at_once),
+        HTTP_TEST(without_long_poll_the_server_is_heard_when_it_is_asked),
         HTTP_TEST(hold_stops_delivery_until_resumed),
         HTTP_TEST(a_held_side_still_speaks),
         HTTP_TEST(either_side_may_close_within_any_callback),
@@ -1565,6 +1756,8 @@ int main(void)
         HTTP_TEST(bad_framing_ends_the_link),
         HTTP_TEST(a_request_before_the_answer_is_hung_up_on),
         HTTP_TEST(a_holding_client_gets_no_messages),
+        HTTP_TEST(an_exchange_is_kept_as_long_as_the_client_says),
+        HTTP_TEST(a_client_that_pauses_may_hang_up),
         HTTP_TEST(a_holding_server_says_so_only_if_it_speaks),
         HTTP_TEST(a_client_that_ignores_the_hold_is_shown_out),
         HTTP_TEST(an_end_is_heard_after_what_came_before_it),
@@ -1576,6 +1769,7 @@ int main(void)
         HTTP_TEST(answers_are_heard_in_order),
         HTTP_TEST(an_answer_may_be_split_anywhere),
         HTTP_TEST(a_server_that_holds_gets_no_messages),
+        HTTP_TEST(a_client_without_long_poll_says_so),
         HTTP_TEST(the_end_by_the_server_is_heard),
         HTTP_TEST(a_proxy_of_the_environment_is_not_used),
         HTTP_TEST(freeing_closes_whatever_is_open),

@@ -761,6 +761,67 @@ static void whatever_is_to_be_said_wakes_the_transport(void **state)
     assert_true(woken(&f->a));
 }
 
+/* Where this side begins the exchanges of its link, what nobody waits for goes with the next one. */
+static void who_begins_exchanges_is_not_woken_by_what_can_wait(void **state)
+{
+    struct fixture *f = *state;
+
+    narrow(&f->b, 4, UINT64_MAX);
+    shake_hands(f);
+    td_session_pace(f->a.session, 60000, false);
+    td_session_pace(f->b.session, 60000, true);
+    assert_false(td_session_expects(f->a.session));
+    assert_false(td_session_expects(f->b.session));
+    push(f, 1, 10);
+    relay(f, &f->a, &f->b);
+    assert_true(td_session_expects(f->a.session));
+    f->b.wakes = 0;
+    give_all_back(&f->b);
+    assert_false(woken(&f->b));
+    f->clock.now_ms += TD_SESSION_HEARTBEAT_MS;
+    td_session_tick(f->b.session, f->clock.now_ms);
+    assert_false(woken(&f->b));
+    assert_int_equal(1, relay(f, &f->b, &f->a)); /* but it is said when somebody asks */
+    assert_int_equal(0, f->b.heartbeats);
+    assert_false(td_session_expects(f->a.session));
+    assert_false(td_session_expects(f->b.session));
+    /* Half a window: the peer may wait for it, and this side for what comes then. */
+    push(f, 1, 10);
+    push(f, 1, 10);
+    relay(f, &f->a, &f->b);
+    f->b.wakes = 0;
+    give_all_back(&f->b);
+    assert_true(woken(&f->b));
+    assert_int_equal(1, relay(f, &f->b, &f->a));
+    assert_true(td_session_expects(f->b.session));
+    push(f, 1, 10);
+    relay(f, &f->a, &f->b);
+    assert_false(td_session_expects(f->b.session));
+    /* What is its own goes at once, and so does what it answers on a link without a pace. */
+    f->b.wakes = 0;
+    push_from(&f->b, &f->other, 1, 10);
+    assert_true(woken(&f->b));
+    td_session_pace(f->b.session, 0, true);
+    give_all_back(&f->b);
+    assert_true(woken(&f->b));
+}
+
+static void half_a_window_of_bytes_is_acknowledged_at_once_too(void **state)
+{
+    struct fixture *f = *state;
+
+    narrow(&f->b, WINDOW_JOBS, 1000);
+    shake_hands(f);
+    td_session_pace(f->b.session, 60000, true);
+    for (unsigned i = 0; i < 2; i++) {
+        push(f, 1, 200);
+        relay(f, &f->a, &f->b);
+        f->b.wakes = 0;
+        give_all_back(&f->b);
+        assert_true(woken(&f->b) == (i == 1));
+    }
+}
+
 /* ---- Jobs ---- */
 
 /*
@@ -1531,6 +1592,25 @@ static void thirty_seconds_without_a_word_end_the_session(void **state)
     assert_ends(f, &f->a, TANDEM_E_TIMEOUT);
 }
 
+static void silence_between_two_exchanges_says_nothing(void **state)
+{
+    struct fixture *f = *state;
+
+    shake_hands(f);
+    td_session_pace(f->a.session, 60000, false);
+    td_session_pace(f->b.session, 60000, true);
+    f->clock.now_ms += 60000 + TD_SESSION_SILENCE_MS - 1;
+    td_session_tick(f->a.session, f->clock.now_ms);
+    td_session_tick(f->b.session, f->clock.now_ms);
+    assert_int_equal(TANDEM_OK, td_session_err(f->a.session, NULL));
+    assert_int_equal(TANDEM_OK, td_session_err(f->b.session, NULL));
+    f->clock.now_ms++;
+    td_session_tick(f->a.session, f->clock.now_ms);
+    assert_ends(f, &f->a, TANDEM_E_TIMEOUT);
+    td_session_tick(f->b.session, f->clock.now_ms);
+    assert_ends(f, &f->b, TANDEM_E_TIMEOUT);
+}
+
 static void two_that_have_nothing_to_say_stay_together(void **state)
 {
     struct fixture *f = *state;
@@ -1946,6 +2026,8 @@ int main(void)
         TEST(a_message_that_comes_again_is_ignored),
         TEST(what_a_later_version_says_is_skipped_and_counted),
         TEST(whatever_is_to_be_said_wakes_the_transport),
+        TEST(who_begins_exchanges_is_not_woken_by_what_can_wait),
+        TEST(half_a_window_of_bytes_is_acknowledged_at_once_too),
         TEST(a_handle_leaves_the_outbox_when_the_remote_has_it_durably),
         TEST(a_delivery_may_come_back_from_within_deliver),
         TEST(operations_arrive_byte_for_byte),
@@ -1979,6 +2061,7 @@ int main(void)
         TEST(an_announcement_that_cannot_be_made_ends_the_session),
         TEST(a_heartbeat_is_said_after_ten_seconds_of_silence),
         TEST(thirty_seconds_without_a_word_end_the_session),
+        TEST(silence_between_two_exchanges_says_nothing),
         TEST(two_that_have_nothing_to_say_stay_together),
         TEST(connections_share_a_pool_and_each_may_hold_one_message),
         TEST(a_pool_with_room_holds_nobody),

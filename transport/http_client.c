@@ -30,6 +30,7 @@ struct request {
     struct curl_slist *headers;
     uint64_t number;
     tandem_writer body, answer;
+    uint64_t begun_ms;
     bool ends;   /* it carries Tandem-End */
     bool begun;  /* curl has it */
     bool done;   /* with this outcome: */
@@ -46,6 +47,8 @@ struct client_link {
     struct curl_slist *resolve; /* what curl is told of the name; NULL: it is an address */
     uint64_t sent, answered;    /* numbers of the last exchanges */
     struct request *requests;          /* not answered in order yet */
+    uint64_t pause_ms;   /* 0: an exchange is always under way */
+    bool polled;         /* one is asked for */
     bool peer_full;             /* the last answer said "hold" */
     bool said_full;             /* the last request did */
     bool end_sent, failed;
@@ -247,6 +250,32 @@ static bool add_header(struct request *request, const char *line)
     return longer != NULL;
 }
 
+/* How long the answer may wait for something to say, in milliseconds. Long poll is off: for what is
+ * awaited, no more. */
+static unsigned wait_ms(const client_link *link)
+{
+    const td_http_link *base = &link->base;
+
+    if (link->peer_full && base->wants)
+        return TD_HTTP_POLL_S * 1000;
+    return base->state == TD_HTTP_OPEN && base->events->expects &&
+                   base->events->expects(base->context)
+               ? TD_HTTP_AWAIT_MS
+               : 0;
+}
+
+static bool add_pace(struct request *request)
+{
+    const client_link *link = request->link;
+    char wait[HEADER_BYTES], pause[HEADER_BYTES];
+
+    if (!link->pause_ms)
+        return true;
+    snprintf(wait, sizeof(wait), "Tandem-Wait: %u", wait_ms(link));
+    snprintf(pause, sizeof(pause), "Tandem-Pause: %" PRIu64, (link->pause_ms + 999) / 1000);
+    return add_header(request, wait) && add_header(request, pause);
+}
+
 static bool add_headers(struct request *request, bool full)
 {
     const client_link *link = request->link;
@@ -259,7 +288,8 @@ static bool add_headers(struct request *request, bool full)
         td_http_end_write(&link->base, end + used, sizeof(end) - used);
     return add_header(request, "Content-Type: " TD_HTTP_TYPE) && add_header(request, "Expect:") &&
            add_header(request, "Accept: " TD_HTTP_TYPE) && add_header(request, id) &&
-           add_header(request, number) && (!full || add_header(request, "Tandem-Hold: 1")) &&
+           add_header(request, number) && add_pace(request) &&
+           (!full || add_header(request, "Tandem-Hold: 1")) &&
            (!request->ends || add_header(request, end));
 }
 
@@ -334,7 +364,11 @@ static void start_exchange(client_link *link, tandem_writer *body, bool ends)
         return;
     }
     request->begun = true;
+    request->begun_ms = uv_now(link->client->loop);
     link->sent++;
+    link->polled = false;
+    if (request->number > 1 && link->base.events->exchange_began)
+        link->base.events->exchange_began(link->base.context);
     link->said_full = full;
     DL_APPEND(link->requests, request);
 }
@@ -344,20 +378,31 @@ static unsigned under_way(const client_link *link)
     return (unsigned)(link->sent - link->answered);
 }
 
-/* Have as many exchanges under way as there is reason for: one at least. */
+/* Is there to be an exchange though there is nothing to send? */
+static bool is_wanted(const client_link *link)
+{
+    if (link->said_full && !td_http_link_is_full(&link->base))
+        return true; /* the peer may go on */
+    if (under_way(link))
+        return false;
+    return !link->pause_ms || link->polled || (link->peer_full && link->base.wants);
+}
+
+/* Have as many exchanges under way as there is reason for. */
 static void pump(client_link *link)
 {
     td_http_link *base = &link->base;
 
     while (base->state == TD_HTTP_OPEN && !link->failed &&
            under_way(link) < TD_HTTP_UNDER_WAY_MAX) {
-        bool let_go = link->said_full && !td_http_link_is_full(base);
+        bool wanted = is_wanted(link);
         tandem_writer body;
 
         tandem_writer_init(&body);
+        base->wants = base->wants || (wanted && link->pause_ms); /* what could wait goes along */
         if (!link->peer_full)
             td_http_link_fill(base, &body);
-        if (!body.size && (under_way(link) || base->state != TD_HTTP_OPEN) && !let_go) {
+        if (!body.size && (!wanted || base->state != TD_HTTP_OPEN)) {
             tandem_writer_release(&body);
             return;
         }
@@ -473,6 +518,15 @@ static void take_answer(client_link *link, struct request *request)
     }
 }
 
+/* What an answer brought is delivered, or held. */
+static void tell_ended(client_link *link, uint64_t took_ms, uint64_t bytes)
+{
+    td_http_link *base = &link->base;
+
+    if (link->answered > 1 && base->state == TD_HTTP_OPEN && base->events->exchange_ended)
+        base->events->exchange_ended(base->context, took_ms, bytes, bytes >= TD_HTTP_FILL_BYTES);
+}
+
 static void take_answers(client_link *link)
 {
     struct request *request;
@@ -486,10 +540,15 @@ static void take_answers(client_link *link)
         }
     while ((request = link->requests) && request->done && request->result == CURLE_OK &&
            !link->failed && !link->base.peer_ended) {
+        uint64_t bytes = request->answer.size;
+        uint64_t took_ms = uv_now(link->client->loop) - request->begun_ms;
+
         link->answered = request->number;
         take_answer(link, request);
         DL_DELETE(link->requests, request);
         request_free(request);
+        td_http_link_deliver(&link->base);
+        tell_ended(link, took_ms, bytes);
     }
 }
 
@@ -559,6 +618,22 @@ static void look(td_http_link *base)
         }
         td_http_link_look_in(base, link->deadline_ms - now_ms);
     }
+}
+
+void td_http_client_pace(td_http_link *base, uint64_t pause_ms)
+{
+    client_link *link = link_of(base);
+
+    link->pause_ms = pause_ms;
+    td_http_link_look_soon(base);
+}
+
+void td_http_client_poll(td_http_link *base)
+{
+    client_link *link = link_of(base);
+
+    link->polled = true;
+    td_http_link_look_soon(base);
 }
 
 static const td_http_side client_side = {.look = look, .free = on_link_free};

@@ -39,6 +39,10 @@ void td_http_client_free(td_http_client *client);
 tandem_err td_http_dial(td_http_client *client, const char *url, const td_connection_events *events,
                         void *context, td_http_link **out);
 
+/* As td_carrier_ops.pace and poll. */
+void td_http_client_pace(td_http_link *link, uint64_t pause_ms);
+void td_http_client_poll(td_http_link *link);
+
 /* Check a URL without dialing: TANDEM_OK, TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED (ws, wss, https). */
 tandem_err td_http_url_check(const char *url);
 

@@ -36,7 +36,9 @@ enum {
     TD_HTTP_OPENING_BYTES_MAX = 64 * 1024, /* of the first exchange: it may be anybody's */
     TD_HTTP_FILL_BYTES = 256 * 1024, /* no further message is added to a body that has so much */
     TD_HTTP_UNDER_WAY_MAX = 2,       /* exchanges; one more that ends the link */
-    TD_HTTP_POLL_S = 20,  /* an exchange with nothing to say is answered after so long */
+    TD_HTTP_POLL_S = 20,  /* an exchange with nothing to say is answered after so long, at most */
+    TD_HTTP_AWAIT_MS = 1000, /* a client that does not long-poll waits so long for what it awaits */
+    TD_HTTP_PAUSE_S_MAX = 3600, /* between two exchanges of such a client */
     TD_HTTP_GONE_S = 60,  /* a link without an exchange is gone after so long … */
     TD_HTTP_HUNG_UP_S = 2, /* … or so long after its client closed the connection */
     TD_HTTP_BODY_S = 30,  /* from the headers of a request to the end of its body */

@@ -7,7 +7,7 @@
  *
  *   at once    the first one; if there is something to say; if the next one has come; if the other
  *              side was told to hold back and need not any more
- *   after 20 s if none of these
+ *   after 20 s if none of these, or sooner if the client says so
  *
  * A link that is full (held, and something waits) leaves its exchanges unanswered, and by that the
  * other side without one to send; if it must speak itself, it answers and says "Tandem-Hold".
@@ -62,6 +62,8 @@ struct td_http_exchange {
     char head[512];            /* of the answer */
     size_t head_size, sent;    /* sent: of both together */
     uint64_t complete_ms;
+    uint64_t wait_ms;  /* from then on it may be kept, with nothing to say */
+    uint64_t pause_ms; /* after the answer the next one may take so long */
 };
 
 struct td_http_server_link {
@@ -75,6 +77,7 @@ struct td_http_server_link {
     bool lost;                    /* an exchange was */
     uint64_t ending_ms;           /* of the loop's clock: since when */
     uint64_t gone_ms;             /* without an exchange it is gone then */
+    uint64_t pause_ms;            /* of the last exchange */
 };
 
 static td_http_server_link *link_of(td_http_link *base)
@@ -158,7 +161,8 @@ static void forget_exchange(td_connection *connection)
     if (exchange->link) {
         DL_DELETE(exchange->link->exchanges, exchange);
         memcpy(connection->answered_link, exchange->id, sizeof(exchange->id));
-        exchange->link->gone_ms = uv_now(connection->network->loop) + TD_HTTP_GONE_S * 1000;
+        exchange->link->gone_ms = uv_now(connection->network->loop) + TD_HTTP_GONE_S * 1000 +
+                                  exchange->link->pause_ms;
         td_http_link_look_soon(&exchange->link->base);
     }
     tandem_writer_release(&exchange->body);
@@ -263,6 +267,18 @@ static void lose(td_http_server_link *link, tandem_err err, const char *text)
     td_http_link_look_soon(&link->base);
 }
 
+/* The client long-polls, or does not: the user is told when that changes. */
+static void take_pace(td_http_server_link *link, const td_http_exchange *exchange)
+{
+    td_http_link *base = &link->base;
+
+    if (link->pause_ms == exchange->pause_ms)
+        return;
+    link->pause_ms = exchange->pause_ms;
+    if (base->state == TD_HTTP_OPEN && base->events->paced)
+        base->events->paced(base->context, link->pause_ms);
+}
+
 /* What has come in order becomes the link's. */
 static void take_exchanges(td_http_server_link *link)
 {
@@ -286,6 +302,7 @@ static void take_exchanges(td_http_server_link *link)
             lose(link, err, "an exchange has a body that is no sequence of messages");
             return;
         }
+        take_pace(link, exchange);
         if (*exchange->end)
             td_http_end_read(&link->base, exchange->end);
     }
@@ -308,7 +325,7 @@ static bool is_due(const td_http_server_link *link, const td_http_exchange *exch
     bool full = td_http_link_is_full(&link->base);
 
     if (exchange->number == 1 || link->base.peer_ended || (link->told_full && !full) ||
-        now_ms >= exchange->complete_ms + TD_HTTP_POLL_S * 1000)
+        now_ms >= exchange->complete_ms + exchange->wait_ms)
         return true;
     if (!exchange->next || !exchange->next->taken)
         return false;
@@ -357,7 +374,7 @@ static uint64_t next_deadline(const td_http_server_link *link, uint64_t now_ms)
     while (exchange && exchange->answered)
         exchange = exchange->next;
     if (exchange && exchange->taken)
-        at_ms = exchange->complete_ms + TD_HTTP_POLL_S * 1000;
+        at_ms = exchange->complete_ms + exchange->wait_ms;
     else if (!link->exchanges && !link->base.peer_ended)
         at_ms = link->gone_ms;
     if (link->base.state == TD_HTTP_ENDING &&
@@ -478,6 +495,20 @@ static void read_header(struct lws *wsi, const char *name, char *out, size_t siz
         *out = '\0';
 }
 
+/* A number up to max, greater ones count as that; missing is what it is without the header. */
+static bool read_limit(struct lws *wsi, const char *name, uint64_t missing, uint64_t max,
+                       uint64_t *out)
+{
+    char text[32];
+
+    read_header(wsi, name, text, sizeof(text));
+    *out = missing;
+    if (*text && !read_number(text, out))
+        return false;
+    *out = *out < max ? *out : max;
+    return true;
+}
+
 struct request {
     const char *why;
     uint64_t size;
@@ -522,6 +553,13 @@ static unsigned judge(td_connection *connection, td_http_exchange *exchange,
     request->why = "the body is too large for the first exchange";
     if (exchange->number == 1 && request->size > TD_HTTP_OPENING_BYTES_MAX)
         return STATUS_TOO_LARGE;
+    if (!read_limit(wsi, "tandem-wait:", TD_HTTP_POLL_S * 1000, TD_HTTP_POLL_S * 1000,
+                    &exchange->wait_ms) ||
+        !read_limit(wsi, "tandem-pause:", 0, TD_HTTP_PAUSE_S_MAX, &exchange->pause_ms)) {
+        request->why = "Tandem-Wait or Tandem-Pause is malformed";
+        return STATUS_BAD;
+    }
+    exchange->pause_ms *= 1000;
     read_header(wsi, "tandem-hold:", text, sizeof(text));
     exchange->hold = strcmp(text, "1") == 0;
     read_header(wsi, "tandem-end:", exchange->end, sizeof(exchange->end));
@@ -660,7 +698,7 @@ void td_http_server_hung_up(td_connection *connection)
     td_http_server_link *link = find_link(connection->network, connection->answered_link);
     uint64_t gone_ms = uv_now(connection->network->loop) + TD_HTTP_HUNG_UP_S * 1000;
 
-    if (!link || link->exchanges || link->gone_ms <= gone_ms)
+    if (!link || link->exchanges || link->pause_ms || link->gone_ms <= gone_ms)
         return;
     link->gone_ms = gone_ms;
     td_http_link_look_soon(&link->base);

@@ -56,6 +56,16 @@ typedef struct td_connection_events {
     tandem_err (*writable)(void *context, tandem_writer *out);
     /* The peer asks to be left alone for so long; closed() follows at once. May be NULL. */
     void (*retry_after)(void *context, uint64_t delay_ms);
+    /* Of links that work by exchanges (http_link.h); each may be NULL. */
+    /* The client has said that between two exchanges up to so long may pass; 0: one is always under
+     * way. Before the first message that hangs on it. */
+    void (*paced)(void *context, uint64_t pause_ms);
+    /* Dialed: an exchange begins … */
+    void (*exchange_began)(void *context);
+    /* … and is over, its messages delivered (or held); more: its answer was full. */
+    void (*exchange_ended)(void *context, uint64_t took_ms, uint64_t bytes, bool more);
+    /* Dialed: is an answer awaited to what was sent, or is about to be? */
+    bool (*expects)(void *context);
     /* Gone. TANDEM_OK after a normal close of either side, TANDEM_E_UNREACHABLE, TANDEM_E_TIMEOUT,
      * TANDEM_E_PROTOCOL (not a tandem peer, bad framing, message too large), TANDEM_E_INSECURE.
      * text: one sentence for people, borrowed. */
