@@ -16,13 +16,15 @@ enum {
     TABLE_DEAD,
     SYNC_FORMAT_VERSION = 1,
     REMOTE_VERSION = 1,
-    REMOTE_ITEMS = 6,
+    REMOTE_ITEMS = 7,
+    REMOTE_ITEMS_SHARE = 6, /* without how it is polled */
     REMOTE_ITEMS_RETRY = 5, /* with the retry policy, and without what is behind it */
     REMOTE_ITEMS_MIN = 3, /* without held, and what is behind it */
     RETRY_ITEMS = 6,
     DEAD_VERSION = 1,
     DEAD_ITEMS = 18,
     SHARE_ITEMS = 2,
+    POLL_ITEMS = 2,
     CHECKSUM_BYTES = 8,
     /* What a record of a later version may grow to before it is no record of ours. */
     RECORD_DEPTH_MAX = 16,
@@ -110,6 +112,9 @@ static tandem_err encode(td_sync_store *sync, tandem_slice name, const td_remote
         tandem_write_raw(writer, record->share.bytes);
     else
         tandem_write_nil(writer);
+    tandem_write_array(writer, POLL_ITEMS);
+    tandem_write_uint(writer, record->poll.mode);
+    tandem_write_uint(writer, record->poll.mean_ms);
     return encode_end(sync, name);
 }
 
@@ -151,6 +156,15 @@ static bool read_share(tandem_reader *record, td_kept_share *out)
     return true;
 }
 
+static bool read_poll(tandem_reader *record, td_kept_poll *out)
+{
+    tandem_reader reader;
+
+    return enter(record, POLL_ITEMS, &reader) &&
+           tandem_read_uint(&reader, &out->mode) == TANDEM_OK &&
+           tandem_read_uint(&reader, &out->mean_ms) == TANDEM_OK;
+}
+
 /* Check a record and read its version: how many items it has, and a reader behind the first. */
 static tandem_err decode_begin(tandem_slice key, tandem_slice value, uint64_t version_max,
                                tandem_reader *reader, uint32_t *items)
@@ -187,7 +201,8 @@ static tandem_err decode(tandem_slice name, tandem_slice value, td_remote_record
         tandem_read_bool(&reader, &record->paused) != TANDEM_OK ||
         (items > REMOTE_ITEMS_MIN && tandem_read_uint(&reader, &record->held) != TANDEM_OK) ||
         (items >= REMOTE_ITEMS_RETRY && !read_retry(&reader, &record->retry)) ||
-        (items >= REMOTE_ITEMS && !read_share(&reader, &record->share)) ||
+        (items >= REMOTE_ITEMS_SHARE && !read_share(&reader, &record->share)) ||
+        (items >= REMOTE_ITEMS && !read_poll(&reader, &record->poll)) ||
         url.size >= sizeof(record->url))
         return TANDEM_E_CORRUPT;
     memcpy(record->name, name.bytes, name.size);

@@ -10,13 +10,12 @@
  *            given; msgpack integers
  *
  * The arrays are msgpack. Of a remote: version of the record, URL, paused, held, [base, factor, cap,
- * attempts, rest, budget] of the retry policy, [direction, share] (store/share.h); the last three may
- * be missing. Of a dead letter: version
- * of the record, name of the remote (empty: none stood for the reactor), reactor, collection,
- * document, branch, origin, first seq, last seq, operations, bytes, ordinal of the first, hash of the
- * last, error, detail, time, times offered, to be offered again. Items after these are skipped, so
- * that a field is added without a new version; a new version means that this one cannot be
- * understood.
+ * attempts, rest, budget] of the retry policy, [direction, share] (store/share.h), [mode, mean] of
+ * polling; the last four may be missing. Of a dead letter: version of the record, name of the remote
+ * (empty: none stood for the reactor), reactor, collection, document, branch, origin, first seq, last
+ * seq, operations, bytes, ordinal of the first, hash of the last, error, detail, time, times offered,
+ * to be offered again. Items after these are skipped, so that a field is added without a new version;
+ * a new version means that this one cannot be understood.
  *
  * One number space serves job handles in flight and dead letters, so that an id never means two of
  * them: "jobs" is moved ahead of the ids that are given, and beyond that of every dead letter.
@@ -44,6 +43,11 @@ typedef struct td_kept_share {
     tandem_slice bytes;
 } td_kept_share;
 
+/* How it is to be polled, if it works by exchanges: a td_poll_mode, and the mean interval. */
+typedef struct td_kept_poll {
+    uint64_t mode, mean_ms;
+} td_kept_poll;
+
 /* A remote as it is kept. */
 typedef struct td_remote_record {
     char name[TANDEM_NAME_BYTES_MAX + 1];
@@ -52,6 +56,7 @@ typedef struct td_remote_record {
     uint64_t held; /* the newest ordinal of ours up to which it was known to hold everything */
     td_kept_retry retry;
     td_kept_share share; /* its bytes: the caller's in a put, the store's during a visit */
+    td_kept_poll poll;
 } td_remote_record;
 
 /* A job that a remote has refused for good. */

@@ -509,6 +509,53 @@ tandem_err tandem_remote_set_share(tandem_sync *sync, const char *name, const ta
     return call_with_share(sync, &call, share);
 }
 
+_Static_assert((int)TANDEM_POLL_LONG == TD_POLL_LONG && (int)TANDEM_POLL_INTERVAL == TD_POLL_FIXED &&
+                   (int)TANDEM_POLL_ADAPTIVE == TD_POLL_ADAPTIVE,
+               "one is the other");
+
+const char *tandem_poll_mode_name(tandem_poll_mode mode)
+{
+    static const char *const names[] = {
+        [TANDEM_POLL_LONG] = "long",
+        [TANDEM_POLL_INTERVAL] = "interval",
+        [TANDEM_POLL_ADAPTIVE] = "adaptive",
+    };
+
+    return names[mode];
+}
+
+static tandem_err run_set_poll(tandem_sync *sync, td_sync_call *call)
+{
+    td_peer *peer = td_sync_find_remote(sync, call->name);
+    const td_kept_poll *kept = call->argument;
+    td_poll_policy policy = td_sync_poll_policy(kept);
+    td_remote_record record;
+    tandem_err err;
+
+    if (!peer)
+        return TANDEM_E_NOT_FOUND;
+    record = peer->record;
+    record.poll = *kept;
+    if ((err = td_sync_store_put_remote(sync->store, &record)) != TANDEM_OK)
+        return err;
+    peer->record = record;
+    td_channel_set_poll(peer->channel, &policy);
+    td_sync_tick_at(sync, 0);
+    return TANDEM_OK;
+}
+
+tandem_err tandem_remote_set_poll(tandem_sync *sync, const char *name, tandem_poll_mode mode,
+                                  uint64_t mean_ms)
+{
+    td_kept_poll kept = {.mode = mode, .mean_ms = mode == TANDEM_POLL_LONG ? 0 : mean_ms};
+    td_sync_call call = {.run = run_set_poll, .name = name, .argument = &kept};
+
+    if (!sync || !name || mode < TANDEM_POLL_LONG || mode > TANDEM_POLL_ADAPTIVE ||
+        (kept.mean_ms && (mean_ms < TD_POLL_MEAN_MS_MIN || mean_ms > TD_POLL_MEAN_MS_MAX)))
+        return TANDEM_E_INVALID;
+    return td_sync_call_loop(sync, &call);
+}
+
 static tandem_err run_remove(tandem_sync *sync, td_sync_call *call)
 {
     td_peer *peer = td_sync_find_remote(sync, call->name);
@@ -564,6 +611,35 @@ tandem_err tandem_remote_poke(tandem_sync *sync, const char *name)
 
 typedef tandem_err (*visit_remote_fn)(void *context, const tandem_remote_status *status);
 
+static void poll_fill(td_peer *peer, tandem_poll_status *out)
+{
+    const td_scheduler *scheduler = td_channel_scheduler(peer->channel);
+    uint64_t now_ms = td_sync_now_ms(peer->sync);
+    td_poll_decision decision;
+
+    td_channel_poll_decision(peer->channel, &decision);
+    *out = (tandem_poll_status){
+        .mode = (tandem_poll_mode)scheduler->policy.mode,
+        .mean_ms = scheduler->policy.mean_ms,
+        .reason = td_poll_reason_name(decision.reason),
+        .why = td_poll_reason_text(decision.reason),
+        .exchanges = scheduler->exchanges,
+        .operations_per_second = scheduler->per_second,
+        .answer_bytes = scheduler->bytes,
+        .exchange_ms = scheduler->took_ms,
+        .quiet_ms = now_ms - scheduler->came_ms,
+        .saved_ms = scheduler->policy.mode == TD_POLL_ADAPTIVE ? scheduler->saved_ms : 0,
+        .failures = scheduler->failures,
+        .load_permille = td_channel_load_permille(peer->channel),
+    };
+    if (!td_channel_is_polled(peer->channel))
+        return;
+    out->interval_ms = decision.interval_ms;
+    if (decision.next_ms != UINT64_MAX)
+        out->next_at_ms = td_env_wall_ms(peer->sync->env) +
+                          (decision.next_ms > now_ms ? decision.next_ms - now_ms : 0);
+}
+
 static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context)
 {
     td_peer *works = td_peer_serving(peer);
@@ -592,6 +668,7 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
         .attempts = retry.attempts_max,
         .budget = retry.budget,
     };
+    poll_fill(peer, &status.poll);
     memcpy(status.reactor, works->reactor, sizeof(status.reactor));
     if (td_peer_is_open(works)) {
         const td_origin_cover *origin;

@@ -155,6 +155,43 @@ TANDEM_API tandem_err tandem_remote_set_share(tandem_sync *sync, const char *nam
 /* tandem_remote_add(), sharing only this from the beginning. Errors: those of both. */
 TANDEM_API tandem_err tandem_remote_add_sharing(tandem_sync *sync, const char *name,
                                                 const char *url, const tandem_share *share);
+/*
+ * When a remote over HTTP is asked whether there is something. What this reactor has to send is sent
+ * at once, however that is; over WebSocket everything comes at once.
+ */
+typedef enum tandem_poll_mode {
+    TANDEM_POLL_LONG,     /* a request is always waiting there: at once. The default */
+    TANDEM_POLL_INTERVAL, /* one request each so often */
+    TANDEM_POLL_ADAPTIVE, /* so many on average: more where operations come, fewer where not */
+} tandem_poll_mode;
+
+/* Poll a remote so from now on. It is kept.
+ * mean_ms  the interval, or its mean: 100 to 600,000; 0: 5,000. Ignored by a long poll.
+ * TANDEM_E_NOT_FOUND, TANDEM_E_INVALID. */
+TANDEM_API tandem_err tandem_remote_set_poll(tandem_sync *sync, const char *name,
+                                             tandem_poll_mode mode, uint64_t mean_ms);
+
+/* How a remote is polled: what was set, what is known, and what that makes of it. The latter two only
+ * say something of one that is polled over a link of its own. */
+typedef struct tandem_poll_status {
+    tandem_poll_mode mode;
+    uint64_t mean_ms;     /* 0: a long poll */
+    uint64_t interval_ms; /* as it is now; 0: it is not polled */
+    uint64_t next_at_ms;  /* wall clock: the next request; 0: not polled, or one is under way */
+    const char *reason;   /* "burst", "quiet", …; static, and so is … */
+    const char *why;      /* … a sentence */
+    uint64_t exchanges;   /* so far */
+    double operations_per_second; /* that came, of late */
+    double answer_bytes;  /* of an exchange, of late */
+    double exchange_ms;   /* it took, of late */
+    uint64_t quiet_ms;    /* since something came last */
+    uint64_t saved_ms;    /* of the budget, and not spent yet */
+    uint32_t failures;    /* links lost, less the exchanges since */
+    uint32_t load_permille; /* of what may wait to be executed here, what does */
+} tandem_poll_status;
+
+/* "long", "interval", "adaptive". Static. */
+TANDEM_API const char *tandem_poll_mode_name(tandem_poll_mode mode);
 
 typedef enum tandem_remote_state {
     TANDEM_REMOTE_CONNECTING,
@@ -193,6 +230,7 @@ typedef struct tandem_remote_status {
     uint32_t attempts;    /* to connect, that failed since the last that did not */
     tandem_retry_policy retry; /* by which it is retried; with the defaults filled in */
     tandem_share share;        /* of a remote: what was set; lists in byte order, each name once */
+    tandem_poll_status poll;
     uint64_t lag_operations; /* held here that it is not known to hold; while it is away: what came
                                 since it held everything, so it may have them from others */
     tandem_progress progress;

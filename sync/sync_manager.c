@@ -86,19 +86,46 @@ td_retry_policy td_sync_retry_policy(const tandem_sync *sync, const td_kept_retr
     };
 }
 
-static tandem_err peer_open(tandem_sync *sync, const td_kept_retry *retry, td_peer **out)
+/* What a later version, or nobody, has written is a long poll. */
+td_poll_policy td_sync_poll_policy(const td_kept_poll *kept)
 {
+    td_poll_policy policy = {.mode = TD_POLL_LONG};
+
+    if (kept->mode != TD_POLL_FIXED && kept->mode != TD_POLL_ADAPTIVE)
+        return policy;
+    policy.mode = (td_poll_mode)kept->mode;
+    policy.mean_ms = or_default(kept->mean_ms, TD_POLL_MEAN_MS_DEFAULT);
+    if (policy.mean_ms < TD_POLL_MEAN_MS_MIN)
+        policy.mean_ms = TD_POLL_MEAN_MS_MIN;
+    if (policy.mean_ms > TD_POLL_MEAN_MS_MAX)
+        policy.mean_ms = TD_POLL_MEAN_MS_MAX;
+    return policy;
+}
+
+static void peer_due(void *context, uint64_t at_ms)
+{
+    td_peer *peer = context;
+
+    td_sync_tick_at(peer->sync, at_ms);
+}
+
+/* record: of a remote; NULL: it came in. */
+static tandem_err peer_open(tandem_sync *sync, const td_remote_record *record, td_peer **out)
+{
+    static const td_remote_record by_default; /* and never used: who dialed dials again, and polls */
     td_channel_config config = {
         .env = sync->env,
         .window_jobs = sync->options.window_jobs,
         .window_bytes = sync->options.window_bytes,
-        .retry = td_sync_retry_policy(sync, retry),
+        .retry = td_sync_retry_policy(sync, record ? &record->retry : &by_default.retry),
+        .poll = td_sync_poll_policy(record ? &record->poll : &by_default.poll),
         .job_ids = &sync->dead.last_job_id,
         .pool = &sync->pool,
         .outboxes = &sync->outboxes,
         .source = &sync->source,
         .user = &td_peer_user,
         .closed = td_peer_closed,
+        .due = peer_due,
     };
     td_peer *peer;
     tandem_err err;
@@ -191,7 +218,7 @@ tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
     td_peer *peer;
     tandem_err err;
 
-    if ((err = peer_open(sync, &record->retry, &peer)) != TANDEM_OK)
+    if ((err = peer_open(sync, record, &peer)) != TANDEM_OK)
         return err;
     peer->record = *record;
     if ((err = td_remote_copy_share(&peer->record.share, &peer->share_bytes)) != TANDEM_OK) {
@@ -211,7 +238,6 @@ tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record)
 static tandem_err accept_link(void *context, td_link *link,
                               const td_connection_events **events_out, void **context_out)
 {
-    static const td_kept_retry by_default; /* and never used: who dialed dials again */
     tandem_sync *sync = context;
     td_peer *peer;
     tandem_err err;
@@ -220,7 +246,7 @@ static tandem_err accept_link(void *context, td_link *link,
         return TANDEM_E_CLOSED;
     if (sync->peer_count >= TD_SYNC_PEERS_MAX - TD_SYNC_REMOTES_KEPT)
         return TANDEM_E_LIMIT;
-    if ((err = peer_open(sync, &by_default, &peer)) != TANDEM_OK)
+    if ((err = peer_open(sync, NULL, &peer)) != TANDEM_OK)
         return err;
     td_sync_tick_at(sync, 0); /* where there was no peer, time was not looked at */
     return td_channel_accept(peer->channel, link, events_out, context_out);

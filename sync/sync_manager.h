@@ -211,6 +211,8 @@ tandem_err td_sync_carrier(tandem_sync *sync, const char *url, td_carrier **out)
 tandem_err td_remote_open(tandem_sync *sync, const td_remote_record *record);
 /* The policy that what is kept of a remote stands for, with the defaults filled in. */
 td_retry_policy td_sync_retry_policy(const tandem_sync *sync, const td_kept_retry *kept);
+/* The same of how it is polled. */
+td_poll_policy td_sync_poll_policy(const td_kept_poll *kept);
 /* Let a remote connect from now on, unless it is paused or the sync offline. */
 tandem_err td_peer_start(td_peer *peer);
 

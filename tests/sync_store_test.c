@@ -135,6 +135,12 @@ static void put_record(struct bed *bed, const char *name, uint64_t version, unsi
             tandem_write_nil(&body);
             continue;
         }
+        if (i == 2) { /* how it is polled, and something else */
+            tandem_write_array(&body, 3);
+            for (unsigned k = 1; k <= 3; k++)
+                tandem_write_uint(&body, k);
+            continue;
+        }
         tandem_write_map(&body, 1);
         tandem_write_text(&body, "a field");
         tandem_write_array(&body, 0);
@@ -200,6 +206,30 @@ static void what_is_shared_is_kept_with_its_remote(void **state)
     assert_int_equal(TANDEM_E_INVALID, td_sync_store_put_remote(bed->sync, &record));
     record.share = (td_kept_share){.direction = TD_DIRECTIONS};
     assert_int_equal(TANDEM_E_INVALID, td_sync_store_put_remote(bed->sync, &record));
+}
+
+static tandem_err first_poll(void *context, const td_remote_record *record)
+{
+    *(td_kept_poll *)context = record->poll;
+    return TANDEM_END;
+}
+
+static void how_it_is_polled_is_kept_with_a_remote(void **state)
+{
+    struct bed *bed = *state;
+    td_remote_record record = {.name = "b", .url = "http://b", .poll = {1, 2}};
+    td_kept_poll kept = {.mode = 99};
+
+    assert_int_equal(TANDEM_OK, td_sync_store_put_remote(bed->sync, &record));
+    reopen(bed);
+    assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, first_poll, &kept));
+    assert_memory_equal(&record.poll, &kept, sizeof(kept));
+    put_record(bed, "a", 1, 1); /* of a version that kept none */
+    assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, first_poll, &kept));
+    assert_memory_equal(&(td_kept_poll){0}, &kept, sizeof(kept));
+    put_record(bed, "a", 1, 4); /* of one that keeps more, everywhere */
+    assert_int_equal(TANDEM_END, td_sync_store_remotes(bed->sync, first_poll, &kept));
+    assert_memory_equal(&record.poll, &kept, sizeof(kept));
 }
 
 static void remotes_are_kept_in_order_of_their_names(void **state)
@@ -701,6 +731,7 @@ int main(void)
         ON_BED(remotes_are_kept_in_order_of_their_names),
         ON_BED(a_retry_policy_is_kept_with_its_remote),
         ON_BED(what_is_shared_is_kept_with_its_remote),
+        ON_BED(how_it_is_polled_is_kept_with_a_remote),
         ON_BED(a_remote_is_replaced_by_name),
         ON_BED(a_deleted_remote_is_gone),
         ON_BED(names_and_urls_reach_their_bounds),

@@ -313,6 +313,17 @@ class Data(support.Case):
         for wrong in ("cap=5", "cap=2h", "cap=0s", "budget=7s", "factor=101", "colour=1", "base"):
             self.assertEqual(120000, retry(wrong, code=2)["rest_ms"])
         self.assertEqual({**default, "attempts": 2}, retry("reset", "attempts=2"))
+
+        def poll(how, code=0):
+            self.tandem("peer", "set", "a", "--poll", how, data=data, code=code)
+            row, = self.json("peer", "show", "a", data=data)
+            return row["poll"]["mode"], row["poll"]["mean_ms"]
+        for how, mode, mean_ms in (("adaptive", "adaptive", 5000), ("2s", "interval", 2000),
+                                   ("adaptive=250ms", "adaptive", 250), ("long", "long", None),
+                                   ("60", "interval", 60000)):
+            self.assertEqual((mode, mean_ms), poll(how))
+        for wrong in ("99ms", "601", "adaptive=0s", "adaptively", "adaptive=", "shortly", ""):
+            self.assertEqual(("interval", 60000), poll(wrong, code=2))
         self.tandem("peer", "rm", "a", data=data)
         self.assertEqual([], self.json("peer", "ls", data=data))
         for verb in ("show", "pause", "resume", "rm"):

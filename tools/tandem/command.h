@@ -68,6 +68,7 @@ typedef enum cli_flag {
     CLI_RATE,
     CLI_SECONDS,
     CLI_VARIANT,
+    CLI_POLL,
     CLI_FLAG_COUNT,
 } cli_flag;
 

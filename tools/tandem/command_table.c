@@ -34,10 +34,10 @@ const cli_command cli_commands[] = {
      false, cli_digest},
     {"verify", NULL, "", "read the whole store again and check it", 0, 0, 0, false, cli_verify},
     {"peer", "add", "NAME URL", "keep this reactor in step with another",
-     FILTERS | BIT(CLI_RETRY), 2, 2, false,
+     FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 2, 2, false,
      cli_peer_add},
-    {"peer", "set", "NAME [URL]", "change a peer's URL, or how it is retried",
-     FILTERS | BIT(CLI_RETRY), 1, 2, false, cli_peer_set},
+    {"peer", "set", "NAME [URL]", "change a peer's URL, how it is retried, or polled",
+     FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 1, 2, false, cli_peer_set},
     {"peer", "ls", "", "the peers and their states", 0, 0, 0, false, cli_peer_ls},
     {"peer", "show", "NAME", "one peer's state", 0, 1, 1, false, cli_peer_show},
     {"peer", "pause", "NAME", "exchange nothing with a peer until resumed", 0, 1, 1, false,
@@ -132,6 +132,9 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_RATE] = {"--rate", 0, "N", "operations a second"},
     [CLI_VARIANT] = {"--variant", 0, "NAME", "one of several ways to run it"},
     [CLI_SECONDS] = {"--seconds", 0, "N", "how long to measure"},
+    [CLI_POLL] = {"--poll", 0, "HOW",
+                  "over HTTP: long, a time (5s) between two requests, adaptive, or "
+                  "adaptive=5s on average"},
 };
 
 const char *cli_flag_name(cli_flag flag)

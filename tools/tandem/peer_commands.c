@@ -98,18 +98,50 @@ static json_t *retry_given(const cli_call *call)
     return retry;
 }
 
+/* What --poll says, as a request has it; NULL and reported: something that cannot be. */
+static json_t *poll_given(const cli_call *call)
+{
+    const char *text = call->values[CLI_POLL][0], *time = text;
+    const char *mode = "interval";
+    uint64_t mean_ms = 0;
+
+    if (!strncmp(text, "adaptive", 8) && (!text[8] || text[8] == '=')) {
+        mode = "adaptive";
+        time = text[8] ? text + 9 : NULL;
+    } else if (!strcmp(text, "long")) {
+        mode = text;
+        time = NULL;
+    }
+    if (time && ((!parse_amount(time, true, &mean_ms) &&
+                  (!cli_parse_number(time, &mean_ms) || (mean_ms *= 1000) > INT64_MAX)) ||
+                 mean_ms == 0 || mean_ms > INT64_MAX)) {
+        cli_fail(TANDEM_E_INVALID,
+                 "it is long, a time such as 500ms, 5s or 5 (seconds), adaptive, or adaptive=5s",
+                 "`--poll %s` was not understood", text);
+        return NULL;
+    }
+    return json_pack("{s:s, s:I}", "mode", mode, "mean_ms", (json_int_t)mean_ms);
+}
+
+static const char *how_of(const cli_call *call)
+{
+    if (!call->given[CLI_POLL])
+        return "retried";
+    return call->given[CLI_RETRY] ? "retried and polled" : "polled";
+}
+
 static int peer_put(const cli_call *call, const char *command, const char *verb, const char *done)
 {
     const char *url = call->arg_count > 1 ? call->args[1] : NULL;
-    json_t *object, *retry = NULL;
+    json_t *object, *retry = NULL, *poll = NULL;
     tandem_err err = TANDEM_OK;
     int code;
 
     if (filters_given(call))
         return cli_fail(TANDEM_E_UNSUPPORTED, "directions and filters arrive with a later version",
                         "the peer was not %s", done);
-    if (!url && !call->given[CLI_RETRY])
-        return cli_fail(TANDEM_E_USAGE, "there is neither a URL nor --retry",
+    if (!url && !call->given[CLI_RETRY] && !call->given[CLI_POLL])
+        return cli_fail(TANDEM_E_USAGE, "there is neither a URL nor --retry nor --poll",
                         "the peer was not %s", done);
     if (url)
         err = url_check(url);
@@ -121,23 +153,32 @@ static int peer_put(const cli_call *call, const char *command, const char *verb,
                         "the peer was not %s", done);
     if (call->given[CLI_RETRY] && !(retry = retry_given(call)))
         return cli_exit_code(TANDEM_E_INVALID);
+    if (call->given[CLI_POLL] && !(poll = poll_given(call))) {
+        json_decref(retry);
+        return cli_exit_code(TANDEM_E_INVALID);
+    }
     if (call->dry_run) {
         json_decref(retry);
+        json_decref(poll);
         return url ? cli_would(call, "%s peer %s at %s", verb, call->args[0], url)
-                   : cli_would(call, "%s how peer %s is retried", verb, call->args[0]);
+                   : cli_would(call, "%s how peer %s is %s", verb, call->args[0],
+                               how_of(call));
     }
     object = request_named(call, command);
     if (object && url)
         json_object_set_new(object, "url", json_string(url));
     if (object && retry)
         json_object_set(object, "retry", retry);
+    if (object && poll)
+        json_object_set(object, "poll", poll);
     json_decref(retry);
+    json_decref(poll);
     code = cli_run_request(call, true, object, call->json ? cli_print_json : cli_print_nothing,
                            NULL, NULL);
     if (!code && url)
         cli_note(call, "%s %s at %s", done, call->args[0], url);
     else if (!code)
-        cli_note(call, "%s how %s is retried", done, call->args[0]);
+        cli_note(call, "%s how %s is %s", done, call->args[0], how_of(call));
     return code;
 }
 

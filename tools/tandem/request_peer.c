@@ -9,6 +9,30 @@ enum {
     STEP_MS = 250,             /* a wait looks this often whether it should end */
 };
 
+/* How it is polled, what is known of it, and what that makes of it now. */
+static json_t *json_poll(const tandem_poll_status *poll)
+{
+    bool polled = poll->interval_ms != 0;
+
+    return json_pack(
+        "{s:s, s:o, s:o, s:o, s:s, s:s, s:o, s:{s:f, s:o, s:o, s:o, s:o, s:o, s:o}}",
+        "mode", tandem_poll_mode_name(poll->mode),
+        "mean_ms", poll->mean_ms ? cli_json_number(poll->mean_ms) : json_null(),
+        "interval_ms", polled ? cli_json_number(poll->interval_ms) : json_null(),
+        "next_at", cli_json_time(poll->next_at_ms),
+        "reason", poll->reason,
+        "why", poll->why,
+        "exchanges", cli_json_number(poll->exchanges),
+        "inputs",
+        "operations_per_second", poll->operations_per_second,
+        "answer_bytes", cli_json_number((uint64_t)(poll->answer_bytes + 0.5)),
+        "exchange_ms", cli_json_number((uint64_t)(poll->exchange_ms + 0.5)),
+        "quiet_ms", cli_json_number(poll->quiet_ms),
+        "saved_ms", cli_json_number(poll->saved_ms),
+        "failures", cli_json_number(poll->failures),
+        "load_permille", cli_json_number(poll->load_permille));
+}
+
 json_t *cli_json_remote(const tandem_remote_status *status, bool running)
 {
     /* Where no node runs nothing connects, whatever is configured. */
@@ -20,7 +44,7 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
 
     return json_pack(
         "{s:s?, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-        "s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o, s:o, s:o}}",
+        "s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:o}",
         "name", status->name,
         "url", status->url,
         "reactor", met ? cli_json_hex(status->reactor, TANDEM_ORIGIN_BYTES) : json_null(),
@@ -51,7 +75,8 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
         "bytes", cli_json_number(progress->bytes),
         "rate", cli_json_number((uint64_t)(progress->rate + 0.5)),
         "left_ms", progress->left_ms == UINT64_MAX ? json_null()
-                                                   : cli_json_number(progress->left_ms));
+                                                   : cli_json_number(progress->left_ms),
+        "poll", json_poll(&status->poll));
 }
 
 /* The peer's name, and the sync that knows it. */
@@ -130,6 +155,34 @@ static tandem_err retry_set(cli_request *request, const json_t *object, tandem_s
     return err;
 }
 
+/* Set how a peer is polled, if the request says so. */
+static tandem_err poll_set(cli_request *request, const json_t *object, tandem_sync *sync,
+                           const char *name)
+{
+    static const tandem_poll_mode modes[] = {TANDEM_POLL_LONG, TANDEM_POLL_INTERVAL,
+                                             TANDEM_POLL_ADAPTIVE};
+    const json_t *poll = json_object_get(object, "poll");
+    const char *word = cli_text_of(poll, "mode");
+    tandem_err err = TANDEM_E_INVALID;
+
+    if (!json_is_object(poll))
+        return TANDEM_OK;
+    for (unsigned i = 0; word && i < sizeof(modes) / sizeof(modes[0]); i++)
+        if (!strcmp(word, tandem_poll_mode_name(modes[i])))
+            err = tandem_remote_set_poll(sync, name, modes[i], cli_number_of(poll, "mean_ms", 0));
+    if (err == TANDEM_E_INVALID)
+        return cli_refuse(request, err, "a peer is polled each 100 ms to 600 s");
+    return err;
+}
+
+static tandem_err changes_set(cli_request *request, const json_t *object, tandem_sync *sync,
+                              const char *name)
+{
+    tandem_err err = retry_set(request, object, sync, name);
+
+    return err == TANDEM_OK ? poll_set(request, object, sync, name) : err;
+}
+
 tandem_err cli_peer_add_run(cli_request *request, const json_t *object)
 {
     const char *name, *url = cli_text_of(object, "url");
@@ -139,7 +192,7 @@ tandem_err cli_peer_add_run(cli_request *request, const json_t *object)
     if (err != TANDEM_OK)
         return err;
     err = tandem_remote_add(sync, name, url ? url : "");
-    if (err == TANDEM_OK && (err = retry_set(request, object, sync, name)) != TANDEM_OK)
+    if (err == TANDEM_OK && (err = changes_set(request, object, sync, name)) != TANDEM_OK)
         tandem_remote_remove(sync, name);
     return request->why[0] ? err : named(request, err, name);
 }
@@ -155,7 +208,7 @@ tandem_err cli_peer_set_run(cli_request *request, const json_t *object)
     if (url)
         err = tandem_remote_set(sync, name, url);
     if (err == TANDEM_OK)
-        err = retry_set(request, object, sync, name);
+        err = changes_set(request, object, sync, name);
     return request->why[0] ? err : named(request, err, name);
 }
 
