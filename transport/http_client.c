@@ -39,18 +39,15 @@ struct request {
 
 struct client_link {
     td_http_link base;
+    uv_timer_t timer;
     td_http_client *client;
     client_link *prev, *next;
     char id[2 * TD_HTTP_LINK_BYTES + 1];
     td_url url;
     struct lookup *lookup;             /* NULL: not resolving */
     struct curl_slist *resolve; /* what curl is told of the name; NULL: it is an address */
-    uint64_t sent, answered;    /* numbers of the last exchanges */
+    td_http_asking asking;
     struct request *requests;          /* not answered in order yet */
-    uint64_t pause_ms;   /* 0: an exchange is always under way */
-    bool polled;         /* one is asked for */
-    bool peer_full;             /* the last answer said "hold" */
-    bool said_full;             /* the last request did */
     bool end_sent, failed;
     uint64_t deadline_ms;       /* of opening, or of ending; of the loop's clock */
 };
@@ -250,29 +247,16 @@ static bool add_header(struct request *request, const char *line)
     return longer != NULL;
 }
 
-/* How long the answer may wait for something to say, in milliseconds. Long poll is off: for what is
- * awaited, no more. */
-static unsigned wait_ms(const client_link *link)
-{
-    const td_http_link *base = &link->base;
-
-    if (link->peer_full && base->wants)
-        return TD_HTTP_POLL_S * 1000;
-    return base->state == TD_HTTP_OPEN && base->events->expects &&
-                   base->events->expects(base->context)
-               ? TD_HTTP_AWAIT_MS
-               : 0;
-}
-
 static bool add_pace(struct request *request)
 {
     const client_link *link = request->link;
     char wait[HEADER_BYTES], pause[HEADER_BYTES];
 
-    if (!link->pause_ms)
+    if (!link->asking.pause_ms)
         return true;
-    snprintf(wait, sizeof(wait), "Tandem-Wait: %u", wait_ms(link));
-    snprintf(pause, sizeof(pause), "Tandem-Pause: %" PRIu64, (link->pause_ms + 999) / 1000);
+    snprintf(wait, sizeof(wait), "Tandem-Wait: %u", td_http_wait_ms(&link->base, &link->asking));
+    snprintf(pause, sizeof(pause), "Tandem-Pause: %" PRIu64,
+             (link->asking.pause_ms + 999) / 1000);
     return add_header(request, wait) && add_header(request, pause);
 }
 
@@ -344,7 +328,7 @@ static void start_exchange(client_link *link, tandem_writer *body, bool ends)
         return;
     }
     request->link = link;
-    request->number = link->sent + 1;
+    request->number = link->asking.sent + 1;
     request->ends = ends;
     request->body = *body;
     tandem_writer_init(&request->answer);
@@ -365,49 +349,23 @@ static void start_exchange(client_link *link, tandem_writer *body, bool ends)
     }
     request->begun = true;
     request->begun_ms = uv_now(link->client->loop);
-    link->sent++;
-    link->polled = false;
+    td_http_asked(&link->asking, full);
     if (request->number > 1 && link->base.events->exchange_began)
         link->base.events->exchange_began(link->base.context);
-    link->said_full = full;
     DL_APPEND(link->requests, request);
-}
-
-static unsigned under_way(const client_link *link)
-{
-    return (unsigned)(link->sent - link->answered);
-}
-
-/* Is there to be an exchange though there is nothing to send? */
-static bool is_wanted(const client_link *link)
-{
-    if (link->said_full && !td_http_link_is_full(&link->base))
-        return true; /* the peer may go on */
-    if (under_way(link))
-        return false;
-    return !link->pause_ms || link->polled || (link->peer_full && link->base.wants);
 }
 
 /* Have as many exchanges under way as there is reason for. */
 static void pump(client_link *link)
 {
-    td_http_link *base = &link->base;
+    tandem_writer body;
 
-    while (base->state == TD_HTTP_OPEN && !link->failed &&
-           under_way(link) < TD_HTTP_UNDER_WAY_MAX) {
-        bool wanted = is_wanted(link);
-        tandem_writer body;
-
-        tandem_writer_init(&body);
-        base->wants = base->wants || (wanted && link->pause_ms); /* what could wait goes along */
-        if (!link->peer_full)
-            td_http_link_fill(base, &body);
-        if (!body.size && (!wanted || base->state != TD_HTTP_OPEN)) {
-            tandem_writer_release(&body);
-            return;
-        }
+    tandem_writer_init(&body);
+    while (!link->failed && td_http_ask(&link->base, &link->asking, &body)) {
         start_exchange(link, &body, false);
+        tandem_writer_init(&body);
     }
+    tandem_writer_release(&body);
 }
 
 /* ---- Answers ---- */
@@ -505,7 +463,7 @@ static void take_answer(client_link *link, struct request *request)
         fail(link, err, "an answer is no sequence of messages, or more than was allowed");
         return;
     }
-    link->peer_full = strcmp(header_of(request, "Tandem-Hold"), "1") == 0;
+    link->asking.peer_full = strcmp(header_of(request, "Tandem-Hold"), "1") == 0;
     end = header_of(request, "Tandem-End");
     if (*end)
         td_http_end_read(base, end);
@@ -523,7 +481,7 @@ static void tell_ended(client_link *link, uint64_t took_ms, uint64_t bytes)
 {
     td_http_link *base = &link->base;
 
-    if (link->answered > 1 && base->state == TD_HTTP_OPEN && base->events->exchange_ended)
+    if (link->asking.answered > 1 && base->state == TD_HTTP_OPEN && base->events->exchange_ended)
         base->events->exchange_ended(base->context, took_ms, bytes, bytes >= TD_HTTP_FILL_BYTES);
 }
 
@@ -543,7 +501,7 @@ static void take_answers(client_link *link)
         uint64_t bytes = request->answer.size;
         uint64_t took_ms = uv_now(link->client->loop) - request->begun_ms;
 
-        link->answered = request->number;
+        link->asking.answered = request->number;
         take_answer(link, request);
         DL_DELETE(link->requests, request);
         request_free(request);
@@ -571,13 +529,24 @@ static void finish(client_link *link)
     td_http_link_finish(&link->base);
 }
 
-static void on_link_free(td_http_link *base)
+static void on_timer_closed(uv_handle_t *handle)
 {
-    client_link *link = link_of(base);
+    client_link *link = link_of(handle->data);
 
     link->client->handles--;
     curl_slist_free_all(link->resolve);
+    td_http_link_release(&link->base);
     free(link);
+}
+
+static void look_in(td_http_link *base, uint64_t delay_ms)
+{
+    td_http_timer_look_in(&link_of(base)->timer, delay_ms);
+}
+
+static void stop(td_http_link *base)
+{
+    uv_close((uv_handle_t *)&link_of(base)->timer, on_timer_closed);
 }
 
 /* We end it: say so with an exchange of its own, once. */
@@ -602,9 +571,9 @@ static void look(td_http_link *base)
     td_http_link_deliver(base);
     if (base->state == TD_HTTP_OPEN && !base->peer_ended)
         pump(link);
-    if (base->state == TD_HTTP_ENDING && link->answered && !link->failed && !base->peer_ended)
+    if (base->state == TD_HTTP_ENDING && link->asking.answered && !link->failed && !base->peer_ended)
         say_end(link, now_ms);
-    if (link->failed || (base->state == TD_HTTP_ENDING && (!link->answered || base->peer_ended)) ||
+    if (link->failed || (base->state == TD_HTTP_ENDING && (!link->asking.answered || base->peer_ended)) ||
         (base->peer_ended && td_http_link_is_empty(base))) {
         finish(link);
         return;
@@ -624,7 +593,7 @@ void td_http_client_pace(td_http_link *base, uint64_t pause_ms)
 {
     client_link *link = link_of(base);
 
-    link->pause_ms = pause_ms;
+    link->asking.pause_ms = pause_ms;
     td_http_link_look_soon(base);
 }
 
@@ -632,11 +601,11 @@ void td_http_client_poll(td_http_link *base)
 {
     client_link *link = link_of(base);
 
-    link->polled = true;
+    link->asking.polled = true;
     td_http_link_look_soon(base);
 }
 
-static const td_http_side client_side = {.look = look, .free = on_link_free};
+static const td_http_side client_side = {.look = look, .look_in = look_in, .stop = stop};
 
 /* ---- Dialing ---- */
 
@@ -753,7 +722,8 @@ tandem_err td_http_dial(td_http_client *client, const char *text,
     link->client = client;
     link->url = url;
     draw_id(link);
-    td_http_link_init(&link->base, client->loop, &client_side);
+    td_http_link_init(&link->base, &client_side);
+    td_http_timer_init(&link->timer, client->loop, &link->base);
     client->handles++;
     client->link_count++;
     DL_APPEND(client->links, link);

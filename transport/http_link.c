@@ -13,17 +13,37 @@ enum { KEEP_BYTES = 64 * 1024 };
 
 static void on_timer(uv_timer_t *timer)
 {
-    td_http_link *link = (td_http_link *)timer;
+    td_http_link *link = timer->data;
 
     link->side->look(link);
 }
 
-void td_http_link_init(td_http_link *link, uv_loop_t *loop, const td_http_side *side)
+void td_http_timer_init(uv_timer_t *timer, uv_loop_t *loop, td_http_link *link)
+{
+    uv_timer_init(loop, timer);
+    timer->data = link;
+}
+
+void td_http_timer_look_in(uv_timer_t *timer, uint64_t delay_ms)
+{
+    uv_handle_t *handle = (uv_handle_t *)timer;
+
+    uv_update_time(handle->loop);
+    if (!uv_is_active(handle) || uv_timer_get_due_in(timer) > delay_ms)
+        uv_timer_start(timer, on_timer, delay_ms, 0);
+}
+
+void td_http_link_init(td_http_link *link, const td_http_side *side)
 {
     link->side = side;
     tandem_writer_init(&link->in);
     tandem_writer_init(&link->message);
-    uv_timer_init(loop, &link->timer);
+}
+
+void td_http_link_release(td_http_link *link)
+{
+    tandem_writer_release(&link->in);
+    tandem_writer_release(&link->message);
 }
 
 void td_http_link_look_soon(td_http_link *link)
@@ -33,14 +53,8 @@ void td_http_link_look_soon(td_http_link *link)
 
 void td_http_link_look_in(td_http_link *link, uint64_t delay_ms)
 {
-    uv_handle_t *handle = (uv_handle_t *)&link->timer;
-
-    if (link->over)
-        return;
-    uv_update_time(handle->loop);
-    if (uv_is_active(handle) && uv_timer_get_due_in(&link->timer) <= delay_ms)
-        return;
-    uv_timer_start(&link->timer, on_timer, delay_ms, 0);
+    if (!link->over)
+        link->side->look_in(link, delay_ms);
 }
 
 /* ---- Calls ---- */
@@ -180,6 +194,71 @@ void td_http_link_fill(td_http_link *link, tandem_writer *body)
         tandem_writer_release(&link->message);
 }
 
+/* ---- Rules ---- */
+
+/* Is there to be an exchange though there is nothing to send? */
+static bool is_wanted(const td_http_link *link, const td_http_asking *asking)
+{
+    if (asking->said_full && !td_http_link_is_full(link))
+        return true; /* the peer may go on */
+    if (td_http_under_way(asking))
+        return false;
+    return !asking->pause_ms || asking->polled || (asking->peer_full && link->wants);
+}
+
+bool td_http_ask(td_http_link *link, const td_http_asking *asking, tandem_writer *body)
+{
+    bool wanted = is_wanted(link, asking);
+
+    if (link->state != TD_HTTP_OPEN || td_http_under_way(asking) >= TD_HTTP_UNDER_WAY_MAX)
+        return false;
+    if (wanted && asking->pause_ms)
+        link->wants = true; /* what could wait goes along */
+    if (!asking->peer_full)
+        td_http_link_fill(link, body);
+    return body->size || (wanted && link->state == TD_HTTP_OPEN);
+}
+
+void td_http_asked(td_http_asking *asking, bool full)
+{
+    asking->sent++;
+    asking->said_full = full;
+    asking->polled = false;
+}
+
+unsigned td_http_wait_ms(const td_http_link *link, const td_http_asking *asking)
+{
+    if (asking->peer_full && link->wants)
+        return TD_HTTP_POLL_S * 1000;
+    return link->state == TD_HTTP_OPEN && link->events->expects &&
+                   link->events->expects(link->context)
+               ? TD_HTTP_AWAIT_MS
+               : 0;
+}
+
+/* Must it be answered now, though there is nothing to say? */
+static bool is_due(const td_http_link *link, const td_http_parked *parked, bool told_full,
+                   uint64_t now_ms)
+{
+    bool full = td_http_link_is_full(link);
+
+    if (parked->number == 1 || link->peer_ended || (told_full && !full) ||
+        now_ms >= parked->until_ms)
+        return true;
+    if (!parked->next_taken)
+        return false;
+    return !full || (parked->hold && link->wants);
+}
+
+bool td_http_answer(td_http_link *link, const td_http_parked *parked, bool told_full,
+                    uint64_t now_ms, tandem_writer *body)
+{
+    if (!parked->hold)
+        td_http_link_fill(link, body);
+    return body->size || (link->state == TD_HTTP_ENDING && !link->peer_ended) ||
+           is_due(link, parked, told_full, now_ms);
+}
+
 /* ---- Ends ---- */
 
 void td_http_link_set_reason(td_http_link *link, tandem_err err, const char *format, ...)
@@ -198,21 +277,12 @@ void td_http_link_set_reason(td_http_link *link, tandem_err err, const char *for
     va_end(args);
 }
 
-static void on_timer_closed(uv_handle_t *handle)
-{
-    td_http_link *link = (td_http_link *)handle;
-
-    tandem_writer_release(&link->in);
-    tandem_writer_release(&link->message);
-    link->side->free(link);
-}
-
 void td_http_link_finish(td_http_link *link)
 {
     assert(!link->over && link->has_reason);
     link->over = true;
     link->state = TD_HTTP_ENDING;
-    uv_close((uv_handle_t *)&link->timer, on_timer_closed);
+    link->side->stop(link);
     if (!link->events)
         return;
     if (link->retry_after_ms && link->events->retry_after)

@@ -3,8 +3,10 @@
  *
  * To its user it is what a connection of network.h is: sending is asked for and pulled by
  * writable(), receiving can be held, closed() comes exactly once and never from within close(). This
- * file holds what both sides of a link share: the framing of bodies, delivery, the reason to end.
- * The sides are http_client.c, which dials, and http_server.c, which answers.
+ * file holds what both sides of a link share: the framing of bodies, delivery, the reason to end; and
+ * the rules of when an exchange begins and when it is answered. The sides are http_client.c, which
+ * dials, and http_server.c, which answers; the simulator has both without HTTP, by the same rules
+ * (channel/exchange_channel.c).
  *
  * Whatever happens to a link, by a call, an exchange or time, only marks it and has it looked at: a
  * side's look() does what can be done, always from the loop. So nothing here is called back from
@@ -58,12 +60,14 @@ typedef enum td_http_state {
 typedef struct td_http_side {
     /* Do what can be done now. It may end the link; it is not called from within itself. */
     void (*look)(td_http_link *link);
-    /* The link was closed() and its timer is gone: free it. */
-    void (*free)(td_http_link *link);
+    /* Have look() called from the loop in so long, if not sooner. */
+    void (*look_in)(td_http_link *link, uint64_t delay_ms);
+    /* The link is over, closed() comes next: look() is not to be called any more, and when no turn
+     * stands on it any more, td_http_link_release() and free it. */
+    void (*stop)(td_http_link *link);
 } td_http_side;
 
 struct td_http_link {
-    uv_timer_t timer; /* first: its close callback leads back here */
     const td_http_side *side;
     const td_connection_events *events; /* NULL: nobody is told anything */
     void *context;
@@ -94,7 +98,8 @@ void td_http_link_close(td_http_link *link, tandem_err err, const char *text);
 
 /* ---- For the sides ---- */
 
-void td_http_link_init(td_http_link *link, uv_loop_t *loop, const td_http_side *side);
+void td_http_link_init(td_http_link *link, const td_http_side *side);
+void td_http_link_release(td_http_link *link);
 /* Look from the loop, soon or (if not sooner) in so many milliseconds. */
 void td_http_link_look_soon(td_http_link *link);
 void td_http_link_look_in(td_http_link *link, uint64_t delay_ms);
@@ -111,8 +116,50 @@ void td_http_link_fill(td_http_link *link, tandem_writer *body);
 /* Record why it ends, unless there is a reason already; it does not end by that. */
 void td_http_link_set_reason(td_http_link *link, tandem_err err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Over: closed() is called, the timer closed, the side's free called at the end of the turn. Once. */
+/* Over: the side's stop and closed() are called. Once. */
 void td_http_link_finish(td_http_link *link);
+
+/* The timer of a link on a libuv loop, which is its data. For look_in; stop closes it. */
+void td_http_timer_init(uv_timer_t *timer, uv_loop_t *loop, td_http_link *link);
+void td_http_timer_look_in(uv_timer_t *timer, uint64_t delay_ms);
+
+/* ---- The rules of the side that dials ---- */
+
+typedef struct td_http_asking {
+    uint64_t sent, answered; /* numbers of the last exchanges */
+    uint64_t pause_ms;       /* 0: long poll, one is always under way */
+    bool polled;             /* one is asked for */
+    bool peer_full;          /* the last answer said "hold" */
+    bool said_full;          /* the last request did */
+} td_http_asking;
+
+static inline unsigned td_http_under_way(const td_http_asking *asking)
+{
+    return (unsigned)(asking->sent - asking->answered);
+}
+
+/* Is the next exchange to begin now? Then body, which is empty, has what it is to carry, and
+ * td_http_asked() is to follow. The link may be ending afterwards. */
+bool td_http_ask(td_http_link *link, const td_http_asking *asking, tandem_writer *body);
+/* It has begun; it said "hold", or not. */
+void td_http_asked(td_http_asking *asking, bool full);
+/* How long the answer may wait for something to say, in ms, where there is no long poll. */
+unsigned td_http_wait_ms(const td_http_link *link, const td_http_asking *asking);
+
+/* ---- The rules of the side that answers ---- */
+
+/* The oldest exchange that is not answered; its messages were taken. */
+typedef struct td_http_parked {
+    uint64_t number;
+    uint64_t until_ms; /* it may be kept */
+    bool hold;         /* its client takes no messages for now */
+    bool next_taken;   /* the one after it has come */
+} td_http_parked;
+
+/* Is it to be answered now? Then body, which is empty, has what the answer carries. The link may be
+ * ending afterwards. told_full: the last answer said "hold". */
+bool td_http_answer(td_http_link *link, const td_http_parked *parked, bool told_full,
+                    uint64_t now_ms, tandem_writer *body);
 
 /* The value of a Tandem-End header, and what a received one means. */
 void td_http_end_write(const td_http_link *link, char *out, size_t size);

@@ -68,6 +68,7 @@ struct td_http_exchange {
 
 struct td_http_server_link {
     td_http_link base;
+    uv_timer_t timer;
     td_network *network;
     td_http_server_link *prev, *next;
     uint8_t id[TD_HTTP_LINK_BYTES];
@@ -252,12 +253,23 @@ static void finish(td_http_server_link *link)
     td_http_link_finish(&link->base);
 }
 
-static void on_link_free(td_http_link *base)
+static void on_timer_closed(uv_handle_t *handle)
 {
-    td_http_server_link *link = link_of(base);
+    td_http_server_link *link = link_of(handle->data);
 
     link->network->handles--;
+    td_http_link_release(&link->base);
     free(link);
+}
+
+static void look_in(td_http_link *base, uint64_t delay_ms)
+{
+    td_http_timer_look_in(&link_of(base)->timer, delay_ms);
+}
+
+static void stop(td_http_link *base)
+{
+    uv_close((uv_handle_t *)&link_of(base)->timer, on_timer_closed);
 }
 
 static void lose(td_http_server_link *link, tandem_err err, const char *text)
@@ -318,36 +330,27 @@ static td_http_exchange *oldest_unanswered(td_http_server_link *link)
     return NULL;
 }
 
-/* Must it be answered now, though there is nothing to say? */
-static bool is_due(const td_http_server_link *link, const td_http_exchange *exchange,
-                   uint64_t now_ms)
-{
-    bool full = td_http_link_is_full(&link->base);
-
-    if (exchange->number == 1 || link->base.peer_ended || (link->told_full && !full) ||
-        now_ms >= exchange->complete_ms + exchange->wait_ms)
-        return true;
-    if (!exchange->next || !exchange->next->taken)
-        return false;
-    return !full || (exchange->hold && link->base.wants);
-}
-
 /* Answer the oldest exchange, if it is time. */
 static bool answer_next(td_http_server_link *link, uint64_t now_ms)
 {
     td_http_exchange *exchange = oldest_unanswered(link);
     td_http_link *base = &link->base;
     char extra[sizeof("Tandem-Hold: 1\r\nTandem-End: \r\n") + END_VALUE_BYTES] = "";
+    td_http_parked parked;
     size_t used = 0;
     bool ends;
 
     if (!exchange)
         return false;
-    if (!exchange->hold)
-        td_http_link_fill(base, &exchange->body);
-    ends = base->state == TD_HTTP_ENDING && !base->peer_ended;
-    if (!exchange->body.size && !ends && !is_due(link, exchange, now_ms))
+    parked = (td_http_parked){
+        .number = exchange->number,
+        .until_ms = exchange->complete_ms + exchange->wait_ms,
+        .hold = exchange->hold,
+        .next_taken = exchange->next && exchange->next->taken,
+    };
+    if (!td_http_answer(base, &parked, link->told_full, now_ms, &exchange->body))
         return false;
+    ends = base->state == TD_HTTP_ENDING && !base->peer_ended;
     link->told_full = td_http_link_is_full(base);
     link->answered = exchange->number;
     if (link->told_full)
@@ -419,7 +422,7 @@ static void look(td_http_link *base)
         td_http_link_look_in(base, wait_ms);
 }
 
-static const td_http_side server_side = {.look = look, .free = on_link_free};
+static const td_http_side server_side = {.look = look, .look_in = look_in, .stop = stop};
 
 /* ---- Opening ---- */
 
@@ -442,7 +445,8 @@ static void open_link(td_http_exchange *exchange)
     }
     link->network = network;
     memcpy(link->id, exchange->id, sizeof(link->id));
-    td_http_link_init(&link->base, network->loop, &server_side);
+    td_http_link_init(&link->base, &server_side);
+    td_http_timer_init(&link->timer, network->loop, &link->base);
     network->handles++;
     network->serving++;
     DL_APPEND(network->links, link);
