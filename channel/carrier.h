@@ -5,7 +5,7 @@
  * The rules of a link are those of a connection in transport/network.h: sending is asked for with
  * want_write and pulled by writable(), receiving can be held, and closed() is called exactly once
  * for each link, never from within close(). Backends: memory_channel.c, websocket_channel.c,
- * http_channel.c; one conformance suite (tests/channel_suite.c) runs on all.
+ * http_channel.c, exchange_channel.c; one conformance suite (tests/channel_suite.c) runs on all.
  *
  * Threads: the loop host's.
  */
@@ -70,7 +70,7 @@ void td_http_carrier_serve(td_carrier *carrier, td_network *network, td_link_acc
 
 /*
  * The memory network: what joins memory carriers of one process, with faults on request. URLs are
- * mem://NAME. Its functions may be called from any thread; in a simulation the seed decides what the
+ * mem://NAME, or mem://NAME/http for links that work by exchanges, as those over HTTP do. Its functions may be called from any thread; in a simulation the seed decides what the
  * faults hit.
  */
 typedef struct td_memory_network td_memory_network;
@@ -102,5 +102,13 @@ uint64_t td_memory_network_carried(td_memory_network *network);
 /* A carrier under a name on the network. TANDEM_E_EXISTS. */
 tandem_err td_memory_carrier_open(td_memory_network *network, td_host *host, const char *name,
                                   td_carrier **out);
+/* Links that were dialed as mem://NAME/http are not for listen's accept but for this one; url_out as
+ * there. */
+void td_memory_carrier_serve_exchanges(td_carrier *carrier, td_link_accept_fn accept,
+                                       void *context, char url_out[128]);
+
+/* The carrier of links that work by exchanges, on a memory carrier, which is borrowed and freed
+ * before this one is. */
+tandem_err td_exchange_carrier_open(td_host *host, td_carrier *inner, td_carrier **out);
 
 #endif

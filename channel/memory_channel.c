@@ -36,6 +36,7 @@ struct packet {
     uint64_t from_half; /* number on its sender's carrier */
     uint64_t to_half;   /* number on its receiver's; 0: DIAL */
     bool delayed;       /* latency is behind it */
+    bool exchanges;     /* DIAL: of a link that works by them */
     tandem_err err;
     size_t size;
     uint8_t bytes[];
@@ -68,8 +69,8 @@ struct memory_carrier {
     char name[NAME_BYTES_MAX];
     td_hash_table halves;
     uint64_t last_number;
-    td_link_accept_fn accept;
-    void *accept_context;
+    td_link_accept_fn accept, accept_exchanges;
+    void *accept_context, *exchanges_context;
     tandem_writer writer;
     struct packet *clogged; /* under the network's lock: kept on the way here */
     uint64_t busy_until_us; /* with what has come before, if it is slow */
@@ -459,15 +460,16 @@ static void half_take_arrived(struct half *half)
 
 static void take_dial(struct memory_carrier *carrier, struct packet *packet)
 {
+    td_link_accept_fn accept = packet->exchanges ? carrier->accept_exchanges : carrier->accept;
+    void *context = packet->exchanges ? carrier->exchanges_context : carrier->accept_context;
     struct half *half;
     tandem_err err;
 
     if ((err = half_open(carrier, packet->from, &half)) != TANDEM_OK)
         return;
     half->peer_half = packet->from_half;
-    err = carrier->accept ? carrier->accept(carrier->accept_context, &half->base, &half->events,
-                                            &half->context)
-                          : TANDEM_E_UNREACHABLE;
+    err = accept ? accept(context, &half->base, &half->events, &half->context)
+                 : TANDEM_E_UNREACHABLE;
     if (err != TANDEM_OK) {
         half->events = NULL;
         send_small(half, REFUSE, err, 0);
@@ -680,13 +682,29 @@ static const td_actor_ops carrier_actor = {.name = "memory_carrier", .handle = h
 
 /* ---- The contract ---- */
 
+/* mem://NAME or mem://NAME/http. */
+static tandem_err read_url(const char *url, char name[NAME_BYTES_MAX], bool *exchanges_out)
+{
+    size_t length;
+
+    if (strncmp(url, "mem://", 6) != 0)
+        return TANDEM_E_INVALID;
+    length = strcspn(url + 6, "/");
+    *exchanges_out = url[6 + length] != 0;
+    if (length == 0 || length >= NAME_BYTES_MAX ||
+        (*exchanges_out && strcmp(url + 6 + length, "/http") != 0))
+        return TANDEM_E_INVALID;
+    memcpy(name, url + 6, length);
+    name[length] = 0;
+    return TANDEM_OK;
+}
+
 static tandem_err memory_check(const char *url)
 {
-    size_t length = strlen(url);
+    char name[NAME_BYTES_MAX];
+    bool exchanges;
 
-    if (strncmp(url, "mem://", 6) != 0 || length <= 6 || length >= 6 + NAME_BYTES_MAX)
-        return TANDEM_E_INVALID;
-    return TANDEM_OK;
+    return read_url(url, name, &exchanges);
 }
 
 static tandem_err memory_dial(td_carrier *base, const char *url, const td_connection_events *events,
@@ -694,11 +712,13 @@ static tandem_err memory_dial(td_carrier *base, const char *url, const td_connec
 {
     struct memory_carrier *carrier = (struct memory_carrier *)base;
     struct packet *packet, *failed;
+    char name[NAME_BYTES_MAX];
     struct half *half;
+    bool exchanges;
     tandem_err err;
 
-    if ((err = memory_check(url)) != TANDEM_OK ||
-        (err = half_open(carrier, url + 6, &half)) != TANDEM_OK)
+    if ((err = read_url(url, name, &exchanges)) != TANDEM_OK ||
+        (err = half_open(carrier, name, &half)) != TANDEM_OK)
         return err;
     packet = packet_open(half, DIAL, tandem_slice_of(NULL, 0));
     failed = packet_open(half, DIAL_FAILED, tandem_slice_of(NULL, 0));
@@ -711,6 +731,7 @@ static tandem_err memory_dial(td_carrier *base, const char *url, const td_connec
     half->events = events;
     half->context = context;
     failed->to_half = half->number;
+    packet->exchanges = exchanges;
     if (carry(carrier, half->peer, packet))
         free(failed);
     else
@@ -731,6 +752,18 @@ static tandem_err memory_listen(td_carrier *base, const char *address, uint16_t 
     strcpy(url_out, "mem://");
     strcat(url_out, carrier->name);
     return TANDEM_OK;
+}
+
+void td_memory_carrier_serve_exchanges(td_carrier *base, td_link_accept_fn accept, void *context,
+                                       char url_out[128])
+{
+    struct memory_carrier *carrier = (struct memory_carrier *)base;
+
+    carrier->accept_exchanges = accept;
+    carrier->exchanges_context = context;
+    strcpy(url_out, "mem://");
+    strcat(url_out, carrier->name);
+    strcat(url_out, "/http");
 }
 
 static uint64_t memory_rejected(const td_carrier *carrier)

@@ -88,6 +88,11 @@
     X(RETRY_WORKED, "a retry came through")                                                        \
     X(SESSION_CUT_SHORT, "a session ended as soon as it had begun")                                \
     X(POLLED, "an exchange was begun to see whether there is something")                           \
+    X(EXCHANGE_BEGUN, "a request was made")                                                        \
+    X(EXCHANGE_HELD, "an answer said that no more can be taken for now")                           \
+    X(EXCHANGE_OVERTOOK, "a request overtook the one before it")                                   \
+    X(EXCHANGE_REPEATED, "a request came again, or out of bounds")                                 \
+    X(EXCHANGE_GIVEN_UP, "an answer did not come in its time")                                     \
     X(PEER_POLLS, "a peer said that it asks now and then")                                         \
     X(PEER_POLLS_LONG, "a peer that asked now and then waits for answers again")                   \
     X(HELLO_SENT, "HELLO was said")                                                                \

@@ -368,6 +368,12 @@ static bool answer_next(td_http_server_link *link, uint64_t now_ms)
     return true;
 }
 
+/* So long it may take until there is an exchange to say the end in. */
+static uint64_t ended_by_ms(const td_http_server_link *link)
+{
+    return link->ending_ms + TD_NETWORK_CLOSE_S * 1000 + link->pause_ms;
+}
+
 /* When does time alone change something? In milliseconds from now. */
 static uint64_t next_deadline(const td_http_server_link *link, uint64_t now_ms)
 {
@@ -380,9 +386,8 @@ static uint64_t next_deadline(const td_http_server_link *link, uint64_t now_ms)
         at_ms = exchange->complete_ms + exchange->wait_ms;
     else if (!link->exchanges && !link->base.peer_ended)
         at_ms = link->gone_ms;
-    if (link->base.state == TD_HTTP_ENDING &&
-        link->ending_ms + TD_NETWORK_CLOSE_S * 1000 < at_ms)
-        at_ms = link->ending_ms + TD_NETWORK_CLOSE_S * 1000;
+    if (link->base.state == TD_HTTP_ENDING && ended_by_ms(link) < at_ms)
+        at_ms = ended_by_ms(link);
     if (at_ms == UINT64_MAX)
         return UINT64_MAX;
     return at_ms > now_ms ? at_ms - now_ms : 0;
@@ -411,7 +416,7 @@ static void look(td_http_link *base)
     }
     if (base->state == TD_HTTP_ENDING) {
         link->ending_ms = link->ending_ms ? link->ending_ms : now_ms;
-        if (base->peer_ended || now_ms >= link->ending_ms + TD_NETWORK_CLOSE_S * 1000)
+        if (base->peer_ended || now_ms >= ended_by_ms(link))
             link->lost = true;
     }
     if (link->lost) {
@@ -702,7 +707,7 @@ void td_http_server_hung_up(td_connection *connection)
     td_http_server_link *link = find_link(connection->network, connection->answered_link);
     uint64_t gone_ms = uv_now(connection->network->loop) + TD_HTTP_HUNG_UP_S * 1000;
 
-    if (!link || link->exchanges || link->pause_ms || link->gone_ms <= gone_ms)
+    if (!link || link->exchanges || link->gone_ms <= (gone_ms += link->pause_ms))
         return;
     link->gone_ms = gone_ms;
     td_http_link_look_soon(&link->base);
