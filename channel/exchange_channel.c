@@ -546,6 +546,8 @@ static void request_came(struct exchange_link *link, const struct exchange *head
     }
     if (head->number > link->taken + 1)
         td_probe(link->carrier->env, TD_PROBE_EXCHANGE_OVERTOOK);
+    if (head->hold)
+        td_probe(link->carrier->env, TD_PROBE_EXCHANGE_HELD);
     exchange->hold = head->hold;
     exchange->wait_ms = head->wait_ms;
     exchange->pause_ms = head->pause_ms;

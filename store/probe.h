@@ -89,7 +89,7 @@
     X(SESSION_CUT_SHORT, "a session ended as soon as it had begun")                                \
     X(POLLED, "an exchange was begun to see whether there is something")                           \
     X(EXCHANGE_BEGUN, "a request was made")                                                        \
-    X(EXCHANGE_HELD, "an answer said that no more can be taken for now")                           \
+    X(EXCHANGE_HELD, "a request or an answer said that no more can be taken for now")              \
     X(EXCHANGE_OVERTOOK, "a request overtook the one before it")                                   \
     X(EXCHANGE_REPEATED, "a request came again, or out of bounds")                                 \
     X(EXCHANGE_GIVEN_UP, "an answer did not come in its time")                                     \

@@ -256,16 +256,27 @@ tandem_sync *tandem_harness_sync(tandem_harness *harness, const char *name)
     return node ? node->sync : NULL;
 }
 
-tandem_err tandem_harness_connect(tandem_harness *harness, const char *a, const char *b)
+static tandem_err connect_by(tandem_harness *harness, const char *a, const char *b,
+                             const char *path)
 {
     struct node *from = find(harness, a);
-    char url[NAME_BYTES_MAX + 8];
+    char url[NAME_BYTES_MAX + 16];
 
     bury(harness);
     if (!from || !from->sync || !find(harness, b))
         return TANDEM_E_NOT_FOUND;
-    snprintf(url, sizeof(url), "mem://%s", b);
+    snprintf(url, sizeof(url), "mem://%s%s", b, path);
     return tandem_remote_add(from->sync, b, url);
+}
+
+tandem_err tandem_harness_connect(tandem_harness *harness, const char *a, const char *b)
+{
+    return connect_by(harness, a, b, "");
+}
+
+tandem_err tandem_harness_connect_http(tandem_harness *harness, const char *a, const char *b)
+{
+    return connect_by(harness, a, b, "/http");
 }
 
 tandem_err tandem_harness_disconnect(tandem_harness *harness, const char *a, const char *b)

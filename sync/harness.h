@@ -78,6 +78,9 @@ TANDEM_API tandem_sync *tandem_harness_sync(tandem_harness *harness, const char 
 
 /* Make b a remote of a, and no longer. TANDEM_E_NOT_FOUND, TANDEM_E_EXISTS, and those of the disk. */
 TANDEM_API tandem_err tandem_harness_connect(tandem_harness *harness, const char *a, const char *b);
+/* The same over a link that works as one over HTTP: tandem_remote_set_poll() is for its remote. */
+TANDEM_API tandem_err tandem_harness_connect_http(tandem_harness *harness, const char *a,
+                                                  const char *b);
 TANDEM_API tandem_err tandem_harness_disconnect(tandem_harness *harness, const char *a,
                                                 const char *b);
 

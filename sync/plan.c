@@ -10,7 +10,10 @@ enum {
     REPAIR_MS_MAX = 8000, /* what is broken by a step is mended within that, or by the healing */
     SCRIPT_VERSION = 1,
     QUIET_ONE_IN = 20, /* plans: in those nothing may be said twice */
+    POLL_STEPS_MAX = 6,
 };
+
+#define HTTP_STREAM UINT64_C(0x68747470)
 
 static const struct {
     const char *word;
@@ -116,6 +119,13 @@ bool td_plan_joins(const tandem_plan *plan, unsigned a, unsigned b)
     return joined || (back && plan->both);
 }
 
+bool td_plan_is_http(const tandem_plan *plan, unsigned a, unsigned b)
+{
+    uint64_t state = plan->seed ^ (HTTP_STREAM + a * TD_PLAN_NODES_MAX + b);
+
+    return td_plan_draw_below(&state, 100) < plan->http_percent;
+}
+
 /* ---- Drawing ---- */
 
 static tandem_err plan_add(tandem_plan *plan, const td_step *step)
@@ -215,6 +225,20 @@ static int step_compare(const void *a, const void *b)
     return x->random < y->random ? -1 : x->random > y->random;
 }
 
+/* Which remotes are over HTTP, and when some are polled otherwise than before: a stream of its own, for
+ * all else that a seed stands for was drawn before there were such. */
+static tandem_err draw_http(tandem_plan *plan)
+{
+    uint64_t state = plan->seed ^ HTTP_STREAM, count;
+    tandem_err err = TANDEM_OK;
+
+    plan->http_percent = 50 * (uint32_t)td_plan_draw_below(&state, 3);
+    count = plan->http_percent ? td_plan_draw_below(&state, POLL_STEPS_MAX + 1) : 0;
+    for (uint64_t i = 0; i < count && err == TANDEM_OK; i++)
+        err = draw_step(plan, TD_STEP_POLL, &state);
+    return err;
+}
+
 static tandem_err draw_steps(tandem_plan *plan, uint64_t *state)
 {
     static const uint32_t network = TANDEM_FAULT_LATENCY | TANDEM_FAULT_LOSE |
@@ -241,6 +265,8 @@ static tandem_err draw_steps(tandem_plan *plan, uint64_t *state)
             kind = troubles[td_plan_draw_below(state, trouble_count)];
         err = draw_step(plan, kind, state);
     }
+    if (err == TANDEM_OK)
+        err = draw_http(plan);
     if (err == TANDEM_OK)
         qsort(plan->steps, plan->count, sizeof(plan->steps[0]), step_compare);
     return err;
@@ -340,7 +366,7 @@ tandem_err tandem_plan_write(const tandem_plan *plan, char **text_out)
             plan->seed, plan->reactors, shapes[plan->shape], plan->both);
     fprintf(out, "window_jobs %u\nwindow_bytes %" PRIu64 "\npool_bytes %" PRIu64 "\n",
             plan->window_jobs, plan->window_bytes, plan->pool_bytes);
-    fprintf(out, "heal_ms %" PRIu64 "\n", plan->heal_ms);
+    fprintf(out, "http_percent %u\nheal_ms %" PRIu64 "\n", plan->http_percent, plan->heal_ms);
     for (unsigned i = 0; i < FAULTS; i++)
         if (plan->faults & UINT32_C(1) << i)
             fprintf(out, "fault %s\n", faults[i]);
@@ -413,6 +439,8 @@ static bool read_line(tandem_plan *plan, const char *line, bool *is_plan, tandem
         sscanf(line, "window_bytes %" SCNu64, &plan->window_bytes) == 1 ||
         sscanf(line, "pool_bytes %" SCNu64, &plan->pool_bytes) == 1)
         return true;
+    if (sscanf(line, "http_percent %" SCNu32, &plan->http_percent) == 1)
+        return plan->http_percent <= 100;
     if (sscanf(line, "heal_ms %" SCNu64, &plan->heal_ms) == 1)
         return plan->heal_ms <= TD_PLAN_MS_MAX;
     if (sscanf(line, "reactors %u", &plan->reactors) == 1)

@@ -48,7 +48,8 @@ enum {
     X(DISCONNECT, "disconnect", 2, TANDEM_FAULT_REMOTES)                                           \
     X(PAUSE, "pause", 2, TANDEM_FAULT_REMOTES)                                                     \
     X(RESUME, "resume", 2, 0)                                                                      \
-    X(LIE, "lie", 1, TANDEM_FAULT_LIAR)
+    X(LIE, "lie", 1, TANDEM_FAULT_LIAR)                                                            \
+    X(POLL, "poll", 2, 0)
 
 typedef enum td_step_kind {
 #define TD_STEP_MEMBER(kind, word, names, fault) TD_STEP_##kind,
@@ -79,6 +80,7 @@ struct tandem_plan {
     bool both; /* each is a remote of the other */
     uint32_t window_jobs;
     uint64_t window_bytes, pool_bytes;
+    uint32_t http_percent; /* of the remotes: over links as of HTTP */
     uint32_t faults; /* that it has */
     uint64_t heal_ms; /* from then on nothing goes wrong any more */
     td_step *steps;
@@ -92,6 +94,8 @@ uint64_t td_plan_draw_below(uint64_t *state, uint64_t limit);
 
 /* Is b to be a remote of a? */
 bool td_plan_joins(const tandem_plan *plan, unsigned a, unsigned b);
+/* If it is one, is it over a link as of HTTP? */
+bool td_plan_is_http(const tandem_plan *plan, unsigned a, unsigned b);
 tandem_err td_plan_copy(const tandem_plan *plan, tandem_plan **out);
 /* "write a", "cut a b". */
 void td_step_text(const td_step *step, char out[64]);

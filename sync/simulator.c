@@ -383,6 +383,33 @@ static void end_lies(struct run *run)
         td_liar_free(run->liars[--run->liar_count]);
 }
 
+/* ---- Remotes ---- */
+
+/* Poll a remote so: a third each. What is polled is polled so often that all become equal in time. */
+static void set_poll(struct run *run, unsigned a, unsigned b, uint64_t random)
+{
+    static const tandem_poll_mode modes[] = {TANDEM_POLL_LONG, TANDEM_POLL_INTERVAL,
+                                             TANDEM_POLL_ADAPTIVE};
+    tandem_sync *sync = tandem_harness_sync(run->harness, name_of(a));
+    uint64_t state = random;
+    tandem_poll_mode mode = modes[td_plan_draw_below(&state, 3)];
+
+    if (sync)
+        tandem_remote_set_poll(sync, name_of(b), mode, 100 + td_plan_draw_below(&state, 700));
+}
+
+static tandem_err connect_to(struct run *run, unsigned a, unsigned b)
+{
+    tandem_err err;
+
+    if (!td_plan_is_http(run->plan, a, b))
+        return tandem_harness_connect(run->harness, name_of(a), name_of(b));
+    err = tandem_harness_connect_http(run->harness, name_of(a), name_of(b));
+    if (err == TANDEM_OK)
+        set_poll(run, a, b, run->plan->seed + a * TD_PLAN_NODES_MAX + b);
+    return err;
+}
+
 static void do_step(struct run *run, const td_step *step)
 {
     const char *a = name_of(step->a), *b = name_of(step->b);
@@ -461,7 +488,7 @@ static void do_step(struct run *run, const td_step *step)
         copy(run, step->a);
         break;
     case TD_STEP_CONNECT:
-        tandem_harness_connect(run->harness, a, b);
+        connect_to(run, step->a, step->b);
         break;
     case TD_STEP_MEET_SELF:
         tandem_harness_connect(run->harness, a, a);
@@ -481,6 +508,9 @@ static void do_step(struct run *run, const td_step *step)
     }
     case TD_STEP_LIE:
         lie(run, step);
+        break;
+    case TD_STEP_POLL:
+        set_poll(run, step->a, step->b, step->random);
         break;
     case TD_STEP_KINDS:
         break;
@@ -556,7 +586,7 @@ static tandem_err world_open(struct run *run)
     for (unsigned a = 0; a < plan->reactors; a++)
         for (unsigned b = 0; b < plan->reactors; b++)
             if (td_plan_joins(plan, a, b) &&
-                (err = tandem_harness_connect(run->harness, name_of(a), name_of(b))) != TANDEM_OK)
+                (err = connect_to(run, a, b)) != TANDEM_OK)
                 return err;
     tandem_harness_events(run->harness, note_probe, run);
     return TANDEM_OK;
@@ -596,7 +626,7 @@ static void heal_link(struct run *run, unsigned a, unsigned b)
     if (sync)
         tandem_remote_resume(sync, to);
     if (td_plan_joins(run->plan, a, b))
-        tandem_harness_connect(run->harness, from, to);
+        connect_to(run, a, b);
 }
 
 /* Nothing goes wrong any more, and everybody is there. */

@@ -7,6 +7,7 @@
  *   ws://HOST:PORT/tandem     a reactor that listens, here or elsewhere, by WebSocket
  *   http://HOST:PORT/tandem   the same one, at the same port, where only HTTP gets through
  *   mem://NAME                a reactor of the same process (harness)
+ *   mem://NAME/http           the same one, over a link that works as one over HTTP does
  *
  * Threads: call from any thread, except that a sync whose reactor is driven (options.drive) is
  * called from the driving thread.

@@ -177,16 +177,28 @@ static tandem_err open_carrier(tandem_sync *sync, bool http, td_carrier **out)
     return err;
 }
 
+/* Within the process: of messages, or of exchanges. */
+static tandem_err memory_carrier(tandem_sync *sync, bool exchanges, td_carrier **out)
+{
+    tandem_err err = TANDEM_OK;
+
+    if (!sync->memory)
+        return TANDEM_E_UNSUPPORTED;
+    if (exchanges && !sync->exchanges)
+        err = td_exchange_carrier_open(sync->loop, sync->memory, &sync->exchanges);
+    *out = exchanges ? sync->exchanges : sync->memory;
+    return err;
+}
+
 tandem_err td_sync_carrier(tandem_sync *sync, const char *url, td_carrier **out)
 {
     bool http = !strncasecmp(url, "http:", 5);
     tandem_err err;
 
-    if (!strncmp(url, "mem:", 4)) {
-        if (!sync->memory)
-            return TANDEM_E_UNSUPPORTED;
-        *out = sync->memory;
-        return sync->memory->ops->check(url);
+    if (!strncmp(url, "mem://", 6)) {
+        if ((err = memory_carrier(sync, strchr(url + 6, '/'), out)) != TANDEM_OK)
+            return err;
+        return (*out)->ops->check(url);
     }
     if ((err = http ? td_http_url_check(url) : td_url_check(url)) != TANDEM_OK)
         return err;
@@ -438,8 +450,9 @@ static void sweep(tandem_sync *sync)
 static void free_carriers(tandem_sync *sync)
 {
     td_carrier *websocket = sync->websocket, *http = sync->http, *memory = sync->memory;
+    td_carrier *exchanges = sync->exchanges;
 
-    sync->websocket = sync->http = sync->memory = NULL;
+    sync->websocket = sync->http = sync->memory = sync->exchanges = NULL;
     sync->freeing = true;
     /* What dials first: nobody is to open sockets while libwebsockets goes, see transport/network.c.
      * The HTTP carrier itself last: links that the other's listener accepted are its own. */
@@ -451,6 +464,8 @@ static void free_carriers(tandem_sync *sync)
         http->ops->free(http);
     if (memory)
         memory->ops->free(memory);
+    if (exchanges)
+        exchanges->ops->free(exchanges);
     sync->freeing = false;
 }
 
@@ -804,12 +819,18 @@ static tandem_err open_listeners(tandem_sync *sync, td_carrier **out)
 
 static tandem_err run_listen(tandem_sync *sync, td_sync_call *call)
 {
-    td_carrier *carrier = sync->memory;
+    td_carrier *carrier = sync->memory, *exchanges;
+    char unused[128];
     tandem_err err;
 
     if (sync->listener_url[0])
         return TANDEM_E_STATE;
-    if (!carrier) {
+    if (carrier) {
+        if ((err = memory_carrier(sync, true, &exchanges)) != TANDEM_OK ||
+            (err = exchanges->ops->listen(exchanges, "", 0, accept_link, sync, unused)) !=
+                TANDEM_OK)
+            return err;
+    } else {
         if (!is_loopback(call->name) && !call->flag)
             return TANDEM_E_INSECURE;
         if ((err = open_listeners(sync, &carrier)) != TANDEM_OK)

@@ -152,7 +152,9 @@ struct tandem_sync {
     td_actor *actor;
     tandem_sync_options options;
     td_sync_store *store;
-    td_carrier *websocket, *http, *memory; /* opened when first needed; the harness gives the last */
+    td_carrier *websocket, *http; /* opened when first needed */
+    td_carrier *memory;           /* the harness gives it … */
+    td_carrier *exchanges;        /* … and on it, opened when first needed, stand links as of HTTP */
     char listener_url[128];
     td_pool pool;
     td_mailbox_share outboxes;
