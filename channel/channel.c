@@ -696,6 +696,8 @@ static uint64_t tick_poll(tandem_channel *channel, uint64_t now_ms)
     td_poll_decision decision;
 
     td_channel_poll_decision(channel, &decision);
+    if (td_planted(TD_PLANTED_POLL_FORGOTTEN))
+        return UINT64_MAX;
     if (now_ms < decision.next_ms)
         return decision.next_ms; /* or when the one that is under way has ended */
     td_probe(channel->config.env, TD_PROBE_POLLED);

@@ -59,6 +59,7 @@
     X(REPEAT_TAKEN, "", "a message that comes twice is taken twice")                               \
     X(SILENCE_SUFFERED, "", "a peer that has fallen silent is waited for")                         \
     X(RETRY_WITHOUT_JITTER, "", "all dial again at the same moment")                               \
+    X(POLL_FORGOTTEN, "", "a peer that is polled is asked when there is something to send, else never") \
     /* sync */                                                                                     \
     X(ANNOUNCE_FORGOTTEN, "", "what came from one peer is not announced to the others")            \
     X(OWN_NOT_SENT, "", "what is written during a session waits for the next one")                 \
