@@ -20,60 +20,7 @@
 #include <stdio.h>
 
 #include "channel/scheduler.h"
-#include "draw.h"
-
-enum { SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
-
-/* ---- Traffic ---- */
-
-/* What is written at the peer. */
-struct traffic {
-    uint64_t random;
-    double at_ms;    /* the next operation */
-    double until_ms; /* of a burst */
-};
-
-static double uniform(struct traffic *traffic, double from, double to)
-{
-    return from + (to - from) * (double)(draw(&traffic->random) >> 11) / (double)(UINT64_C(1) << 53);
-}
-
-/* Until the next event of a Poisson process with this mean between two. */
-static double pause_of(struct traffic *traffic, double mean_ms)
-{
-    return -mean_ms * log(1 - uniform(traffic, 0, 1));
-}
-
-static void steadily(struct traffic *traffic)
-{
-    traffic->at_ms += pause_of(traffic, 2 * SECOND);
-}
-
-static void rarely(struct traffic *traffic)
-{
-    traffic->at_ms += pause_of(traffic, 1 * MINUTE);
-}
-
-/* Two a second for one to five minutes; then nothing for a quarter of an hour on average. */
-static void in_bursts(struct traffic *traffic)
-{
-    traffic->at_ms += pause_of(traffic, SECOND / 2);
-    if (traffic->at_ms < traffic->until_ms)
-        return;
-    traffic->at_ms = traffic->until_ms + pause_of(traffic, 15 * MINUTE);
-    traffic->until_ms = traffic->at_ms + uniform(traffic, 1 * MINUTE, 5 * MINUTE);
-}
-
-/* Twelve hours with one every ten seconds, twelve with none. */
-static void by_day(struct traffic *traffic)
-{
-    double hour;
-
-    traffic->at_ms += pause_of(traffic, 10 * SECOND);
-    hour = fmod(traffic->at_ms, DAY) / HOUR;
-    if (hour >= 12)
-        traffic->at_ms += (24 - hour) * HOUR;
-}
+#include "traffic.h"
 
 struct shape {
     const char *name;
@@ -107,7 +54,7 @@ struct link {
 
 static struct link link_of(const struct shape *shape)
 {
-    struct link link = {.shape = shape, .traffic = {.random = 7}, .trips = {.random = 9}};
+    struct link link = {.shape = shape, .traffic = {.random = 7, .day_ms = DAY}, .trips = {.random = 9}};
 
     shape->next(&link.traffic);
     return link;
@@ -232,13 +179,13 @@ static uint64_t poll(td_scheduler *scheduler, uint64_t from_ms, uint64_t operati
     return at_ms + 20;
 }
 
-/* So many bursts of thirty exchanges, with half an hour between two. */
+/* So many bursts of sixty exchanges, with half an hour between two. */
 static uint64_t live_with_bursts(td_scheduler *scheduler, uint64_t now_ms, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
         uint64_t until_ms = now_ms + 30 * MINUTE;
 
-        for (unsigned k = 0; k < 30; k++)
+        for (unsigned k = 0; k < 60; k++)
             now_ms = poll(scheduler, now_ms, 20);
         while (now_ms < until_ms)
             now_ms = poll(scheduler, now_ms, 0);
@@ -285,7 +232,7 @@ static void even_traffic_is_polled_evenly(void **state)
 static void a_burst_speeds_it_up_and_quiet_slows_it_down(void **state)
 {
     td_scheduler scheduler = scheduler_of(TD_POLL_ADAPTIVE, 10000);
-    uint64_t now_ms = live_with_bursts(&scheduler, 0, 40), before_ms = 0;
+    uint64_t now_ms = live_with_bursts(&scheduler, 0, 40);
 
     (void)state;
     assert_true(decision_of(&scheduler, 0).interval_ms > 10500);
@@ -293,15 +240,10 @@ static void a_burst_speeds_it_up_and_quiet_slows_it_down(void **state)
     now_ms = poll(&scheduler, now_ms, 20);
     assert_int_equal(TD_POLL_BY_BURST, decision_of(&scheduler, 0).reason);
     assert_true(decision_of(&scheduler, 0).interval_ms < 5000);
-    /* And with nothing more, slower and slower. */
-    for (unsigned i = 0; i < 60; i++) {
-        uint64_t interval_ms = decision_of(&scheduler, 0).interval_ms;
-
-        assert_true(interval_ms + interval_ms / 4 >= before_ms);
-        before_ms = interval_ms;
+    /* And with nothing more, slower again. */
+    for (unsigned i = 0; i < 60; i++)
         now_ms = poll(&scheduler, now_ms, 0);
-    }
-    assert_true(before_ms > 10500);
+    assert_true(decision_of(&scheduler, 0).interval_ms > 10500);
 }
 
 static void nothing_is_spent_that_was_not_saved(void **state)
@@ -350,11 +292,20 @@ static void a_full_answer_is_followed_at_once(void **state)
         /* But not into an inbox without room. */
         assert_true(decision_of(&scheduler, 1000).next_ms > now_ms + 20);
     }
-    /* A flood is not taken for what usually comes. */
-    now_ms = poll(&scheduler, now_ms, 0);
-    for (unsigned i = 0; i < 500; i++)
-        now_ms = poll(&scheduler, now_ms, 1);
-    assert_in_range(decision_of(&scheduler, 0).interval_ms, 8000, 12000);
+}
+
+/* A million at once out of the quiet: the quiet is to be no richer than the bursts by that. */
+static void one_flood_does_not_stand_for_what_usually_comes(void **state)
+{
+    td_scheduler scheduler = scheduler_of(TD_POLL_ADAPTIVE, 10000);
+    uint64_t now_ms = live_with_bursts(&scheduler, 0, 40);
+
+    (void)state;
+    now_ms = poll(&scheduler, now_ms, 1000000);
+    now_ms = live_with_bursts(&scheduler, now_ms, 2);
+    assert_true(decision_of(&scheduler, 0).interval_ms > 10500);
+    now_ms = poll(&scheduler, now_ms, 20);
+    assert_true(decision_of(&scheduler, 0).interval_ms < 5000);
 }
 
 static void it_is_slower_in_trouble_and_under_load(void **state)
@@ -432,6 +383,7 @@ int main(void)
         cmocka_unit_test(nothing_is_spent_that_was_not_saved),
         cmocka_unit_test(what_is_sent_makes_no_debt),
         cmocka_unit_test(a_full_answer_is_followed_at_once),
+        cmocka_unit_test(one_flood_does_not_stand_for_what_usually_comes),
         cmocka_unit_test(it_is_slower_in_trouble_and_under_load),
         cmocka_unit_test(it_stays_within_its_bounds),
         cmocka_unit_test(another_policy_begins_without_savings),
