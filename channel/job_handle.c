@@ -123,6 +123,14 @@ void tandem_job_handle_on(tandem_job_handle *handle, tandem_job_changed_fn chang
     handle->changed_context = context;
 }
 
+static void tell(tandem_job_handle *handle, tandem_job_state from)
+{
+    if (handle->changed)
+        handle->changed(handle->changed_context, handle, from, handle->status);
+    if (handle->told)
+        handle->told(handle->told_context, handle, from, handle->status);
+}
+
 static tandem_err move(tandem_job_handle *handle, tandem_job_state to)
 {
     tandem_job_state from = handle->status;
@@ -132,8 +140,7 @@ static tandem_err move(tandem_job_handle *handle, tandem_job_state to)
     if (to <= from)
         return TANDEM_OK; /* it took effect before */
     handle->status = to;
-    if (handle->changed)
-        handle->changed(handle->changed_context, handle, from, to);
+    tell(handle, from);
     return TANDEM_OK;
 }
 
@@ -162,8 +169,7 @@ tandem_err tandem_job_handle_failed(tandem_job_handle *handle, tandem_err error)
         return TANDEM_OK;
     handle->status = TANDEM_JOB_ERROR;
     handle->error = error;
-    if (handle->changed)
-        handle->changed(handle->changed_context, handle, from, TANDEM_JOB_ERROR);
+    tell(handle, from);
     return TANDEM_OK;
 }
 

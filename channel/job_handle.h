@@ -66,6 +66,8 @@ struct tandem_job_handle {
     tandem_job_changed_fn changed;
     void *changed_context;
     /* The mailbox's and the session's: */
+    tandem_job_changed_fn told; /* after changed */
+    void *told_context;
     struct tandem_job_handle *prev, *next;
     uint64_t number; /* of the job in the session that sent it; 0: not sent in this session */
     bool waiting;    /* not to be sent until it is known what the peer holds */

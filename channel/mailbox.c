@@ -7,6 +7,7 @@
 
 struct observer {
     tandem_mailbox_fn added, removed;
+    tandem_job_changed_fn changed;
     void *context;
 };
 
@@ -42,6 +43,7 @@ static void unlink_handle(tandem_mailbox *mailbox, tandem_job_handle *handle)
     td_hash_table_remove(&mailbox->by_id, &handle->hash_entry);
     DL_DELETE(mailbox->list, handle);
     handle->prev = handle->next = NULL;
+    handle->told = NULL;
     mailbox->jobs--;
     mailbox->bytes -= handle->bytes;
     if (mailbox->share)
@@ -93,6 +95,16 @@ bool tandem_mailbox_is_draining(const tandem_mailbox *mailbox)
            mailbox->jobs > TD_MAILBOX_JOBS_SHARED / 2;
 }
 
+static void changed(void *context, tandem_job_handle *handle, tandem_job_state from,
+                    tandem_job_state to)
+{
+    const tandem_mailbox *mailbox = context;
+
+    for (unsigned i = 0; i < mailbox->observer_count; i++)
+        if (mailbox->observers[i].changed)
+            mailbox->observers[i].changed(mailbox->observers[i].context, handle, from, to);
+}
+
 tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
 {
     uint64_t id;
@@ -106,6 +118,8 @@ tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handl
     if (err != TANDEM_OK)
         return err;
     DL_APPEND(mailbox->list, handle);
+    handle->told = changed;
+    handle->told_context = mailbox;
     mailbox->jobs++;
     mailbox->bytes += handle->bytes;
     if (mailbox->share)
@@ -158,9 +172,17 @@ uint64_t tandem_mailbox_window_bytes(const tandem_mailbox *mailbox)
 tandem_err tandem_mailbox_subscribe(tandem_mailbox *mailbox, tandem_mailbox_fn added,
                                     tandem_mailbox_fn removed, void *context)
 {
+    return tandem_mailbox_observe(mailbox, added, NULL, removed, context);
+}
+
+tandem_err tandem_mailbox_observe(tandem_mailbox *mailbox, tandem_mailbox_fn added,
+                                  tandem_job_changed_fn changed_fn, tandem_mailbox_fn removed,
+                                  void *context)
+{
     if (mailbox->observer_count >= TD_MAILBOX_OBSERVERS_MAX)
         return TANDEM_E_LIMIT;
-    mailbox->observers[mailbox->observer_count++] = (struct observer){added, removed, context};
+    mailbox->observers[mailbox->observer_count++] =
+        (struct observer){added, removed, changed_fn, context};
     return TANDEM_OK;
 }
 

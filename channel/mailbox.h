@@ -64,6 +64,10 @@ uint64_t tandem_mailbox_window_bytes(const tandem_mailbox *mailbox);
  * TANDEM_E_LIMIT above TD_MAILBOX_OBSERVERS_MAX. */
 tandem_err tandem_mailbox_subscribe(tandem_mailbox *mailbox, tandem_mailbox_fn added,
                                     tandem_mailbox_fn removed, void *context);
+/* The same, and after each change of status of a handle in it. An observer of that changes nothing. */
+tandem_err tandem_mailbox_observe(tandem_mailbox *mailbox, tandem_mailbox_fn added,
+                                  tandem_job_changed_fn changed, tandem_mailbox_fn removed,
+                                  void *context);
 void tandem_mailbox_unsubscribe(tandem_mailbox *mailbox, void *context);
 
 #endif

@@ -297,6 +297,43 @@ static void an_observer_may_push_and_remove(void **state)
     tandem_mailbox_free(mailbox);
 }
 
+static void on_changed(void *context, tandem_job_handle *handle, tandem_job_state from,
+                       tandem_job_state to)
+{
+    int *changes = context;
+
+    assert_int_equal(handle->status, to);
+    assert_true(from < to);
+    ++*changes;
+}
+
+/* "status subscriptions": of whatever is in it. */
+static void changes_of_status_are_told_while_a_handle_is_in_it(void **state)
+{
+    tandem_mailbox *mailbox = mailbox_of(3, UINT64_MAX);
+    tandem_job_handle *handle;
+    int both = 0, one = 0;
+    struct chain chain;
+
+    (void)state;
+    chain_init(&chain, "notes", 1);
+    assert_int_equal(TANDEM_OK, tandem_mailbox_observe(mailbox, NULL, on_changed, NULL, &both));
+    assert_int_equal(TANDEM_OK, tandem_mailbox_observe(mailbox, NULL, on_changed, NULL, &one));
+    handle = push_job(mailbox, &chain, 1);
+    assert_int_equal(TANDEM_OK, tandem_job_handle_started(handle));
+    assert_int_equal(TANDEM_OK, tandem_job_handle_started(handle));
+    assert_int_equal(TANDEM_E_STATE, tandem_job_handle_executed(handle));
+    tandem_mailbox_unsubscribe(mailbox, &one);
+    assert_int_equal(TANDEM_OK, tandem_job_handle_transported(handle));
+    assert_int_equal(2, both);
+    assert_int_equal(1, one);
+    tandem_mailbox_remove(mailbox, handle);
+    assert_int_equal(TANDEM_OK, tandem_job_handle_failed(handle, TANDEM_E_CLOSED));
+    assert_int_equal(2, both);
+    tandem_job_handle_free(handle);
+    tandem_mailbox_free(mailbox);
+}
+
 static void mailboxes_that_share_ids_never_give_one_twice(void **state)
 {
     tandem_mailbox *a = mailbox_of(JOBS, UINT64_MAX), *b = mailbox_of(JOBS, UINT64_MAX);
@@ -323,6 +360,7 @@ int main(void)
         cmocka_unit_test(an_empty_mailbox_has_no_items),
         cmocka_unit_test(items_come_in_order_of_arrival_and_by_id),
         cmocka_unit_test(ids_are_not_used_again),
+        cmocka_unit_test(changes_of_status_are_told_while_a_handle_is_in_it),
         cmocka_unit_test(mailboxes_that_share_ids_never_give_one_twice),
         cmocka_unit_test(the_window_is_in_jobs_and_in_bytes),
         cmocka_unit_test(a_single_handle_always_fits),
