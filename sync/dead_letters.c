@@ -81,6 +81,7 @@ static void add(tandem_sync *sync, td_letter *letter)
     DL_INSERT_INORDER(sync->dead.list, letter, by_id);
     sync->dead.to_retry += letter->kept.retry;
     sync->dead.changes++;
+    td_jobs_letter(sync, TANDEM_JOB_ADDED, &letter->kept);
 }
 
 static void take_away(tandem_sync *sync, td_letter *letter)
@@ -88,6 +89,7 @@ static void take_away(tandem_sync *sync, td_letter *letter)
     DL_DELETE(sync->dead.list, letter);
     sync->dead.to_retry -= letter->kept.retry;
     sync->dead.changes++;
+    td_jobs_letter(sync, TANDEM_JOB_REMOVED, &letter->kept);
     free(letter);
 }
 
@@ -97,6 +99,7 @@ static void change(tandem_sync *sync, td_letter *letter, const td_dead_letter *k
     letter->kept = *kept;
     sync->dead.to_retry += letter->kept.retry;
     sync->dead.changes++;
+    td_jobs_letter(sync, TANDEM_JOB_CHANGED, &letter->kept);
 }
 
 static tandem_err load(void *context, const td_dead_letter *kept)

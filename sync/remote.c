@@ -732,7 +732,7 @@ static tandem_err run_remotes(tandem_sync *sync, td_sync_call *call)
 
 tandem_err tandem_remotes(tandem_sync *sync, visit_remote_fn visit, void *context)
 {
-    td_sync_call call = {.run = run_remotes, .argument = &visit, .context = context};
+    td_sync_call call = {.run = run_remotes, .looks = true, .argument = &visit, .context = context};
 
     if (!sync || !visit)
         return TANDEM_E_INVALID;
@@ -748,7 +748,7 @@ static tandem_err run_verify(tandem_sync *sync, td_sync_call *call)
 
 tandem_err tandem_sync_verify(tandem_sync *sync, report_fn report, void *context)
 {
-    td_sync_call call = {.run = run_verify, .argument = &report, .context = context};
+    td_sync_call call = {.run = run_verify, .looks = true, .argument = &report, .context = context};
 
     if (!sync || !report)
         return TANDEM_E_INVALID;
@@ -773,135 +773,9 @@ static tandem_err run_stat(tandem_sync *sync, td_sync_call *call)
 
 tandem_err tandem_sync_stat_get(tandem_sync *sync, tandem_sync_stat *out)
 {
-    td_sync_call call = {.run = run_stat, .argument = out};
+    td_sync_call call = {.run = run_stat, .looks = true, .argument = out};
 
     if (!sync || !out)
-        return TANDEM_E_INVALID;
-    return td_sync_call_loop(sync, &call);
-}
-
-typedef tandem_err (*visit_job_fn)(void *context, const tandem_job_status *status);
-
-/* Of the remote that it is, or serves; NULL: none. */
-static const char *name_of(const td_peer *peer)
-{
-    if (peer->is_remote)
-        return peer->record.name;
-    for (const td_peer *other = peer->sync->peers; other; other = other->next)
-        if (other->served_by == peer)
-            return other->record.name;
-    return NULL;
-}
-
-static tandem_err visit_box(td_peer *peer, tandem_mailbox *box, const char *name,
-                            visit_job_fn visit, void *context)
-{
-    const char *remote = name_of(peer);
-    tandem_err err = TANDEM_OK;
-
-    for (tandem_job_handle *h = tandem_mailbox_first(box); h && err == TANDEM_OK; h = h->next) {
-        tandem_job_status status = {
-            .id = h->id,
-            .box = name,
-            .remote = remote,
-            .status = tandem_job_state_name(h->status),
-            .collection = h->collection,
-            .document = h->document,
-            .branch = h->branch,
-            .origin = h->origin,
-            .first_seq = h->first_seq,
-            .last_seq = h->last_seq,
-            .operations = h->operations,
-            .bytes = h->bytes,
-            .err = h->error,
-            .sentence = h->error == TANDEM_OK ? "" : tandem_err_text(h->error),
-        };
-
-        err = visit(context, &status);
-    }
-    return err;
-}
-
-struct dead_visit {
-    visit_job_fn visit;
-    void *context;
-};
-
-static tandem_err visit_dead(void *context, const td_dead_letter *letter)
-{
-    const struct dead_visit *visiting = context;
-    tandem_job_status status = {
-        .id = letter->id,
-        .box = "dead",
-        .remote = letter->remote[0] ? letter->remote : NULL,
-        .status = tandem_job_state_name(TANDEM_JOB_ERROR),
-        .collection = tandem_slice_text(letter->collection),
-        .document = tandem_slice_text(letter->document),
-        .branch = tandem_slice_text(letter->branch),
-        .origin = letter->origin,
-        .first_seq = letter->first_seq,
-        .last_seq = letter->last_seq,
-        .operations = letter->operations,
-        .bytes = letter->bytes,
-        .err = letter->error,
-        .sentence = tandem_err_text(letter->error),
-        .reactor = letter->reactor,
-        .time_ms = letter->time_ms,
-        .offered = letter->offered,
-        .retry = letter->retry,
-    };
-
-    return visiting->visit(visiting->context, &status);
-}
-
-static tandem_err run_jobs(tandem_sync *sync, td_sync_call *call)
-{
-    visit_job_fn visit = *(visit_job_fn *)call->argument;
-    tandem_err err = TANDEM_OK;
-
-    for (td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next) {
-        err = visit_box(peer, td_channel_outbox(peer->channel), "outbox", visit, call->context);
-        if (err == TANDEM_OK)
-            err = visit_box(peer, td_channel_inbox(peer->channel), "inbox", visit, call->context);
-    }
-    if (err == TANDEM_OK)
-        err = td_dead_letters_visit(sync, visit_dead, &(struct dead_visit){visit, call->context});
-    return err == TANDEM_END ? TANDEM_OK : err;
-}
-
-tandem_err tandem_job_handles(tandem_sync *sync, visit_job_fn visit, void *context)
-{
-    td_sync_call call = {.run = run_jobs, .argument = &visit, .context = context};
-
-    if (!sync || !visit)
-        return TANDEM_E_INVALID;
-    return td_sync_call_loop(sync, &call);
-}
-
-static tandem_err run_retry(tandem_sync *sync, td_sync_call *call)
-{
-    return td_dead_letters_retry(sync, call->number);
-}
-
-tandem_err tandem_job_retry(tandem_sync *sync, uint64_t id)
-{
-    td_sync_call call = {.run = run_retry, .number = id};
-
-    if (!sync)
-        return TANDEM_E_INVALID;
-    return td_sync_call_loop(sync, &call);
-}
-
-static tandem_err run_discard(tandem_sync *sync, td_sync_call *call)
-{
-    return td_dead_letters_discard(sync, call->number);
-}
-
-tandem_err tandem_job_discard(tandem_sync *sync, uint64_t id)
-{
-    td_sync_call call = {.run = run_discard, .number = id};
-
-    if (!sync)
         return TANDEM_E_INVALID;
     return td_sync_call_loop(sync, &call);
 }

@@ -278,10 +278,11 @@ typedef struct tandem_job_status {
     const char *remote; /* NULL: an inbound session's that no remote stands for */
     const char *status; /* "unknown", "transport_pending", "execution_pending", "applied", "error" */
     tandem_slice collection, document, branch;
+    tandem_slice scopes; /* in order of appearance, each ended by a NUL; empty: a dead letter's */
     const uint8_t *origin;
     uint64_t first_seq, last_seq;
     uint64_t operations, bytes;
-    tandem_err err;
+    tandem_err err; /* of each of the operations: a job is taken whole or not at all */
     const char *sentence; /* what err means; "" */
     /* Of a dead letter: */
     const uint8_t *reactor; /* that refused it; NULL: it is a handle in flight */
@@ -295,6 +296,44 @@ TANDEM_API tandem_err tandem_job_handles(tandem_sync *sync,
                                          tandem_err (*visit)(void *context,
                                                              const tandem_job_status *status),
                                          void *context);
+/* The same of one job. TANDEM_E_NOT_FOUND. */
+TANDEM_API tandem_err tandem_job_get(tandem_sync *sync, uint64_t id,
+                                     tandem_err (*visit)(void *context,
+                                                         const tandem_job_status *status),
+                                     void *context);
+
+/*
+ * Follow jobs. In an outbox a handle stands for a job that the remote is to apply, in an inbox for
+ * one that is applied here; it goes from "unknown" to "transport_pending" to "execution_pending" to
+ * "applied", or from any of them but the last to "error", and stays there.
+ */
+typedef enum tandem_job_news {
+    TANDEM_JOB_ADDED = 1, /* a handle was put into a mailbox; a dead letter is kept */
+    TANDEM_JOB_CHANGED,   /* its status; of a dead letter: it was refused again, or is to be offered */
+    TANDEM_JOB_REMOVED,   /* it was taken out; status is the last it had */
+} tandem_job_news;
+
+typedef struct tandem_job_watch tandem_job_watch;
+
+/*
+ * Be told of every job of a remote (NULL: of all, and of inbound sessions that no remote stands for)
+ * from now on. First, before the call returns, each that is there is told as added.
+ *
+ * happened     on the loop's thread; status is borrowed for the call. It is in the way of what it
+ *              tells of: let it be short. It may look (tandem_remotes(), tandem_job_handles(), …) and
+ *              free watches; what would change something is TANDEM_E_STATE from within it, as it is
+ *              from within the visitors of jobs.
+ * TANDEM_E_NOT_FOUND (no such remote), TANDEM_E_NOMEM. A remote that is removed later is told of no
+ * more.
+ */
+TANDEM_API tandem_err tandem_job_watch_open(tandem_sync *sync, const char *remote,
+                                            void (*happened)(void *context, tandem_job_news news,
+                                                             const tandem_job_status *status),
+                                            void *context, tandem_job_watch **out);
+/* After it returns happened() does not run. From any thread, and from within happened(); before the
+ * sync is closed. NULL is fine. */
+TANDEM_API void tandem_job_watch_free(tandem_job_watch *watch);
+
 /*
  * Offer a dead letter again, as a new handle, whatever the remote has announced to refuse: at once, or
  * when the remote is back, be it after a restart. The letter stays until the outcome is known:

@@ -142,6 +142,7 @@ static tandem_err peer_open(tandem_sync *sync, const td_remote_record *record, t
         free(peer);
         return err;
     }
+    td_jobs_observe(peer);
     DL_APPEND(sync->peers, peer);
     sync->peer_count++;
     *out = peer;
@@ -156,6 +157,7 @@ static void peer_free(td_peer *peer)
         if (other->served_by == peer)
             other->served_by = NULL;
     td_dead_letters_forget(peer);
+    td_jobs_forget(peer);
     DL_DELETE(sync->peers, peer);
     sync->peer_count--;
     td_coverage_release(&peer->coverage);
@@ -576,13 +578,18 @@ static void handle(void *self, td_message *message)
 
 static const td_actor_ops sync_ops = {.name = "sync", .handle = handle};
 
+static tandem_err run_here(tandem_sync *sync, td_sync_call *call)
+{
+    return sync->telling && !call->looks ? TANDEM_E_STATE : call->run(sync, call);
+}
+
 /* A driven loop is run from here. */
 tandem_err td_sync_call_with(tandem_sync *sync, td_sync_call *call, td_reply *reply)
 {
     tandem_err err;
 
     if (td_host_is_current(sync->loop))
-        return call->run(sync, call);
+        return run_here(sync, call);
     call->reply = reply;
     call->message = (td_message){.kind = TD_SYNC_CALL, .drop = drop_call};
     td_actor_post(sync->actor, &call->message);
@@ -600,7 +607,7 @@ tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call)
     tandem_err err;
 
     if (td_host_is_current(sync->loop))
-        return call->run(sync, call);
+        return run_here(sync, call);
     if ((err = td_reply_open(sync->runtime, &reply)) != TANDEM_OK)
         return err;
     err = td_sync_call_with(sync, call, reply);
@@ -649,6 +656,7 @@ static void sync_free(tandem_sync *sync)
 {
     td_actor_free(sync->actor);
     td_sync_end_waiters(sync);
+    td_jobs_end(sync);
     while (sync->peers)
         peer_free(sync->peers);
     td_dead_letters_release(sync);

@@ -8,6 +8,7 @@
  *   sync_manager.c  the actor, opening and closing, peers coming and going, time
  *   remote.c        remotes as users see them: public calls, states
  *   remote_share.c  what is shared with a peer, by both HELLOs
+ *   jobs.c          jobs as users see them: handles, dead letters
  *   waiter.c        the barrier, and being in step
  *   peer.c          one peer's session: what it says, asks for and delivers
  *   copies.c        copies of a reactor, ours or a peer's
@@ -74,6 +75,12 @@ typedef struct td_cached_digest {
     uint8_t name[];
 } td_cached_digest;
 
+/* A mailbox of a peer, for whoever observes it. */
+typedef struct td_box {
+    td_peer *peer;
+    bool is_inbox;
+} td_box;
+
 /* A remote, or an inbound session that no remote stands for. */
 struct td_peer {
     tandem_sync *sync;
@@ -84,6 +91,7 @@ struct td_peer {
     uint8_t *share_bytes;    /* those of record.share */
     uint64_t held;           /* of a remote: record.held, as far as it is known by now */
     tandem_channel *channel;
+    td_box boxes[2]; /* outbox, inbox */
     td_peer *served_by; /* an inbound session from the same reactor does the work */
     bool redial;        /* at once, when its link is gone */
     bool removed;       /* to be freed when its link and its deliveries are gone */
@@ -173,6 +181,8 @@ struct tandem_sync {
     unsigned seen_lack_changes;
     td_dead_letters dead;
     td_waiter *waiters;
+    tandem_job_watch *watches;
+    unsigned telling; /* somebody is shown jobs, and may change nothing */
     uint64_t seen_position;
     td_fresh fresh;
     uint64_t looked_ms; /* when what was committed was last looked at */
@@ -228,8 +238,10 @@ struct td_sync_call {
     void *argument, *context;
     uint64_t number;
     bool flag;
+    bool looks; /* changes nothing */
 };
-/* Run it on the loop and wait; a driven loop is run from here. */
+/* Run it on the loop and wait; a driven loop is run from here. TANDEM_E_STATE: it comes from somebody
+ * who is shown jobs, and does not only look. */
 tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call);
 /* The same with the caller's reply: it does not fail for want of memory. */
 tandem_err td_sync_call_with(tandem_sync *sync, td_sync_call *call, td_reply *reply);
@@ -296,6 +308,17 @@ void td_peer_forget_shares(td_peer *peer);
  */
 const td_share *td_peer_gives(const td_peer *peer);
 const td_share *td_peer_takes(const td_peer *peer);
+
+/* ---- jobs.c ---- */
+
+/* Whoever watches jobs is told of those of this peer, which is new. */
+void td_jobs_observe(td_peer *peer);
+/* The peer is about to be freed, with what is in its mailboxes. */
+void td_jobs_forget(td_peer *peer);
+/* Something was done with a dead letter. */
+void td_jobs_letter(tandem_sync *sync, tandem_job_news news, const td_dead_letter *letter);
+/* The sync is about to be freed. */
+void td_jobs_end(tandem_sync *sync);
 
 /* ---- waiter.c ---- */
 
