@@ -215,6 +215,7 @@ bool td_dead_letters_take(td_peer *peer, tandem_job_handle *handle)
         (handle->dead_letter && !find(peer->sync, handle->dead_letter)))
         return false; /* in the last case it was discarded meanwhile */
     td_probe(peer->sync->env, TD_PROBE_JOB_DIED);
+    assert(!handle->refused);
     handle->refused = true;
     peer->letters.refused_jobs++;
     td_peer_tick_at(peer, 0);
