@@ -583,6 +583,138 @@ static void no_id_is_given_twice(void **state)
     assert_true(look(bed).ids[0] > highest);
 }
 
+/* ---- A reactor that refuses ---- */
+
+struct rule {
+    bool off;
+    unsigned refused;
+};
+
+static bool nothing_bad(void *context, const tandem_operation *operation)
+{
+    struct rule *rule = context;
+
+    if (rule->off || !tandem_slice_equal(operation->document, tandem_slice_text("bad")))
+        return true;
+    rule->refused++;
+    return false;
+}
+
+/* "a" has "b", which refuses what is bad, as its remote, beside "p", which takes all; among what it has
+ * written one job is bad. */
+static void have_one_refused_by(struct bed *bed, struct rule *rule, unsigned count)
+{
+    bed->p->poison = NULL;
+    assert_int_equal(TANDEM_OK, tandem_harness_add(bed->harness, "b", 0));
+    assert_int_equal(TANDEM_OK,
+                     tandem_harness_set_admission(bed->harness, "b", nothing_bad, rule));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(bed->harness, "a", "b"));
+    run(bed);
+    for (unsigned i = 0; i < count; i++) {
+        char document[16];
+
+        snprintf(document, sizeof(document), "n%u", i);
+        write_kv(bed, i == count / 2 ? "bad" : document);
+    }
+    tandem_harness_run(bed->harness, 10000);
+    assert_int_equal(1, look(bed).dead);
+    assert_string_equal("b", look(bed).remote);
+    assert_int_equal(1, rule->refused);
+}
+
+static void restart_both(struct bed *bed)
+{
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(bed->harness, "b"));
+    restart(bed);
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(bed->harness, "b"));
+    tandem_harness_run(bed->harness, 60000);
+}
+
+static void assert_converged(struct bed *bed)
+{
+    char why[256];
+
+    assert_int_equal(TANDEM_OK, tandem_harness_run_until_converged(bed->harness, 60000, why));
+}
+
+static void a_poisoned_job_among_many_comes_when_it_is_retried(void **state)
+{
+    struct bed *bed = *state;
+    struct rule rule = {.off = false};
+    tandem_stat a, b;
+    struct seen seen;
+
+    have_one_refused_by(bed, &rule, 1001);
+    restart_both(bed);
+    seen = look(bed);
+    assert_int_equal(1, seen.dead);
+    assert_string_equal("bad", seen.document);
+    assert_int_equal(1, seen.offered);
+    assert_int_equal(1, rule.refused);
+    assert_int_equal(TANDEM_OK, tandem_stat_get(tandem_harness_reactor(bed->harness, "a"), &a));
+    assert_int_equal(TANDEM_OK, tandem_stat_get(tandem_harness_reactor(bed->harness, "b"), &b));
+    assert_int_equal(2002, a.operations);
+    assert_int_equal(2000, b.operations);
+    /* Too early; then not. */
+    assert_int_equal(TANDEM_OK, tandem_job_retry(sync_of(bed), seen.ids[0]));
+    run(bed);
+    assert_int_equal(2, look(bed).offered);
+    assert_int_equal(2, rule.refused);
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_job_retry(sync_of(bed), seen.ids[0]));
+    run(bed);
+    assert_int_equal(0, look(bed).dead);
+    assert_converged(bed);
+    assert_int_equal(TANDEM_OK, tandem_wait_covered(sync_of(bed), "b", 10000));
+    restart_both(bed);
+    assert_int_equal(0, look(bed).dead);
+    assert_converged(bed);
+}
+
+static void one_that_the_remote_gets_elsewhere_is_removed(void **state)
+{
+    struct bed *bed = *state;
+    struct rule rule = {.off = false};
+
+    have_one_refused_by(bed, &rule, 11);
+    assert_int_equal(TANDEM_OK, tandem_harness_add(bed->harness, "c", 0));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(bed->harness, "c", "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(bed->harness, "c", "b"));
+    tandem_harness_run(bed->harness, 20000);
+    assert_int_equal(1, look(bed).dead);
+    tandem_harness_cut(bed->harness, "a", "b");
+    rule.off = true;
+    assert_int_equal(TANDEM_OK,
+                     tandem_withdraw_refusals(tandem_harness_reactor(bed->harness, "b")));
+    tandem_harness_run(bed->harness, 20000);
+    assert_int_equal(1, look(bed).dead); /* nobody could tell */
+    tandem_harness_heal(bed->harness, "a", "b");
+    tandem_harness_run(bed->harness, 60000);
+    assert_int_equal(0, look(bed).dead);
+    assert_converged(bed);
+}
+
+static void a_refusal_whose_answer_was_lost_is_kept_too(void **state)
+{
+    struct bed *bed = *state;
+    struct rule rule = {.off = false};
+
+    have_one_refused_by(bed, &rule, 11);
+    assert_int_equal(TANDEM_OK, tandem_job_discard(sync_of(bed), look(bed).ids[0]));
+    tandem_harness_cut_one_way(bed->harness, "b", "a");
+    write_kv(bed, "bad");
+    run(bed);
+    assert_int_equal(2, rule.refused);
+    assert_int_equal(0, look(bed).dead);
+    tandem_harness_half_open(bed->harness, "a", "b");
+    tandem_harness_half_open(bed->harness, "b", "a");
+    tandem_harness_heal(bed->harness, "a", "b");
+    tandem_harness_run(bed->harness, 120000);
+    assert_int_equal(1, look(bed).dead);
+    assert_int_equal(0, look(bed).in_flight);
+    assert_int_equal(2, rule.refused);
+}
+
 static void a_call_that_lacks_something_is_refused(void **state)
 {
     struct bed *bed = *state;
@@ -616,6 +748,9 @@ int main(void)
         ON_BED(a_barrier_tells_that_something_was_refused),
         ON_BED(a_barrier_looks_at_what_there_was),
         ON_BED(no_id_is_given_twice),
+        ON_BED(a_poisoned_job_among_many_comes_when_it_is_retried),
+        ON_BED(one_that_the_remote_gets_elsewhere_is_removed),
+        ON_BED(a_refusal_whose_answer_was_lost_is_kept_too),
         ON_BED(a_call_that_lacks_something_is_refused),
     };
 
