@@ -56,6 +56,8 @@ struct end {
     unsigned applied, failed;
     tandem_err last_failed;
     uint64_t last_detail;
+    tandem_job_handle *stays; /* what was refused for good, if its user keeps that */
+    bool keeps;
     bool order_broken; /* a handle moved in a way that it must not */
     uint32_t inbox_peak;
     unsigned deliveries;
@@ -82,6 +84,7 @@ struct node {
     uint64_t floor_ms; /* asked for when the peer ends a session */
     tandem_err peer_err; /* what it said then, last */
     uint8_t not_now[TANDEM_ORIGIN_BYTES]; /* of this origin nothing is taken: TANDEM_E_CLOCK */
+    uint8_t never[TANDEM_ORIGIN_BYTES];   /* nor of this one: TANDEM_E_REFUSED */
     /* What it has. */
     struct end *ends;
     td_remote_request *requests; /* for its executor */
@@ -159,6 +162,8 @@ static tandem_err store_job(struct node *node, td_remote_job *job)
         job->detail = 77;
         return TANDEM_E_CLOCK;
     }
+    if (!memcmp(held->origin, node->never, TANDEM_ORIGIN_BYTES))
+        return TANDEM_E_REFUSED;
     if (last <= held->seq) {
         node->jobs_seen_twice++;
         return TANDEM_OK;
@@ -248,7 +253,7 @@ static void settle(struct end *end)
 
     for (handle = tandem_mailbox_first(outbox); handle; handle = next) {
         next = handle->next;
-        if (!handle->waiting)
+        if (!handle->waiting || handle == end->stays)
             continue;
         handle->waiting = false;
         if (handle->last_seq > held_of(end->peer, handle->origin)->seq)
@@ -305,6 +310,17 @@ static void user_deliver(void *context, td_delivery *delivery)
         end->node->pool_peak = end->node->pool.used_bytes;
 }
 
+static bool user_stays(void *context, tandem_job_handle *handle)
+{
+    struct end *end = context;
+
+    if (!end->keeps || handle->error != TANDEM_E_REFUSED)
+        return false;
+    assert_null(end->stays);
+    end->stays = handle;
+    return true;
+}
+
 static void user_finished(void *context, tandem_job_handle *handle, uint64_t detail)
 {
     struct end *end = context;
@@ -349,6 +365,7 @@ static const td_session_user user = {
     .announce = user_announce,
     .heartbeat = user_heartbeat,
     .deliver = user_deliver,
+    .stays = user_stays,
     .finished = user_finished,
     .peer_error = user_peer_error,
 };
@@ -875,6 +892,37 @@ static void a_handle_leaves_the_outbox_when_the_remote_has_it_durably(void **sta
     assert_int_equal(0, a->applied);
     UNTIL(f, a->applied == 1);
     assert_null(tandem_mailbox_get(td_channel_outbox(a->channel), id));
+}
+
+/* "or when it becomes a dead letter", which takes as long as a disk takes: over reconnects, too. */
+static void a_refused_handle_stays_until_its_user_takes_it_out(void **state)
+{
+    struct fixture *f = *state;
+    struct end *a = connect_ends(f);
+    tandem_job_handle *refused;
+
+    a->keeps = true;
+    memcpy(f->b.never, f->chains[1].origin, TANDEM_ORIGIN_BYTES);
+    send_jobs(f, a, &f->chains[0], 1, 1, 10);
+    send_jobs(f, a, &f->chains[1], 1, 2, 10);
+    send_jobs(f, a, &f->chains[0], 1, 1, 10);
+    UNTIL(f, a->stays && a->applied == 2);
+    refused = a->stays;
+    assert_int_equal(TANDEM_JOB_ERROR, refused->status);
+    assert_ptr_equal(refused, tandem_mailbox_first(td_channel_outbox(a->channel)));
+    assert_int_equal(1, tandem_mailbox_jobs(td_channel_outbox(a->channel)));
+    node_kill(&f->b);
+    UNTIL(f, a->closed == 1);
+    node_start(&f->b);
+    node_listen(&f->b);
+    UNTIL(f, a->sessions == 2);
+    send_jobs(f, a, &f->chains[0], 1, 1, 10);
+    UNTIL(f, a->applied == 3);
+    assert_ptr_equal(refused, tandem_mailbox_get(td_channel_outbox(a->channel), refused->id));
+    assert_int_equal(0, a->failed);
+    tandem_mailbox_remove(td_channel_outbox(a->channel), refused);
+    tandem_job_handle_free(refused);
+    assert_int_equal(0, a->failed);
 }
 
 static void the_largest_job_arrives_whole(void **state)
@@ -1638,6 +1686,7 @@ int main(int argc, char **argv)
         TEST(send_groups_operations_into_jobs),
         TEST(operations_travel_both_ways),
         TEST(a_handle_leaves_the_outbox_when_the_remote_has_it_durably),
+        TEST(a_refused_handle_stays_until_its_user_takes_it_out),
         TEST(the_largest_job_arrives_whole),
         TEST(what_does_not_fit_waits_with_the_caller),
         TEST(the_window_is_in_bytes_too),
