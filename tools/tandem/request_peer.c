@@ -308,6 +308,19 @@ static bool is_job_of(const tandem_job_status *job, const struct gathering *g)
             !memcmp(job->reactor, g->reactor, sizeof(g->reactor)));
 }
 
+static json_t *json_scopes(tandem_slice scopes)
+{
+    json_t *list = scopes.size ? json_array() : json_null();
+
+    for (size_t at = 0; list && at < scopes.size;) {
+        tandem_slice scope = tandem_slice_text((const char *)scopes.bytes + at);
+
+        json_array_append_new(list, cli_json_name(scope));
+        at += scope.size + 1;
+    }
+    return list;
+}
+
 static tandem_err gather_job(void *context, const tandem_job_status *job)
 {
     struct gathering *g = context;
@@ -318,7 +331,7 @@ static tandem_err gather_job(void *context, const tandem_job_status *job)
         (g->name && !is_job_of(job, g)))
         return TANDEM_OK;
     line = json_pack("{s:o, s:s, s:s?, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-                     "s:o, s:o, s:o}",
+                     "s:o, s:o, s:o, s:o}",
                      "id", cli_json_number(job->id),
                      "box", job->box,
                      "remote", job->remote,
@@ -326,6 +339,7 @@ static tandem_err gather_job(void *context, const tandem_job_status *job)
                      "collection", cli_json_name(job->collection),
                      "document", cli_json_name(job->document),
                      "branch", cli_json_name(job->branch),
+                     "scopes", json_scopes(job->scopes),
                      "origin", cli_json_hex(job->origin, TANDEM_ORIGIN_BYTES),
                      "first_seq", cli_json_number(job->first_seq),
                      "last_seq", cli_json_number(job->last_seq),
