@@ -187,14 +187,16 @@ static void tell_of(td_executor *executor, tandem_event_kind kind, const td_oper
     td_event_bus_tell(executor->bus, &event);
 }
 
-static tandem_err append(td_executor *executor, const td_operation *job, size_t count,
+static tandem_err append(td_executor *executor, const td_operation *job, size_t count, bool part,
                          td_append_result *result)
 {
     tandem_err err;
 
     if ((err = td_recent_reserve(&executor->recent, count)) != TANDEM_OK)
         return err;
-    if ((err = td_op_store_append(executor->ops, job, count, result)) != TANDEM_OK)
+    err = part ? td_op_store_append_part(executor->ops, job, count, result)
+               : td_op_store_append(executor->ops, job, count, result);
+    if (err != TANDEM_OK)
         return err;
     for (size_t i = count - result->appended; i < count; i++) {
         td_recent_note(&executor->recent, &job[i]);
@@ -242,6 +244,14 @@ static tandem_err want(td_executor *executor, const td_wanted *wanted)
     return err == TANDEM_OK ? note_lacks(executor) : err;
 }
 
+static tandem_err cover(td_executor *executor, const td_covered *covered)
+{
+    tandem_err err = td_op_store_cover(executor->ops, covered->collection, covered->filter,
+                                       covered->origin, covered->heads, covered->count);
+
+    return err == TANDEM_OK ? note_lacks(executor) : err;
+}
+
 static tandem_err withdraw(td_executor *executor)
 {
     tandem_err err = td_op_store_withdraw(executor->ops);
@@ -282,16 +292,18 @@ static tandem_err parse_remote_job(td_executor *executor, const td_remote_job *j
 }
 
 /* Append one remote job; what is wrong with it is its answer. Fatal errors come back. */
-static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, bool restored)
+static tandem_err append_remote_job(td_executor *executor, const td_remote_request *request,
+                                    td_remote_job *job)
 {
+    bool restored = request->restored;
     uint64_t ahead_max =
         td_hlc_of_ms(td_env_wall_ms(executor->env) + executor->max_clock_skew_ms);
     uint64_t newest;
 
     job->detail = 0;
     memset(&job->result, 0, sizeof(job->result));
-    if (job->wanted) {
-        job->err = want(executor, job->wanted);
+    if (job->wanted || job->covered) {
+        job->err = job->wanted ? want(executor, job->wanted) : cover(executor, job->covered);
         return is_fatal(job->err) ? job->err : TANDEM_OK;
     }
     job->err = parse_remote_job(executor, job, &newest);
@@ -307,7 +319,7 @@ static tandem_err append_remote_job(td_executor *executor, td_remote_job *job, b
         job->err = refuse(executor, executor->parsed, job->count);
         job->result.duplicates = job->err == TANDEM_OK ? job->count : 0;
     } else if (job->err == TANDEM_OK) {
-        job->err = append(executor, executor->parsed, job->count, &job->result);
+        job->err = append(executor, executor->parsed, job->count, request->part, &job->result);
     }
     if (job->err == TANDEM_E_PREDECESSOR && td_planted(TD_PLANTED_REFUSAL_DROPPED))
         job->err = TANDEM_OK;
@@ -336,7 +348,7 @@ static tandem_err append_remote(td_executor *executor, td_remote_request *reques
         if (i && job[-1].err == TANDEM_E_CLOCK && td_planted(TD_PLANTED_CLOCK_STOPS_ALL)) {
             job->err = job[-1].err;
             job->detail = job[-1].detail;
-        } else if ((err = append_remote_job(executor, job, request->restored)) != TANDEM_OK) {
+        } else if ((err = append_remote_job(executor, request, job)) != TANDEM_OK) {
             return err;
         }
     }
@@ -376,7 +388,7 @@ static tandem_err append_local_job(td_executor *executor, const td_local_group *
                               &executor->clock, &executor->encoded, executor->parsed, &count);
     if (err != TANDEM_OK)
         return err;
-    if ((err = append(executor, executor->parsed, count, &result)) != TANDEM_OK)
+    if ((err = append(executor, executor->parsed, count, false, &result)) != TANDEM_OK)
         return err;
     assert(result.appended == count);
     last = &executor->parsed[count - 1];

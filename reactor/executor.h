@@ -61,11 +61,20 @@ typedef struct td_wanted {
     td_lack lack;
 } td_wanted;
 
+/* Up to where all of an origin that matches a filter is held. All borrowed. */
+typedef struct td_covered {
+    tandem_slice collection, filter;
+    const uint8_t *origin;
+    const td_head *heads;
+    unsigned count;
+} td_covered;
+
 /* A remote job: operations as they came. */
 typedef struct td_remote_job {
     tandem_slice operations; /* count bins, one after the other, each canonical bytes */
     uint32_t count;
-    const td_wanted *wanted; /* not NULL: there are no operations, this is to be recorded */
+    const td_wanted *wanted; /* not NULL: there are no operations, this is to be recorded … */
+    const td_covered *covered; /* … or this */
     /* The answer: */
     tandem_err err;
     uint64_t detail; /* TANDEM_E_CLOCK: the HLC to wait for */
@@ -81,6 +90,7 @@ struct td_remote_request {
     /* They come from a backup: taken whatever their date, but the clock does not follow one that is
      * too far ahead. */
     bool restored;
+    bool part; /* they came through a filter: their predecessors need not be held */
     bool withdraw; /* there are no jobs: want all that was refused; err is the answer */
     tandem_err err;
     /* Exactly once. Each job's err tells; may free the request. */

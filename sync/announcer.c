@@ -25,7 +25,7 @@ static tandem_err announce_all(td_peer *peer, uint64_t number, tandem_writer *ou
     uint64_t count, promise;
     tandem_err err;
 
-    if ((err = td_sync_digest_all(peer->sync, &count, digest)) != TANDEM_OK ||
+    if ((err = td_sync_digest_all(peer, &count, digest)) != TANDEM_OK ||
         (err = td_op_store_clock(peer->sync->ops, &promise)) != TANDEM_OK)
         return err;
     td_wire_write_have_all(out, number, td_executor_clock(peer->sync->executor), promise, count,
@@ -48,12 +48,16 @@ static tandem_err announce_digests(td_peer *peer, uint64_t number, tandem_writer
         return page;
     }
     begin_have(peer, number, TD_HAVE_DIGESTS, out, &count_at, &more_at);
-    for (size_t at = 0; err == TANDEM_OK && at < names.size; count++) {
+    for (size_t at = 0; err == TANDEM_OK && at < names.size;) {
         tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
         uint8_t digest[TANDEM_HASH_BYTES];
 
-        if ((err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK)
-            td_wire_write_digest(out, name, digest);
+        if (td_way_is_shared(peer, name) &&
+            (err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK) {
+            td_wire_write_digest(out, name,
+                                 td_ways_holds_in_part(peer->sync, name) ? NULL : digest);
+            count++;
+        }
         memcpy(peer->digests_after, name.bytes, name.size);
         peer->digests_after[name.size] = 0;
         at += name.size + 1;
@@ -170,6 +174,18 @@ static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_write
                          more ? collection->listing_after : NULL, out);
         if (err != TANDEM_OK)
             return err;
+        if (!more && td_ways_holds_in_part(peer->sync, collection->name)) {
+            /* Its pairs stand between the first entry and the last. */
+            td_wire_patch_bool(out, end_at, false);
+            if ((err = td_ways_write_pairs(peer, collection->name, NULL, 0, out, &entries)) !=
+                TANDEM_OK)
+                return err;
+            origins_at = td_wire_begin_vector(out, collection->name, false, &end_at);
+            td_wire_patch_count(out, origins_at, 0);
+            td_wire_patch_bool(out, end_at, true);
+            td_wire_end_vector(out);
+            entries++;
+        }
         if (!more) {
             LL_DELETE2(peer->listings, collection, next_listing);
             collection->listing_pending = false;
@@ -190,10 +206,12 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
     size_t start = out->size, count_at, more_at;
     uint32_t entries = 0;
     bool full = false;
-    tandem_writer lacks;
+    bool any_gaps = false;
+    tandem_writer lacks, named; /* origins of an entry, to name them in those of its pairs */
     tandem_err err = TANDEM_OK;
 
     tandem_writer_init(&lacks);
+    tandem_writer_init(&named);
     begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
     for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c && !full;
          c = td_hash_table_next(&c->hash_entry)) {
@@ -205,6 +223,8 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
             continue;
         LL_SORT2(c->dirty, origin_compare, next_dirty);
         tandem_writer_clear(&lacks);
+        tandem_writer_clear(&named);
+        any_gaps = false;
         origins_at = td_wire_begin_vector(out, c->name, false, &end_at);
         while (c->dirty && !full) {
             td_origin_cover *origin = c->dirty;
@@ -223,6 +243,8 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
                                                     heads[0].seq <= origin->sent_seq))))
                 continue;
             td_wire_write_origin(out, origin->origin, heads, count);
+            any_gaps = any_gaps || gaps;
+            tandem_write_raw(&named, tandem_slice_of(origin->origin, TANDEM_ORIGIN_BYTES));
             if (gaps && (err = td_op_store_lacks(peer->sync->ops, c->name, origin->origin,
                                                  write_lack, &writing)) != TANDEM_OK)
                 goto out;
@@ -239,6 +261,10 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
         td_wire_patch_count(out, td_wire_begin_refused(out), writing.count);
         tandem_write_raw(out, tandem_writer_slice(&lacks));
         entries++;
+        if (any_gaps &&
+            (err = td_ways_write_pairs(peer, c->name, named.bytes, origins, out, &entries)) !=
+                TANDEM_OK)
+            goto out;
         full = full || entries >= TD_HAVE_PAGE_ENTRIES_MAX;
     }
     err = tandem_writer_err(&lacks);
@@ -253,6 +279,7 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
     td_probe(peer->sync->env, TD_PROBE_CHANGES_ANNOUNCED);
 
 out:
+    tandem_writer_release(&named);
     tandem_writer_release(&lacks);
     return err;
 }
@@ -272,6 +299,9 @@ tandem_err td_announcer_next(void *context, uint64_t number, tandem_writer *out)
         return announce_listings(peer, number, out);
     if (peer->announce_at_ms && td_sync_now_ms(peer->sync) >= peer->announce_at_ms &&
         (err = announce_changes(peer, number, out)) != TANDEM_END)
+        return err;
+    if (peer->covers_due && !peer->announce_at_ms &&
+        (err = td_ways_announce(peer, number, out)) != TANDEM_END)
         return err;
     return td_puller_announce(peer, number, out);
 }

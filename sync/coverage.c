@@ -18,6 +18,7 @@ static void collection_free(void *owner)
 {
     td_collection_cover *collection = owner;
 
+    td_pair_covers_free(&collection->pairs);
     td_hash_table_clear(&collection->origins, origin_free);
     free(collection);
 }
@@ -49,6 +50,7 @@ tandem_err td_coverage_collection(td_coverage *coverage, tandem_slice name,
         return TANDEM_E_NOMEM;
     memcpy(collection->text, name.bytes, name.size);
     collection->name = tandem_slice_of(collection->text, name.size);
+    collection->stays = coverage->gives && !td_share_has(coverage->gives, name);
     err = td_hash_table_add(&coverage->collections, &collection->hash_entry, collection->name,
                             collection);
     if (err != TANDEM_OK) {
@@ -126,6 +128,8 @@ static void count_lag(td_coverage *coverage, td_origin_cover *origin)
     }
     if (origin->lag < origin->unmet)
         origin->lag = origin->unmet;
+    if (origin->collection->stays)
+        origin->lag = 0;
     if (origin->refused > origin->lag)
         origin->refused = origin->lag;
     coverage->lag += origin->lag;
@@ -307,7 +311,11 @@ uint64_t td_coverage_lacking(const td_coverage *coverage)
     uint64_t lacking = 0;
 
     DL_FOREACH2(coverage->lacking, origin, next_lacking)
-        lacking += origin->lacking_seq > origin->our_seq ? origin->lacking_seq - origin->our_seq : 1;
+    {
+        uint64_t ours = origin->in_seq > origin->our_seq ? origin->in_seq : origin->our_seq;
+
+        lacking += origin->lacking_seq > ours ? origin->lacking_seq - ours : 1;
+    }
     return lacking;
 }
 

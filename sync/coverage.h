@@ -18,6 +18,8 @@
 
 #include "store/hash_table.h"
 #include "store/op_store.h"
+#include "store/share.h"
+#include "sync/pair_cover.h"
 
 enum {
     TD_COLLECTIONS_MAX = 100000, /* that one peer may announce */
@@ -40,6 +42,7 @@ typedef struct td_send_range {
     tandem_err retry_err;  /* why not */
     uint64_t clock_hlc;    /* retry_at_ms is for the peer's clock to reach this; 0: it is not */
     uint32_t attempts;
+    uint64_t failed_seq; /* of what was asked for: the first that the peer could not take; 0: none */
     bool gaps;           /* ordinals of it may not grow with seqs: it is sent in the order of these … */
     bool forked;         /* … as far as there is one */
     uint64_t again_seq;  /* … by scans of which the last one began with this next_seq; 0: it is the first */
@@ -63,6 +66,7 @@ struct td_origin_cover {
     td_lack *our_lacks;  /* as far as they were looked at */
     unsigned our_lack_count;
     uint64_t want_first, want_last; /* a lack of ours that the peer holds; 0: none */
+    uint64_t in_seq; /* where the way from the peer has a filter: all that is in it is held up to here */
     uint64_t sent_seq;   /* the highest that was sent in this session */
     uint64_t announced_seq; /* the highest that the peer was told */
     bool dirty;             /* to be announced; in the collection's dirty list */
@@ -81,6 +85,8 @@ struct td_origin_cover {
 
 struct td_collection_cover {
     tandem_slice name; /* in text */
+    td_pair_cover *pairs; /* if the peer holds it in part */
+    bool stays;        /* nothing of it goes to the peer */
     bool known;        /* what the peer holds here is known */
     bool listed;       /* named in the peer's list of digests */
     bool receiving;    /* a listing of it has begun and not ended */
@@ -101,6 +107,7 @@ struct td_collection_cover {
 };
 
 typedef struct td_coverage {
+    const td_share *gives; /* what goes to the peer; NULL: everything */
     td_hash_table collections; /* td_collection_cover */
     td_origin_cover *lacking; /* utlist */
     uint64_t lag;
@@ -149,6 +156,11 @@ void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uin
 void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
 /* Has the peer announced that it lacks any of these? */
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last);
+/* Nothing up to this seq is to be sent any more. */
+static inline uint64_t td_coverage_reached(const td_origin_cover *origin)
+{
+    return origin->passed_seq > origin->peer_seq ? origin->passed_seq : origin->peer_seq;
+}
 /* The peer holds all that we hold of it. */
 void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin);
 /* We hold everything of a chain up to seq. */

@@ -110,7 +110,7 @@ tandem_err td_sync_each_collection(tandem_sync *sync,
 }
 
 struct digesting {
-    tandem_sync *sync;
+    td_peer *peer;
     tandem_writer parts; /* B(name) || digest, one after the other */
     uint64_t count;
 };
@@ -121,7 +121,9 @@ static tandem_err digest_one(void *context, tandem_slice name)
     uint8_t hash[TANDEM_HASH_BYTES], digest[TANDEM_HASH_BYTES];
     tandem_err err;
 
-    if ((err = td_sync_digest(digesting->sync, name, NULL, digest)) != TANDEM_OK)
+    if (!td_way_is_shared(digesting->peer, name))
+        return TANDEM_OK;
+    if ((err = td_sync_digest(digesting->peer->sync, name, NULL, digest)) != TANDEM_OK)
         return err;
     td_hash(hash, &name, 1);
     tandem_write_raw(&digesting->parts, tandem_slice_of(hash, sizeof(hash)));
@@ -130,15 +132,14 @@ static tandem_err digest_one(void *context, tandem_slice name)
     return tandem_writer_err(&digesting->parts);
 }
 
-tandem_err td_sync_digest_all(tandem_sync *sync, uint64_t *count_out,
-                             uint8_t out[TANDEM_HASH_BYTES])
+tandem_err td_sync_digest_all(td_peer *peer, uint64_t *count_out, uint8_t out[TANDEM_HASH_BYTES])
 {
-    struct digesting digesting = {.sync = sync};
+    struct digesting digesting = {.peer = peer};
     tandem_slice parts;
     tandem_err err;
 
     tandem_writer_init(&digesting.parts);
-    if ((err = td_sync_each_collection(sync, digest_one, &digesting)) == TANDEM_OK) {
+    if ((err = td_sync_each_collection(peer->sync, digest_one, &digesting)) == TANDEM_OK) {
         parts = tandem_writer_slice(&digesting.parts);
         td_hash(out, &parts, 1);
         *count_out = digesting.count;

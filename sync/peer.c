@@ -129,7 +129,8 @@ static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collec
     if ((err = td_puller_look(peer, own)) != TANDEM_OK)
         return err;
     if (!own->lacking &&
-        (err = td_sender_add(peer, own, own->peer_seq + 1, UINT64_MAX, collection->base_ordinal)) !=
+        (err = td_sender_add(peer, own, td_coverage_reached(own) + 1, UINT64_MAX,
+                             collection->base_ordinal)) !=
             TANDEM_OK)
         return err;
     td_sender_settle(peer, collection);
@@ -236,6 +237,7 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
         (err = td_peer_take_shares(peer, hello)) != TANDEM_OK)
         return err;
     peer->said_hello = true;
+    peer->coverage.gives = td_peer_gives(peer);
     peer->last_err = TANDEM_OK;
     peer->last_text[0] = 0;
     td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "session with %s open",
@@ -261,7 +263,7 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
     tandem_job_handle *handle, *next;
     tandem_err err;
 
-    if ((err = td_sync_digest_all(peer->sync, &count, digest)) != TANDEM_OK)
+    if ((err = td_sync_digest_all(peer, &count, digest)) != TANDEM_OK)
         return err;
     if (memcmp(digest, have->digest, sizeof(digest)) != 0) {
         td_probe(peer->sync->env, TD_PROBE_DIGEST_DIFFERED);
@@ -304,7 +306,7 @@ static tandem_err add_unlisted(void *context, tandem_slice name)
     td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
     tandem_err err;
 
-    if (collection && collection->listed)
+    if ((collection && collection->listed) || !td_way_is_shared(peer, name))
         return TANDEM_OK;
     if ((err = td_peer_collection(peer, name, &collection)) != TANDEM_OK)
         return err;
@@ -338,14 +340,15 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
 
         if ((err = td_wire_read_digest(&entries, &entry)) != TANDEM_OK)
             return err;
-        if (!td_collection_name_valid(entry.name))
-            continue; /* reserved */
+        if (!td_collection_name_valid(entry.name) || !td_way_is_shared(peer, entry.name))
+            continue; /* reserved, or none of this session's */
         if ((err = td_coverage_collection(&peer->coverage, entry.name, &collection)) !=
                 TANDEM_OK ||
             (err = td_sync_digest(peer->sync, entry.name, &last_ordinal, digest)) != TANDEM_OK)
             return err;
         collection->listed = true;
-        if (!entry.has_digest || memcmp(digest, entry.digest, sizeof(digest)) != 0) {
+        if (!entry.has_digest || td_ways_holds_in_part(peer->sync, entry.name) ||
+            memcmp(digest, entry.digest, sizeof(digest)) != 0) {
             td_announcer_list(peer, collection);
             continue;
         }
@@ -445,12 +448,14 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
 
     if (!td_collection_name_valid(entry->name))
         return TANDEM_OK; /* reserved */
-    if (entry->has_filter)
-        return TANDEM_OK; /* of a partial replica: what it holds is not to be taken for the whole */
+    if (!td_way_is_shared(peer, entry->name))
+        return TANDEM_OK;
     if ((err = td_peer_collection(peer, entry->name, &collection)) != TANDEM_OK ||
         (!collection && (err = td_coverage_collection(&peer->coverage, entry->name,
                                                       &collection)) != TANDEM_OK))
         return err;
+    if (entry->has_filter)
+        return td_ways_take_pair(peer, collection, entry);
     if (entry->begin) {
         if (collection->received)
             return TANDEM_E_PROTOCOL; /* once a session */
@@ -524,11 +529,15 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
         tandem_reader ranges;
 
         if ((err = td_wire_read_pull_collection(&reader, &entry)) != TANDEM_OK ||
+            (!td_share_has(td_peer_gives(peer), entry.name) && (err = TANDEM_END) == TANDEM_END) ||
             (err = td_peer_collection(peer, entry.name, &collection)) != TANDEM_OK ||
             /* Asked for before it is known what it holds: sent when that is known. */
             (!collection && (err = td_coverage_collection(&peer->coverage, entry.name,
-                                                          &collection)) != TANDEM_OK))
+                                                          &collection)) != TANDEM_OK)) {
+            if (err == TANDEM_END)
+                continue; /* not in the way */
             return err;
+        }
         ranges = entry.ranges;
         for (uint32_t k = 0; k < entry.range_count; k++) {
             td_origin_cover *origin;
@@ -541,7 +550,7 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
             if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
                 return err;
             if (origin->range.active && origin->range.last == UINT64_MAX &&
-                origin->range.first <= range.first && range.first > origin->peer_seq) {
+                origin->range.first <= range.first && range.first > td_coverage_reached(origin)) {
                 td_sender_asked(peer, origin); /* on its way anyway, be it no more of our own */
                 continue;
             }
@@ -560,6 +569,7 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
 static tandem_err take_cover(void *context, const td_wire_cover *cover)
 {
     tandem_reader collections = cover->collections;
+    td_peer *peer = context;
     tandem_err err;
 
     for (uint32_t i = 0; i < cover->collection_count; i++) {
@@ -568,9 +578,12 @@ static tandem_err take_cover(void *context, const td_wire_cover *cover)
 
         if ((err = td_wire_read_cover_collection(&collections, &entry)) != TANDEM_OK)
             return err;
-        for (uint32_t k = 0; k < entry.origin_count; k++)
+        for (uint32_t k = 0; k < entry.origin_count; k++) {
             if ((err = td_wire_read_origin(&entry.origins, &origin)) != TANDEM_OK)
                 return err;
+            if (td_way_in_has_filter(peer) && td_share_has(td_peer_takes(peer), entry.name))
+                td_wants_cover(peer, entry.name, &origin);
+        }
     }
     return TANDEM_OK;
 }
@@ -655,6 +668,7 @@ static void deliver(void *context, td_delivery *delivery)
     delivery->returned.kind = TD_SYNC_RETURNED;
     delivery->returned.drop = drop_delivery;
     delivery->request.done = executed;
+    delivery->request.part = td_way_in_has_filter(peer);
     peer->deliveries++;
     peer->delivered_ms = td_sync_now_ms(peer->sync);
     peer->sync->deliveries++;
@@ -676,13 +690,15 @@ static void note_sender(td_peer *peer, const tandem_job_handle *handle)
     td_collection_cover *collection;
     td_origin_cover *origin;
 
-    if (!td_peer_is_open(peer) ||
+    if (!td_peer_is_open(peer) || !td_way_is_shared(peer, handle->collection) ||
         td_peer_collection(peer, handle->collection, &collection) != TANDEM_OK || !collection ||
         origin_of(peer, collection, handle->origin, &origin) != TANDEM_OK)
         return;
     td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
     if (handle->last_seq > origin->announced_seq)
         origin->announced_seq = handle->last_seq;
+    if (td_way_in_has_filter(peer))
+        td_puller_look(peer, origin); /* in step only when COVER has come */
 }
 
 static void count_job(td_peer *peer, const tandem_job_handle *handle, const td_remote_job *job)
@@ -777,6 +793,8 @@ void td_peer_lacks_changed(td_peer *peer, tandem_slice name, const uint8_t *orig
     td_collection_cover *collection;
     td_origin_cover *origin;
 
+    if (!td_way_is_shared(peer, name))
+        return;
     if (td_peer_collection(peer, name, &collection) != TANDEM_OK ||
         (!collection && (!peer->all_sent || td_coverage_collection(&peer->coverage, name,
                                                                    &collection) != TANDEM_OK)) ||
@@ -793,6 +811,8 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     td_origin_cover *origin;
     bool forked;
 
+    if (!td_way_is_shared(peer, name))
+        return;
     if (td_peer_collection(peer, name, &collection) != TANDEM_OK)
         return;
     /* Our lists may have gone without it: it is announced when it is known who lacks it. */
@@ -809,7 +829,7 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     /* What another one wrote under our origin is here now: ours follows it from here on. */
     if (collection->known && !origin->lacking && !origin->range.active &&
         !memcmp(origin_id, own_origin(peer), TANDEM_ORIGIN_BYTES))
-        td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
+        td_sender_add(peer, origin, td_coverage_reached(origin) + 1, UINT64_MAX, 0);
     if (seq <= origin->announced_seq && !forked && !has_gaps(peer, origin))
         return;
     if (td_planted(TD_PLANTED_ANNOUNCE_FORGOTTEN))
@@ -823,12 +843,14 @@ void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
     td_collection_cover *collection;
     td_origin_cover *origin;
 
+    if (!td_way_is_shared(peer, name))
+        return;
     if (td_peer_collection(peer, name, &collection) != TANDEM_OK || !collection ||
         !collection->known || origin_of(peer, collection, own_origin(peer), &origin) != TANDEM_OK)
         return;
     td_coverage_set_ours(&peer->coverage, origin, seq);
     if (!origin->range.active && !origin->lacking)
-        td_sender_add(peer, origin, origin->peer_seq + 1, UINT64_MAX, 0);
+        td_sender_add(peer, origin, td_coverage_reached(origin) + 1, UINT64_MAX, 0);
     if (td_planted(TD_PLANTED_OWN_NOT_SENT))
         return;
     if (origin->range.active && !collection->sending) {
@@ -862,6 +884,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     peer->all_ordinal = 0;
     peer->listings = peer->sending = NULL;
     peer->announce_at_ms = 0;
+    peer->covers_due = false;
     peer->asked_ranges = peer->refused_ranges = 0;
     peer->troubled = false;
     peer->last_err = err;

@@ -22,6 +22,7 @@ struct td_ask_range {
     uint64_t progress_ms;
     bool of_fork; /* of operations beside ours, not after them */
     bool of_lack; /* of a lack of ours */
+    bool of_filter; /* of what is in the way: COVER ends it */
     bool failed;  /* what came could not be applied here */
     bool queued;  /* not in a PULL yet */
     uint64_t waits_ms; /* wall clock: not before; 0: it does not wait, and counts in peer->asks */
@@ -72,6 +73,20 @@ static bool look_for_wanted(td_origin_cover *origin)
     return false;
 }
 
+/* The way from the peer is not whole: what is lacking is what our pair does not cover. */
+static void look_through_filter(td_peer *peer, td_origin_cover *origin)
+{
+    bool lacking = false;
+
+    origin->want_first = origin->want_last = 0;
+    if (td_share_has(td_peer_takes(peer), origin->collection->name)) {
+        origin->in_seq = td_way_in_reached(peer, origin);
+        origin->lacking_seq = origin->peer_seq;
+        lacking = origin->lacking_seq > origin->in_seq;
+    }
+    td_coverage_set_lacking(&peer->coverage, origin, lacking, td_sync_now_ms(peer->sync));
+}
+
 tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
 {
     tandem_sync *sync = peer->sync;
@@ -86,6 +101,10 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
         return err;
     if (count)
         td_coverage_set_our_heads(&peer->coverage, origin, heads, count);
+    if (!td_share_has(td_peer_takes(peer), name) || td_way_in_has_filter(peer)) {
+        look_through_filter(peer, origin);
+        return TANDEM_OK;
+    }
     for (unsigned i = 0; i < origin->head_count; i++) {
         const td_head *theirs = &origin->heads[i];
         bool held = false;
@@ -161,6 +180,11 @@ static uint64_t sendable(const td_origin_cover *origin, uint64_t first, uint64_t
     return last;
 }
 
+static uint64_t progress_of(const td_ask_range *ask, const td_origin_cover *origin)
+{
+    return ask->of_filter ? origin->in_seq : origin->our_seq;
+}
+
 static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
 {
     td_ask_range *ask = ask_open(peer, origin->collection->name, origin->origin);
@@ -170,7 +194,10 @@ static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
     ask->last = origin->lacking_seq;
     ask->first = td_coverage_behind_lacks(origin->our_lacks, origin->our_lack_count,
                                           origin->our_seq + 1);
-    if (origin->want_last) {
+    if (td_way_in_has_filter(peer)) {
+        ask->of_filter = true;
+        ask->first = origin->in_seq + 1;
+    } else if (origin->want_last) {
         ask->of_lack = true;
         ask->first = origin->want_first;
     } else if (origin->back || ask->first > ask->last) {
@@ -179,7 +206,7 @@ static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
     } else {
         ask->last = sendable(origin, ask->first, ask->last);
     }
-    ask->progress_seq = origin->our_seq;
+    ask->progress_seq = progress_of(ask, origin);
     ask->progress_ms = now_ms;
     td_probe(peer->sync->env, ask->of_fork ? TD_PROBE_ASKED_OF_FORK : TD_PROBE_ASKED);
     ask->queued = true;
@@ -209,7 +236,7 @@ void td_puller_ask(td_peer *peer)
             continue;
         }
         if (td_puller_look(peer, origin) == TANDEM_OK && origin->lacking &&
-            (origin->want_last || !td_wants_next(peer, origin)))
+            (origin->want_last || td_way_in_has_filter(peer) || !td_wants_next(peer, origin)))
             any = ask_range(peer, origin, now_ms) || any;
     }
     if (any)
@@ -265,7 +292,7 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     td_ask_range *ask = find(peer->sync, collection, origin);
 
     if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued ||
-        ask->waits_ms || ask->of_lack)
+        ask->waits_ms || ask->of_lack || ask->of_filter)
         return;
     if (td_planted(TD_PLANTED_FORK_NOT_SEARCHED))
         return;
@@ -363,6 +390,8 @@ static bool is_answered(const td_ask_range *ask, const td_origin_cover *origin)
 {
     if (!origin->lacking)
         return true;
+    if (ask->of_filter)
+        return origin->in_seq >= ask->last;
     if (ask->of_lack)
         return origin->want_last != ask->last;
     return !ask->of_fork && origin->our_seq >= ask->last;
@@ -386,8 +415,8 @@ static void look_at_ask(tandem_sync *sync, td_ask_range *ask, uint64_t now_ms)
             forget(sync, ask);
         return;
     }
-    if (origin->our_seq > ask->progress_seq) {
-        ask->progress_seq = origin->our_seq;
+    if (progress_of(ask, origin) > ask->progress_seq) {
+        ask->progress_seq = progress_of(ask, origin);
         ask->progress_ms = now_ms;
     } else if (!ask->failed && peer_is_busy(ask->peer, ask->progress_ms)) {
         if (ask->progress_ms < ask->peer->delivered_ms)

@@ -352,6 +352,7 @@ static tandem_err begin_anew(td_peer *peer)
 
     peer->served_by = NULL;
     peer->last_err = TANDEM_OK;
+    peer->said_hello = false; /* what the session that ends came to says nothing of the next */
     td_channel_stop(peer->channel, TANDEM_OK, "the remote was changed");
     err = td_peer_start(peer);
     td_peer_refresh(peer);

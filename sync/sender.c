@@ -94,6 +94,7 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     }
     range->gaps = gaps;
     range->forked = count > 1;
+    range->failed_seq = 0;
     range->again_seq = 0;
     range->next_seq = gaps ? range->first : 0;
     set_asked(peer, range, range->last != UINT64_MAX);
@@ -113,6 +114,9 @@ struct filling {
     td_origin_cover *origin;   /* its */
     uint64_t done_ordinal;     /* everything up to here was seen, and no job is cut by it */
     bool full;
+    bool filtered; /* not everything goes: some of the job must be in the way … */
+    bool matches;  /* … and it is */
+    bool skipped;  /* something was not */
     bool again; /* some range is to be scanned once more */
     tandem_err err;
 };
@@ -140,6 +144,14 @@ static tandem_err job_is_whole(struct filling *filling)
     tandem_err err;
 
     filling->handle = NULL;
+    if (!filling->matches) { /* it is not in the way */
+        origin->range.sent_ordinal = handle->first_ordinal + handle->operations - 1;
+        if (handle->last_seq >= origin->range.next_seq)
+            origin->range.next_seq = handle->last_seq + 1;
+        tandem_job_handle_free(handle);
+        filling->skipped = true;
+        return TANDEM_OK;
+    }
     if (!td_channel_fits(filling->peer->channel, handle->bytes)) {
         tandem_job_handle_free(handle);
         td_probe(filling->peer->sync->env, TD_PROBE_OUTBOX_FULL);
@@ -244,9 +256,12 @@ static tandem_err visit(void *context, tandem_err err, uint64_t ordinal,
             block(filling, filling->origin, TANDEM_E_CORRUPT);
         }
     } else if (is_wanted(filling, ordinal, operation, &filling->origin)) {
+        filling->matches = !filling->filtered;
         if ((err = td_job_handle_open(operation, ordinal, false, &filling->handle)) != TANDEM_OK)
             return err;
     }
+    if (filling->handle && !filling->matches)
+        filling->matches = td_way_out_has(filling->peer, filling->collection, operation);
     if (filling->handle && !(operation->flags & TD_FLAG_CONTINUES) &&
         (err = job_is_whole(filling)) != TANDEM_OK)
         return err;
@@ -328,11 +343,12 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
     tandem_err err;
 
     *again_out = false;
-    if (!collection->known || !scan_from(collection, &from, &ends)) {
+    if (collection->stays || !collection->known || !scan_from(collection, &from, &ends)) {
         collection->sending = false;
         return true;
     }
     filling.done_ordinal = from;
+    filling.filtered = td_way_out_has_filter(peer) || collection->pairs;
     /* Where it is told what could not be read, or what there is no more of, the store is asked. */
     if (ends || peer->sync->quarantined ||
         !td_fresh_scan(&peer->sync->fresh, collection->name, from, visit, &filling, &err))
@@ -343,6 +359,8 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
     else
         td_log(peer->sync->env, TANDEM_LOG_ERROR, "sender", "reading for a peer failed: %s",
                tandem_err_name(err));
+    if (filling.skipped)
+        td_ways_progressed(peer);
     *again_out = err == TANDEM_OK && filling.again;
     collection->sending = err != TANDEM_OK || filling.again;
     return !collection->sending;
@@ -522,7 +540,9 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
         if (handle->dead_letter && range->blocked != TANDEM_OK && !origin->refused &&
             handle->last_seq > origin->peer_seq)
             unblock(peer, collection, range, handle);
-        td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
+        if (!td_way_out_has_filter(peer)) /* else it says nothing of what is before it */
+            td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
+        td_ways_progressed(peer);
         range->attempts = 0;
         range->clock_hlc = 0;
         range->retry_err = TANDEM_OK;
@@ -538,6 +558,13 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     if (range->last != UINT64_MAX) { /* it was asked for: the asker knows best when to ask again */
         if (handle->error == TANDEM_E_CLOCK)
             show_waiting(peer, origin, detail);
+        if (handle->error != TANDEM_E_REFUSED &&
+            (!range->failed_seq || handle->first_seq < range->failed_seq))
+            range->failed_seq = handle->first_seq;
+        return;
+    }
+    if (handle->error == TANDEM_E_REFUSED && td_way_out_has_filter(peer)) {
+        td_ways_progressed(peer);
         return;
     }
     if (handle->error == TANDEM_E_REFUSED) {
@@ -615,7 +642,7 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
                 take_out(peer, handle, false);
         } else if (last_ordinal <= collection->base_ordinal ||
             (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
-             handle->last_seq <= origin->peer_seq)) {
+             handle->last_seq <= td_coverage_reached(origin))) {
             take_out(peer, handle, true);
         } else if (range && range->active && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
                    handle->first_seq == (origin->sent_seq ? origin->sent_seq : origin->peer_seq) + 1) {

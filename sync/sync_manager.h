@@ -18,6 +18,7 @@
  *   dead_letters.c  what was refused for good
  *   fresh.c         what was committed last, read once for all of them
  *   puller.c        what is asked for: lacking heads into PULL
+ *   ways.c          what goes each way where that is not everything
  *   wants.c         what has to be recorded as lacking, to get what is behind it
  *   coverage.c      what a peer is known to hold
  *
@@ -123,6 +124,7 @@ struct td_peer {
     bool peer_listed;     /* its list of digests is complete */
     td_collection_cover *listings; /* to be sent */
     uint64_t announce_at_ms;       /* dirty origins are due; 0: none */
+    bool covers_due;               /* COVER may have something to say */
     td_collection_cover *sending;
     bool troubled; /* some range is blocked, or waits for its time */
     uint32_t asks;         /* ranges asked of it */
@@ -320,6 +322,31 @@ void td_jobs_letter(tandem_sync *sync, tandem_job_news news, const td_dead_lette
 /* The sync is about to be freed. */
 void td_jobs_end(tandem_sync *sync);
 
+/* ---- ways.c ---- */
+
+/* Does anything of a collection go any way? */
+bool td_way_is_shared(const td_peer *peer, tandem_slice collection);
+/* Has the way from the peer, or to it, a filter? */
+bool td_way_in_has_filter(const td_peer *peer);
+bool td_way_out_has_filter(const td_peer *peer);
+/* Is an operation in the way to the peer, and not covered by a pair of its? */
+bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
+                    const td_operation *operation);
+/* Of a way in with a filter: up to where we hold all of an origin that is in it. */
+uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin);
+/* The peer has announced one of its pairs. */
+tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
+                             const td_wire_vector *entry);
+/* Something was sent or acknowledged: COVER may be due. */
+void td_ways_progressed(td_peer *peer);
+/* Append a COVER, or TANDEM_END. */
+tandem_err td_ways_announce(td_peer *peer, uint64_t number, tandem_writer *out);
+/* Do we hold a collection in part? */
+bool td_ways_holds_in_part(tandem_sync *sync, tandem_slice collection);
+/* Append entries of our pairs, of these origins alone (named NULL: of all). */
+tandem_err td_ways_write_pairs(td_peer *peer, tandem_slice collection, const uint8_t *named,
+                               uint32_t count, tandem_writer *out, uint32_t *entries);
+
 /* ---- waiter.c ---- */
 
 /* Something has changed: is what somebody waits for there? */
@@ -375,9 +402,9 @@ void td_announcer_soon(td_peer *peer);
 /* The digest of a collection's vector, and (may be NULL) an ordinal up to which it certainly holds. */
 tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
                           uint8_t out[TANDEM_HASH_BYTES]);
-/* The digest over all collections that hold an operation, and how many those are. */
-tandem_err td_sync_digest_all(tandem_sync *sync, uint64_t *count_out,
-                              uint8_t out[TANDEM_HASH_BYTES]);
+/* The digest over all collections that hold an operation and are shared with a peer, and how many those
+ * are. */
+tandem_err td_sync_digest_all(td_peer *peer, uint64_t *count_out, uint8_t out[TANDEM_HASH_BYTES]);
 void td_sync_forget_digests(tandem_sync *sync);
 /* A page of the names of collections that hold an operation, each terminated by NUL. TANDEM_END: it
  * is the last. */
@@ -425,6 +452,8 @@ void td_wants_look(tandem_sync *sync, tandem_slice collection);
 /* Is something that the peer lacks to be recorded as lacking here before more of this origin is asked of
  * it? Has that done; then the peer is asked again. */
 bool td_wants_next(td_peer *peer, td_origin_cover *origin);
+/* Through the way from the peer we hold all of an origin up to these heads: have that recorded. */
+void td_wants_cover(td_peer *peer, tandem_slice collection, const td_wire_origin *origin);
 /* A message TD_SYNC_RECORDED. */
 void td_wants_recorded(tandem_sync *sync, td_message *message);
 

@@ -118,8 +118,9 @@ static tandem_err barrier_outcome(td_waiter *waiter, td_peer *peer)
         *at = requirement->next;
         free(requirement);
     }
-    if (!open) /* all that it takes is there */
-        return waiter->requirements || td_dead_letters_before(peer, waiter->position)
+    if (!open) /* all that it takes is there, and perhaps not all that there is */
+        return waiter->requirements || !td_share_is_all(td_peer_gives(peer)) ||
+                       td_dead_letters_before(peer, waiter->position)
                    ? TANDEM_E_REFUSED
                    : TANDEM_OK;
     err = td_sender_trouble(peer, &origin);

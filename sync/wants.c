@@ -18,6 +18,9 @@ struct td_want {
     td_remote_request request; /* first: done's argument leads here */
     td_remote_job job;
     td_wanted wanted;
+    td_covered covered;
+    td_head heads[TANDEM_HEADS_MAX];
+    uint8_t *filter; /* of a cover; NULL: it is a lack */
     tandem_sync *sync;
     td_message returned;
     td_want *next;
@@ -105,7 +108,7 @@ static td_want *find(tandem_sync *sync, tandem_slice collection, const uint8_t *
     td_want *want;
 
     LL_FOREACH(sync->wants, want)
-        if (!memcmp(want->origin, origin, TANDEM_ORIGIN_BYTES) &&
+        if (!want->filter && !memcmp(want->origin, origin, TANDEM_ORIGIN_BYTES) &&
             tandem_slice_equal(want->wanted.collection, collection))
             return want;
     return NULL;
@@ -124,29 +127,68 @@ static void drop(td_message *message)
 
     LL_DELETE(want->sync->wants, want);
     want->sync->deliveries--;
+    free(want->filter);
     free(want);
 }
 
-static bool post(tandem_sync *sync, const td_origin_cover *origin, const td_lack *lack)
+static td_want *want_open(tandem_sync *sync, tandem_slice collection, const uint8_t *origin)
 {
-    tandem_slice name = origin->collection->name;
-    td_want *want = calloc(1, sizeof(*want) + name.size);
+    td_want *want = calloc(1, sizeof(*want) + collection.size);
 
     if (!want)
-        return false;
-    memcpy(want->origin, origin->origin, TANDEM_ORIGIN_BYTES);
-    memcpy(want->name, name.bytes, name.size);
+        return NULL;
+    memcpy(want->origin, origin, TANDEM_ORIGIN_BYTES);
+    memcpy(want->name, collection.bytes, collection.size);
     want->sync = sync;
-    want->wanted = (td_wanted){tandem_slice_of(want->name, name.size), want->origin, *lack};
-    want->job.wanted = &want->wanted;
+    want->wanted.collection = want->covered.collection =
+        tandem_slice_of(want->name, collection.size);
+    want->wanted.origin = want->covered.origin = want->origin;
     want->request.jobs = &want->job;
     want->request.count = 1;
     want->request.done = recorded;
     want->returned = (td_message){.kind = TD_SYNC_RECORDED, .drop = drop};
+    return want;
+}
+
+static void post(td_want *want)
+{
+    tandem_sync *sync = want->sync;
+
     LL_PREPEND(sync->wants, want);
     sync->deliveries++;
     td_executor_remote(sync->executor, &want->request);
+}
+
+static bool post_lack(tandem_sync *sync, const td_origin_cover *origin, const td_lack *lack)
+{
+    td_want *want = want_open(sync, origin->collection->name, origin->origin);
+
+    if (!want)
+        return false;
+    want->wanted.lack = *lack;
+    want->job.wanted = &want->wanted;
+    post(want);
     return true;
+}
+
+void td_wants_cover(td_peer *peer, tandem_slice collection, const td_wire_origin *origin)
+{
+    tandem_slice filter = td_filter_bytes(&td_peer_takes(peer)->filter);
+    td_want *want = want_open(peer->sync, collection, origin->origin);
+
+    if (!want)
+        return; /* told again in the next session */
+    if (!(want->filter = malloc(filter.size))) {
+        free(want);
+        return;
+    }
+    memcpy(want->filter, filter.bytes, filter.size);
+    memcpy(want->heads, origin->heads, origin->head_count * sizeof(want->heads[0]));
+    want->covered.filter = tandem_slice_of(want->filter, filter.size);
+    want->covered.heads = want->heads;
+    want->covered.count = origin->head_count;
+    want->job.covered = &want->covered;
+    post(want);
 }
 
 void td_wants_recorded(tandem_sync *sync, td_message *message)
@@ -154,8 +196,12 @@ void td_wants_recorded(tandem_sync *sync, td_message *message)
     td_want *want = (td_want *)((char *)message - offsetof(td_want, returned));
 
     if (want->job.err != TANDEM_OK)
-        td_log(sync->env, TANDEM_LOG_WARNING, "sync", "what a peer lacks was not recorded here: %s",
+        td_log(sync->env, TANDEM_LOG_WARNING, "sync", "what is held here was not recorded: %s",
                tandem_err_name(want->job.err));
+    if (!sync->closing && want->filter)
+        for (td_peer *peer = sync->peers; peer; peer = peer->next)
+            if (td_peer_is_open(peer))
+                td_peer_lacks_changed(peer, want->covered.collection, want->origin);
     drop(message);
     if (sync->closing)
         return;
@@ -199,7 +245,7 @@ bool td_wants_next(td_peer *peer, td_origin_cover *origin)
         bool next = false;
 
         if (is_next(peer, origin, &origin->lacks[i], &next) == TANDEM_OK && next)
-            return post(peer->sync, origin, &origin->lacks[i]);
+            return post_lack(peer->sync, origin, &origin->lacks[i]);
     }
     return false;
 }

@@ -1,0 +1,277 @@
+/*
+ * The ways of a session that do not carry everything (store/share.h): what of a collection is in them,
+ * what a peer that holds it in part has already, and up to where we have given it all (COVER).
+ * transport/PROTOCOL.md, section 6, has the rules.
+ */
+#include <utlist.h>
+
+#include "store/probe.h"
+#include "sync/sync_manager.h"
+
+bool td_way_is_shared(const td_peer *peer, tandem_slice collection)
+{
+    return td_share_has(td_peer_gives(peer), collection) ||
+           td_share_has(td_peer_takes(peer), collection);
+}
+
+/* Has a way a filter, so that what it carries leaves gaps? */
+static bool has_filter(const td_share *way)
+{
+    return !td_share_is_nothing(way) && !td_filter_is_all(&way->filter);
+}
+
+bool td_way_in_has_filter(const td_peer *peer)
+{
+    return has_filter(td_peer_takes(peer));
+}
+
+bool td_way_out_has_filter(const td_peer *peer)
+{
+    return has_filter(td_peer_gives(peer));
+}
+
+/* ---- What a peer has in part ---- */
+
+tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
+                             const td_wire_vector *entry)
+{
+    tandem_reader origins = entry->origins;
+    td_pair_cover *pair;
+    bool is_way;
+    tandem_err err;
+
+    if ((err = td_pair_cover_of(&collection->pairs, entry->filter, &pair)) != TANDEM_OK)
+        return err == TANDEM_E_LIMIT ? TANDEM_OK : err; /* what it covers may come twice */
+    is_way = td_way_out_has_filter(peer) &&
+             td_filter_includes(&pair->filter, &td_peer_gives(peer)->filter);
+    for (uint32_t i = 0; i < entry->origin_count; i++) {
+        td_origin_cover *cover;
+        td_wire_origin origin;
+
+        if ((err = td_wire_read_origin(&origins, &origin)) != TANDEM_OK)
+            return err;
+        if (!origin.head_count)
+            continue;
+        /* Of several heads the lowest: nothing is taken for covered that may not be. */
+        if ((err = td_pair_cover_set(pair, origin.origin, origin.heads[0].seq)) != TANDEM_OK)
+            return err;
+        if (!is_way)
+            continue;
+        if ((err = td_coverage_origin(&peer->coverage, collection, origin.origin, &cover)) !=
+            TANDEM_OK)
+            return err;
+        td_coverage_pass(&peer->coverage, cover, origin.heads[0].seq);
+    }
+    return TANDEM_OK;
+}
+
+bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
+                    const td_operation *operation)
+{
+    const td_pair_cover *pair;
+
+    if (!td_share_matches(td_peer_gives(peer), operation))
+        return false;
+    LL_FOREACH(collection->pairs, pair)
+        if (operation->seq <= td_pair_cover_seq(pair, operation->origin) &&
+            td_filter_matches(&pair->filter, operation))
+            return false;
+    return true;
+}
+
+/* ---- COVER: what we have given ---- */
+
+void td_ways_progressed(td_peer *peer)
+{
+    if (!td_way_out_has_filter(peer) || peer->covers_due)
+        return;
+    peer->covers_due = true;
+    td_announcer_soon(peer);
+}
+
+/* Everything of an origin in the way has been sent, and acknowledged, up to this seq; 0: not known. */
+static uint64_t given_up_to(td_peer *peer, const td_origin_cover *origin)
+{
+    const td_send_range *range = &origin->range;
+    uint64_t reached = td_coverage_reached(origin), seq = range->next_seq ? range->next_seq - 1 : 0;
+
+    if (range->first > reached + 1 || range->blocked != TANDEM_OK || range->retry_err != TANDEM_OK)
+        return 0;
+    if (range->failed_seq && range->failed_seq <= seq)
+        seq = range->failed_seq - 1;
+    for (tandem_job_handle *h = tandem_mailbox_first(td_channel_outbox(peer->channel)); h;
+         h = h->next)
+        if (h->first_seq <= seq && !h->refused &&
+            !memcmp(h->origin, origin->origin, TANDEM_ORIGIN_BYTES) &&
+            tandem_slice_equal(h->collection, origin->collection->name))
+            seq = h->first_seq - 1;
+    return seq > reached ? seq : 0;
+}
+
+struct hash_reading {
+    uint64_t ordinal;
+    td_head *out;
+    bool found;
+};
+
+static tandem_err read_hash(void *context, tandem_err err, uint64_t ordinal,
+                            const td_operation *operation)
+{
+    struct hash_reading *reading = context;
+
+    if (err == TANDEM_OK && ordinal == reading->ordinal) {
+        memcpy(reading->out->hash, operation->hash, TANDEM_HASH_BYTES);
+        reading->found = true;
+    }
+    return TANDEM_END;
+}
+
+/* The operation that we hold at a seq. */
+static bool head_at(td_peer *peer, const td_origin_cover *origin, uint64_t seq, td_head *out)
+{
+    tandem_slice name = origin->collection->name;
+    struct hash_reading reading = {.out = out};
+
+    out->seq = seq;
+    if (td_op_store_at(peer->sync->ops, name, origin->origin, seq, &reading.ordinal) != TANDEM_OK)
+        return false;
+    td_op_store_scan(peer->sync->ops, name, reading.ordinal - 1, read_hash, &reading);
+    return reading.found;
+}
+
+static uint32_t cover_collection(td_peer *peer, td_collection_cover *collection, tandem_writer *out)
+{
+    uint32_t count = 0;
+    size_t at = 0;
+
+    for (td_origin_cover *o = td_hash_table_first(&collection->origins); o;
+         o = td_hash_table_next(&o->hash_entry)) {
+        uint64_t seq = given_up_to(peer, o);
+        td_head head;
+
+        if (!seq || !head_at(peer, o, seq, &head))
+            continue;
+        if (!count)
+            at = td_wire_begin_cover_collection(out, collection->name);
+        td_wire_write_origin(out, o->origin, &head, 1);
+        td_coverage_pass(&peer->coverage, o, seq);
+        count++;
+    }
+    if (count)
+        td_wire_patch_count(out, at, count);
+    return count;
+}
+
+tandem_err td_ways_announce(td_peer *peer, uint64_t number, tandem_writer *out)
+{
+    size_t start = out->size, at;
+    uint32_t count = 0;
+
+    peer->covers_due = false;
+    if (!td_way_out_has_filter(peer))
+        return TANDEM_END;
+    at = td_wire_begin_cover(out, number);
+    for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections);
+         c && out->size - start < TD_HAVE_PAGE_BYTES_MAX; c = td_hash_table_next(&c->hash_entry))
+        if (c->known && td_share_has(td_peer_gives(peer), c->name))
+            count += cover_collection(peer, c, out) > 0;
+    if (!count) {
+        out->size = start;
+        return TANDEM_END;
+    }
+    td_wire_patch_count(out, at, count);
+    td_probe(peer->sync->env, TD_PROBE_COVER_SENT);
+    return TANDEM_OK;
+}
+
+/* ---- What we hold in part ---- */
+
+uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin)
+{
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+
+    if (td_op_store_pair_heads(peer->sync->ops, origin->collection->name,
+                               td_filter_bytes(&td_peer_takes(peer)->filter), origin->origin,
+                               heads, &count) != TANDEM_OK ||
+        !count || heads[count - 1].seq < origin->our_seq)
+        return origin->our_seq;
+    return heads[count - 1].seq;
+}
+
+static tandem_err count_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    (void)filter;
+    (void)ordinal;
+    *(bool *)context = true;
+    return TANDEM_END;
+}
+
+bool td_ways_holds_in_part(tandem_sync *sync, tandem_slice collection)
+{
+    bool found = false;
+
+    td_op_store_pairs(sync->ops, collection, count_pair, &found);
+    return found;
+}
+
+struct pair_writing {
+    td_peer *peer;
+    tandem_slice collection;
+    const uint8_t *named; /* count origins; NULL: all */
+    uint32_t count;
+    tandem_writer *out;
+    uint32_t written, entries;
+};
+
+static tandem_err write_origin(void *context, const uint8_t *origin, const td_head *heads,
+                               unsigned count)
+{
+    struct pair_writing *writing = context;
+    bool wanted = !writing->named;
+
+    for (uint32_t i = 0; i < writing->count && !wanted; i++)
+        wanted = !memcmp(writing->named + i * (size_t)TANDEM_ORIGIN_BYTES, origin,
+                         TANDEM_ORIGIN_BYTES);
+    if (!wanted)
+        return TANDEM_OK;
+    td_wire_write_origin(writing->out, origin, heads, count);
+    writing->written++;
+    return TANDEM_OK;
+}
+
+static tandem_err write_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    struct pair_writing *writing = context;
+    size_t mark = writing->out->size;
+    size_t at = td_wire_begin_pair(writing->out, writing->collection, filter);
+    tandem_err err;
+
+    (void)ordinal;
+    writing->written = 0;
+    err = td_op_store_pair_vector(writing->peer->sync->ops, writing->collection, filter, NULL,
+                                  write_origin, writing);
+    if (err != TANDEM_OK)
+        return err;
+    if (!writing->written) {
+        writing->out->size = mark;
+        return TANDEM_OK;
+    }
+    td_wire_patch_count(writing->out, at, writing->written);
+    td_wire_end_vector(writing->out);
+    writing->entries++;
+    return TANDEM_OK;
+}
+
+tandem_err td_ways_write_pairs(td_peer *peer, tandem_slice collection, const uint8_t *named,
+                               uint32_t count, tandem_writer *out, uint32_t *entries)
+{
+    struct pair_writing writing = {peer, collection, named, count, out, 0, 0};
+    tandem_err err;
+
+    if (!peer->knows_shares)
+        return TANDEM_OK;
+    err = td_op_store_pairs(peer->sync->ops, collection, write_pair, &writing);
+    *entries += writing.entries;
+    return err;
+}
