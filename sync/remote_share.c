@@ -85,6 +85,19 @@ tandem_err td_share_of_lists(const tandem_share *share, tandem_writer *out)
     return tandem_writer_err(out);
 }
 
+tandem_err tandem_share_check(const tandem_share *share)
+{
+    tandem_writer bytes;
+    tandem_err err;
+
+    if (!share)
+        return TANDEM_E_INVALID;
+    tandem_writer_init(&bytes);
+    err = td_share_of_lists(share, &bytes);
+    tandem_writer_release(&bytes);
+    return err;
+}
+
 /* Counting names, then filling them in. */
 struct filling {
     size_t bytes;

@@ -147,10 +147,12 @@ typedef struct tandem_share {
         .size = sizeof(tandem_share)                                                               \
     }
 
+/* Can this be shared? TANDEM_E_INVALID (a name is no name, a glob no glob, a collection is reserved),
+ * TANDEM_E_LIMIT (more than 64 of a kind, or 2,048 bytes without the collections), TANDEM_E_NOMEM. */
+TANDEM_API tandem_err tandem_share_check(const tandem_share *share);
+
 /* Share this with a remote from now on; NULL: everything. An open session is begun anew. It is
- * kept. TANDEM_E_NOT_FOUND, TANDEM_E_INVALID (a name is no name, a glob no glob, a collection is
- * reserved), TANDEM_E_LIMIT (more than 64 of a kind, or 2,048 bytes without the collections),
- * TANDEM_E_NOMEM. */
+ * kept. TANDEM_E_NOT_FOUND, and the errors of tandem_share_check(). */
 TANDEM_API tandem_err tandem_remote_set_share(tandem_sync *sync, const char *name,
                                               const tandem_share *share);
 /* tandem_remote_add(), sharing only this from the beginning. Errors: those of both. */

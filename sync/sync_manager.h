@@ -276,7 +276,7 @@ void td_peer_look_at_progress(td_peer *peer);
 /* ---- remote_share.c ---- */
 
 /* The lists of a share as canonical bytes, appended to out; none: it is everything. As
- * tandem_remote_set_share(). */
+ * tandem_share_check(). */
 tandem_err td_share_of_lists(const tandem_share *share, tandem_writer *out);
 
 /* What is kept of a share, as lists; share is valid until the release. TANDEM_E_NOMEM. */

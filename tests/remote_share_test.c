@@ -123,6 +123,10 @@ static void what_cannot_be_shared_is_refused(void **state)
     share.documents = many;
     share.document_count = 65;
     assert_int_equal(TANDEM_E_LIMIT, tandem_remote_set_share(sync, "b", &share));
+    assert_int_equal(TANDEM_E_LIMIT, tandem_share_check(&share));
+    share.document_count = 64;
+    assert_int_equal(TANDEM_OK, tandem_share_check(&share));
+    assert_int_equal(TANDEM_E_INVALID, tandem_share_check(NULL));
     assert_shown(harness, "b both||||");
     tandem_harness_free(harness);
 }

@@ -28,10 +28,7 @@ class Usage(support.Case):
                 self.assertIn(suggestion, result.err)
 
     def test_what_later_versions_do_is_unsupported(self):
-        url = "ws://127.0.0.1:1/tandem"
         for args in (("trace", "replay", "f", "--agents", "2"),
-                     ("peer", "add", "a", url, "--push"), ("peer", "set", "a", url, "--pull"),
-                     ("peer", "add", "a", url, "--collection", "c"),
                      ("peer", "add", "a", "https://127.0.0.1:1"),
                      ("peer", "add", "a", "wss://127.0.0.1:1/tandem")):
             result = self.tandem(*args, code=2)
@@ -67,10 +64,10 @@ class Usage(support.Case):
         self.assertIn("op append COLLECTION DOCUMENT", self.tandem("--help").out)
         self.assertIn("append", self.tandem("op", "--help").out)
         self.assertIn("--expect [ORIGIN:]SEQ", self.tandem("op", "append", "-h").out)
-        for verb in ("add", "set"):  # filters there, of a later version
+        for verb in ("add", "set"):  # the scopes and branches of what is shared
             out = self.tandem("peer", verb, "--help").out
             self.assertNotIn("default", out)
-            self.assertEqual(6, out.count("(a later version)"))
+            self.assertIn("only this scope", out)
         self.assertIn("default main", self.tandem("doc", "show", "--help").out)
         self.assertRegex(self.tandem("--version").out, r"^tandem \d+\.\d+\.\d+\n$")
 
@@ -333,6 +330,46 @@ class Data(support.Case):
         self.tandem("wait", "a", data=data, code=4)
         self.assertEqual([], self.json("job", "ls", data=data))
         self.tandem("job", "show", "1", data=data, code=4)
+
+    @support.on_both
+    def test_what_is_shared_with_peers_is_configured(self, data):
+        url = "ws://127.0.0.1:1/tandem"
+        none = {"collections": None, "documents": None, "scopes": None, "branches": None}
+
+        def shared(*args, verb="set", code=0):
+            result = self.tandem("peer", verb, *args, data=data, code=code)
+            row, = self.json("peer", "ls", data=data)
+            for other in (self.json("peer", "show", "a", data=data)[0],
+                          self.json("status", data=data)[0]["remotes"][0]):
+                self.assertEqual((row["direction"], row["share"]),
+                                 (other["direction"], other["share"]))
+            return result if code else (row["direction"], row["share"])
+
+        self.assertEqual(("push", {**none, "collections": ["notes", "tasks"], "scopes": ["é"]}),
+                         shared("a", url, "--push", "--collection", "tasks", "--collection",
+                                "notes", "--scope", "é", verb="add"))
+        self.assertEqual(("push", {**none, "collections": ["notes", "tasks"], "scopes": ["é"],
+                                   "documents": ["[a-c]?", "x*"]}),
+                         shared("a", "--document", "x*", "--document", "[a-c]?"))
+        self.assertEqual(("pull", {**none, "collections": ["tasks"], "scopes": ["é"],
+                                   "documents": ["[a-c]?", "x*"]}),
+                         shared("a", "--pull", "--collection", "tasks"))
+        self.assertIn("pull some", self.tandem("peer", "ls", data=data).out)
+        for wrong, error in ((("--document", "[a"), "INVALID"), (("--collection", "_c"), "INVALID"),
+                             (("--scope", ""), "INVALID"), (("--both", "--pull"), "USAGE"),
+                             (("--branch", "b") * 65, "LIMIT"),
+                             ([word for n in range(20) for word in
+                               ("--branch", "%0120d" % n)], "LIMIT")):
+            self.assertIn("(TANDEM_E_%s)" % error, shared("a", *wrong, code=2).err)
+        self.tandem("peer", "set", "a", "--all", "--dry-run", data=data)
+        self.assertEqual(("pull", {**none, "branches": ["main"]}),
+                         shared("a", "--all", "--branch", "main"))
+        self.assertEqual(("both", {**none, "branches": ["main"]}), shared("a", "--both"))
+        self.assertEqual(("both", {**none, "branches": ["main"]}),
+                         shared("a", "ws://127.0.0.1:2/tandem"))
+        self.assertEqual(("both", none), shared("a", "--push", "--pull", "--all"))
+        self.tandem("peer", "set", "b", "--push", data=data, code=4)
+        self.tandem("peer", "set", "a", data=data, code=2)
 
     @support.on_both
     def test_waiting_for_a_peer_that_is_away_times_out(self, data):

@@ -5,8 +5,8 @@
 
 #define BIT(flag) (UINT64_C(1) << (flag))
 #define FILTERS                                                                                    \
-    (BIT(CLI_PUSH) | BIT(CLI_PULL) | BIT(CLI_COLLECTION) | BIT(CLI_DOCUMENT) |                     \
-     BIT(CLI_SCOPE) | BIT(CLI_BRANCH))
+    (BIT(CLI_PUSH) | BIT(CLI_PULL) | BIT(CLI_BOTH) | BIT(CLI_COLLECTION) | BIT(CLI_DOCUMENT) |     \
+     BIT(CLI_SCOPE) | BIT(CLI_BRANCH) | BIT(CLI_ALL))
 
 _Static_assert(CLI_FLAG_COUNT <= 64, "a command's flags are the bits of one number");
 
@@ -36,7 +36,7 @@ const cli_command cli_commands[] = {
     {"peer", "add", "NAME URL", "keep this reactor in step with another",
      FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 2, 2, false,
      cli_peer_add},
-    {"peer", "set", "NAME [URL]", "change a peer's URL, how it is retried, or polled",
+    {"peer", "set", "NAME [URL]", "change a peer's URL, what is shared, how it is retried, or polled",
      FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 1, 2, false, cli_peer_set},
     {"peer", "ls", "", "the peers and their states", 0, 0, 0, false, cli_peer_ls},
     {"peer", "show", "NAME", "one peer's state", 0, 1, 1, false, cli_peer_show},
@@ -110,10 +110,13 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_WAIT] = {"--wait", 0, NULL, "until in step"},
     [CLI_BOX] = {"--box", 0, "BOX", "inbox, outbox or dead"},
     [CLI_WATCH] = {"--watch", 0, NULL, "again every second"},
-    [CLI_PUSH] = {"--push", 0, NULL, "only send (a later version)"},
-    [CLI_PULL] = {"--pull", 0, NULL, "only fetch (a later version)"},
-    [CLI_COLLECTION] = {"--collection", 0, "COLLECTION", "only this one (a later version)"},
-    [CLI_DOCUMENT] = {"--document", 0, "GLOB", "only these documents (a later version)"},
+    [CLI_PUSH] = {"--push", 0, NULL, "only send"},
+    [CLI_PULL] = {"--pull", 0, NULL, "only fetch"},
+    [CLI_BOTH] = {"--both", 0, NULL, "send and fetch"},
+    [CLI_COLLECTION] = {"--collection", 0, "COLLECTION", "only this one; may be repeated"},
+    [CLI_DOCUMENT] = {"--document", 0, "GLOB",
+                      "only documents like a* or [a-c]?; may be repeated"},
+    [CLI_ALL] = {"--all", 0, NULL, "all collections, documents, scopes and branches again"},
     [CLI_SEED] = {"--seed", 0, "N", "the first seed (default 1)"},
     [CLI_SEEDS] = {"--seeds", 0, "COUNT", "how many seeds, from the first on (default 1)"},
     [CLI_STORE] = {"--store", 0, "STORE", "memory (the default), or lmdb: real stores"},
@@ -165,9 +168,9 @@ void cli_synopsis(const cli_command *command, char *out, size_t size)
 static const char *help_of(unsigned flag, uint64_t flags)
 {
     if (flag == CLI_SCOPE && flags & BIT(CLI_PUSH))
-        return "only this scope (a later version)";
+        return "only this scope; may be repeated";
     if (flag == CLI_BRANCH && flags & BIT(CLI_PUSH))
-        return "only this branch (a later version)";
+        return "only this branch; may be repeated";
     return flag_rows[flag].help;
 }
 

@@ -1,11 +1,13 @@
 /*
  * peer, job, wait: other reactors, and what is on its way to and from them.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tools/tandem/access.h"
 #include "tools/tandem/print.h"
+#include "tools/tandem/share.h"
 
 static json_t *request_named(const cli_call *call, const char *command)
 {
@@ -27,12 +29,6 @@ static tandem_err url_check(const char *url)
         if (!strncmp(url, later[i], strlen(later[i])))
             return TANDEM_E_UNSUPPORTED;
     return strncmp(url, "ws://", 5) && strncmp(url, "http://", 7) ? TANDEM_E_INVALID : TANDEM_OK;
-}
-
-static bool filters_given(const cli_call *call)
-{
-    return call->given[CLI_PUSH] || call->given[CLI_PULL] || call->given[CLI_COLLECTION] ||
-           call->given[CLI_DOCUMENT] || call->given[CLI_SCOPE] || call->given[CLI_BRANCH];
 }
 
 /* A number, or a time with its unit, in milliseconds. */
@@ -123,62 +119,84 @@ static json_t *poll_given(const cli_call *call)
     return json_pack("{s:s, s:I}", "mode", mode, "mean_ms", (json_int_t)mean_ms);
 }
 
-static const char *how_of(const cli_call *call)
+/* What the flags say of how a peer is treated, added to a request; false and reported: something that
+ * cannot be. */
+static bool settings_given(const cli_call *call, json_t *out)
 {
-    if (!call->given[CLI_POLL])
-        return "retried";
-    return call->given[CLI_RETRY] ? "retried and polled" : "polled";
+    json_t *setting;
+
+    if (call->given[CLI_RETRY]) {
+        if (!(setting = retry_given(call)))
+            return false;
+        json_object_set_new(out, "retry", setting);
+    }
+    if (call->given[CLI_POLL]) {
+        if (!(setting = poll_given(call)))
+            return false;
+        json_object_set_new(out, "poll", setting);
+    }
+    if (cli_share_is_given(call)) {
+        if (!(setting = cli_share_given(call)))
+            return false;
+        json_object_set_new(out, "share", setting);
+    }
+    return true;
+}
+
+enum { SENTENCE_BYTES = 512 };
+
+/* What is done to a peer, behind the verb. */
+static const char *describe(const cli_call *call, const char *url, char out[SENTENCE_BYTES])
+{
+    const char *name = call->args[0];
+    bool retry = call->given[CLI_RETRY], poll = call->given[CLI_POLL];
+    const char *how = retry && poll ? "retried and polled" : poll ? "polled" : "retried";
+
+    if (url)
+        snprintf(out, SENTENCE_BYTES, "%.128s at %.256s", name, url);
+    else if (!cli_share_is_given(call))
+        snprintf(out, SENTENCE_BYTES, "how %.256s is %s", name, how);
+    else if (!retry && !poll)
+        snprintf(out, SENTENCE_BYTES, "what is shared with %.256s", name);
+    else
+        snprintf(out, SENTENCE_BYTES, "what is shared with %.256s, and how it is %s", name, how);
+    return out;
 }
 
 static int peer_put(const cli_call *call, const char *command, const char *verb, const char *done)
 {
     const char *url = call->arg_count > 1 ? call->args[1] : NULL;
-    json_t *object, *retry = NULL, *poll = NULL;
-    tandem_err err = TANDEM_OK;
+    char sentence[SENTENCE_BYTES];
+    tandem_err err = url ? url_check(url) : TANDEM_OK;
+    json_t *object;
     int code;
 
-    if (filters_given(call))
-        return cli_fail(TANDEM_E_UNSUPPORTED, "directions and filters arrive with a later version",
+    if (!url && !call->given[CLI_RETRY] && !call->given[CLI_POLL] && !cli_share_is_given(call))
+        return cli_fail(TANDEM_E_USAGE,
+                        "there is neither a URL nor --retry nor --poll nor what to share",
                         "the peer was not %s", done);
-    if (!url && !call->given[CLI_RETRY] && !call->given[CLI_POLL])
-        return cli_fail(TANDEM_E_USAGE, "there is neither a URL nor --retry nor --poll",
-                        "the peer was not %s", done);
-    if (url)
-        err = url_check(url);
     if (err != TANDEM_OK)
         return cli_fail(err,
                         err == TANDEM_E_INVALID
                             ? "a URL is http://HOST:PORT/tandem or ws://HOST:PORT/tandem"
                             : "this version speaks ws:// and http:// only",
                         "the peer was not %s", done);
-    if (call->given[CLI_RETRY] && !(retry = retry_given(call)))
-        return cli_exit_code(TANDEM_E_INVALID);
-    if (call->given[CLI_POLL] && !(poll = poll_given(call))) {
-        json_decref(retry);
-        return cli_exit_code(TANDEM_E_INVALID);
-    }
-    if (call->dry_run) {
-        json_decref(retry);
-        json_decref(poll);
-        return url ? cli_would(call, "%s peer %s at %s", verb, call->args[0], url)
-                   : cli_would(call, "%s how peer %s is %s", verb, call->args[0],
-                               how_of(call));
-    }
     object = request_named(call, command);
+    if (object && !settings_given(call, object)) {
+        json_decref(object);
+        return cli_exit_code(TANDEM_E_INVALID);
+    }
+    describe(call, url, sentence);
+    if (call->dry_run) {
+        json_decref(object);
+        return cli_would(call, "%s %s%s", verb, url ? "peer " : "", sentence);
+    }
     if (object && url)
         json_object_set_new(object, "url", json_string(url));
-    if (object && retry)
-        json_object_set(object, "retry", retry);
-    if (object && poll)
-        json_object_set(object, "poll", poll);
-    json_decref(retry);
-    json_decref(poll);
     code = cli_run_request(call, true, object, call->json ? cli_print_json : cli_print_nothing,
                            NULL, NULL);
-    if (!code && url)
-        cli_note(call, "%s %s at %s", done, call->args[0], url);
-    else if (!code)
-        cli_note(call, "%s how %s is %s", done, call->args[0], how_of(call));
+    if (!code)
+        cli_note(call, "%s %s", done, sentence);
     return code;
 }
 
@@ -244,34 +262,52 @@ int cli_peer_sync(const cli_call *call)
 
 /* ---- Looking ---- */
 
+/* "both", "push", "pull"; and "some" if it is not all of it. */
+static char *share_cell(const json_t *result)
+{
+    const char *direction = cli_text_of(result, "direction");
+    const json_t *share = json_object_get(result, "share");
+    bool some = false;
+    const char *name;
+    json_t *list;
+    char text[32];
+
+    json_object_foreach((json_t *)share, name, list)
+        some = some || !json_is_null(list);
+    snprintf(text, sizeof(text), "%s%s", direction ? direction : "-", some ? " some" : "");
+    return strdup(text);
+}
+
 static tandem_err add_peer_row(void *context, const json_t *result)
 {
-    static const char *const members[] = {"name", "url",    "state", "lag_operations",
-                                          "outbox", "inbox", "since", "reason"};
-    char *cells[8] = {0};
+    enum { SHARES = 2, STATE, CELLS = 9 };
+    static const char *const members[CELLS] = {"name",   "url",   NULL,    "state", "lag_operations",
+                                               "outbox", "inbox", "since", "reason"};
+    char *cells[CELLS] = {0};
     const char *state = cli_text_of(result, "state");
     tandem_err err;
 
-    for (size_t i = 0; i < 8; i++)
-        cells[i] = cli_cell(json_object_get(result, members[i]));
-    err = cli_table_row(context, (const char *const *)cells, 2,
+    for (size_t i = 0; i < CELLS; i++)
+        cells[i] = i == SHARES ? share_cell(result)
+                               : cli_cell(json_object_get(result, members[i]));
+    err = cli_table_row(context, (const char *const *)cells, STATE,
                         cli_state_color(state ? state : ""));
-    for (size_t i = 0; i < 8; i++)
+    for (size_t i = 0; i < CELLS; i++)
         free(cells[i]);
     return err;
 }
 
 int cli_peer_ls(const cli_call *call)
 {
-    static const char *const headings[] = {"PEER", "URL",  "STATE", ">LAG",
-                                           ">OUT", ">IN", "SINCE", "~REASON"};
+    static const char *const headings[] = {"PEER", "URL", "SHARES", "STATE", ">LAG",
+                                           ">OUT", ">IN", "SINCE",  "~REASON"};
     cli_table *table;
     int code;
 
     if (call->json)
         return cli_run_request(call, false, cli_request_of(call, "peer.ls"), cli_print_json, NULL,
                                NULL);
-    table = cli_table_open(call, headings, 8, false);
+    table = cli_table_open(call, headings, 9, false);
     if (!table)
         return cli_fail(TANDEM_E_NOMEM, NULL, "the list cannot be made");
     code = cli_run_request(call, false, cli_request_of(call, "peer.ls"), add_peer_row, table, NULL);

@@ -3,7 +3,7 @@
  */
 #include <string.h>
 
-#include "tools/tandem/request.h"
+#include "tools/tandem/share.h"
 
 enum {
     STEP_MS = 250,             /* a wait looks this often whether it should end */
@@ -44,7 +44,8 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
 
     return json_pack(
         "{s:s?, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-        "s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:o}",
+        "s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o, s:o, s:o}, "
+        "s:o, s:s, s:o}",
         "name", status->name,
         "url", status->url,
         "reactor", met ? cli_json_hex(status->reactor, TANDEM_ORIGIN_BYTES) : json_null(),
@@ -76,7 +77,9 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
         "rate", cli_json_number((uint64_t)(progress->rate + 0.5)),
         "left_ms", progress->left_ms == UINT64_MAX ? json_null()
                                                    : cli_json_number(progress->left_ms),
-        "poll", json_poll(&status->poll));
+        "poll", json_poll(&status->poll),
+        "direction", tandem_direction_name(status->share.direction),
+        "share", cli_json_share(&status->share));
 }
 
 /* The peer's name, and the sync that knows it. */
@@ -191,7 +194,7 @@ tandem_err cli_peer_add_run(cli_request *request, const json_t *object)
 
     if (err != TANDEM_OK)
         return err;
-    err = tandem_remote_add(sync, name, url ? url : "");
+    err = cli_share_add(request, object, sync, name, url ? url : "");
     if (err == TANDEM_OK && (err = changes_set(request, object, sync, name)) != TANDEM_OK)
         tandem_remote_remove(sync, name);
     return request->why[0] ? err : named(request, err, name);
@@ -205,7 +208,9 @@ tandem_err cli_peer_set_run(cli_request *request, const json_t *object)
 
     if (err != TANDEM_OK)
         return err;
-    if (url)
+    /* First what is shared: nothing else is to go to where the new URL leads. */
+    err = cli_share_set(request, object, sync, name);
+    if (err == TANDEM_OK && url)
         err = tandem_remote_set(sync, name, url);
     if (err == TANDEM_OK)
         err = changes_set(request, object, sync, name);
