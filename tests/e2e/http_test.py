@@ -61,6 +61,20 @@ def a_change_does_not_wait_for_the_next_poll(field):
     field.ends_cleanly()
 
 
+def who_shares_less_with_another_says_hello_second(field):
+    """A node with such a remote waits for the dialer's HELLO: both ways of dialing still open."""
+    a, b, c = field.nodes_started("a", "b", "c")
+    a.run("-q", "peer", "add", "elsewhere", "ws://127.0.0.1:1/tandem", "--push", "--scope", "x")
+    dials(b, a)
+    c.run("-q", "peer", "add", "a", a.url)
+    for target in (a, b, c):
+        target.append("c", "d", "kv", "SET", {target.name: 1})
+    b.wait(a)
+    c.wait(a)
+    field.settle(a, b, c)
+    field.ends_cleanly()
+
+
 def a_websocket_and_an_http_remote_to_each_other(field):
     """Of two sessions of the same pair one serves, as with two WebSockets."""
     a, b = field.nodes_started("a", "b")
@@ -151,5 +165,6 @@ def clients_that_vanish_leave_nothing(field):
 
 
 node.main(two_nodes_end_equal, a_change_does_not_wait_for_the_next_poll,
+          who_shares_less_with_another_says_hello_second,
           a_websocket_and_an_http_remote_to_each_other, a_plain_client_is_served,
           requests_of_others_are_refused, clients_that_vanish_leave_nothing)
