@@ -165,17 +165,22 @@ static tandem_err take_collection_end(td_backup_reader *reader, tandem_slice bod
 
 static tandem_err take_remote(td_backup_reader *reader, tandem_slice body)
 {
+    td_kept_share share = {.direction = 0};
+    tandem_slice name, url, value;
     tandem_reader fields;
-    tandem_slice name, url;
 
     if (reader->place != BETWEEN && reader->place != IN_REMOTES)
         return misplaced(reader);
     if (!enter(body, 2, &fields) || tandem_read_string(&fields, &name) != TANDEM_OK ||
         tandem_read_string(&fields, &url) != TANDEM_OK || !td_name_valid(name))
         return damaged(reader, "is no remote");
+    if (tandem_reader_left(&fields) && (tandem_read_skip(&fields, &value) != TANDEM_OK ||
+                                        !td_kept_share_read(value, &share)))
+        return damaged(reader, "is no remote");
     reader->totals.remotes++;
     reader->place = IN_REMOTES;
-    return reader->sink.remote ? reader->sink.remote(reader->sink.context, name, url) : TANDEM_OK;
+    return reader->sink.remote ? reader->sink.remote(reader->sink.context, name, url, &share)
+                               : TANDEM_OK;
 }
 
 static tandem_err take_end(td_backup_reader *reader, tandem_slice body)

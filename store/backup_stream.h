@@ -12,6 +12,7 @@
 #define TANDEM_STORE_BACKUP_STREAM_H
 
 #include "store/heads.h"
+#include "store/share.h"
 
 enum {
     TD_BACKUP_VERSION = 1,
@@ -93,7 +94,8 @@ tandem_err td_backup_put_job(td_backup_writer *writer, const td_backup_job *job,
 /* out: what was put of the collection; its name is not filled. */
 tandem_err td_backup_put_collection_end(td_backup_writer *writer, uint64_t last_ordinal,
                                         td_backup_collection *out);
-tandem_err td_backup_put_remote(td_backup_writer *writer, tandem_slice name, tandem_slice url);
+tandem_err td_backup_put_remote(td_backup_writer *writer, tandem_slice name, tandem_slice url,
+                                const td_kept_share *share);
 tandem_err td_backup_put_end(td_backup_writer *writer);
 /* What was put so far. */
 const td_backup_totals *td_backup_written(const td_backup_writer *writer);
@@ -108,7 +110,8 @@ typedef struct td_backup_sink {
     tandem_err (*job)(void *context, const td_backup_job *job);
     /* Once all jobs of the collection were handed out. */
     tandem_err (*collection)(void *context, const td_backup_collection *collection);
-    tandem_err (*remote)(void *context, tandem_slice name, tandem_slice url);
+    tandem_err (*remote)(void *context, tandem_slice name, tandem_slice url,
+                         const td_kept_share *share);
 } td_backup_sink;
 
 typedef struct td_backup_reader td_backup_reader;

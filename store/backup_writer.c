@@ -161,13 +161,18 @@ tandem_err td_backup_put_collection_end(td_backup_writer *writer, uint64_t last_
     return record_end(writer);
 }
 
-tandem_err td_backup_put_remote(td_backup_writer *writer, tandem_slice name, tandem_slice url)
+tandem_err td_backup_put_remote(td_backup_writer *writer, tandem_slice name, tandem_slice url,
+                                const td_kept_share *share)
 {
+    bool everything = share->direction == 0 && !share->bytes.size;
+
     writer->totals.remotes++;
     record_begin(writer, TD_BACKUP_REMOTE);
-    tandem_write_array(&writer->record, 2);
+    tandem_write_array(&writer->record, everything ? 2 : 3);
     tandem_write_string(&writer->record, name);
     tandem_write_string(&writer->record, url);
+    if (!everything)
+        td_kept_share_write(share, &writer->record);
     return record_end(writer);
 }
 

@@ -4,7 +4,7 @@
 
 #include "store/own_page.h"
 
-enum { FORM_NIL = 0xc0, FORM_NO_ITEMS = 0x90, SHARE_ITEMS = 2 };
+enum { FORM_NIL = 0xc0, FORM_NO_ITEMS = 0x90, SHARE_ITEMS = 2, KEPT_ITEMS = 2 };
 
 /* A share taken apart, borrowed. */
 struct parts {
@@ -292,6 +292,38 @@ bool td_share_matches(const td_share *share, const td_operation *operation)
 {
     return td_share_has(share, operation->collection) &&
            td_filter_matches(&share->filter, operation);
+}
+
+/* ---- As it is kept with a remote ---- */
+
+bool td_kept_share_valid(const td_kept_share *share)
+{
+    return share->direction < TD_DIRECTIONS &&
+           (!share->bytes.size || td_share_check(share->bytes) == TANDEM_OK);
+}
+
+void td_kept_share_write(const td_kept_share *share, tandem_writer *out)
+{
+    tandem_write_array(out, KEPT_ITEMS);
+    tandem_write_uint(out, share->direction);
+    if (share->bytes.size)
+        tandem_write_raw(out, share->bytes);
+    else
+        tandem_write_nil(out);
+}
+
+bool td_kept_share_read(tandem_slice value, td_kept_share *out)
+{
+    tandem_reader reader = tandem_reader_of(value);
+    uint32_t items;
+
+    if (tandem_read_array(&reader, &items) != TANDEM_OK || items < KEPT_ITEMS ||
+        tandem_read_uint(&reader, &out->direction) != TANDEM_OK ||
+        tandem_read_skip(&reader, &out->bytes) != TANDEM_OK || !td_kept_share_valid(out))
+        return false;
+    if (is_nil(out->bytes))
+        out->bytes = (tandem_slice){NULL, 0};
+    return true;
 }
 
 /* ---- Looking ---- */

@@ -64,6 +64,24 @@ bool td_share_has(const td_share *share, tandem_slice collection);
 /* Is an operation in it? As to jobs, see store/filter.h. */
 bool td_share_matches(const td_share *share, const td_operation *operation);
 
+/* ---- As it is kept with a remote ---- */
+
+enum { TD_DIRECTIONS = 3 };
+
+/* Which way operations go (a tandem_direction, below TD_DIRECTIONS), and which of them: the
+ * canonical bytes of a share, borrowed; empty: everything. */
+typedef struct td_kept_share {
+    uint64_t direction;
+    tandem_slice bytes;
+} td_kept_share;
+
+bool td_kept_share_valid(const td_kept_share *share);
+/* As an array [direction, share]: append it; read it, whatever it has behind these. */
+void td_kept_share_write(const td_kept_share *share, tandem_writer *out);
+bool td_kept_share_read(tandem_slice value, td_kept_share *out);
+
+/* ---- Looking ---- */
+
 /* Visit all names, as td_filter_each() does, the collections first. */
 void td_share_each(const td_share *share, td_visit_filter_name visit, void *context);
 

@@ -8,7 +8,6 @@
 #include "store/msgpack.h"
 #include "store/operation.h"
 #include "store/probe.h"
-#include "store/share.h"
 
 enum {
     TABLE_REMOTES,
@@ -23,7 +22,6 @@ enum {
     RETRY_ITEMS = 6,
     DEAD_VERSION = 1,
     DEAD_ITEMS = 18,
-    SHARE_ITEMS = 2,
     POLL_ITEMS = 2,
     CHECKSUM_BYTES = 8,
     /* What a record of a later version may grow to before it is no record of ours. */
@@ -84,12 +82,6 @@ static tandem_err encode_end(td_sync_store *sync, tandem_slice key)
     return TANDEM_OK;
 }
 
-static bool share_valid(const td_kept_share *share)
-{
-    return share->direction < TD_DIRECTIONS &&
-           (!share->bytes.size || td_share_check(share->bytes) == TANDEM_OK);
-}
-
 static tandem_err encode(td_sync_store *sync, tandem_slice name, const td_remote_record *record)
 {
     tandem_writer *writer = encode_begin(sync);
@@ -106,12 +98,7 @@ static tandem_err encode(td_sync_store *sync, tandem_slice name, const td_remote
     tandem_write_uint(writer, record->retry.attempts);
     tandem_write_uint(writer, record->retry.rest_ms);
     tandem_write_uint(writer, record->retry.budget);
-    tandem_write_array(writer, SHARE_ITEMS);
-    tandem_write_uint(writer, record->share.direction);
-    if (record->share.bytes.size)
-        tandem_write_raw(writer, record->share.bytes);
-    else
-        tandem_write_nil(writer);
+    td_kept_share_write(&record->share, writer);
     tandem_write_array(writer, POLL_ITEMS);
     tandem_write_uint(writer, record->poll.mode);
     tandem_write_uint(writer, record->poll.mean_ms);
@@ -145,15 +132,9 @@ static bool read_retry(tandem_reader *record, td_kept_retry *out)
 
 static bool read_share(tandem_reader *record, td_kept_share *out)
 {
-    tandem_reader reader;
+    tandem_slice value;
 
-    if (!enter(record, SHARE_ITEMS, &reader) ||
-        tandem_read_uint(&reader, &out->direction) != TANDEM_OK ||
-        tandem_read_skip(&reader, &out->bytes) != TANDEM_OK || !share_valid(out))
-        return false;
-    if (out->bytes.size == 1)
-        out->bytes = (tandem_slice){NULL, 0}; /* nil */
-    return true;
+    return tandem_read_skip(record, &value) == TANDEM_OK && td_kept_share_read(value, out);
 }
 
 static bool read_poll(tandem_reader *record, td_kept_poll *out)
@@ -432,7 +413,7 @@ tandem_err td_sync_store_put_remote(td_sync_store *sync, const td_remote_record 
     tandem_err err;
 
     if (!td_name_valid(name) || url.size == sizeof(record->url) || !url_valid(url) ||
-        !share_valid(&record->share))
+        !td_kept_share_valid(&record->share))
         return TANDEM_E_INVALID;
     if ((err = encode(sync, name, record)) != TANDEM_OK)
         return err;

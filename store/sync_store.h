@@ -25,6 +25,7 @@
 #ifndef TANDEM_STORE_SYNC_STORE_H
 #define TANDEM_STORE_SYNC_STORE_H
 
+#include "store/share.h"
 #include "store/store.h"
 
 typedef struct td_sync_store td_sync_store;
@@ -33,15 +34,6 @@ typedef struct td_sync_store td_sync_store;
 typedef struct td_kept_retry {
     uint64_t base_ms, factor, cap_ms, attempts, rest_ms, budget;
 } td_kept_retry;
-
-enum { TD_DIRECTIONS = 3 };
-
-/* Which way operations go (a tandem_direction, below TD_DIRECTIONS), and which of them: the
- * canonical bytes of a share, borrowed; empty: everything. */
-typedef struct td_kept_share {
-    uint64_t direction;
-    tandem_slice bytes;
-} td_kept_share;
 
 /* How it is to be polled, if it works by exchanges: a td_poll_mode, and the mean interval. */
 typedef struct td_kept_poll {

@@ -11,6 +11,7 @@
 #include "reactor/reactor_parts.h"
 #include "store/backup_stream.h"
 #include "store/own_page.h"
+#include "sync/remote_share.h"
 
 enum { PAGE_BYTES = 256 * 1024 };
 
@@ -300,13 +301,19 @@ static tandem_err take_collections(struct backup *backup)
 /* They are told on the loop, which must not wait for whoever writes: gather first. */
 static tandem_err gather_remote(void *context, const tandem_remote_status *status)
 {
-    tandem_writer *remotes = context;
+    tandem_writer *remotes = context, share;
+    tandem_err err;
 
     if (!status->name)
         return TANDEM_OK;
     tandem_write_text(remotes, status->name);
     tandem_write_text(remotes, status->url);
-    return tandem_writer_err(remotes);
+    tandem_write_uint(remotes, status->share.direction);
+    tandem_writer_init(&share);
+    if ((err = td_share_of_lists(&status->share, &share)) == TANDEM_OK)
+        tandem_write_binary(remotes, tandem_writer_slice(&share));
+    tandem_writer_release(&share);
+    return err == TANDEM_OK ? tandem_writer_err(remotes) : err;
 }
 
 static tandem_err take_remotes(struct backup *backup, tandem_sync *sync)
@@ -319,9 +326,11 @@ static tandem_err take_remotes(struct backup *backup, tandem_sync *sync)
     err = tandem_remotes(sync, gather_remote, &remotes);
     reader = tandem_reader_of(tandem_writer_slice(&remotes));
     while (err == TANDEM_OK && tandem_reader_left(&reader)) {
-        tandem_slice name = td_own_string(&reader);
+        tandem_slice name = td_own_string(&reader), url = td_own_string(&reader);
+        td_kept_share share = {.direction = td_own_uint(&reader)};
 
-        err = td_backup_put_remote(backup->writer, name, td_own_string(&reader));
+        share.bytes = td_own_binary(&reader);
+        err = td_backup_put_remote(backup->writer, name, url, &share);
     }
     tandem_writer_release(&remotes);
     return err;

@@ -196,10 +196,11 @@ static tandem_err remotes_open(tandem_restore *restore)
     return err;
 }
 
-static tandem_err take_remote(void *context, tandem_slice name, tandem_slice url)
+static tandem_err take_remote(void *context, tandem_slice name, tandem_slice url,
+                              const td_kept_share *share)
 {
     tandem_restore *restore = context;
-    td_remote_record record = {.paused = true};
+    td_remote_record record = {.paused = true, .share = *share};
     tandem_err err = TANDEM_OK;
 
     if (url.size >= sizeof(record.url))

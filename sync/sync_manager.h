@@ -39,6 +39,7 @@
 #include "sync/dead_letters.h"
 #include "sync/fresh.h"
 #include "sync/progress.h"
+#include "sync/remote_share.h"
 #include "sync/sync.h"
 
 enum {
@@ -274,18 +275,6 @@ void td_peer_refresh(td_peer *peer);
 void td_peer_look_at_progress(td_peer *peer);
 
 /* ---- remote_share.c ---- */
-
-/* The lists of a share as canonical bytes, appended to out; none: it is everything. As
- * tandem_share_check(). */
-tandem_err td_share_of_lists(const tandem_share *share, tandem_writer *out);
-
-/* What is kept of a share, as lists; share is valid until the release. TANDEM_E_NOMEM. */
-typedef struct td_share_view {
-    tandem_share share;
-    const char **names;
-} td_share_view;
-tandem_err td_share_view_open(const td_kept_share *kept, td_share_view *out);
-void td_share_view_release(td_share_view *view);
 
 /* Have share borrow from a copy of its bytes, which the caller owns; NULL: there are none. */
 tandem_err td_remote_copy_share(td_kept_share *share, uint8_t **bytes_out);

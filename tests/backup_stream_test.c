@@ -106,12 +106,13 @@ static tandem_err echo_collection(void *context, const td_backup_collection *col
     return TANDEM_OK;
 }
 
-static tandem_err echo_remote(void *context, tandem_slice name, tandem_slice url)
+static tandem_err echo_remote(void *context, tandem_slice name, tandem_slice url,
+                              const td_kept_share *share)
 {
     struct echo *echo = context;
 
     echo->remotes++;
-    return td_backup_put_remote(echo->writer, name, url);
+    return td_backup_put_remote(echo->writer, name, url, share);
 }
 
 static td_backup_reader *echo_open(struct echo *echo)

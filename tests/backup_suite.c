@@ -473,7 +473,10 @@ static tandem_err look_at_remote(void *context, const tandem_remote_status *stat
     remotes->bob = remotes->bob || (!strcmp(status->name, "bob") &&
                                     !strcmp(status->url, "ws://127.0.0.1:9/tandem"));
     remotes->eve = remotes->eve ||
-                   (!strcmp(status->name, "eve") && !strcmp(status->url, "ws://[::1]:9/tandem"));
+                   (!strcmp(status->name, "eve") && !strcmp(status->url, "ws://[::1]:9/tandem") &&
+                    status->share.direction == TANDEM_DIRECTION_PUSH &&
+                    status->share.document_count == 1 &&
+                    !strcmp(status->share.documents[0], "a*"));
     return TANDEM_OK;
 }
 
@@ -509,6 +512,8 @@ static void remotes_come_back_paused(void **state)
 {
     struct bed *bed = *state;
     tandem_sync_options offline = TANDEM_SYNC_OPTIONS_INIT;
+    tandem_share share = {.size = sizeof(share), .direction = TANDEM_DIRECTION_PUSH,
+                          .documents = (const char *const[]){"a*"}, .document_count = 1};
     struct remotes remotes = {.count = 0};
     tandem_restored restored;
     tandem_reactor *reactor;
@@ -519,7 +524,8 @@ static void remotes_come_back_paused(void **state)
     offline.offline = true;
     assert_int_equal(TANDEM_OK, tandem_sync_open(bed->reactor, &offline, &bed->sync));
     assert_int_equal(TANDEM_OK, tandem_remote_add(bed->sync, "bob", "ws://127.0.0.1:9/tandem"));
-    assert_int_equal(TANDEM_OK, tandem_remote_add(bed->sync, "eve", "ws://[::1]:9/tandem"));
+    assert_int_equal(TANDEM_OK, tandem_remote_add_sharing(bed->sync, "eve", "ws://[::1]:9/tandem",
+                                                          &share));
     reactor = round_trip(bed, &restored);
     assert_int_equal(2, restored.backup.remotes);
     assert_int_equal(TANDEM_OK, tandem_sync_open(reactor, NULL, &sync));
@@ -788,7 +794,8 @@ static void what_is_no_remote_is_not_restored(void **state)
         td_backup_writer *writer = forge(bed);
 
         assert_int_equal(TANDEM_OK, td_backup_put_remote(writer, tandem_slice_text("bob"),
-                                                         tandem_slice_of(url, size + 1)));
+                                                         tandem_slice_of(url, size + 1),
+                                                         &(td_kept_share){.direction = 0}));
         expect_forgery_refused(bed, writer, "holds what is no remote");
     }
 }

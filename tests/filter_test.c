@@ -1,6 +1,6 @@
 /*
- * Globs against a naive matcher; filters and shares as values: their bytes, what they match, and two
- * of them together.
+ * Globs against a naive matcher; filters and shares as values: their bytes, what they match, and
+ * two of them together.
  */
 #include <setjmp.h>
 #include <stdarg.h>
