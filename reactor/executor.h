@@ -54,7 +54,8 @@ struct td_local_request {
     void *context;
 };
 
-/* A range that nobody who was asked holds, to be recorded as lacking. All borrowed. */
+/* A range to be recorded as lacking: nobody who was asked holds it, or it was refused by the store that
+ * this one is restored from (lack.reason). All borrowed. */
 typedef struct td_wanted {
     tandem_slice collection;
     const uint8_t *origin;

@@ -21,6 +21,9 @@ struct td_backup_reader {
     size_t name_size; /* of the collection, or the last one; 0: none yet */
     td_heads *heads;
     uint64_t operations; /* of the collection */
+    unsigned lacks;        /* so far … */
+    unsigned lacks_before; /* … and before the collection */
+    uint64_t version;
     td_backup_totals totals;
     char *why; /* of the call that runs */
 };
@@ -101,21 +104,21 @@ static tandem_err take_header(td_backup_reader *reader, tandem_slice body)
 {
     td_backup_header header;
     tandem_reader fields;
-    uint64_t version;
 
     if (reader->place != AT_HEADER)
         return misplaced(reader);
-    if (!enter(body, 1, &fields) || tandem_read_uint(&fields, &version) != TANDEM_OK)
+    if (!enter(body, 1, &fields) || tandem_read_uint(&fields, &reader->version) != TANDEM_OK)
         return damaged(reader, "is no header");
-    if (version > TD_BACKUP_VERSION)
+    if (reader->version > TD_BACKUP_VERSION)
         return refuse(reader, TANDEM_E_FORMAT_NEWER, "a backup of a newer version, %llu",
-                      (unsigned long long)version);
-    if (!enter(body, 5, &fields) || tandem_read_uint(&fields, &version) != TANDEM_OK ||
+                      (unsigned long long)reader->version);
+    if (!enter(body, 5, &fields) || tandem_read_uint(&fields, &reader->version) != TANDEM_OK ||
         !read_fixed(&fields, header.reactor, sizeof(header.reactor)) ||
         !read_fixed(&fields, header.origin, sizeof(header.origin)) ||
         tandem_read_uint(&fields, &header.ordinal) != TANDEM_OK ||
         tandem_read_uint(&fields, &header.taken_ms) != TANDEM_OK)
         return damaged(reader, "is no header");
+    header.has_lacks = reader->version > 1;
     reader->place = BETWEEN;
     return reader->sink.header ? reader->sink.header(reader->sink.context, &header) : TANDEM_OK;
 }
@@ -136,6 +139,7 @@ static tandem_err take_collection(td_backup_reader *reader, tandem_slice body)
     reader->name_size = name.size;
     td_heads_clear(reader->heads);
     reader->operations = 0;
+    reader->lacks_before = reader->lacks;
     reader->place = IN_COLLECTION;
     return TANDEM_OK;
 }
@@ -146,7 +150,7 @@ static tandem_err take_collection_end(td_backup_reader *reader, tandem_slice bod
     uint8_t digest[TANDEM_HASH_BYTES];
     tandem_reader fields;
 
-    if (reader->place != IN_COLLECTION || reader->operations == 0)
+    if (reader->place != IN_COLLECTION || (reader->operations == 0 && reader->lacks == reader->lacks_before))
         return misplaced(reader);
     if (!enter(body, 3, &fields) || tandem_read_uint(&fields, &end.last_ordinal) != TANDEM_OK ||
         tandem_read_uint(&fields, &end.operations) != TANDEM_OK ||
@@ -161,6 +165,39 @@ static tandem_err take_collection_end(td_backup_reader *reader, tandem_slice bod
     reader->place = BETWEEN;
     return reader->sink.collection ? reader->sink.collection(reader->sink.context, &end)
                                    : TANDEM_OK;
+}
+
+static tandem_err take_lack(td_backup_reader *reader, tandem_slice body)
+{
+    tandem_slice name = tandem_slice_of(reader->name, reader->name_size);
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    tandem_reader fields;
+    uint64_t reason;
+    td_lack lack;
+    tandem_err err;
+
+    if (reader->version < 2)
+        return damaged(reader, "is of a kind that version 1 does not have");
+    if (reader->place != IN_COLLECTION)
+        return misplaced(reader);
+    if (!enter(body, 6, &fields) || !read_fixed(&fields, origin, sizeof(origin)) ||
+        tandem_read_uint(&fields, &lack.first) != TANDEM_OK ||
+        tandem_read_uint(&fields, &lack.last) != TANDEM_OK ||
+        !read_fixed(&fields, lack.predecessor, sizeof(lack.predecessor)) ||
+        !read_fixed(&fields, lack.hash, sizeof(lack.hash)) ||
+        tandem_read_uint(&fields, &reason) != TANDEM_OK || reason > INT32_MAX)
+        return damaged(reader, "is no lack");
+    lack.reason = (tandem_err) - (int32_t)reason;
+    lack.followed = false;
+    err = td_heads_add_lack(reader->heads, origin, &lack);
+    if (err == TANDEM_OK && reader->lacks++ == TD_LACKS_MAX)
+        err = TANDEM_E_LIMIT;
+    if (err != TANDEM_OK)
+        return err == TANDEM_E_NOMEM
+                   ? err
+                   : damaged(reader, "says that something is lacking that cannot be");
+    return reader->sink.lack ? reader->sink.lack(reader->sink.context, name, origin, &lack)
+                             : TANDEM_OK;
 }
 
 static tandem_err take_remote(td_backup_reader *reader, tandem_slice body)
@@ -240,7 +277,9 @@ static tandem_err take_job(td_backup_reader *reader, const td_backup_job *job, c
         return damaged(reader, "does not follow what came before it");
     err = td_heads_add(reader->heads, link);
     if (err != TANDEM_OK)
-        return err == TANDEM_E_QUARANTINED ? damaged(reader, "is a ninth branch") : err;
+        return err == TANDEM_E_QUARANTINED ? damaged(reader, "is a ninth branch")
+               : err == TANDEM_E_INVALID   ? damaged(reader, "holds what is said to be lacking")
+                                           : err;
     reader->operations += job->count - job->held;
     return reader->sink.job ? reader->sink.job(reader->sink.context, job) : TANDEM_OK;
 }
@@ -297,8 +336,10 @@ static tandem_err take_record(td_backup_reader *reader)
         return take_remote(reader, content);
     case TD_BACKUP_END:
         return take_end(reader, content);
+    case TD_BACKUP_LACK:
+        return take_lack(reader, content);
     default:
-        return damaged(reader, "is of a kind that version 1 does not have");
+        return damaged(reader, "is of a kind that this version does not have");
     }
 }
 

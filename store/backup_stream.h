@@ -15,7 +15,7 @@
 #include "store/share.h"
 
 enum {
-    TD_BACKUP_VERSION = 1,
+    TD_BACKUP_VERSION = 2, /* the last one; without lacks 1 is written */
     TD_BACKUP_MAGIC_BYTES = 8,
     TD_BACKUP_BODY_BYTES_MAX = 1024 * 1024,
     /* A record of operations ends with the job that fills it so far. */
@@ -32,6 +32,7 @@ enum {
     TD_BACKUP_COLLECTION_END = 5,
     TD_BACKUP_REMOTE = 6,
     TD_BACKUP_END = 7,
+    TD_BACKUP_LACK = 8,
     /* In front of a record's body its kind and size, behind it the checksum. */
     TD_BACKUP_HEAD_BYTES = 1 + 4,
     TD_BACKUP_CHECKSUM_BYTES = 8,
@@ -45,6 +46,7 @@ typedef struct td_backup_header {
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     uint64_t ordinal;  /* it holds what was committed up to here */
     uint64_t taken_ms; /* wall clock */
+    bool has_lacks;    /* there may be some in it */
 } td_backup_header;
 
 typedef struct td_backup_totals {
@@ -58,13 +60,13 @@ typedef struct td_backup_totals {
 typedef struct td_backup_job {
     tandem_slice operations;
     uint32_t count;
-    bool branch;   /* it follows no head: a fork begins with it */
+    bool branch;   /* it follows no head and no lack: a fork begins with it */
     uint32_t held; /* of a branch: so many of its first operations were in a job before it */
 } td_backup_job;
 
 typedef struct td_backup_collection {
     tandem_slice name;
-    uint64_t last_ordinal; /* of its operations; there is at least one */
+    uint64_t last_ordinal; /* of its operations; 0: it has only lacks */
     uint64_t operations;
     uint8_t vector_digest[TANDEM_HASH_BYTES];
 } td_backup_collection;
@@ -79,11 +81,12 @@ tandem_err td_backup_writer_open(tandem_err (*write)(void *context, tandem_slice
 void td_backup_writer_free(td_backup_writer *writer); /* NULL is fine */
 
 /*
- * In this order: the header; of each collection, in byte order of names, its begin, its jobs in order
- * of ordinals, its end; the remotes; the end.
+ * In this order: the header; of each collection, in byte order of names, its begin, its jobs and lacks,
+ * each behind what it follows, its end; the remotes; the end.
  *
  * Errors: those of write, TANDEM_E_NOMEM. put_job: TANDEM_E_CORRUPT (not a branch, but it follows no
- * head; or a ninth head). After an error the stream is of no use.
+ * head and no lack; a ninth head; it is said to be lacking). put_lack: TANDEM_E_CORRUPT (those of
+ * td_heads_add_lack()). After an error the stream is of no use.
  */
 tandem_err td_backup_put_header(td_backup_writer *writer, const td_backup_header *header);
 tandem_err td_backup_put_collection(td_backup_writer *writer, tandem_slice name);
@@ -91,6 +94,8 @@ tandem_err td_backup_put_collection(td_backup_writer *writer, tandem_slice name)
 bool td_backup_follows(const td_backup_writer *writer, const td_link *job);
 tandem_err td_backup_put_job(td_backup_writer *writer, const td_backup_job *job,
                              const td_link *link);
+/* The header has announced that there are some. lack->followed is not looked at. */
+tandem_err td_backup_put_lack(td_backup_writer *writer, const uint8_t *origin, const td_lack *lack);
 /* out: what was put of the collection; its name is not filled. */
 tandem_err td_backup_put_collection_end(td_backup_writer *writer, uint64_t last_ordinal,
                                         td_backup_collection *out);
@@ -108,7 +113,9 @@ typedef struct td_backup_sink {
     void *context;
     tandem_err (*header)(void *context, const td_backup_header *header);
     tandem_err (*job)(void *context, const td_backup_job *job);
-    /* Once all jobs of the collection were handed out. */
+    tandem_err (*lack)(void *context, tandem_slice collection, const uint8_t *origin,
+                       const td_lack *lack);
+    /* Once all jobs and lacks of the collection were handed out. */
     tandem_err (*collection)(void *context, const td_backup_collection *collection);
     tandem_err (*remote)(void *context, tandem_slice name, tandem_slice url,
                          const td_kept_share *share);

@@ -94,7 +94,7 @@ tandem_err td_backup_put_header(td_backup_writer *writer, const td_backup_header
         return err;
     record_begin(writer, TD_BACKUP_HEADER);
     tandem_write_array(&writer->record, 5);
-    tandem_write_uint(&writer->record, TD_BACKUP_VERSION);
+    tandem_write_uint(&writer->record, header->has_lacks ? 2 : 1);
     tandem_write_binary(&writer->record, tandem_slice_of(header->reactor, sizeof(header->reactor)));
     tandem_write_binary(&writer->record, tandem_slice_of(header->origin, sizeof(header->origin)));
     tandem_write_uint(&writer->record, header->ordinal);
@@ -127,7 +127,7 @@ tandem_err td_backup_put_job(td_backup_writer *writer, const td_backup_job *job,
         return TANDEM_E_CORRUPT;
     err = td_heads_add(writer->heads, link);
     if (err != TANDEM_OK)
-        return err == TANDEM_E_QUARANTINED ? TANDEM_E_CORRUPT : err;
+        return err == TANDEM_E_QUARANTINED || err == TANDEM_E_INVALID ? TANDEM_E_CORRUPT : err;
     if (job->branch && (err = flush(writer)) != TANDEM_OK)
         return err;
     if (writer->record.size == 0)
@@ -139,6 +139,26 @@ tandem_err td_backup_put_job(td_backup_writer *writer, const td_backup_job *job,
     if (job->branch || writer->record.size >= TD_BACKUP_OPERATIONS_BYTES)
         return record_end(writer);
     return tandem_writer_err(&writer->record);
+}
+
+tandem_err td_backup_put_lack(td_backup_writer *writer, const uint8_t *origin, const td_lack *lack)
+{
+    tandem_err err = td_heads_add_lack(writer->heads, origin, lack);
+
+    if (err != TANDEM_OK)
+        return err == TANDEM_E_INVALID || err == TANDEM_E_LIMIT ? TANDEM_E_CORRUPT : err;
+    if ((err = flush(writer)) != TANDEM_OK)
+        return err;
+    record_begin(writer, TD_BACKUP_LACK);
+    tandem_write_array(&writer->record, 6);
+    tandem_write_binary(&writer->record, tandem_slice_of(origin, TANDEM_ORIGIN_BYTES));
+    tandem_write_uint(&writer->record, lack->first);
+    tandem_write_uint(&writer->record, lack->last);
+    tandem_write_binary(&writer->record,
+                        tandem_slice_of(lack->predecessor, sizeof(lack->predecessor)));
+    tandem_write_binary(&writer->record, tandem_slice_of(lack->hash, sizeof(lack->hash)));
+    tandem_write_uint(&writer->record, (uint64_t)-(int64_t)lack->reason);
+    return record_end(writer);
 }
 
 tandem_err td_backup_put_collection_end(td_backup_writer *writer, uint64_t last_ordinal,

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "store/hash_table.h"
-#include "store/op_store.h"
 
 struct origin {
     uint8_t origin[TANDEM_ORIGIN_BYTES];
@@ -13,8 +12,15 @@ struct origin {
     td_hash_entry hash_entry;
 };
 
+struct lacking {
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    td_lack lack;
+};
+
 struct td_heads {
     td_hash_table origins;
+    struct lacking *lacking; /* few */
+    size_t lacking_count, lacking_capacity;
 };
 
 tandem_err td_heads_open(td_heads **out)
@@ -33,6 +39,7 @@ static void origin_free(void *owner)
 void td_heads_clear(td_heads *heads)
 {
     td_hash_table_clear(&heads->origins, origin_free);
+    heads->lacking_count = 0;
 }
 
 void td_heads_free(td_heads *heads)
@@ -40,6 +47,7 @@ void td_heads_free(td_heads *heads)
     if (!heads)
         return;
     td_heads_clear(heads);
+    free(heads->lacking);
     free(heads);
 }
 
@@ -69,13 +77,26 @@ bool td_link_continues(const td_link *link, const td_operation *next)
            !memcmp(next->predecessor, link->last_hash, sizeof(link->last_hash));
 }
 
-/* The head that a job follows; NULL if it follows none. */
-static td_head *head_before(const struct origin *origin, const td_link *job)
+static td_head *head_at(const struct origin *origin, uint64_t seq, const uint8_t *hash)
 {
     for (unsigned i = 0; origin && i < origin->count; i++)
-        if (origin->heads[i].seq == job->first_seq - 1 &&
-            !memcmp(origin->heads[i].hash, job->predecessor, TANDEM_HASH_BYTES))
+        if (origin->heads[i].seq == seq &&
+            !memcmp(origin->heads[i].hash, hash, TANDEM_HASH_BYTES))
             return &origin->heads[i];
+    return NULL;
+}
+
+/* The lack that ends with (seq, hash). */
+static td_lack *lack_at(const td_heads *heads, const uint8_t *origin, uint64_t seq,
+                        const uint8_t *hash)
+{
+    for (size_t i = 0; i < heads->lacking_count; i++) {
+        struct lacking *lacking = &heads->lacking[i];
+
+        if (lacking->lack.last == seq && !memcmp(lacking->lack.hash, hash, TANDEM_HASH_BYTES) &&
+            !memcmp(lacking->origin, origin, TANDEM_ORIGIN_BYTES))
+            return &lacking->lack;
+    }
     return NULL;
 }
 
@@ -83,7 +104,24 @@ bool td_heads_follows(const td_heads *heads, const td_link *job)
 {
     const struct origin *origin = find(heads, job->origin);
 
-    return head_before(origin, job) || (!origin && job->first_seq == 1);
+    return head_at(origin, job->first_seq - 1, job->predecessor) ||
+           lack_at(heads, job->origin, job->first_seq - 1, job->predecessor) ||
+           (!origin && job->first_seq == 1);
+}
+
+/* The head before a lack that is followed from now on, through lacks that stand before it; NULL if
+ * something followed it already. */
+static td_head *follow(td_heads *heads, const struct origin *origin, td_lack *lack,
+                       const uint8_t *name)
+{
+    td_head *head = NULL;
+
+    while (lack && !lack->followed && !head) {
+        head = head_at(origin, lack->first - 1, lack->predecessor);
+        lack->followed = true;
+        lack = lack_at(heads, name, lack->first - 1, lack->predecessor);
+    }
+    return head;
 }
 
 static tandem_err origin_add(td_heads *heads, const uint8_t *name, struct origin **out)
@@ -116,9 +154,15 @@ static int head_compare(const void *a, const void *b)
 tandem_err td_heads_add(td_heads *heads, const td_link *job)
 {
     struct origin *origin = find(heads, job->origin);
-    td_head *head = head_before(origin, job), *grown;
+    td_head *head = head_at(origin, job->first_seq - 1, job->predecessor), *grown;
     tandem_err err;
 
+    if (lack_at(heads, job->origin, job->last_seq, job->last_hash))
+        return TANDEM_E_INVALID;
+    if (!head)
+        head = follow(heads, origin,
+                      lack_at(heads, job->origin, job->first_seq - 1, job->predecessor),
+                      job->origin);
     if (!origin && (err = origin_add(heads, job->origin, &origin)) != TANDEM_OK)
         return err;
     if (!head) {
@@ -136,6 +180,43 @@ tandem_err td_heads_add(td_heads *heads, const td_link *job)
     return TANDEM_OK;
 }
 
+tandem_err td_heads_add_lack(td_heads *heads, const uint8_t *origin, const td_lack *lack)
+{
+    struct lacking *lacking = heads->lacking;
+    size_t capacity = heads->lacking_capacity ? 2 * heads->lacking_capacity : 16;
+
+    if (lack->first < 1 || lack->last < lack->first ||
+        lack_at(heads, origin, lack->last, lack->hash) ||
+        head_at(find(heads, origin), lack->last, lack->hash))
+        return TANDEM_E_INVALID;
+    if (heads->lacking_count == TD_LACKS_MAX)
+        return TANDEM_E_LIMIT;
+    if (heads->lacking_count == heads->lacking_capacity) {
+        if (!(lacking = realloc(lacking, capacity * sizeof(*lacking))))
+            return TANDEM_E_NOMEM;
+        heads->lacking = lacking;
+        heads->lacking_capacity = capacity;
+    }
+    lacking = &heads->lacking[heads->lacking_count++];
+    memcpy(lacking->origin, origin, TANDEM_ORIGIN_BYTES);
+    lacking->lack = *lack;
+    lacking->lack.followed = false;
+    return TANDEM_OK;
+}
+
+/* In the order of (origin, last, hash). */
+static int lacking_compare(const void *a, const void *b)
+{
+    const struct lacking *x = a, *y = b;
+    int order = memcmp(x->origin, y->origin, sizeof(x->origin));
+
+    if (order)
+        return order;
+    if (x->lack.last != y->lack.last)
+        return x->lack.last < y->lack.last ? -1 : 1;
+    return memcmp(x->lack.hash, y->lack.hash, TANDEM_HASH_BYTES);
+}
+
 static int origin_compare(const void *a, const void *b)
 {
     const struct origin *x = a, *y = b;
@@ -148,6 +229,8 @@ void td_heads_digest(td_heads *heads, uint8_t out[TANDEM_HASH_BYTES])
     crypto_generichash_state state;
 
     td_hash_table_sort(&heads->origins, origin_compare);
+    if (heads->lacking_count)
+        qsort(heads->lacking, heads->lacking_count, sizeof(heads->lacking[0]), lacking_compare);
     crypto_generichash_init(&state, NULL, 0, TANDEM_HASH_BYTES);
     for (const struct origin *o = td_hash_table_first(&heads->origins); o;
          o = td_hash_table_next(&o->hash_entry))
@@ -159,5 +242,15 @@ void td_heads_digest(td_heads *heads, uint8_t out[TANDEM_HASH_BYTES])
             crypto_generichash_update(&state, seq, sizeof(seq));
             crypto_generichash_update(&state, o->heads[i].hash, TANDEM_HASH_BYTES);
         }
+    for (size_t i = 0; i < heads->lacking_count; i++) {
+        const struct lacking *lacking = &heads->lacking[i];
+        uint8_t range[16];
+
+        td_put_u64(range, lacking->lack.first);
+        td_put_u64(range + 8, lacking->lack.last);
+        crypto_generichash_update(&state, lacking->origin, sizeof(lacking->origin));
+        crypto_generichash_update(&state, range, sizeof(range));
+        crypto_generichash_update(&state, lacking->lack.hash, TANDEM_HASH_BYTES);
+    }
     crypto_generichash_final(&state, out, TANDEM_HASH_BYTES);
 }

@@ -133,8 +133,10 @@ tandem_err td_op_store_heads(td_op_store *ops, tandem_slice collection, const ui
     return TANDEM_OK;
 }
 
-tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
-                              const uint8_t *after_origin, td_visit_vector visit, void *context)
+/* The origins > after_origin (NULL: all) of a collection, or those of them that have gaps. */
+static tandem_err vectors_each(td_op_store *ops, tandem_slice collection,
+                               const uint8_t *after_origin, bool gapped, td_visit_vector visit,
+                               void *context)
 {
     static const uint8_t lowest[TANDEM_ORIGIN_BYTES];
     uint8_t start[TD_VECTOR_KEY_BYTES];
@@ -159,7 +161,8 @@ tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
             break;
         if ((err = td_vector_decode(key, value, &vector)) != TANDEM_OK)
             break;
-        if (after_origin && memcmp(origin, after_origin, TANDEM_ORIGIN_BYTES) == 0)
+        if ((gapped && !vector.gaps) ||
+            (after_origin && memcmp(origin, after_origin, TANDEM_ORIGIN_BYTES) == 0))
             continue;
         if ((err = visit(context, origin, vector.heads, vector.count)) != TANDEM_OK) {
             stopped = true;
@@ -170,6 +173,32 @@ tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
 
 out:
     td_cursor_free(cursor);
+    td_txn_abort(txn);
+    return err;
+}
+
+tandem_err td_op_store_vector(td_op_store *ops, tandem_slice collection,
+                              const uint8_t *after_origin, td_visit_vector visit, void *context)
+{
+    return vectors_each(ops, collection, after_origin, false, visit, context);
+}
+
+tandem_err td_op_store_gapped(td_op_store *ops, tandem_slice collection, td_visit_vector visit,
+                              void *context)
+{
+    return vectors_each(ops, collection, NULL, true, visit, context);
+}
+
+tandem_err td_op_store_next_run(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                                td_run *run)
+{
+    td_collection_record record;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
+        return err == TANDEM_E_NOT_FOUND ? TANDEM_END : err;
+    err = td_run_next(txn, record.id, origin, run);
     td_txn_abort(txn);
     return err;
 }
@@ -279,6 +308,51 @@ tandem_err td_op_store_lacks(td_op_store *ops, tandem_slice collection, const ui
     if ((err = collection_begin(ops, collection, &txn, &record)) != TANDEM_OK)
         return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
     err = td_lacks_each(txn, record.id, origin, 0, visit, context);
+    td_txn_abort(txn);
+    return err;
+}
+
+struct lacks_of {
+    tandem_slice collection;
+    td_visit_lack_of visit;
+    void *context;
+};
+
+static tandem_err visit_lack_of(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    const struct lacks_of *of = context;
+
+    return of->visit(of->context, of->collection, origin, lack);
+}
+
+tandem_err td_op_store_all_lacks(td_op_store *ops, uint64_t *ordinal_out, td_visit_lack_of visit,
+                                 void *context)
+{
+    struct lacks_of of = {.visit = visit, .context = context};
+    tandem_slice value;
+    td_cursor *cursor = NULL;
+    td_position position;
+    td_txn *txn;
+    tandem_err err;
+
+    if ((err = td_store_begin_read(td_op_store_backend(ops), &txn)) != TANDEM_OK)
+        return err;
+    if ((err = td_position_get(txn, &position)) != TANDEM_OK ||
+        (err = td_txn_cursor(txn, TD_TABLE_COLLECTIONS, &cursor)) != TANDEM_OK)
+        goto out;
+    *ordinal_out = position.ordinal;
+    err = td_cursor_seek(cursor, tandem_slice_of(NULL, 0), &of.collection, &value);
+    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &of.collection, &value)) {
+        td_collection_record record;
+
+        if ((err = td_collection_decode(of.collection, value, &record)) != TANDEM_OK ||
+            (err = td_lacks_each(txn, record.id, NULL, 0, visit_lack_of, &of)) != TANDEM_OK)
+            goto out;
+    }
+    err = err == TANDEM_END ? TANDEM_OK : err;
+
+out:
+    td_cursor_free(cursor);
     td_txn_abort(txn);
     return err;
 }

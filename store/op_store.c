@@ -710,9 +710,8 @@ tandem_err td_op_store_want(td_op_store *ops, tandem_slice name, const uint8_t *
         return err;
     if ((err = td_chain_reaches(&chain, lack->last, lack->hash, name)) != TANDEM_E_PREDECESSOR)
         return err; /* held */
-    added.reason = TANDEM_OK;
     added.followed = false;
-    td_probe(ops->env, TD_PROBE_RANGE_WANTED);
+    td_probe(ops->env, added.reason == TANDEM_OK ? TD_PROBE_RANGE_WANTED : TD_PROBE_RANGE_REFUSED);
     err = lack_add(ops, origin, &added);
     if (breaks_group(err))
         ops->group_err = err;

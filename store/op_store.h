@@ -137,9 +137,9 @@ tandem_err td_op_store_append_part(td_op_store *ops, const td_operation *job, si
 tandem_err td_op_store_refuse(td_op_store *ops, const td_operation *job, size_t count,
                               tandem_err reason);
 /*
- * Record in the open group that a range is lacking and wanted, because who has what follows it does
- * not hold it either. One that is known, or held, stays as it is; lack->reason and followed are not
- * looked at.
+ * Record in the open group that a range is lacking: wanted, because who has what follows it does not
+ * hold it either, or (with a reason) refused, because the store that this one is restored from has
+ * refused it. One that is known, or held, stays as it is; lack->followed is not looked at.
  *
  * Errors: TANDEM_E_INVALID, TANDEM_E_PREDECESSOR (lack->predecessor is neither held nor lacking),
  * TANDEM_E_LIMIT, and those of the td_store.
@@ -238,6 +238,12 @@ tandem_err td_op_store_lacks(td_op_store *ops, tandem_slice collection, const ui
 unsigned td_op_store_lack_count(const td_op_store *ops);
 /* How many groups have changed any since the store was opened, as far as it is known. */
 unsigned td_op_store_lack_changes(const td_op_store *ops);
+typedef tandem_err (*td_visit_lack_of)(void *context, tandem_slice collection,
+                                       const uint8_t *origin, const td_lack *lack);
+/* Those of all collections, in the order of (collection, origin, last, hash), and the last ordinal, all
+ * as of one commit. */
+tandem_err td_op_store_all_lacks(td_op_store *ops, uint64_t *ordinal_out, td_visit_lack_of visit,
+                                 void *context);
 /*
  * Pairs of a collection that is held in part: all that matches filter is held up to the heads of the
  * pair's vector. ordinal: of its last change. TD_PAIRS_MAX at most: the one that was changed first goes.
@@ -257,6 +263,9 @@ tandem_err td_op_store_pair_vector(td_op_store *ops, tandem_slice collection, ta
 /* Has the origin lacks in a collection, or had? Then its ordinals need not grow with seqs. */
 tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                                 bool *out);
+/* All such origins of a collection, in byte order. */
+tandem_err td_op_store_gapped(td_op_store *ops, tandem_slice collection, td_visit_vector visit,
+                              void *context);
 
 /*
  * The digest of a collection's vector: over its origins in byte order, their heads in (seq, hash)
@@ -270,6 +279,21 @@ tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
 /* Operations of a collection with an ordinal > after, in order of ordinals. */
 tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
                             td_visit_operation visit, void *context);
+
+/* Operations of one origin that follow each other in one chain and were committed together. The first
+ * stands at ordinal; between them stand operations of others. */
+typedef struct td_run {
+    uint64_t first;
+    uint64_t last;
+    uint64_t ordinal;
+} td_run;
+
+/*
+ * The run of origin behind *run in the order of (first seq, ordinal), in which each run stands behind
+ * what its first operation follows; of all zeros the first one. TANDEM_END: there is none.
+ */
+tandem_err td_op_store_next_run(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                                td_run *run);
 
 /*
  * The highest seq such that all of origin that is held up to it has an ordinal <= ordinal: what was

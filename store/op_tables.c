@@ -649,6 +649,23 @@ tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t 
     return s.corrupt ? TANDEM_E_CORRUPT : TANDEM_E_NOT_FOUND;
 }
 
+tandem_err td_run_next(td_txn *txn, uint32_t id, const uint8_t *origin, td_run *run)
+{
+    uint8_t start[TD_RUN_KEY_BYTES];
+    tandem_slice key, value;
+    td_cursor *cursor;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
+        return err;
+    td_run_key(start, id, origin, run->first, run->ordinal + 1);
+    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    if (err == TANDEM_OK)
+        err = run_of(key, id, origin) ? td_run_decode(key, value, run) : TANDEM_END;
+    td_cursor_free(cursor);
+    return err;
+}
+
 /* Call visit for all runs of an origin, in order of their first seqs. */
 static tandem_err runs_each(td_txn *txn, uint32_t id, const uint8_t *origin,
                             tandem_err (*visit)(void *context, const td_run *run), void *context)

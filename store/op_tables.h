@@ -65,14 +65,6 @@ typedef struct td_vector_record {
     td_head heads[TANDEM_HEADS_MAX]; /* in (seq, hash) order */
 } td_vector_record;
 
-/* Operations of one origin that follow each other in one chain and were committed together. The
- * first stands at ordinal; between them stand operations of others. */
-typedef struct td_run {
-    uint64_t first;
-    uint64_t last;
-    uint64_t ordinal;
-} td_run;
-
 /* ---- Records ---- */
 
 /* Check value's checksum; body_out receives what follows it. */
@@ -110,6 +102,9 @@ void td_run_key(uint8_t out[TD_RUN_KEY_BYTES], uint32_t id, const uint8_t *origi
 tandem_err td_run_decode(tandem_slice key, tandem_slice value, td_run *out);
 tandem_err td_run_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
                       tandem_writer *scratch);
+
+/* The first run of an origin behind *run in the order of (first, ordinal). TANDEM_END. */
+tandem_err td_run_next(td_txn *txn, uint32_t id, const uint8_t *origin, td_run *run);
 
 void td_lack_key(uint8_t out[TD_LACK_KEY_BYTES], uint32_t id, const uint8_t *origin,
                  const td_lack *lack);

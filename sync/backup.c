@@ -1,7 +1,11 @@
 /*
  * Taking backups. The store is read in pages, each in a transaction of its own that has ended before
  * a byte of it is written; ordinals only grow, so what stands up to the position of the beginning
- * stays as it is while others append.
+ * stays as it is while others append. What is lacking does not, so all of that is copied at first.
+ *
+ * A collection is read in the order of ordinals, in which each job stands behind what it follows: but
+ * for the origins that have gaps, or had, where something may have come long after what follows it.
+ * Those come behind the others, each in the order of its chain.
  */
 #include "sync/backup.h"
 
@@ -15,6 +19,21 @@
 
 enum { PAGE_BYTES = 256 * 1024 };
 
+struct lacking {
+    char name[TANDEM_NAME_BYTES_MAX]; /* of the collection */
+    size_t name_size;
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    td_lack lack;
+};
+
+/* The run of an origin with gaps that is being read. */
+struct reading {
+    const uint8_t *origin; /* NULL: those without gaps are read */
+    td_run run;
+    uint64_t seq;                    /* of the last operation that was found … */
+    uint8_t hash[TANDEM_HASH_BYTES]; /* … and its hash */
+};
+
 struct backup {
     td_op_store *ops;
     td_backup_writer *writer;
@@ -24,7 +43,13 @@ struct backup {
     bool begun;           /* something of it was put */
     uint64_t ordinal;     /* the last one of it that was looked at */
     uint64_t bad_ordinal; /* of a record that cannot be read; 0: none */
-    bool collection_done;
+    size_t looked;        /* bytes of what was looked at for this page */
+    bool all_read;
+    struct lacking *lacks; /* all of the store's; those before next_lack were put */
+    size_t lack_count, next_lack;
+    uint8_t (*gapped)[TANDEM_ORIGIN_BYTES]; /* of the collection, in byte order */
+    size_t gapped_count, gapped_capacity;
+    struct reading reading;
     tandem_writer page; /* [ordinal, hash, canonical bytes], one behind the other */
     tandem_writer job;  /* bins of canonical bytes: the job that is being gathered */
     td_backup_job next;
@@ -45,6 +70,14 @@ static tandem_err corrupt(const struct backup *backup, uint64_t ordinal, const c
              (int)(backup->name_size < 64 ? backup->name_size : 64), backup->name,
              (unsigned long long)ordinal, what);
     return TANDEM_E_CORRUPT;
+}
+
+static tandem_err begin(struct backup *backup)
+{
+    if (backup->begun)
+        return TANDEM_OK;
+    backup->begun = true;
+    return td_backup_put_collection(backup->writer, name_of(backup));
 }
 
 /* ---- Jobs ---- */
@@ -147,8 +180,10 @@ static tandem_err branch_begin(struct backup *backup, uint64_t ordinal, const td
 static tandem_err take_operation(struct backup *backup, uint64_t ordinal,
                                  const td_operation *operation)
 {
-    tandem_err err;
+    tandem_err err = begin(backup);
 
+    if (err != TANDEM_OK)
+        return err;
     if (backup->next.count == 0) {
         td_link_begin(&backup->link, operation);
         if (!td_backup_follows(backup->writer, &backup->link) &&
@@ -171,7 +206,30 @@ static tandem_err take_operation(struct backup *backup, uint64_t ordinal,
     return err;
 }
 
-/* ---- Collections ---- */
+/* ---- Pages ---- */
+
+static int gapped_compare(const void *a, const void *b)
+{
+    return memcmp(a, b, TANDEM_ORIGIN_BYTES);
+}
+
+/* Is this operation of those that are read at present? Others of an origin with gaps may stand in
+ * between: another branch's. */
+static bool is_read(const struct backup *backup, uint64_t ordinal, const td_operation *operation)
+{
+    const struct reading *reading = &backup->reading;
+
+    if (!reading->origin)
+        return !backup->gapped_count ||
+               !bsearch(operation->origin, backup->gapped, backup->gapped_count,
+                        sizeof(backup->gapped[0]), gapped_compare);
+    if (memcmp(operation->origin, reading->origin, TANDEM_ORIGIN_BYTES) ||
+        operation->seq != reading->seq + 1)
+        return false;
+    return operation->seq == reading->run.first
+               ? ordinal == reading->run.ordinal
+               : !memcmp(operation->predecessor, reading->hash, TANDEM_HASH_BYTES);
+}
 
 static tandem_err copy_to_page(void *context, tandem_err err, uint64_t ordinal,
                                const td_operation *operation)
@@ -183,14 +241,20 @@ static tandem_err copy_to_page(void *context, tandem_err err, uint64_t ordinal,
         return TANDEM_END;
     }
     if (ordinal > backup->position) {
-        backup->collection_done = true;
+        backup->all_read = true;
         return TANDEM_END;
     }
-    tandem_write_uint(&backup->page, ordinal);
-    tandem_write_binary(&backup->page, tandem_slice_of(operation->hash, TANDEM_HASH_BYTES));
-    tandem_write_binary(&backup->page, operation->canonical);
     backup->ordinal = ordinal;
-    return backup->page.size >= PAGE_BYTES ? TANDEM_END : TANDEM_OK;
+    backup->looked += operation->canonical.size;
+    if (is_read(backup, ordinal, operation)) {
+        tandem_write_uint(&backup->page, ordinal);
+        tandem_write_binary(&backup->page, tandem_slice_of(operation->hash, TANDEM_HASH_BYTES));
+        tandem_write_binary(&backup->page, operation->canonical);
+        backup->reading.seq = operation->seq;
+        memcpy(backup->reading.hash, operation->hash, TANDEM_HASH_BYTES);
+        backup->all_read = backup->reading.origin && operation->seq == backup->reading.run.last;
+    }
+    return backup->all_read || backup->looked >= PAGE_BYTES ? TANDEM_END : TANDEM_OK;
 }
 
 static tandem_err read_page(struct backup *backup)
@@ -198,9 +262,10 @@ static tandem_err read_page(struct backup *backup)
     tandem_err err;
 
     tandem_writer_clear(&backup->page);
+    backup->looked = 0;
     err = td_op_store_scan(backup->ops, name_of(backup), backup->ordinal, copy_to_page, backup);
     if (err == TANDEM_OK)
-        backup->collection_done = true;
+        backup->all_read = true;
     if (err != TANDEM_OK && err != TANDEM_END)
         return err;
     if (backup->bad_ordinal)
@@ -213,10 +278,6 @@ static tandem_err take_page(struct backup *backup)
     tandem_reader reader = tandem_reader_of(tandem_writer_slice(&backup->page));
     tandem_err err = TANDEM_OK;
 
-    if (tandem_reader_left(&reader) && !backup->begun) {
-        backup->begun = true;
-        err = td_backup_put_collection(backup->writer, name_of(backup));
-    }
     while (err == TANDEM_OK && tandem_reader_left(&reader)) {
         td_operation operation;
         tandem_slice hash;
@@ -231,9 +292,90 @@ static tandem_err take_page(struct backup *backup)
     return err;
 }
 
+/* All that is to be read behind an ordinal. */
+static tandem_err take_pages(struct backup *backup, uint64_t after)
+{
+    tandem_err err;
+
+    backup->ordinal = after;
+    backup->all_read = false;
+    do {
+        if ((err = read_page(backup)) != TANDEM_OK || (err = take_page(backup)) != TANDEM_OK)
+            return err;
+    } while (!backup->all_read);
+    return backup->next.count > 0 ? corrupt(backup, backup->ordinal, "its job is not whole")
+                                  : TANDEM_OK;
+}
+
+/* ---- Origins with gaps ---- */
+
+static tandem_err note_gapped(void *context, const uint8_t *origin, const td_head *heads,
+                              unsigned count)
+{
+    struct backup *backup = context;
+    size_t capacity = backup->gapped_capacity ? 2 * backup->gapped_capacity : 64;
+    uint8_t(*grown)[TANDEM_ORIGIN_BYTES];
+
+    (void)heads;
+    (void)count;
+    if (backup->gapped_count == backup->gapped_capacity) {
+        if (!(grown = realloc(backup->gapped, capacity * sizeof(*grown))))
+            return TANDEM_E_NOMEM;
+        backup->gapped = grown;
+        backup->gapped_capacity = capacity;
+    }
+    memcpy(backup->gapped[backup->gapped_count++], origin, TANDEM_ORIGIN_BYTES);
+    return TANDEM_OK;
+}
+
+/* Put what is lacking of an origin up to seq. */
+static tandem_err take_lacks(struct backup *backup, const uint8_t *origin, uint64_t seq)
+{
+    for (; backup->next_lack < backup->lack_count; backup->next_lack++) {
+        const struct lacking *next = &backup->lacks[backup->next_lack];
+        tandem_err err;
+
+        if (!tandem_slice_equal(tandem_slice_of(next->name, next->name_size), name_of(backup)) ||
+            memcmp(next->origin, origin, TANDEM_ORIGIN_BYTES) || next->lack.last > seq)
+            break;
+        if ((err = begin(backup)) != TANDEM_OK)
+            return err;
+        err = td_backup_put_lack(backup->writer, origin, &next->lack);
+        if (err != TANDEM_OK)
+            return err == TANDEM_E_CORRUPT
+                       ? corrupt(backup, 0, "what is said to be lacking cannot be")
+                       : err;
+    }
+    return TANDEM_OK;
+}
+
+/* Run by run, in the order of their first seqs: so each stands behind what it follows. A run was
+ * committed at once, and lies before the position as a whole or not at all. */
+static tandem_err take_gapped(struct backup *backup, const uint8_t *origin)
+{
+    struct reading *reading = &backup->reading;
+    tandem_err err;
+
+    *reading = (struct reading){.origin = origin};
+    while ((err = td_op_store_next_run(backup->ops, name_of(backup), origin, &reading->run)) ==
+           TANDEM_OK) {
+        if (reading->run.ordinal > backup->position)
+            continue;
+        reading->seq = reading->run.first - 1;
+        if ((err = take_lacks(backup, origin, reading->run.first - 1)) != TANDEM_OK ||
+            (err = take_pages(backup, reading->run.ordinal - 1)) != TANDEM_OK)
+            return err;
+        if (reading->seq != reading->run.last)
+            return corrupt(backup, reading->run.ordinal, "operations are missing behind it");
+    }
+    return err == TANDEM_END ? take_lacks(backup, origin, UINT64_MAX) : err;
+}
+
+/* ---- Collections ---- */
+
 /*
  * What was put must be what the store's own records say that it holds: a record that has gone leaves
- * no other trace. They tell only while nobody has appended since.
+ * no other trace. They tell only while nobody has appended since. (Lacks have ordinals, too.)
  */
 static tandem_err compare(struct backup *backup, const td_backup_collection *put)
 {
@@ -246,7 +388,8 @@ static tandem_err compare(struct backup *backup, const td_backup_collection *put
         return err;
     if (info.last_ordinal > backup->position)
         return TANDEM_OK;
-    if (info.operations != put->operations || info.last_ordinal != put->last_ordinal ||
+    if (info.operations != put->operations || info.last_ordinal < put->last_ordinal ||
+        (info.last_ordinal > put->last_ordinal && !backup->gapped_count) ||
         memcmp(digest, put->vector_digest, sizeof(digest)))
         return corrupt(backup, info.last_ordinal, "operations are missing before it");
     return TANDEM_OK;
@@ -255,17 +398,21 @@ static tandem_err compare(struct backup *backup, const td_backup_collection *put
 static tandem_err take_collection(struct backup *backup)
 {
     td_backup_collection put = {.operations = 0};
+    uint64_t last_ordinal;
     tandem_err err;
 
-    backup->ordinal = 0;
-    backup->begun = backup->collection_done = false;
-    do {
-        if ((err = read_page(backup)) != TANDEM_OK || (err = take_page(backup)) != TANDEM_OK)
+    backup->begun = false;
+    backup->gapped_count = 0;
+    backup->reading = (struct reading){.origin = NULL};
+    if ((err = td_op_store_gapped(backup->ops, name_of(backup), note_gapped, backup)) !=
+            TANDEM_OK ||
+        (err = take_pages(backup, 0)) != TANDEM_OK)
+        return err;
+    last_ordinal = backup->ordinal;
+    for (size_t i = 0; i < backup->gapped_count; i++)
+        if ((err = take_gapped(backup, backup->gapped[i])) != TANDEM_OK)
             return err;
-    } while (!backup->collection_done);
-    if (backup->next.count > 0)
-        return corrupt(backup, backup->ordinal, "its job is not whole");
-    if (backup->begun && (err = td_backup_put_collection_end(backup->writer, backup->ordinal,
+    if (backup->begun && (err = td_backup_put_collection_end(backup->writer, last_ordinal,
                                                              &put)) != TANDEM_OK)
         return err;
     return compare(backup, &put);
@@ -338,6 +485,31 @@ static tandem_err take_remotes(struct backup *backup, tandem_sync *sync)
 
 /* ---- All of it ---- */
 
+static tandem_err note_lack(void *context, tandem_slice collection, const uint8_t *origin,
+                            const td_lack *lack)
+{
+    struct backup *backup = context;
+    struct lacking *noted;
+
+    if (backup->lack_count == TD_LACKS_MAX)
+        return TANDEM_E_CORRUPT;
+    noted = &backup->lacks[backup->lack_count++];
+    memcpy(noted->name, collection.bytes, collection.size);
+    noted->name_size = collection.size;
+    memcpy(noted->origin, origin, sizeof(noted->origin));
+    noted->lack = *lack;
+    return TANDEM_OK;
+}
+
+/* One that is left belongs to no origin that any collection knows. */
+static tandem_err all_lacks_put(const struct backup *backup)
+{
+    if (backup->next_lack == backup->lack_count)
+        return TANDEM_OK;
+    snprintf(backup->why, TANDEM_WHY_BYTES, "something is lacking of an origin that is not there");
+    return TANDEM_E_CORRUPT;
+}
+
 static tandem_err take_all(struct backup *backup, tandem_reactor *reactor, tandem_sync *sync,
                            tandem_backup_info *info)
 {
@@ -346,13 +518,17 @@ static tandem_err take_all(struct backup *backup, tandem_reactor *reactor, tande
     td_backup_header header = {.taken_ms = td_env_wall_ms(td_reactor_env(reactor))};
     tandem_err err;
 
-    if ((err = td_op_store_last_ordinal(backup->ops, &backup->position)) != TANDEM_OK)
+    if (!(backup->lacks = calloc(TD_LACKS_MAX, sizeof(*backup->lacks))))
+        return TANDEM_E_NOMEM;
+    if ((err = td_op_store_all_lacks(backup->ops, &backup->position, note_lack, backup)) !=
+        TANDEM_OK)
         return err;
     memcpy(header.reactor, identity->reactor, sizeof(header.reactor));
     memcpy(header.origin, identity->origin, sizeof(header.origin));
     header.ordinal = backup->position;
+    header.has_lacks = backup->lack_count > 0;
     if ((err = td_backup_put_header(backup->writer, &header)) != TANDEM_OK ||
-        (err = take_collections(backup)) != TANDEM_OK ||
+        (err = take_collections(backup)) != TANDEM_OK || (err = all_lacks_put(backup)) != TANDEM_OK ||
         (sync && (err = take_remotes(backup, sync)) != TANDEM_OK) ||
         (err = td_backup_put_end(backup->writer)) != TANDEM_OK)
         return err;
@@ -387,6 +563,8 @@ tandem_err tandem_backup(tandem_reactor *reactor, tandem_sync *sync, tandem_back
     if (err == TANDEM_OK && info_out)
         *info_out = info;
     td_backup_writer_free(backup.writer);
+    free(backup.lacks);
+    free(backup.gapped);
     tandem_writer_release(&backup.page);
     tandem_writer_release(&backup.job);
     return err;

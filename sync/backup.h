@@ -4,7 +4,8 @@
  *
  * A backup is taken of an open reactor, which goes on working: it holds everything that was committed
  * up to one position and nothing later. It holds the operations of every collection (all branches of
- * forks, types and models that nobody here knows) and the remotes' names and URLs. It holds no secret:
+ * forks, types and models that nobody here knows), what is lacking of them and why, and the remotes'
+ * names and URLs. It holds no secret:
  * not the origin's key, so that nobody can go on writing as the reactor that was backed up.
  *
  * What is restored is therefore a reactor of its own, with a reactor id and an origin that are new. It
@@ -49,7 +50,7 @@ typedef tandem_err (*tandem_backup_write_fn)(void *context, tandem_slice bytes);
  *          nobody. What it has got when the call fails is no backup: throw it away.
  * info_out may be NULL
  *
- * Memory: a few MiB whatever the size of the store, and 150 bytes an origin of a collection.
+ * Memory: a few MiB whatever the size of the store, and 170 bytes an origin of a collection.
  * Threads: any; where the embedder drives and sync is not NULL, the driving one.
  * Errors:  TANDEM_E_CORRUPT (a record cannot be read, or is missing: why says which; a backup is whole
  *          or it is none), TANDEM_E_IO, TANDEM_E_CLOSED, TANDEM_E_NOMEM, those of write.

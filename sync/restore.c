@@ -20,7 +20,15 @@ enum {
 
 #define MAKING ".restoring"
 
+/* Something that is lacking: recorded by a job of its own. */
+struct lacking {
+    td_wanted wanted;
+    char name[TANDEM_NAME_BYTES_MAX];
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+};
+
 struct batched {
+    const td_wanted *wanted; /* NULL: operations */
     size_t at;
     size_t size;
     uint32_t count;
@@ -46,6 +54,8 @@ struct tandem_restore {
     struct batched *batched;
     td_remote_job *jobs;
     uint32_t count;
+    struct lacking *lacking; /* TD_LACKS_MAX, once there is one: no store has more */
+    uint32_t lacking_count;
     struct ended *ended;
     uint32_t ended_count;
     tandem_restored restored;
@@ -67,11 +77,12 @@ static tandem_err judge(tandem_restore *restore, const td_remote_job *job,
 {
     switch (job->err) {
     case TANDEM_OK:
-        if (job->result.appended == batched->count - batched->held)
+        if (job->wanted || job->result.appended == batched->count - batched->held)
             return TANDEM_OK;
         return refuse(restore, TANDEM_E_CORRUPT, "the backup holds an operation twice");
     case TANDEM_E_CHAIN:
     case TANDEM_E_PREDECESSOR:
+    case TANDEM_E_INVALID:
     case TANDEM_E_LIMIT:
     case TANDEM_E_PAYLOAD:
     case TANDEM_E_QUARANTINED:
@@ -128,7 +139,8 @@ static tandem_err execute(tandem_restore *restore)
 
         restore->jobs[i] = (td_remote_job){
             .operations = tandem_slice_of(restore->bytes.bytes + batched->at, batched->size),
-            .count = batched->count};
+            .count = batched->count,
+            .wanted = batched->wanted};
     }
     if ((err = td_reply_open(td_reactor_runtime(restore->reactor), &reply)) != TANDEM_OK)
         return err;
@@ -143,19 +155,48 @@ static tandem_err execute(tandem_restore *restore)
     return err == TANDEM_OK ? compare(restore) : err;
 }
 
+/* Have room in the batch for another job. */
+static tandem_err make_room(tandem_restore *restore, size_t size)
+{
+    return restore->count == BATCH_JOBS_MAX || restore->bytes.size + size > BATCH_BYTES_MAX
+               ? execute(restore)
+               : TANDEM_OK;
+}
+
 static tandem_err take_job(void *context, const td_backup_job *job)
 {
     tandem_restore *restore = context;
-    tandem_err err;
+    tandem_err err = make_room(restore, job->operations.size);
 
-    if (restore->count == BATCH_JOBS_MAX ||
-        restore->bytes.size + job->operations.size > BATCH_BYTES_MAX)
-        if ((err = execute(restore)) != TANDEM_OK)
-            return err;
+    if (err != TANDEM_OK)
+        return err;
     restore->batched[restore->count++] = (struct batched){
         .at = restore->bytes.size, .size = job->operations.size, .count = job->count,
         .held = job->held};
     tandem_write_raw(&restore->bytes, job->operations);
+    return TANDEM_OK;
+}
+
+static tandem_err take_lack(void *context, tandem_slice collection, const uint8_t *origin,
+                            const td_lack *lack)
+{
+    tandem_restore *restore = context;
+    struct lacking *lacking;
+    tandem_err err = make_room(restore, 0);
+
+    if (err != TANDEM_OK)
+        return err;
+    if (!restore->lacking &&
+        !(restore->lacking = calloc(TD_LACKS_MAX, sizeof(*restore->lacking))))
+        return TANDEM_E_NOMEM;
+    if (restore->lacking_count == TD_LACKS_MAX)
+        return refuse(restore, TANDEM_E_CORRUPT, "the backup lacks more than a store can");
+    lacking = &restore->lacking[restore->lacking_count++];
+    memcpy(lacking->name, collection.bytes, collection.size);
+    memcpy(lacking->origin, origin, sizeof(lacking->origin));
+    lacking->wanted = (td_wanted){tandem_slice_of(lacking->name, collection.size),
+                                  lacking->origin, *lack};
+    restore->batched[restore->count++] = (struct batched){.wanted = &lacking->wanted};
     return TANDEM_OK;
 }
 
@@ -284,6 +325,7 @@ static tandem_err restore_open(const tandem_options *options, tandem_incarnation
     tandem_writer_init(&restore->bytes);
     if (options) {
         sink.job = take_job;
+        sink.lack = take_lack;
         sink.collection = take_collection;
         sink.remote = take_remote;
         err = folder_begin(restore, options, reason);
@@ -379,6 +421,7 @@ void tandem_restore_free(tandem_restore *restore)
     tandem_writer_release(&restore->bytes);
     free(restore->batched);
     free(restore->jobs);
+    free(restore->lacking);
     free(restore->ended);
     free(restore->making);
     free(restore->path);

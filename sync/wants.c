@@ -166,6 +166,7 @@ static bool post_lack(tandem_sync *sync, const td_origin_cover *origin, const td
     if (!want)
         return false;
     want->wanted.lack = *lack;
+    want->wanted.lack.reason = TANDEM_OK; /* who has refused it there is not us */
     want->job.wanted = &want->wanted;
     post(want);
     return true;

@@ -1,5 +1,5 @@
 /*
- * A backup's bytes: what the reader makes of the test vector and of all that may happen to it, and
+ * A backup's bytes: what the reader makes of the test vectors and of all that may happen to them, and
  * that the writer makes the same bytes again of what the reader hands out.
  */
 #include <setjmp.h>
@@ -21,8 +21,9 @@
 #define TANDEM_VECTORS_DIR "tests/vectors"
 #endif
 
-static json_t *vector;
-static uint8_t stream[64 * 1024];
+static json_t *vectors;
+static const json_t *vector; /* one of them … */
+static uint8_t stream[64 * 1024]; /* … and its stream */
 static size_t stream_size;
 
 static size_t bytes_of(const json_t *object, const char *key, uint8_t *out, size_t room)
@@ -35,6 +36,13 @@ static size_t bytes_of(const json_t *object, const char *key, uint8_t *out, size
     return size;
 }
 
+/* The first one is without lacks; the member "lacks" is another, with some. */
+static void use(const char *member)
+{
+    vector = member ? json_object_get(vectors, member) : vectors;
+    stream_size = bytes_of(vector, "stream", stream, sizeof(stream) - 1);
+}
+
 /* ---- A sink that writes what it is handed ---- */
 
 struct echo {
@@ -42,7 +50,7 @@ struct echo {
     td_backup_writer *writer;
     bool in_collection;
     td_backup_header header;
-    unsigned jobs, branches, held, collections, remotes;
+    unsigned jobs, branches, held, lacks, refused, collections, remotes;
     tandem_err fail_job; /* what the next job is answered with */
 };
 
@@ -58,6 +66,24 @@ static tandem_err echo_header(void *context, const td_backup_header *header)
 
     echo->header = *header;
     return td_backup_put_header(echo->writer, header);
+}
+
+static void echo_begin(struct echo *echo, tandem_slice collection)
+{
+    if (!echo->in_collection)
+        assert_int_equal(TANDEM_OK, td_backup_put_collection(echo->writer, collection));
+    echo->in_collection = true;
+}
+
+static tandem_err echo_lack(void *context, tandem_slice collection, const uint8_t *origin,
+                            const td_lack *lack)
+{
+    struct echo *echo = context;
+
+    echo_begin(echo, collection);
+    echo->lacks++;
+    echo->refused += lack->reason == TANDEM_E_REFUSED;
+    return td_backup_put_lack(echo->writer, origin, lack);
 }
 
 static tandem_err echo_job(void *context, const td_backup_job *job)
@@ -79,10 +105,7 @@ static tandem_err echo_job(void *context, const td_backup_job *job)
             td_link_begin(&link, &operation);
         else
             td_link_extend(&link, &operation);
-        if (!echo->in_collection)
-            assert_int_equal(TANDEM_OK,
-                             td_backup_put_collection(echo->writer, operation.collection));
-        echo->in_collection = true;
+        echo_begin(echo, operation.collection);
     }
     assert_int_equal(0, tandem_reader_left(&bins));
     assert_int_equal(!job->branch, td_backup_follows(echo->writer, &link));
@@ -120,6 +143,7 @@ static td_backup_reader *echo_open(struct echo *echo)
     td_backup_sink sink = {.context = echo,
                            .header = echo_header,
                            .job = echo_job,
+                           .lack = echo_lack,
                            .collection = echo_collection,
                            .remote = echo_remote};
     td_backup_reader *reader;
@@ -188,24 +212,31 @@ static size_t assemble(const unsigned *order, size_t count, uint8_t *out)
 
 /* ---- Tests ---- */
 
-static void the_vector_is_read_and_written_again(void **state)
+/* Have the stream echoed, byte by byte the same. */
+static td_backup_reader *echo_all(struct echo *echo, size_t piece)
 {
+    td_backup_reader *reader = echo_open(echo);
     char why[TD_BACKUP_WHY_BYTES] = "";
 
+    for (size_t at = 0; at < stream_size; at += piece)
+        assert_int_equal(TANDEM_OK, td_backup_reader_feed(
+            reader, tandem_slice_of(stream + at, stream_size - at < piece ? stream_size - at
+                                                                          : piece), why));
+    assert_int_equal(TANDEM_OK, td_backup_reader_finish(reader, why));
+    assert_int_equal(TANDEM_OK, td_backup_put_end(echo->writer));
+    assert_int_equal(stream_size, echo->out.size);
+    assert_memory_equal(stream, echo->out.bytes, stream_size);
+    return reader;
+}
+
+static void the_vector_is_read_and_written_again(void **state)
+{
     (void)state;
     for (size_t piece = 1; piece <= stream_size; piece = piece * 3 + 1) {
         struct echo echo;
-        td_backup_reader *reader = echo_open(&echo);
+        td_backup_reader *reader = echo_all(&echo, piece);
         uint8_t wanted[TANDEM_ORIGIN_BYTES];
 
-        for (size_t at = 0; at < stream_size; at += piece)
-            assert_int_equal(TANDEM_OK, td_backup_reader_feed(
-                reader, tandem_slice_of(stream + at, stream_size - at < piece ? stream_size - at
-                                                                              : piece), why));
-        assert_int_equal(TANDEM_OK, td_backup_reader_finish(reader, why));
-        assert_int_equal(TANDEM_OK, td_backup_put_end(echo.writer));
-        assert_int_equal(stream_size, echo.out.size);
-        assert_memory_equal(stream, echo.out.bytes, stream_size);
         assert_memory_equal(td_backup_read(reader), td_backup_written(echo.writer),
                             sizeof(td_backup_totals));
         assert_int_equal(stream_size, td_backup_read(reader)->bytes);
@@ -220,8 +251,26 @@ static void the_vector_is_read_and_written_again(void **state)
         assert_int_equal(1, echo.held);
         assert_int_equal(2, echo.collections);
         assert_int_equal(1, echo.remotes);
+        assert_int_equal(0, echo.lacks);
+        assert_false(echo.header.has_lacks);
         echo_release(&echo, reader);
     }
+}
+
+static void a_vector_with_lacks_is_read_and_written_again(void **state)
+{
+    struct echo echo;
+    td_backup_reader *reader;
+
+    (void)state;
+    reader = echo_all(&echo, 100);
+    assert_true(echo.header.has_lacks);
+    assert_int_equal(4, echo.jobs);
+    assert_int_equal(0, echo.branches);
+    assert_int_equal(5, echo.lacks);
+    assert_int_equal(3, echo.refused);
+    assert_int_equal(2, echo.collections);
+    echo_release(&echo, reader);
 }
 
 static void cut_off_anywhere_it_is_refused(void **state)
@@ -237,7 +286,7 @@ static void cut_off_anywhere_it_is_refused(void **state)
 static void any_flipped_bit_is_found(void **state)
 {
     char why[TD_BACKUP_WHY_BYTES];
-    uint8_t *copy = malloc(stream_size);
+    uint8_t *copy = malloc(sizeof(stream));
 
     (void)state;
     assert_non_null(copy);
@@ -307,6 +356,38 @@ static void records_out_of_place_are_refused(void **state)
     free(bytes);
 }
 
+/* Of the vector with lacks: one by one left out, repeated, exchanged with the next. */
+static void lacks_out_of_place_are_refused(void **state)
+{
+    const json_t *records = json_object_get(vector, "records");
+    size_t count = json_array_size(records), size;
+    uint8_t *bytes = malloc(2 * sizeof(stream));
+    char why[TD_BACKUP_WHY_BYTES];
+    unsigned order[32] = {0};
+
+    (void)state;
+    assert_non_null(bytes);
+    for (unsigned lack = 0; lack < count; lack++) {
+        if (json_integer_value(json_object_get(json_array_get(records, lack), "kind")) !=
+            TD_BACKUP_LACK)
+            continue;
+        for (unsigned i = 0, at = 0; i < count; i++)
+            if (i != lack)
+                order[at++] = i;
+        size = assemble(order, count - 1, bytes);
+        assert_int_equal(TANDEM_E_CORRUPT, read_all(bytes, size, 500, why));
+        for (unsigned i = 0; i <= count; i++)
+            order[i] = i <= lack ? i : i - 1;
+        size = assemble(order, count + 1, bytes);
+        assert_int_equal(TANDEM_E_CORRUPT, read_all(bytes, size, 500, why));
+        for (unsigned i = 0; i < count; i++)
+            order[i] = i < count - 2 ? i + (i >= lack) : i == count - 2 ? lack : i;
+        size = assemble(order, count, bytes); /* it stands between the collections */
+        assert_int_equal(TANDEM_E_CORRUPT, read_all(bytes, size, 500, why));
+    }
+    free(bytes);
+}
+
 /* Bodies that are wrong under checksums that are right: refused or read, and nothing worse. */
 static void no_mutation_does_harm(void **state)
 {
@@ -345,11 +426,10 @@ static void no_mutation_does_harm(void **state)
 }
 
 /* The vector's stream with another body, or another kind, in the place of one record's. */
-static tandem_err read_with(size_t changed, int kind, const tandem_writer *other)
+static tandem_err read_with_why(size_t changed, int kind, const tandem_writer *other, char *why)
 {
     const json_t *records = json_object_get(vector, "records");
     static uint8_t bytes[sizeof(stream)], body[16 * 1024];
-    char why[TD_BACKUP_WHY_BYTES];
     size_t at = sizeof(td_backup_magic);
     uint64_t checksum = 0;
 
@@ -374,6 +454,13 @@ static tandem_err read_with(size_t changed, int kind, const tandem_writer *other
         at += TD_BACKUP_HEAD_BYTES + size + TD_BACKUP_CHECKSUM_BYTES;
     }
     return read_all(bytes, at, at, why);
+}
+
+static tandem_err read_with(size_t changed, int kind, const tandem_writer *other)
+{
+    char why[TD_BACKUP_WHY_BYTES];
+
+    return read_with_why(changed, kind, other, why);
 }
 
 /* The items in body, an array's or a row of bins, with the one at position at replaced. True if
@@ -425,6 +512,86 @@ static void a_record_with_other_fields_is_refused(void **state)
     tandem_writer_release(&other);
 }
 
+/* Of the vector with lacks: the header; its first lack, behind seq 2; the job behind that; one more lack
+ * and, two records later, a job. */
+enum { HEADER = 0, LACK = 3, BEHIND_LACK = 4, LATER_LACK = 5, LATER_JOB = 7 };
+
+static void put_lack(tandem_writer *out, uint64_t first, uint64_t last, const uint8_t *hash,
+                     uint64_t reason)
+{
+    uint8_t zeros[TANDEM_HASH_BYTES] = {0}, origin[TANDEM_ORIGIN_BYTES];
+
+    bytes_of(vector, "origin", origin, sizeof(origin));
+    tandem_writer_clear(out);
+    tandem_write_array(out, 6);
+    tandem_write_binary(out, tandem_slice_of(origin, sizeof(origin)));
+    tandem_write_uint(out, first);
+    tandem_write_uint(out, last);
+    tandem_write_binary(out, tandem_slice_of(zeros, sizeof(zeros)));
+    tandem_write_binary(out, tandem_slice_of(hash, TANDEM_HASH_BYTES));
+    tandem_write_uint(out, reason);
+}
+
+static void expect_refused_in(size_t record, tandem_writer *other, const char *sentence)
+{
+    char why[TD_BACKUP_WHY_BYTES];
+
+    assert_int_equal(TANDEM_E_CORRUPT, read_with_why(record, 0, other, why));
+    if (!strstr(why, sentence))
+        fail_msg("`%s` is not in `%s`", sentence, why);
+}
+
+/* The last operation of a record of them, hashed; valid until the next call. */
+static td_operation last_of(size_t record)
+{
+    static uint8_t body[16 * 1024];
+    size_t size = bytes_of(json_array_get(json_object_get(vector, "records"), record), "body", body,
+                           sizeof(body));
+    tandem_reader bins = tandem_reader_of(tandem_slice_of(body, size));
+    tandem_slice canonical;
+    td_operation operation;
+
+    while (tandem_reader_left(&bins))
+        assert_int_equal(TANDEM_OK, tandem_read_binary(&bins, &canonical));
+    assert_int_equal(TANDEM_OK, td_operation_parse(canonical, &operation));
+    td_operation_hash(&operation);
+    return operation;
+}
+
+static void what_cannot_be_lacking_is_refused(void **state)
+{
+    uint8_t body[256];
+    td_operation second = last_of(LACK - 1), fifth, eighth;
+    tandem_writer other;
+    size_t size;
+
+    (void)state;
+    tandem_writer_init(&other);
+    put_lack(&other, 2, 2, second.hash, 0); /* a head */
+    expect_refused_in(LACK, &other, "cannot be");
+    put_lack(&other, 4, 3, second.hash, 0);
+    expect_refused_in(LACK, &other, "cannot be");
+    put_lack(&other, 0, 4, second.hash, 0);
+    expect_refused_in(LACK, &other, "cannot be");
+    put_lack(&other, 3, 4, second.hash, UINT64_C(1) << 31);
+    expect_refused_in(LACK, &other, "no lack");
+    fifth = last_of(BEHIND_LACK);
+    put_lack(&other, 3, 4, fifth.predecessor, 32); /* known already */
+    expect_refused_in(LATER_LACK, &other, "cannot be");
+    eighth = last_of(LATER_JOB);
+    put_lack(&other, 8, 8, eighth.hash, 32); /* it comes */
+    expect_refused_in(LATER_LACK, &other, "is said to be lacking");
+    /* Version 1 has none. */
+    size = bytes_of(json_array_get(json_object_get(vector, "records"), HEADER), "body", body,
+                    sizeof(body));
+    tandem_writer_clear(&other);
+    assert_int_equal(2, body[1]);
+    body[1] = 1;
+    tandem_write_raw(&other, tandem_slice_of(body, size));
+    assert_int_equal(TANDEM_E_CORRUPT, read_with(HEADER, 0, &other));
+    tandem_writer_release(&other);
+}
+
 /* One record with a right checksum behind the magic. */
 static tandem_err read_one(uint8_t kind, const void *body, size_t size, char *why)
 {
@@ -445,7 +612,7 @@ static void a_newer_version_is_told(void **state)
     char why[TD_BACKUP_WHY_BYTES];
 
     (void)state;
-    assert_int_equal(TANDEM_E_FORMAT_NEWER, read_one(TD_BACKUP_HEADER, "\x91\x02", 2, why));
+    assert_int_equal(TANDEM_E_FORMAT_NEWER, read_one(TD_BACKUP_HEADER, "\x91\x03", 2, why));
     assert_non_null(strstr(why, "newer"));
     assert_int_equal(TANDEM_E_CORRUPT, read_one(TD_BACKUP_HEADER, "\x91\x01", 2, why));
     assert_int_equal(TANDEM_E_CORRUPT, read_one(TD_BACKUP_HEADER, "\x90", 1, why));
@@ -528,19 +695,31 @@ int main(void)
         cmocka_unit_test(an_error_of_the_sink_sticks),
         cmocka_unit_test(an_error_of_the_writer_s_target_comes_back),
     };
+    const struct CMUnitTest with_lacks[] = {
+        cmocka_unit_test(a_vector_with_lacks_is_read_and_written_again),
+        cmocka_unit_test(cut_off_anywhere_it_is_refused),
+        cmocka_unit_test(any_flipped_bit_is_found),
+        cmocka_unit_test(nothing_may_follow_the_end),
+        cmocka_unit_test(lacks_out_of_place_are_refused),
+        cmocka_unit_test(what_cannot_be_lacking_is_refused),
+        cmocka_unit_test(no_mutation_does_harm),
+        cmocka_unit_test(a_record_with_other_fields_is_refused),
+    };
     const char *path = TANDEM_VECTORS_DIR "/backup.json";
     json_error_t error;
     int failed;
 
     if (sodium_init() < 0)
         return 1;
-    vector = json_load_file(path, 0, &error);
-    if (!vector) {
+    vectors = json_load_file(path, 0, &error);
+    if (!vectors) {
         fprintf(stderr, "%s: %s\n", path, error.text);
         return 1;
     }
-    stream_size = bytes_of(vector, "stream", stream, sizeof(stream) - 1);
+    use(NULL);
     failed = cmocka_run_group_tests_name("backup_stream", tests, NULL, NULL);
-    json_decref(vector);
+    use("lacks");
+    failed += cmocka_run_group_tests_name("backup_stream with lacks", with_lacks, NULL, NULL);
+    json_decref(vectors);
     return failed;
 }

@@ -17,6 +17,7 @@
 #include "store/backup_stream.h"
 #include "store/op_tables.h"
 #include "sync/backup.h"
+#include "tests/draw.h"
 #include "tests/folder.h"
 
 static bool in_folder, driven;
@@ -187,29 +188,51 @@ static void fed(td_remote_request *request)
     td_reply_set(request->context, TANDEM_OK);
 }
 
-/* One job as it comes from a peer. */
-static tandem_err feed_job(tandem_reactor *reactor, const struct made *const *made, uint32_t count,
-                           td_append_result *result)
+static tandem_err feed(tandem_reactor *reactor, td_remote_job *job)
 {
-    td_remote_job job = {.count = count};
     /* Any date: what a backup holds may have come before a clock was set right. */
-    td_remote_request request = {.jobs = &job, .count = 1, .restored = true, .done = fed};
-    tandem_writer bytes;
+    td_remote_request request = {.jobs = job, .count = 1, .restored = true, .done = fed};
     td_reply *reply;
 
-    tandem_writer_init(&bytes);
-    for (uint32_t i = 0; i < count; i++)
-        tandem_write_binary(&bytes, made[i]->operation.canonical);
-    job.operations = tandem_writer_slice(&bytes);
     assert_int_equal(TANDEM_OK, td_reply_open(td_reactor_runtime(reactor), &reply));
     request.context = reply;
     td_executor_remote(td_reactor_executor(reactor), &request);
     assert_int_equal(TANDEM_OK, td_reply_wait(reply, UINT64_MAX));
     td_reply_free(reply);
+    return job->err;
+}
+
+/* One job as it comes from a peer. */
+static tandem_err feed_job(tandem_reactor *reactor, const struct made *const *made, uint32_t count,
+                           td_append_result *result)
+{
+    td_remote_job job = {.count = count};
+    tandem_writer bytes;
+    tandem_err err;
+
+    tandem_writer_init(&bytes);
+    for (uint32_t i = 0; i < count; i++)
+        tandem_write_binary(&bytes, made[i]->operation.canonical);
+    job.operations = tandem_writer_slice(&bytes);
+    err = feed(reactor, &job);
     tandem_writer_release(&bytes);
     if (result)
         *result = job.result;
-    return job.err;
+    return err;
+}
+
+/* Have a job recorded as lacking. */
+static tandem_err feed_lack(tandem_reactor *reactor, const struct made *const *made, uint32_t count,
+                            tandem_err reason)
+{
+    const td_operation *first = &made[0]->operation, *last = &made[count - 1]->operation;
+    td_wanted wanted = {first->collection, first->origin,
+                        {.first = first->seq, .last = last->seq, .reason = reason}};
+    td_remote_job job = {.wanted = &wanted};
+
+    memcpy(wanted.lack.predecessor, first->predecessor, TANDEM_HASH_BYTES);
+    memcpy(wanted.lack.hash, last->hash, TANDEM_HASH_BYTES);
+    return feed(reactor, &job);
 }
 
 /* An operation after another one (NULL: its origin's first). */
@@ -392,6 +415,302 @@ static void all_branches_of_forks_come_back(void **state)
     }
 }
 
+/* ---- What is lacking ---- */
+
+struct lack_list {
+    struct {
+        char collection[TANDEM_NAME_BYTES_MAX + 1];
+        uint8_t origin[TANDEM_ORIGIN_BYTES];
+        td_lack lack;
+    } all[64];
+    unsigned count;
+};
+
+static tandem_err list_lack(void *context, tandem_slice collection, const uint8_t *origin,
+                            const td_lack *lack)
+{
+    struct lack_list *list = context;
+
+    assert_true(list->count < sizeof(list->all) / sizeof(list->all[0]));
+    memcpy(list->all[list->count].collection, collection.bytes, collection.size);
+    memcpy(list->all[list->count].origin, origin, TANDEM_ORIGIN_BYTES);
+    list->all[list->count++].lack = *lack;
+    return TANDEM_OK;
+}
+
+static struct lack_list *lacks_of(tandem_reactor *reactor)
+{
+    struct lack_list *list = calloc(1, sizeof(*list));
+    uint64_t ordinal;
+
+    assert_non_null(list);
+    assert_int_equal(TANDEM_OK,
+                     td_op_store_all_lacks(td_reactor_ops(reactor), &ordinal, list_lack, list));
+    return list;
+}
+
+/* The same, by the same reasons. */
+static unsigned expect_same_lacks(tandem_reactor *a, tandem_reactor *b)
+{
+    struct lack_list *x = lacks_of(a), *y = lacks_of(b);
+    unsigned count = x->count;
+
+    assert_int_equal(count, y->count);
+    for (unsigned i = 0; i < count; i++) {
+        const td_lack *one = &x->all[i].lack, *other = &y->all[i].lack;
+
+        assert_string_equal(x->all[i].collection, y->all[i].collection);
+        assert_memory_equal(x->all[i].origin, y->all[i].origin, TANDEM_ORIGIN_BYTES);
+        assert_int_equal(one->first, other->first);
+        assert_int_equal(one->last, other->last);
+        assert_memory_equal(one->predecessor, other->predecessor, TANDEM_HASH_BYTES);
+        assert_memory_equal(one->hash, other->hash, TANDEM_HASH_BYTES);
+        assert_int_equal(one->reason, other->reason);
+        assert_int_equal(one->followed, other->followed);
+    }
+    free(x);
+    free(y);
+    return count;
+}
+
+enum { CHAIN = 5 };
+
+static void chain_make(struct made *made[CHAIN], uint32_t origin, uint64_t hlc)
+{
+    for (uint8_t i = 0; i < CHAIN; i++)
+        made[i] = made_after(i ? made[i - 1] : NULL, origin, 0, hlc + i, "kv.SET", i);
+}
+
+static void chain_free(struct made *made[CHAIN])
+{
+    for (unsigned i = 0; i < CHAIN; i++) {
+        made_release(made[i], 1);
+        free(made[i]);
+    }
+}
+
+static const struct made *const *at(struct made **made)
+{
+    return (const struct made *const *)made;
+}
+
+static void what_is_lacking_comes_back_with_its_reason(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t now = td_executor_clock(td_reactor_executor(bed->reactor));
+    static const tandem_err reasons[] = {TANDEM_E_REFUSED, TANDEM_OK, TANDEM_E_UNSUPPORTED,
+                                         TANDEM_E_REFUSED};
+    struct made *m[4][CHAIN];
+    struct lack_list *lacks;
+    tandem_restored restored;
+    tandem_reactor *reactor;
+
+    write_some(bed->reactor, "forks", 20);
+    for (uint32_t i = 0; i < 4; i++)
+        chain_make(m[i], i + 1, now);
+    /* Origin 1 has refused one and wants the two behind it; the last is held. */
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[0]), 1, NULL));
+    assert_int_equal(TANDEM_OK, feed_lack(bed->reactor, at(m[0] + 1), 1, TANDEM_E_REFUSED));
+    assert_int_equal(TANDEM_OK, feed_lack(bed->reactor, at(m[0] + 2), 2, TANDEM_OK));
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[0] + 4), 1, NULL));
+    write_some(bed->reactor, "forks", 20);
+    /* Of origin 2 all is refused; of origin 3 the last. */
+    assert_int_equal(TANDEM_OK, feed_lack(bed->reactor, at(m[1]), CHAIN, TANDEM_E_UNSUPPORTED));
+    for (unsigned i = 0; i < CHAIN - 1; i++)
+        assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[2] + i), 1, NULL));
+    assert_int_equal(TANDEM_OK, feed_lack(bed->reactor, at(m[2] + 4), 1, TANDEM_E_REFUSED));
+    /* Origin 4's gap was filled from its end, as one job came after the other was refused. */
+    for (unsigned i = 0; i < CHAIN - 1; i++)
+        assert_int_equal(TANDEM_OK, feed_lack(bed->reactor, at(m[3] + i), 1, TANDEM_E_REFUSED));
+    for (unsigned i = CHAIN; i-- > 0;)
+        assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[3] + i), 1, NULL));
+    reactor = round_trip(bed, &restored);
+    expect_same(bed->reactor, reactor, "forks");
+    assert_int_equal(4, expect_same_lacks(bed->reactor, reactor));
+    lacks = lacks_of(reactor);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(reasons[i], lacks->all[i].lack.reason);
+    free(lacks);
+    /* And what comes now fills it. */
+    for (unsigned i = 0; i < CHAIN; i++)
+        assert_int_equal(TANDEM_OK, feed_job(reactor, at(m[1] + i), 1, NULL));
+    for (unsigned i = 0; i < CHAIN; i++)
+        assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[1] + i), 1, NULL));
+    expect_same(bed->reactor, reactor, "forks");
+    assert_int_equal(3, expect_same_lacks(bed->reactor, reactor));
+    tandem_close(reactor);
+    for (unsigned i = 0; i < 4; i++)
+        chain_free(m[i]);
+}
+
+static void a_collection_that_only_lacks_comes_back(void **state)
+{
+    struct bed *bed = *state;
+    struct made *m[CHAIN];
+    tandem_restored restored;
+    tandem_reactor *reactor;
+
+    write_some(bed->reactor, "a", 3);
+    write_some(bed->reactor, "z", 3);
+    chain_make(m, 1, 1);
+    assert_int_equal(TANDEM_OK, feed_lack(bed->reactor, at(m), 2, TANDEM_E_REFUSED));
+    reactor = round_trip(bed, &restored);
+    assert_int_equal(3, restored.backup.collections);
+    expect_same(bed->reactor, reactor, "forks");
+    assert_int_equal(1, expect_same_lacks(bed->reactor, reactor));
+    tandem_close(reactor);
+    chain_free(m);
+}
+
+/* Random histories: chains with forks and jobs of several operations, refused, wanted and taken in an
+ * order that is drawn. */
+enum { HISTORY_JOBS = 36, HISTORY_ORIGINS = 3 };
+
+struct history {
+    struct {
+        struct made *made[3];
+        unsigned count;
+    } jobs[HISTORY_JOBS];
+};
+
+static void history_draw(struct history *history, uint64_t now, uint64_t *random)
+{
+    for (unsigned i = 0; i < HISTORY_JOBS; i++) {
+        const struct made *before = NULL;
+
+        if (i >= HISTORY_ORIGINS) {
+            /* Mostly behind the origin's last one. */
+            unsigned k = draw(random) % 12 ? i - HISTORY_ORIGINS : i % HISTORY_ORIGINS;
+
+            before = history->jobs[k].made[history->jobs[k].count - 1];
+        }
+        history->jobs[i].count = 1 + (unsigned)(draw(random) % 3);
+        for (uint32_t n = 0; n < history->jobs[i].count; n++) {
+            uint64_t flags = n + 1 < history->jobs[i].count ? TD_FLAG_CONTINUES : 0;
+
+            before = history->jobs[i].made[n] =
+                made_after(before, 1 + i % HISTORY_ORIGINS, flags, now + i, "counter.ADD",
+                           (uint8_t)(i + n));
+        }
+    }
+}
+
+static void history_play(tandem_reactor *reactor, struct history *history, uint64_t *random)
+{
+    for (unsigned step = 0; step < 150; step++) {
+        unsigned i = (unsigned)(draw(random) % (step / 3 + HISTORY_ORIGINS));
+        struct made **job;
+        uint32_t count;
+        tandem_err err;
+
+        i = i < HISTORY_JOBS ? i : i % HISTORY_JOBS;
+        job = history->jobs[i].made;
+        count = history->jobs[i].count;
+        switch (draw(random) % 4) {
+        case 0:
+            err = feed_lack(reactor, at(job), count, TANDEM_E_REFUSED);
+            break;
+        case 1:
+            err = feed_lack(reactor, at(job), count, TANDEM_OK);
+            break;
+        default:
+            err = feed_job(reactor, at(job), count, NULL);
+        }
+        assert_true(err == TANDEM_OK || err == TANDEM_E_PREDECESSOR ||
+                    err == TANDEM_E_QUARANTINED);
+    }
+}
+
+static void random_histories_with_gaps_come_back(void **state)
+{
+    unsigned lacks = 0, forks = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= (in_folder ? 2 : 12); seed++) {
+        struct history history;
+        uint64_t random = seed;
+        tandem_restored restored;
+        tandem_reactor *reactor;
+        tandem_stat stat;
+        struct bed *bed;
+        void *other;
+
+        bed_open(&other);
+        bed = other;
+        history_draw(&history, td_executor_clock(td_reactor_executor(bed->reactor)), &random);
+        history_play(bed->reactor, &history, &random);
+        reactor = round_trip(bed, &restored);
+        expect_same(bed->reactor, reactor, "forks");
+        lacks += expect_same_lacks(bed->reactor, reactor);
+        assert_int_equal(TANDEM_OK, tandem_stat_get(reactor, &stat));
+        forks += (unsigned)stat.forks;
+        /* Once more, of what was restored in large groups. */
+        tandem_close(bed->reactor);
+        bed->reactor = reactor;
+        snprintf(bed->restored, sizeof(bed->restored), "%s/again", bed->root);
+        reactor = round_trip(bed, &restored);
+        expect_same(bed->reactor, reactor, "forks");
+        expect_same_lacks(bed->reactor, reactor);
+        tandem_close(reactor);
+        bed_free(&other);
+        for (unsigned i = 0; i < HISTORY_JOBS; i++)
+            for (uint32_t n = 0; n < history.jobs[i].count; n++) {
+                made_release(history.jobs[i].made[n], 1);
+                free(history.jobs[i].made[n]);
+            }
+    }
+    assert_true(lacks > 3 && forks > 0);
+}
+
+struct filler {
+    struct bed *bed;
+    struct made **made;
+    bool filled;
+};
+
+static tandem_err fill_between(void *context, tandem_slice bytes)
+{
+    struct filler *filler = context;
+
+    if (!filler->filled) {
+        assert_int_equal(TANDEM_OK, feed_job(filler->bed->reactor, at(filler->made + 1), 1, NULL));
+        assert_int_equal(TANDEM_OK, feed_lack(filler->bed->reactor, at(filler->made + 3), 1,
+                                              TANDEM_E_REFUSED));
+        assert_int_equal(TANDEM_OK, feed_job(filler->bed->reactor, at(filler->made + 4), 1, NULL));
+    }
+    filler->filled = true;
+    return take_bytes(filler->bed, bytes);
+}
+
+static void gaps_that_are_filled_meanwhile_are_gaps_in_it(void **state)
+{
+    struct bed *bed = *state;
+    tandem_options options = bed->to;
+    tandem_reactor *before, *reactor;
+    char why[TANDEM_WHY_BYTES], second[300];
+    struct made *m[CHAIN];
+    struct filler filler = {bed, m, false};
+    tandem_restored restored;
+
+    chain_make(m, 1, 1);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m), 1, NULL));
+    assert_int_equal(TANDEM_OK, feed_lack(bed->reactor, at(m + 1), 1, TANDEM_E_REFUSED));
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m + 2), 1, NULL));
+    before = round_trip(bed, &restored);
+    snprintf(second, sizeof(second), "%s2", bed->restored);
+    options.path = bed->to.path = second;
+    tandem_writer_clear(&bed->stream);
+    assert_int_equal(TANDEM_OK,
+                     tandem_backup(bed->reactor, NULL, fill_between, &filler, NULL, why));
+    assert_int_equal(TANDEM_OK, restore_some(bed, bed->stream.size, 999, &restored, why));
+    assert_int_equal(TANDEM_OK, tandem_open(&options, &reactor));
+    expect_same(before, reactor, "forks");
+    assert_int_equal(1, expect_same_lacks(before, reactor));
+    tandem_close(before);
+    tandem_close(reactor);
+    chain_free(m);
+}
+
 struct scribbler {
     tandem_reactor *reactor;
     atomic_bool stop;
@@ -563,6 +882,18 @@ static void damage(struct bed *bed, uint64_t ordinal, bool delete)
     tandem_writer_release(&changed);
 }
 
+static void lose_lack(struct bed *bed, const td_operation *last)
+{
+    td_lack lack = {.last = last->seq};
+    td_txn *txn;
+
+    memcpy(lack.hash, last->hash, sizeof(lack.hash));
+    assert_int_equal(TANDEM_OK,
+                     td_store_begin_write(td_op_store_backend(td_reactor_ops(bed->reactor)), &txn));
+    assert_int_equal(TANDEM_OK, td_lack_del(txn, 1, last->origin, &lack));
+    assert_int_equal(TANDEM_OK, td_txn_commit(txn));
+}
+
 static void of_a_damaged_store_there_is_no_backup(void **state)
 {
     static const struct {
@@ -586,6 +917,39 @@ static void of_a_damaged_store_there_is_no_backup(void **state)
         if (!strstr(why, damages[i].named))
             fail_msg("`%s` does not name %s", why, damages[i].named);
         bed_free(&other);
+    }
+}
+
+/* Of a chain with a gap that was filled late: the gap's, its last one, a record that says where; and
+ * what says that something is lacking. */
+static void of_damaged_gaps_there_is_no_backup(void **state)
+{
+    char why[TANDEM_WHY_BYTES];
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct made *m[CHAIN];
+        struct bed *fresh;
+        void *other;
+
+        bed_open(&other);
+        fresh = other;
+        chain_make(m, 1, 1);
+        assert_int_equal(TANDEM_OK, feed_job(fresh->reactor, at(m), 1, NULL));
+        assert_int_equal(TANDEM_OK, feed_lack(fresh->reactor, at(m + 1), 1, TANDEM_E_REFUSED));
+        assert_int_equal(TANDEM_OK, feed_job(fresh->reactor, at(m + 2), 1, NULL));
+        assert_int_equal(TANDEM_OK, feed_lack(fresh->reactor, at(m + 3), 1, TANDEM_OK));
+        assert_int_equal(TANDEM_OK, feed_job(fresh->reactor, at(m + 4), 1, NULL));
+        assert_int_equal(TANDEM_OK, feed_job(fresh->reactor, at(m + 1), 1, NULL));
+        assert_int_equal(TANDEM_OK, back_up(fresh, NULL, why));
+        if (i < 3)
+            damage(fresh, i == 0 ? 6 : 5, i < 2);
+        else
+            lose_lack(fresh, &m[3]->operation);
+        assert_int_equal(TANDEM_E_CORRUPT, back_up(fresh, NULL, why));
+        assert_true(why[0]);
+        bed_free(&other);
+        chain_free(m);
     }
 }
 
@@ -721,7 +1085,7 @@ static void two_restores_do_not_meet(void **state)
 
 static td_backup_writer *forge(struct bed *bed)
 {
-    td_backup_header header = {.reactor = {1}, .origin = {1}, .ordinal = 9};
+    td_backup_header header = {.reactor = {1}, .origin = {1}, .ordinal = 9, .has_lacks = true};
     td_backup_writer *writer;
 
     tandem_writer_clear(&bed->stream);
@@ -778,6 +1142,23 @@ static void what_no_store_takes_is_not_restored(void **state)
         expect_forgery_refused(bed, writer, twice ? "holds an operation twice"
                                                   : "holds what no store takes");
     }
+    for (unsigned held = 0; held < 2; held++) {
+        td_backup_writer *writer = forge(bed);
+        const td_operation *lacks = &made[1 - held]->operation;
+        td_lack lack = {.first = lacks->seq, .last = lacks->seq};
+
+        /* What it follows is not there; or it is held. */
+        memcpy(lack.predecessor, lacks->predecessor, sizeof(lack.predecessor));
+        memcpy(lack.hash, lacks->hash, sizeof(lack.hash));
+        assert_int_equal(TANDEM_OK, td_backup_put_collection(writer, tandem_slice_text("forks")));
+        for (unsigned i = 0; i < 2 * held; i++)
+            forge_job(writer, made[i], false);
+        assert_int_equal(TANDEM_OK,
+                         td_backup_put_lack(writer, lacks->origin, &lack));
+        assert_int_equal(TANDEM_OK, td_backup_put_collection_end(writer, 3, &end));
+        expect_forgery_refused(bed, writer, held ? "became another one"
+                                                 : "holds what no store takes");
+    }
     for (unsigned i = 0; i < 3; i++) {
         made_release(made[i], 1);
         free(made[i]);
@@ -832,10 +1213,15 @@ int main(int argc, char **argv)
         ON_BED(many_collections_come_back),
         ON_BED(jobs_of_every_size_stay_whole),
         ON_BED(all_branches_of_forks_come_back),
+        ON_BED(what_is_lacking_comes_back_with_its_reason),
+        ON_BED(a_collection_that_only_lacks_comes_back),
+        cmocka_unit_test(random_histories_with_gaps_come_back),
+        ON_BED(gaps_that_are_filled_meanwhile_are_gaps_in_it),
         ON_BED(a_backup_is_taken_while_others_write),
         ON_BED(what_is_written_meanwhile_is_not_in_it),
         ON_BED(remotes_come_back_paused),
         cmocka_unit_test(of_a_damaged_store_there_is_no_backup),
+        cmocka_unit_test(of_damaged_gaps_there_is_no_backup),
         ON_BED(who_cannot_write_is_told_so),
     };
     /* Where the backup was taken makes no difference to these. */
