@@ -12,6 +12,7 @@ enum {
     DIAL_MS = 15000,
     BLOCKED_RETRY_MS = 60000,
     BREACHES = 3, /* in a row: it is not one wrong byte on the way */
+    AWAITS_MAX = 5,
 };
 
 struct tandem_channel {
@@ -39,6 +40,7 @@ struct tandem_channel {
     uint64_t pause_ms;   /* so long may pass between two; 0: long poll, or no exchanges */
     uint32_t under_way;  /* exchanges */
     bool polled;         /* one was asked for, and has not begun */
+    uint32_t awaits;     /* exchanges in a row that ended before what was sent was acknowledged */
     uint64_t received_operations; /* of the session, up to the last exchange */
 };
 
@@ -330,7 +332,7 @@ static void link_closed(void *context, tandem_err err, const char *text)
     channel->breaches = err == TANDEM_E_PROTOCOL ? channel->breaches + 1 : 0;
     if (err != TANDEM_OK)
         td_scheduler_failed(&channel->scheduler);
-    channel->under_way = 0;
+    channel->under_way = channel->awaits = 0;
     channel->polled = false;
     channel->pause_ms = 0;
     if (channel->wanted)
@@ -378,6 +380,10 @@ static void link_exchange_ended(void *context, uint64_t took_ms, uint64_t bytes,
         channel->received_operations = received;
     }
     td_scheduler_ended(&channel->scheduler, td_env_monotonic_ms(channel->config.env), &news);
+    if (channel->session && td_session_inflight_bytes(channel->session))
+        channel->awaits++;
+    else
+        channel->awaits = 0;
     if (channel->pause_ms)
         channel->config.due(channel->config.context, 0);
 }
@@ -622,6 +628,11 @@ bool td_channel_is_polled(const tandem_channel *channel)
 void td_channel_poll_decision(const tandem_channel *channel, td_poll_decision *out)
 {
     td_scheduler_decide(&channel->scheduler, td_channel_load_permille(channel), out);
+    /* Its answer had something else to say, or the peer takes its time: it is asked for, not for
+     * ever. */
+    if (channel->awaits && channel->awaits <= AWAITS_MAX && channel->pause_ms)
+        *out = (td_poll_decision){.next_ms = channel->scheduler.seen_ms,
+                                  .reason = TD_POLL_BY_AWAIT};
     if (!td_channel_is_polled(channel) || channel->under_way || channel->polled)
         out->next_ms = UINT64_MAX;
 }

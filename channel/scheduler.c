@@ -332,6 +332,7 @@ static const struct {
     [TD_POLL_BY_BUDGET] = {"budget", "more comes than on average, but nothing is saved for it"},
     [TD_POLL_BY_TROUBLE] = {"trouble", "links were lost of late"},
     [TD_POLL_BY_LOAD] = {"load", "what has come is not executed yet"},
+    [TD_POLL_BY_AWAIT] = {"await", "what was sent is not acknowledged yet"},
 };
 
 const char *td_poll_reason_name(td_poll_reason reason)

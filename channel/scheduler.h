@@ -96,6 +96,7 @@ typedef enum td_poll_reason {
     TD_POLL_BY_BUDGET,   /* it would be faster, but nothing is saved */
     TD_POLL_BY_TROUBLE,  /* links were lost */
     TD_POLL_BY_LOAD,     /* what came is not executed yet */
+    TD_POLL_BY_AWAIT,    /* what was sent is not acknowledged yet: the channel's own */
     TD_POLL_REASONS,
 } td_poll_reason;
 

@@ -174,6 +174,24 @@ static void what_is_written_here_goes_at_once(void **state)
     pair_free(pair);
 }
 
+/* Also if the answer that was to bring it had something else to bring. */
+static void what_was_sent_is_acknowledged_soon(void **state)
+{
+    struct pair *pair = pair_open(TANDEM_POLL_INTERVAL, 600000, 20);
+
+    (void)state;
+    for (unsigned i = 0; i < 5; i++) {
+        run_until(pair, now_ms(pair) + 2000);
+        write_and_note(pair);
+        write_one(pair, "reader");
+        run_until(pair, now_ms(pair) + 500);
+        assert_int_equal(position_of(pair, "reader"), position_of(pair, "writer"));
+        assert_int_equal(0, status_of(pair).outbox);
+        assert_int_equal(TANDEM_REMOTE_IN_STEP, status_of(pair).state);
+    }
+    pair_free(pair);
+}
+
 static void a_poke_asks_now(void **state)
 {
     struct pair *pair = pair_open(TANDEM_POLL_INTERVAL, 600000, 20);
@@ -354,6 +372,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_comes_waits_for_the_next_request),
         cmocka_unit_test(what_is_written_here_goes_at_once),
+        cmocka_unit_test(what_was_sent_is_acknowledged_soon),
         cmocka_unit_test(a_poke_asks_now),
         cmocka_unit_test(a_long_pause_is_not_taken_for_death),
         cmocka_unit_test(long_poll_and_back),

@@ -508,7 +508,7 @@ static void read_header(struct lws *wsi, const char *name, char *out, size_t siz
 static bool read_limit(struct lws *wsi, const char *name, uint64_t missing, uint64_t max,
                        uint64_t *out)
 {
-    char text[32];
+    char text[END_VALUE_BYTES];
 
     read_header(wsi, name, text, sizeof(text));
     *out = missing;

@@ -75,6 +75,33 @@ def who_shares_less_with_another_says_hello_second(field):
     field.ends_cleanly()
 
 
+def a_node_that_is_polled(field):
+    """Nothing of b's comes but when a asks, what a writes goes at once, and status says when."""
+    a, b = field.nodes_started("a", "b")
+    a.run("-q", "peer", "add", "b", http_url(b), "--poll", "adaptive=300ms")
+    a.append("c", "d", "kv", "SET", {"n": 0})
+    a.wait(b)
+    for n in range(20):
+        for target in (a, b):
+            target.append("c", "d", "kv", "SET", {target.name: n})
+    field.settle(a, b)
+    poll = a.remote("b")["poll"]
+    check(poll["mode"] == "adaptive" and poll["mean_ms"] == 300, "another poll", poll)
+    check(37 <= poll["interval_ms"] <= 2400 and poll["exchanges"] > 3, "not polled so", poll)
+    check(poll["inputs"]["failures"] == 0 and poll["reason"], "no reason", poll)
+    # One request in ten minutes: what is written here goes out all the same, and a hint brings
+    # what is there.
+    a.run("-q", "peer", "set", "b", "--poll", "600s")
+    field.until("the next poll is far", lambda: a.remote("b")["poll"]["next_at"])
+    b.append("c", "d", "kv", "SET", {"far": 1})
+    a.append("c", "e", "kv", "SET", {"near": 1})
+    field.settle(a, b)
+    b.append("c", "d", "kv", "SET", {"far": 2})
+    a.run("-q", "peer", "sync")
+    field.settle(a, b)
+    field.ends_cleanly()
+
+
 def a_websocket_and_an_http_remote_to_each_other(field):
     """Of two sessions of the same pair one serves, as with two WebSockets."""
     a, b = field.nodes_started("a", "b")
@@ -165,6 +192,6 @@ def clients_that_vanish_leave_nothing(field):
 
 
 node.main(two_nodes_end_equal, a_change_does_not_wait_for_the_next_poll,
-          who_shares_less_with_another_says_hello_second,
+          who_shares_less_with_another_says_hello_second, a_node_that_is_polled,
           a_websocket_and_an_http_remote_to_each_other, a_plain_client_is_served,
           requests_of_others_are_refused, clients_that_vanish_leave_nothing)
