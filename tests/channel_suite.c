@@ -862,6 +862,27 @@ static void operations_travel_both_ways(void **state)
     assert_int_equal(0, f->a.jobs_seen_twice + f->b.jobs_seen_twice);
 }
 
+/* Where a link is polled, the answer that waits for an ACK may leave for the sake of other messages. */
+static void an_ack_comes_soon_however_rarely_it_is_polled(void **state)
+{
+    struct fixture *f = *state;
+    struct end *a = connect_ends(f), *b = f->b.ends->prev;
+    td_poll_policy rarely = {TD_POLL_FIXED, TD_POLL_MEAN_MS_MAX};
+    uint64_t since_ms;
+
+    let_rest(f);
+    td_channel_set_poll(a->channel, &rarely);
+    f->b.executes = false;
+    send_jobs(f, a, &f->chains[0], 1, 1, 10);
+    UNTIL(f, f->b.requests);
+    send_jobs(f, b, &f->chains[1], 1, 1, 10);
+    UNTIL(f, stored(&f->a, &f->chains[1]) == 1);
+    f->b.executes = true;
+    since_ms = now_ms(&f->a);
+    UNTIL(f, a->applied == 1);
+    assert_true(now_ms(&f->a) - since_ms < DEADLINE_MS);
+}
+
 /* "A handle leaves the outbox only when the remote has it *durably*" */
 static void a_handle_leaves_the_outbox_when_the_remote_has_it_durably(void **state)
 {
@@ -1685,6 +1706,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(send_groups_operations_into_jobs),
         TEST(operations_travel_both_ways),
+        TEST(an_ack_comes_soon_however_rarely_it_is_polled),
         TEST(a_handle_leaves_the_outbox_when_the_remote_has_it_durably),
         TEST(a_refused_handle_stays_until_its_user_takes_it_out),
         TEST(the_largest_job_arrives_whole),
