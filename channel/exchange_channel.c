@@ -42,7 +42,7 @@ struct exchange {
     uint64_t at_ms; /* when it was begun here, or came here */
     uint64_t wait_ms, pause_ms;
     bool hold, ends;
-    bool arrived; /* a request has, or the answer to one */
+    bool arrived; /* a request has, or the answer to one, and is not taken yet */
     bool taken;   /* the messages of a request are the link's */
     bool answered;
     char end[END_BYTES];
@@ -59,7 +59,8 @@ struct exchange_link {
     td_http_link base; /* first */
     struct exchange_carrier *carrier;
     struct exchange_link *prev, *next;
-    td_link *inner; /* NULL: gone */
+    td_link *inner; /* NULL: gone … */
+    tandem_err inner_err; /* … by this, or not there yet */
     bool dialed;
     td_message turn;
     bool turn_posted;
@@ -224,6 +225,15 @@ static void lose(struct exchange_link *link, tandem_err err, const char *text)
     td_http_link_look_soon(&link->base);
 }
 
+/* All that has come is taken: a connection that is gone brings no more. */
+static void look_at_inner(struct exchange_link *link)
+{
+    if (link->inner_err == TANDEM_OK || link->base.peer_ended)
+        return;
+    td_http_link_set_reason(&link->base, link->inner_err, "the connection was lost");
+    link->lost = true;
+}
+
 static struct exchange *exchange_open(struct exchange_link *link, uint64_t number)
 {
     struct exchange *exchange = calloc(1, sizeof(*exchange)), *later;
@@ -385,6 +395,7 @@ static void look_at_dialed(td_http_link *base)
 
     take_answers(link);
     td_http_link_deliver(base);
+    look_at_inner(link);
     if (base->state == TD_HTTP_OPEN && !base->peer_ended)
         pump(link);
     if (base->state == TD_HTTP_ENDING && link->asking.answered && !link->lost &&
@@ -430,6 +441,7 @@ static void take_requests(struct exchange_link *link)
             break;
         link->taken = exchange->number;
         exchange->taken = true;
+        exchange->arrived = false;
         if (td_http_link_take(base, tandem_writer_slice(&exchange->body)) != TANDEM_OK) {
             lose(link, TANDEM_E_UNREACHABLE, "a request was changed on the way");
             return;
@@ -489,6 +501,7 @@ static void look_at_accepted(td_http_link *base)
     if (!link->lost)
         take_requests(link);
     td_http_link_deliver(base);
+    look_at_inner(link);
     while (!link->lost && answer_next(link, now_ms))
         ;
     if (base->peer_ended && td_http_link_is_empty(base))
@@ -548,6 +561,7 @@ static void request_came(struct exchange_link *link, const struct exchange *head
         td_probe(link->carrier->env, TD_PROBE_EXCHANGE_OVERTOOK);
     if (head->hold)
         td_probe(link->carrier->env, TD_PROBE_EXCHANGE_HELD);
+    exchange->arrived = true;
     exchange->hold = head->hold;
     exchange->wait_ms = head->wait_ms;
     exchange->pause_ms = head->pause_ms;
@@ -605,26 +619,35 @@ static tandem_err inner_writable(void *context, tandem_writer *out)
     return TANDEM_OK;
 }
 
+/* Has something come that was not looked at yet? */
+static bool has_arrived(const struct exchange_link *link)
+{
+    const struct exchange *exchange;
+
+    DL_FOREACH(link->exchanges, exchange)
+        if (exchange->arrived)
+            return true;
+    return false;
+}
+
 static void inner_closed(void *context, tandem_err err, const char *text)
 {
     struct exchange_link *link = context;
     td_http_link *base = &link->base;
 
+    (void)text;
     link->inner = NULL;
     if (base->over) {
         be_done(link);
         return;
     }
-    if (link->dialed)
-        take_answers(link); /* what came before it */
-    else
-        take_requests(link);
-    if (base->peer_ended) {
+    link->inner_err = err < 0 ? err : TANDEM_E_UNREACHABLE;
+    /* What came before it is heard before, in a turn: there may be nobody left to hear it now. */
+    if (base->peer_ended || has_arrived(link)) {
         td_http_link_look_soon(base);
         return;
     }
-    td_http_link_set_reason(base, err < 0 ? err : TANDEM_E_UNREACHABLE, "%s",
-                            err < 0 ? text : "the connection was lost");
+    look_at_inner(link);
     td_http_link_finish(base);
 }
 
