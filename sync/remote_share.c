@@ -231,8 +231,9 @@ static bool is_stale(const td_peer *peer)
 
 bool td_peer_end_stale_shares(td_peer *peer)
 {
+    /* Only of this reactor something new is known. */
     for (td_peer *other = peer->sync->peers; other; other = other->next)
-        if (td_channel_session(other->channel) && is_stale(other))
+        if (is_same_reactor(other, peer) && td_channel_session(other->channel) && is_stale(other))
             td_session_fail(td_channel_session(other->channel), TANDEM_E_UNREACHABLE,
                             "less is shared with this reactor than was said");
     return is_stale(peer);
