@@ -6,7 +6,8 @@
  * usage: power_cut_test [--states N] [--seed S]
  *
  * A workload is a list of groups made up front from the seed, so what a store must hold after group
- * n is known byte for byte, and the last ordinal and the clock's high water tell n. After a cut the
+ * n is known byte for byte, and the last ordinal and the clock's high water tell n. Some jobs are
+ * refused or wanted at first, and come into the gap when others stand behind it. After a cut the
  * store must open, verify clean, and be exactly as after one of the groups from the last that was
  * promised to the one that had begun. Then some of what was found goes on with further groups, and
  * is cut off again: also while it opens, and also where the program died first without a cut, which
@@ -41,11 +42,14 @@ enum {
     GROUPS_MAX = 48,
     GROUP_JOBS_MAX = 80,
     CHAINS = 6,
+    GAPS_MAX = 64,
     DEPTH_MAX = 2, /* cuts after a cut */
     ALL_MAX = 256, /* combinations, those of one page: all of them are tried now and then */
     WHY_BYTES = 256,
     MAP_BYTES_INITIAL = 64 << 20, /* the store's; its half makes it grow */
 };
+
+#define NONE SIZE_MAX /* no operation stands at this ordinal */
 
 /* ---- Chance ---- */
 
@@ -86,8 +90,17 @@ static void must(bool true_here, const char *what)
 
 /* ---- The workload ---- */
 
+enum act { TAKE, REFUSE, WANT };
+
 struct job {
     size_t first, count; /* of operations */
+    enum act act;
+};
+
+/* Jobs that were refused or are wanted; those before next were taken after all. */
+struct gap {
+    struct job jobs[2];
+    unsigned count, next;
 };
 
 struct group {
@@ -100,7 +113,7 @@ struct group {
     /* What is there after it: */
     uint64_t ordinal;
     td_identity identity;
-    uint64_t index_digest;
+    uint64_t index_digest, lacks_digest;
 };
 
 struct workload {
@@ -109,8 +122,10 @@ struct workload {
         td_operation operation;
     } made[OPERATIONS_MAX];
     size_t made_count;
-    uint64_t ordinals[OPERATIONS_MAX]; /* index into made, by ordinal - 1 */
-    uint64_t held;
+    size_t ordinals[2 * OPERATIONS_MAX]; /* index into made, or NONE, by ordinal - 1 */
+    uint64_t ordinal;
+    struct gap gaps[GAPS_MAX];
+    unsigned gap_count;
     struct group groups[GROUPS_MAX]; /* group 0 is the store's creation */
     int group_count;
     bool indexed;
@@ -172,20 +187,49 @@ static size_t payload_size(uint64_t *chance)
                                : 1 + below(chance, 120));
 }
 
-static void job_make(struct workload *w, struct group *group, struct chain *chain,
-                     uint64_t *chance, size_t count, size_t payload_bytes)
+static struct job job_make(struct workload *w, struct chain *chain, uint64_t *chance, size_t count,
+                           size_t payload_bytes)
 {
-    struct job *job = &group->jobs[group->job_count++];
+    struct job job = {.first = w->made_count, .count = count};
     char document[16];
 
     snprintf(document, sizeof(document), "d%u", (unsigned)below(chance, 5));
-    job->first = w->made_count;
-    job->count = count;
     for (size_t i = 0; i < count; i++)
         chain_make(w, chain, chance, document, i == 0 && count > 1,
                    payload_bytes ? payload_bytes : payload_size(chance), i + 1 < count);
-    for (size_t i = 0; i < count; i++)
-        w->ordinals[w->held++] = job->first + i;
+    return job;
+}
+
+static void job_take(struct workload *w, struct group *group, const struct job *job)
+{
+    group->jobs[group->job_count++] = *job;
+    for (size_t i = 0; i < job->count; i++)
+        w->ordinals[w->ordinal++] = job->first + i;
+}
+
+/* One that is refused, or one or two that are wanted; what the chain does next stands behind them. */
+static void gap_make(struct workload *w, struct group *group, struct chain *chain,
+                     uint64_t *chance)
+{
+    struct gap *gap = &w->gaps[w->gap_count++];
+    struct job lacking = {.first = w->made_count};
+
+    *gap = (struct gap){.count = 1 + (unsigned)below(chance, 2)};
+    lacking.act = gap->count > 1 || below(chance, 2) ? WANT : REFUSE;
+    for (unsigned i = 0; i < gap->count; i++) {
+        gap->jobs[i] = job_make(w, chain, chance, 1 + (size_t)below(chance, 3), 0);
+        lacking.count += gap->jobs[i].count;
+    }
+    group->jobs[group->job_count++] = lacking;
+    w->ordinals[w->ordinal++] = NONE;
+}
+
+static void gap_fill(struct workload *w, struct group *group, uint64_t *chance)
+{
+    struct gap *gap = w->gap_count ? &w->gaps[below(chance, w->gap_count)] : NULL;
+
+    if (gap && gap->next < gap->count)
+        job_take(w, group, &gap->jobs[gap->next++]);
 }
 
 /* A job that is held already changes nothing. */
@@ -211,13 +255,23 @@ static void group_make(struct workload *w, struct group *group, struct chain *ch
         struct chain *chain = &chains[below(chance, CHAINS)];
         struct chain before = *chain;
 
-        job_make(w, group, chain, chance, 1 + (size_t)below(chance, 4), 0);
+        struct job job;
+
+        if (below(chance, 6) == 0 && w->gap_count < GAPS_MAX) {
+            gap_make(w, group, chain, chance);
+            continue;
+        }
+        job = job_make(w, chain, chance, 1 + (size_t)below(chance, 4), 0);
+        job_take(w, group, &job);
         if (below(chance, 12) == 0) {
-            job_make(w, group, &before, chance, 1, 0); /* a fork, … */
+            job = job_make(w, &before, chance, 1, 0); /* a fork, … */
+            job_take(w, group, &job);
             if (below(chance, 2))
                 *chain = before; /* … of which one side or the other goes on */
         }
     }
+    if (below(chance, 3) == 0)
+        gap_fill(w, group, chance);
     if (below(chance, 6) == 0)
         job_again(w, group, chance);
 }
@@ -241,12 +295,15 @@ static void workload_make(struct workload *w, uint64_t seed, bool indexed, bool 
         struct group *group = &w->groups[i];
 
         if (grows && i == 3)
-            for (unsigned j = 0; j < 66; j++)
-                job_make(w, group, &chains[j % CHAINS], &chance, 2, 255000);
+            for (unsigned j = 0; j < 66; j++) {
+                struct job job = job_make(w, &chains[j % CHAINS], &chance, 2, 255000);
+
+                job_take(w, group, &job);
+            }
         else
             group_make(w, group, chains, &chance);
         group->hlc = (uint64_t)(5000 + i) << 16;
-        group->ordinal = w->held;
+        group->ordinal = w->ordinal;
     }
 }
 
@@ -401,7 +458,52 @@ static void index_snapshot(struct bed *bed, const td_operation *of)
                                     of->scope, &snapshot));
 }
 
+/* ---- What is lacking, as one number ---- */
+
+static tandem_err digest_lack(void *context, tandem_slice collection, const uint8_t *origin,
+                              const td_lack *lack)
+{
+    XXH3_state_t *hash = context;
+
+    XXH3_64bits_update(hash, collection.bytes, collection.size);
+    XXH3_64bits_update(hash, origin, TANDEM_ORIGIN_BYTES);
+    XXH3_64bits_update(hash, &lack->first, sizeof(lack->first));
+    XXH3_64bits_update(hash, lack->hash, sizeof(lack->hash));
+    XXH3_64bits_update(hash, &lack->reason, sizeof(lack->reason));
+    XXH3_64bits_update(hash, &lack->followed, sizeof(lack->followed));
+    return TANDEM_OK;
+}
+
+/* 0 if it cannot be read. */
+static uint64_t lacks_digest(struct bed *bed)
+{
+    XXH3_state_t *hash = XXH3_createState();
+    uint64_t ordinal, sum;
+    tandem_err err;
+
+    XXH3_64bits_reset(hash);
+    err = td_op_store_all_lacks(bed->ops, &ordinal, digest_lack, hash);
+    sum = XXH3_64bits_digest(hash);
+    XXH3_freeState(hash);
+    return err == TANDEM_OK ? sum | 1 : 0;
+}
+
 /* ---- Groups ---- */
+
+static void lack_record(struct bed *bed, const td_operation *job, size_t count, enum act act)
+{
+    td_lack lack = {.first = job[0].seq, .last = job[count - 1].seq};
+    tandem_err err;
+
+    if (act == REFUSE) {
+        err = td_op_store_refuse(bed->ops, job, count, TANDEM_E_REFUSED);
+        must(err == TANDEM_E_REFUSED || err == TANDEM_OK, "refusing");
+        return;
+    }
+    memcpy(lack.predecessor, job[0].predecessor, sizeof(lack.predecessor));
+    memcpy(lack.hash, job[count - 1].hash, sizeof(lack.hash));
+    OK(td_op_store_want(bed->ops, job[0].collection, job[0].origin, &lack));
+}
 
 static void group_append(struct bed *bed, const struct group *group)
 {
@@ -414,7 +516,10 @@ static void group_append(struct bed *bed, const struct group *group)
     for (unsigned i = 0; i < group->job_count; i++) {
         for (size_t j = 0; j < group->jobs[i].count; j++)
             job[j] = bed->workload->made[group->jobs[i].first + j].operation;
-        OK(td_op_store_append(bed->ops, job, group->jobs[i].count, &result));
+        if (group->jobs[i].act == TAKE)
+            OK(td_op_store_append(bed->ops, job, group->jobs[i].count, &result));
+        else
+            lack_record(bed, job, group->jobs[i].count, group->jobs[i].act);
     }
     OK(td_op_store_put_clock(bed->ops, group->hlc));
 }
@@ -435,11 +540,12 @@ static void group_run(struct bed *bed, int number)
     }
     group_append(bed, group);
     OK(td_op_store_commit(bed->ops));
+    group->lacks_digest = lacks_digest(bed);
     if (!bed->index)
         return;
     group->index_digest = index_digest(bed);
     must(group->index_digest, "the index cannot be read");
-    if (number % 3 == 0 && group->job_count) { /* a job's last one is none of its lifecycle */
+    if (number % 3 == 0 && group->job_count && group->jobs[0].act == TAKE) { /* a job's last one is none of its lifecycle */
         const struct job *job = &group->jobs[0];
 
         index_snapshot(bed, &bed->workload->made[job->first + job->count - 1].operation);
@@ -462,7 +568,8 @@ static tandem_err scan_one(void *context, tandem_err err, uint64_t ordinal,
     struct scan *scan = context;
     const td_operation *expected;
 
-    if (err != TANDEM_OK || ordinal == 0 || ordinal > scan->ordinal_max) {
+    if (err != TANDEM_OK || ordinal == 0 || ordinal > scan->ordinal_max ||
+        scan->workload->ordinals[ordinal - 1] == NONE) {
         scan->wrong = "an operation cannot be read, or was never promised";
         return TANDEM_END;
     }
@@ -509,6 +616,7 @@ static int state_check(struct bed *bed, int promised, int begun, char *why)
     const struct workload *w = bed->workload;
     static const char *const collections[] = {"files", "notes", "tasks"};
     struct scan scan = {.workload = w};
+    uint64_t expected = 0;
     int found = group_found(bed, why);
 
     if (found < 0)
@@ -527,11 +635,17 @@ static int state_check(struct bed *bed, int promised, int begun, char *why)
     for (unsigned i = 0; i < 3 && !scan.wrong; i++)
         if (td_op_store_scan(bed->ops, tandem_slice_text(collections[i]), 0, scan_one, &scan) < 0)
             scan.wrong = "a collection cannot be read";
-    if (!scan.wrong && scan.seen != scan.ordinal_max)
+    for (uint64_t i = 0; i < scan.ordinal_max; i++)
+        expected += w->ordinals[i] != NONE;
+    if (!scan.wrong && scan.seen != expected)
         scan.wrong = "operations are missing";
     if (scan.wrong) {
         snprintf(why, WHY_BYTES, "%s (%llu of %llu)", scan.wrong, (unsigned long long)scan.seen,
-                 (unsigned long long)scan.ordinal_max);
+                 (unsigned long long)expected);
+        return -1;
+    }
+    if (lacks_digest(bed) != w->groups[found].lacks_digest) {
+        snprintf(why, WHY_BYTES, "other things are lacking than after group %d", found);
         return -1;
     }
     /* Hashing 33 MB anew finds nothing there that comparing them has not found. */
@@ -799,6 +913,7 @@ static void record(struct explorer *x, struct cut_log *log)
     cut_record(log, bed->folders, bed->folder_count, x->lies);
     OK(bed_open(bed));
     w->groups[0].identity = *td_op_store_identity(bed->ops);
+    w->groups[0].lacks_digest = lacks_digest(bed);
     if (bed->index)
         w->groups[0].index_digest = index_digest(bed);
     log->promised = 0;
