@@ -31,6 +31,7 @@
 
 enum {
     GROUPS = 6,
+    STEPS = 10, /* of a chain that gets gaps */
     GROUP_JOBS_MAX = 3,
     REMOTES = 4,
     ADDS = 600, /* operations of the long document: more than one snapshot's worth */
@@ -62,8 +63,9 @@ struct world {
     td_runtime *runtime;
     unsigned lives; /* of the runtime */
     tandem_harness *harness;
-    outcome outcomes[GROUPS];
+    outcome outcomes[GROUPS > STEPS ? GROUPS : STEPS];
     uint64_t durable, unknown; /* jobs executed locally */
+    bool whole; /* nothing is refused (any more) */
 };
 
 __attribute__((format(printf, 2, 3))) static void wrong(struct world *w, const char *format, ...)
@@ -213,6 +215,9 @@ static tandem_err ops_open(struct world *w, td_op_store **out)
     return err ? err : td_op_store_open(&env, store, out);
 }
 
+/* Append what a number stands for to the open group. */
+typedef tandem_err (*append_fn)(td_op_store *ops, unsigned number);
+
 static tandem_err group_append(td_op_store *ops, unsigned group)
 {
     tandem_err err = TANDEM_OK;
@@ -224,8 +229,8 @@ static tandem_err group_append(td_op_store *ops, unsigned group)
     return err ? err : td_op_store_put_clock(ops, (uint64_t)group << 20);
 }
 
-/* Append one group as the executor does; false: it failed. */
-static bool group_write(struct world *w, td_op_store *ops, unsigned group)
+/* Write one group as the executor does; false: it failed. */
+static bool write_one(struct world *w, td_op_store *ops, unsigned group, append_fn append)
 {
     uint64_t would_be = 0, last;
     bool committed = false;
@@ -233,7 +238,7 @@ static bool group_write(struct world *w, td_op_store *ops, unsigned group)
 
     w->outcomes[group] = ABSENT;
     if (err == TANDEM_OK) {
-        if ((err = group_append(ops, group)) == TANDEM_OK) {
+        if ((err = append(ops, group)) == TANDEM_OK) {
             would_be = td_op_store_group_ordinal(ops);
             committed = true;
             err = td_op_store_commit(ops);
@@ -253,7 +258,7 @@ static bool group_write(struct world *w, td_op_store *ops, unsigned group)
     return false;
 }
 
-static void write_groups(struct world *w, unsigned first, unsigned end)
+static void write_all(struct world *w, unsigned first, unsigned end, append_fn append)
 {
     td_op_store *ops;
     tandem_err err = ops_open(w, &ops);
@@ -261,9 +266,14 @@ static void write_groups(struct world *w, unsigned first, unsigned end)
     expect(w, err, "opening");
     if (err != TANDEM_OK)
         return;
-    for (unsigned i = first; i < end && group_write(w, ops, i); i++) {
+    for (unsigned i = first; i < end && write_one(w, ops, i, append); i++) {
     }
     td_op_store_free(ops);
+}
+
+static void write_groups(struct world *w, unsigned first, unsigned end)
+{
+    write_all(w, first, end, group_append);
 }
 
 static void append_act(struct world *w)
@@ -290,13 +300,133 @@ static void groups_reopen_check(struct world *w)
     groups_check(w, ops);
     for (unsigned i = 0; i < GROUPS && !w->why[0]; i++)
         if (w->outcomes[i] != DURABLE)
-            works(w, group_write(w, ops, i) ? TANDEM_OK : TANDEM_E_INTERNAL, "writing again");
+            works(w, write_one(w, ops, i, group_append) ? TANDEM_OK : TANDEM_E_INTERNAL,
+                  "writing again");
+    td_op_store_free(ops);
+}
+
+/* ---- Scenarios: a chain that gets gaps, which are filled ---- */
+
+static struct batch gapped; /* six jobs, of one to two operations */
+
+/* What each step does, and to which jobs. */
+static const struct {
+    enum { TAKE, REFUSE, WANT, WITHDRAW } act;
+    unsigned job, end;
+} steps[STEPS] = {{TAKE, 0, 1},   {REFUSE, 1, 2}, {TAKE, 2, 3},     {WANT, 3, 5}, {TAKE, 5, 6},
+                  {TAKE, 3, 4},   {TAKE, 1, 2},   {REFUSE, 6, 7}, {WITHDRAW, 0, 0}, {TAKE, 4, 5}};
+
+static size_t gapped_at(unsigned job)
+{
+    return job + job / 2; /* each other one has two operations */
+}
+
+static void gapped_make(void)
+{
+    struct chain chain;
+
+    chain_init(&chain, "notes", 9);
+    for (unsigned i = 0; i < 7; i++)
+        batch_job(&gapped, &chain, 1 + i % 2, 40);
+}
+
+static tandem_err step_append(td_op_store *ops, unsigned step)
+{
+    const td_operation *job = &gapped.operations[gapped_at(steps[step].job)];
+    size_t count = gapped_at(steps[step].end) - gapped_at(steps[step].job);
+    td_lack lack = {.first = job[0].seq};
+    td_append_result result;
+    tandem_err err;
+
+    switch (steps[step].act) {
+    case TAKE:
+        return td_op_store_append(ops, job, count, &result);
+    case REFUSE:
+        err = td_op_store_refuse(ops, job, count, TANDEM_E_REFUSED);
+        return err == TANDEM_E_REFUSED ? TANDEM_OK : err;
+    case WANT:
+        lack.last = job[count - 1].seq;
+        memcpy(lack.predecessor, job[0].predecessor, sizeof(lack.predecessor));
+        memcpy(lack.hash, job[count - 1].hash, sizeof(lack.hash));
+        return td_op_store_want(ops, job[0].collection, job[0].origin, &lack);
+    default:
+        return td_op_store_withdraw(ops);
+    }
+}
+
+static tandem_err sum_lack(void *context, tandem_slice collection, const uint8_t *origin,
+                           const td_lack *lack)
+{
+    *(uint64_t *)context += lack->last * (lack->followed ? 1000 : 1) - (uint64_t)lack->reason;
+    return TANDEM_OK;
+}
+
+/* What there is, as one number. */
+static uint64_t gapped_state(struct world *w, td_op_store *ops)
+{
+    uint8_t digest[TANDEM_HASH_BYTES] = {0};
+    uint64_t sum = 0, ordinal;
+
+    works(w, td_op_store_vector_digest(ops, tandem_slice_text("notes"), digest), "the digest");
+    works(w, td_op_store_all_lacks(ops, &ordinal, sum_lack, &sum), "what is lacking");
+    return td_get_u64(digest) + sum;
+}
+
+static uint64_t gapped_states[STEPS + 1]; /* before each step, and in the end */
+
+static void gapped_prepare(struct world *w)
+{
+    td_memory_disk *disk;
+    td_store *store;
+    td_op_store *ops;
+
+    OK(td_memory_disk_open(&disk));
+    OK(td_memory_store_open(&env, disk, td_op_store_tables, td_op_store_table_count, &store));
+    OK(td_op_store_open(&env, store, &ops));
+    for (unsigned i = 0; i < STEPS; i++) {
+        gapped_states[i] = gapped_state(w, ops);
+        OK(td_op_store_begin(ops));
+        OK(step_append(ops, i));
+        OK(td_op_store_commit(ops));
+    }
+    gapped_states[STEPS] = gapped_state(w, ops);
+    td_op_store_free(ops);
+    td_memory_disk_free(disk);
+}
+
+static void gapped_act(struct world *w)
+{
+    write_all(w, 0, STEPS, step_append);
+}
+
+static void gapped_check(struct world *w)
+{
+    unsigned done = 0;
+    td_op_store *ops;
+    uint64_t state;
+
+    if (!works(w, ops_open(w, &ops), "opening"))
+        return;
+    while (done < STEPS && w->outcomes[done] == DURABLE)
+        done++;
+    state = gapped_state(w, ops);
+    if (done < STEPS && w->outcomes[done] == UNKNOWN && state == gapped_states[done + 1])
+        done++;
+    if (state != gapped_states[done])
+        wrong(w, "what is there is not what step %u left", done);
+    if (td_op_store_verify(ops, report, w) != TANDEM_OK)
+        wrong(w, "it does not verify");
+    for (; done < STEPS && !w->why[0]; done++)
+        works(w, write_one(w, ops, done, step_append) ? TANDEM_OK : TANDEM_E_INTERNAL,
+              "writing again");
+    if (gapped_state(w, ops) != gapped_states[STEPS])
+        wrong(w, "it ends otherwise than without faults");
     td_op_store_free(ops);
 }
 
 /* ---- Scenarios: a reactor ---- */
 
-static tandem_err reactor_open(struct world *w, tandem_reactor **out)
+static tandem_err reactor_open_with(struct world *w, tandem_admit_fn admit, tandem_reactor **out)
 {
     tandem_options options = TANDEM_OPTIONS_INIT;
     char name[16];
@@ -306,12 +436,18 @@ static tandem_err reactor_open(struct world *w, tandem_reactor **out)
     if ((err = td_simulation_runtime(w->simulation, name, 0, &w->runtime)) != TANDEM_OK)
         return err;
     options.path = w->scenario->on_disk ? w->folder : NULL;
+    options.admit = admit;
     err = td_reactor_open(w->runtime, &options, w->scenario->on_disk ? NULL : &w->disks, out);
     if (err != TANDEM_OK) {
         td_runtime_free(w->runtime);
         w->runtime = NULL;
     }
     return err;
+}
+
+static tandem_err reactor_open(struct world *w, tandem_reactor **out)
+{
+    return reactor_open_with(w, NULL, out);
 }
 
 static void reactor_close(struct world *w, tandem_reactor *reactor)
@@ -326,14 +462,32 @@ static void received(td_remote_request *request)
     *(bool *)request->context = true;
 }
 
+/* Have the executor do it. */
+static void remote_await(struct world *w, tandem_reactor *reactor, td_remote_request *request)
+{
+    bool answered = false;
+
+    request->done = received;
+    request->context = &answered;
+    td_executor_remote(td_reactor_executor(reactor), request);
+    for (unsigned i = 0; i < 20 && !answered; i++)
+        td_simulation_run(w->simulation, MINUTE_US);
+    if (answered)
+        return;
+    if (!w->fault.for_ever) /* the disk does not come back: only closing ends that */
+        wrong(w, "a request is not answered");
+    td_executor_give_up(td_reactor_executor(reactor));
+    td_simulation_run(w->simulation, MINUTE_US);
+    must(answered, "a request is never answered");
+}
+
 /* Let a group's jobs arrive from elsewhere; false: one failed. */
 static bool group_receive(struct world *w, tandem_reactor *reactor, unsigned group)
 {
     static uint8_t bytes[GROUP_JOBS_MAX][64 * 1024]; /* made beforehand, without allocations */
     td_remote_job jobs[GROUP_JOBS_MAX] = {0};
-    bool answered = false, well = true;
-    td_remote_request request = {
-        .jobs = jobs, .count = groups[group].count, .done = received, .context = &answered};
+    bool well = true;
+    td_remote_request request = {.jobs = jobs, .count = groups[group].count};
 
     for (unsigned i = 0; i < groups[group].count; i++) {
         size_t size = 0;
@@ -351,17 +505,10 @@ static bool group_receive(struct world *w, tandem_reactor *reactor, unsigned gro
         jobs[i].operations = tandem_slice_of(bytes[i], size);
         jobs[i].count = (uint32_t)groups[group].jobs[i].count;
     }
-    td_executor_remote(td_reactor_executor(reactor), &request);
-    for (unsigned i = 0; i < 20 && !answered; i++)
-        td_simulation_run(w->simulation, MINUTE_US);
-    if (!answered) { /* the disk does not come back: only closing ends that */
-        if (!w->fault.for_ever)
-            wrong(w, "group %u is not answered", group);
-        td_executor_give_up(td_reactor_executor(reactor));
-        td_simulation_run(w->simulation, MINUTE_US);
-        must(answered, "a request is never answered");
-    }
+    remote_await(w, reactor, &request);
     for (unsigned i = 0; i < groups[group].count; i++) {
+        if (jobs[i].err == TANDEM_E_REFUSED && !w->whole)
+            continue;
         /* What follows a job that failed for a while may lack its predecessor. */
         if (jobs[i].err != TANDEM_E_PREDECESSOR || !fault_hit())
             expect(w, jobs[i].err, "receiving");
@@ -390,11 +537,91 @@ static void receive_check(struct world *w)
 {
     tandem_reactor *reactor;
 
+    w->whole = true;
     if (!works(w, reactor_open(w, &reactor), "opening"))
         return;
     groups_check(w, td_reactor_ops(reactor));
     for (unsigned i = 0; i < GROUPS && !w->why[0]; i++)
         group_receive(w, reactor, i);
+    reactor_close(w, reactor);
+}
+
+static tandem_err take_bytes(void *context, tandem_slice bytes)
+{
+    tandem_write_raw(context, bytes);
+    return tandem_writer_err(context);
+}
+
+/* A backup is taken, and looked at. */
+static void back_up(struct world *w, tandem_reactor *reactor)
+{
+    tandem_restored restored;
+    tandem_restore *restore;
+    tandem_writer bytes;
+    tandem_err err;
+
+    tandem_writer_init(&bytes);
+    err = tandem_backup(reactor, NULL, take_bytes, &bytes, NULL, NULL);
+    expect(w, err, "a backup");
+    if (err == TANDEM_OK) {
+        err = tandem_restore_open(NULL, &restore, NULL);
+        expect(w, err, "a restore");
+    }
+    if (err == TANDEM_OK) {
+        err = tandem_restore_feed(restore, tandem_writer_slice(&bytes), NULL);
+        expect(w, err, "feeding it");
+        if (err == TANDEM_OK)
+            expect(w, tandem_restore_finish(restore, &restored, NULL), "finishing it");
+        tandem_restore_free(restore);
+    }
+    tandem_writer_release(&bytes);
+}
+
+/* The first job of the second group, which others stand behind, is not wanted. */
+static bool admits(void *context, const tandem_operation *operation)
+{
+    return operation->seq != batch.operations[groups[1].jobs[0].first].seq ||
+           memcmp(operation->origin, batch.operations[0].origin, TANDEM_ORIGIN_BYTES) != 0;
+}
+
+static void withdraw(struct world *w, tandem_reactor *reactor)
+{
+    td_remote_request request = {.withdraw = true};
+
+    remote_await(w, reactor, &request);
+    expect(w, request.err, "withdrawing");
+}
+
+/* All that comes is taken but that; then it is backed up, and the refusal is withdrawn. */
+static void refuse_act(struct world *w)
+{
+    tandem_reactor *reactor;
+    tandem_err err = reactor_open_with(w, admits, &reactor);
+
+    expect(w, err, "opening");
+    if (err != TANDEM_OK)
+        return;
+    for (unsigned i = 0; i < GROUPS && group_receive(w, reactor, i); i++) {
+    }
+    back_up(w, reactor);
+    withdraw(w, reactor);
+    reactor_close(w, reactor);
+}
+
+static void refuse_check(struct world *w)
+{
+    tandem_reactor *reactor;
+
+    w->whole = true;
+    if (!works(w, reactor_open(w, &reactor), "opening"))
+        return;
+    groups_check(w, td_reactor_ops(reactor));
+    withdraw(w, reactor);
+    for (unsigned i = 0; i < GROUPS && !w->why[0]; i++)
+        group_receive(w, reactor, i);
+    groups_check(w, td_reactor_ops(reactor));
+    if (td_op_store_lack_count(td_reactor_ops(reactor)))
+        wrong(w, "something is lacking in the end");
     reactor_close(w, reactor);
 }
 
@@ -533,37 +760,6 @@ static tandem_err count_collection(void *context, const tandem_collection_entry 
 static void nothing_reported(void *context, const char *text)
 {
     wrong(context, "verify reports without a fault in the data: %s", text);
-}
-
-static tandem_err take_bytes(void *context, tandem_slice bytes)
-{
-    tandem_write_raw(context, bytes);
-    return tandem_writer_err(context);
-}
-
-/* A backup is taken, and looked at. */
-static void back_up(struct world *w, tandem_reactor *reactor)
-{
-    tandem_restored restored;
-    tandem_restore *restore;
-    tandem_writer bytes;
-    tandem_err err;
-
-    tandem_writer_init(&bytes);
-    err = tandem_backup(reactor, NULL, take_bytes, &bytes, NULL, NULL);
-    expect(w, err, "a backup");
-    if (err == TANDEM_OK) {
-        err = tandem_restore_open(NULL, &restore, NULL);
-        expect(w, err, "a restore");
-    }
-    if (err == TANDEM_OK) {
-        err = tandem_restore_feed(restore, tandem_writer_slice(&bytes), NULL);
-        expect(w, err, "feeding it");
-        if (err == TANDEM_OK)
-            expect(w, tandem_restore_finish(restore, &restored, NULL), "finishing it");
-        tandem_restore_free(restore);
-    }
-    tandem_writer_release(&bytes);
 }
 
 /* Everything is read, as for a backup, and once more by one. */
@@ -951,8 +1147,12 @@ static const struct scenario scenarios[] = {
     {"append-memory", false, nothing, append_act, groups_reopen_check},
     {"reopen-disk", true, reopen_prepare, reopen_act, groups_reopen_check},
     {"reopen-memory", false, reopen_prepare, reopen_act, groups_reopen_check},
+    {"gaps-disk", true, gapped_prepare, gapped_act, gapped_check},
+    {"gaps-memory", false, gapped_prepare, gapped_act, gapped_check},
     {"receive-disk", true, nothing, receive_act, receive_check},
     {"receive-memory", false, nothing, receive_act, receive_check},
+    {"refuse-disk", true, nothing, refuse_act, refuse_check},
+    {"refuse-memory", false, nothing, refuse_act, refuse_check},
     {"documents-disk", true, documents_prepare, documents_act, documents_check},
     {"documents-memory", false, documents_prepare, documents_act, documents_check},
     {"backup", true, documents_prepare, backup_act, documents_check},
@@ -1126,6 +1326,7 @@ int main(int argc, char **argv)
     signal(SIGSEGV, last_words);
     signal(SIGABRT, last_words);
     groups_make();
+    gapped_make();
     if (argc == 5)
         known = run_one(argv);
     for (unsigned i = 0; argc != 5 && known && i < SCENARIOS; i++)
@@ -1136,5 +1337,6 @@ int main(int argc, char **argv)
            (unsigned long long)sum.failed);
     folder_remove(folder);
     batch_release(&batch);
+    batch_release(&gapped);
     return known && !sum.failed ? 0 : 1;
 }
