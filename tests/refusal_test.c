@@ -312,6 +312,67 @@ static void much_that_is_wanted_again_comes_at_once(void **state)
     tandem_harness_free(harness);
 }
 
+static tandem_err note_last(void *context, const tandem_collection_entry *entry)
+{
+    *(uint64_t *)context = entry->last_ordinal;
+    return TANDEM_OK;
+}
+
+/* A refusal has an ordinal, at which nothing stands: who follows ordinals is not held up by it. */
+static void positions_go_on_where_something_was_refused(void **state)
+{
+    tandem_harness *harness = open_with(6, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+    tandem_operations *operations;
+    tandem_operation operation;
+    uint64_t position, again, last = 0;
+    tandem_reactor *b;
+    tandem_stat stat;
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    write_kv(harness, "a", "good", "{\"x\":1}");
+    tandem_harness_run(harness, 10000);
+    b = tandem_harness_reactor(harness, "b");
+    assert_int_equal(TANDEM_OK, tandem_position(b, &position));
+    write_kv(harness, "a", "poison", "{\"x\":1}"); /* the refusal is the last thing that happens */
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(1, rule.refused);
+    assert_int_equal(TANDEM_OK, tandem_position(b, &again));
+    assert_int_equal(position + 1, again);
+    assert_int_equal(TANDEM_OK, tandem_wait(b, again, 10000));
+    assert_int_equal(TANDEM_OK, tandem_stat_get(b, &stat));
+    assert_int_equal(again, stat.position);
+    assert_int_equal(0, stat.index_lag);
+    assert_int_equal(TANDEM_OK, tandem_collections(b, note_last, &last));
+    assert_int_equal(again, last);
+    assert_int_equal(TANDEM_OK, tandem_operations_open(b, "notes", NULL, again, &operations));
+    assert_int_equal(TANDEM_END, tandem_operations_next(operations, &operation));
+
+    /* What comes next is iterated behind it, and so is what fills the gap. */
+    write_kv(harness, "a", "good", "{\"x\":2}");
+    tandem_harness_run(harness, 10000);
+    assert_int_equal(TANDEM_OK, tandem_operations_next(operations, &operation));
+    assert_int_equal(again + 1, operation.ordinal);
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(b));
+    assert_converges(harness);
+    assert_int_equal(TANDEM_OK, tandem_operations_next(operations, &operation));
+    assert_true(tandem_slice_equal(operation.document, tandem_slice_text("poison")));
+    assert_int_equal(again + 3, operation.ordinal); /* its withdrawal has one, too */
+    tandem_operations_free(operations);
+    assert_int_equal(TANDEM_OK, tandem_operations_open(b, "notes", "poison", again, &operations));
+    assert_int_equal(TANDEM_OK, tandem_operations_next(operations, &operation));
+    tandem_operations_free(operations);
+    assert_int_equal(TANDEM_OK, tandem_position(b, &position));
+    assert_int_equal(TANDEM_OK, tandem_wait(b, position, 10000));
+    assert_int_equal(TANDEM_OK, tandem_stat_get(b, &stat));
+    assert_int_equal(0, stat.index_lag);
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +382,7 @@ int main(void)
         cmocka_unit_test(a_gap_that_was_filled_late_is_sent_in_order),
         cmocka_unit_test(the_newest_and_the_first_of_all_may_be_refused),
         cmocka_unit_test(much_that_is_wanted_again_comes_at_once),
+        cmocka_unit_test(positions_go_on_where_something_was_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -951,6 +951,114 @@ static tandem_err verify(struct bed *bed, const char *collection, uint32_t max,
     return err;
 }
 
+/* ---- Ordinals of their own: changes of what is lacking ---- */
+
+enum { GAPPED = 6 };
+
+static void gapped_make(struct made made[GAPPED])
+{
+    struct maker maker;
+
+    maker_init(&maker, "c", 1);
+    for (uint8_t i = 0; i < GAPPED; i++)
+        make(&maker, i + 1, i % 2 ? "d" : "e", "main", "global", "kv.SET",
+             tandem_slice_of(&i, 1), &made[i]);
+}
+
+static void refuse_one(struct bed *bed, const struct made *made)
+{
+    assert_int_equal(TANDEM_OK, td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_REFUSED,
+                     td_op_store_refuse(bed->ops, &made->operation, 1, TANDEM_E_REFUSED));
+    assert_int_equal(TANDEM_OK, td_op_store_commit(bed->ops));
+}
+
+static void expect_none_missed(struct bed *bed)
+{
+    uint64_t count, first;
+
+    assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("c"), &count, &first));
+    assert_int_equal(0, count);
+}
+
+static void where_nothing_stands_the_index_goes_on(void **state)
+{
+    struct bed *bed = *state;
+    char why[TD_INDEX_WHY_BYTES];
+    struct made made[GAPPED];
+    td_document_info before, after;
+    td_stream_index_stat stat;
+    uint64_t position = 0;
+    bool current = false;
+
+    gapped_make(made);
+    refuse_one(bed, &made[0]); /* a collection that only lacks */
+    assert_int_equal(1, index_all(bed));
+    expect_none_missed(bed);
+    assert_int_equal(TANDEM_OK, verify(bed, "c", 3, why));
+    arrive(bed->ops, &made[1], NULL, 1);
+    refuse_one(bed, &made[2]);
+    arrive(bed->ops, &made[3], NULL, 1);
+    assert_int_equal(4, index_all(bed));
+    refuse_one(bed, &made[4]); /* nothing but that is new */
+    assert_int_equal(5, index_all(bed));
+    assert_int_equal(TANDEM_OK, td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_OK, td_op_store_withdraw(bed->ops));
+    assert_int_equal(TANDEM_OK, td_op_store_commit(bed->ops));
+    assert_int_equal(8, index_all(bed));
+    expect_none_missed(bed);
+    assert_int_equal(2, count_of(bed, "d", "main", "global"));
+    assert_int_equal(0, count_of(bed, "e", "main", "global"));
+    assert_int_equal(TANDEM_OK, verify(bed, "c", 3, why));
+
+    /* It is not indexed again, and not ahead of its store. */
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    td_stream_index_free(bed->index);
+    bed->index = NULL;
+    assert_int_equal(TANDEM_OK, try_index(bed));
+    td_stream_index_stat_get(bed->index, &stat);
+    assert_int_equal(8, stat.position);
+
+    /* What fills the gaps comes last, and first in the total order. */
+    arrive(bed->ops, &made[2], NULL, 1);
+    arrive(bed->ops, &made[0], NULL, 1);
+    refuse_one(bed, &made[5]);
+    assert_int_equal(11, index_all(bed));
+    assert_int_equal(10, info_of(bed, "e").last_ordinal);
+    assert_int_equal(1, info_of(bed, "e").last_seq);
+    assert_int_equal(1, entries_after(bed, "e", "main", "global", &(td_place){{0}}).hlc[0]);
+    expect_none_missed(bed);
+    assert_int_equal(TANDEM_OK, verify(bed, "c", 3, why));
+    before = info_of(bed, "e");
+    index_drop(bed);
+    for (uint64_t last = 0; !current; last = position) {
+        assert_int_equal(TANDEM_OK, td_stream_index_advance(bed->index, 1, &position, &current));
+        assert_true(position >= last);
+    }
+    assert_int_equal(11, position);
+    after = info_of(bed, "e");
+    assert_memory_equal(&before, &after, sizeof(before));
+    expect_none_missed(bed);
+    made_release(made, GAPPED);
+}
+
+/* A change of lacks behind it hides no record that has gone. */
+static void what_has_gone_before_a_lack_is_counted(void **state)
+{
+    struct bed *bed = *state;
+    struct made made[GAPPED];
+    uint64_t count, first;
+
+    gapped_make(made);
+    arrive(bed->ops, made, NULL, 2);
+    refuse_one(bed, &made[2]);
+    op_record_delete(bed, 2);
+    assert_int_equal(3, index_all(bed));
+    assert_int_equal(TANDEM_OK, td_stream_index_corrupt(bed->index, s("c"), &count, &first));
+    assert_int_equal(1, count);
+    made_release(made, GAPPED);
+}
+
 /* Documents of two models, a deleted one, branches, scopes, late arrivals, snapshots. */
 static void eventful_history(struct bed *bed)
 {
@@ -1477,6 +1585,8 @@ int main(int argc, char **argv)
         ON_A_BED(an_index_that_fits_its_store_is_verified),
         ON_A_BED(records_that_cannot_be_read_are_not_the_indexs_fault),
         ON_A_BED(records_that_the_store_lacks_are_counted),
+        ON_A_BED(where_nothing_stands_the_index_goes_on),
+        ON_A_BED(what_has_gone_before_a_lack_is_counted),
         ON_A_BED(what_can_be_no_name_names_nothing),
         ON_A_BED(a_distrusted_index_answers_nothing_more),
     };
