@@ -26,14 +26,17 @@ static tandem_err grow(void **list, size_t size, size_t count, size_t *capacity)
 
 tandem_err td_links_add(td_links *links, const td_operation *operation, uint64_t ordinal)
 {
+    uint8_t place[TANDEM_HASH_BYTES];
     td_op_link *link;
     tandem_err err = grow((void **)&links->links, sizeof(*link), links->count, &links->capacity);
 
     if (err != TANDEM_OK)
         return err;
+    td_operation_place(operation, place);
     link = &links->links[links->count++];
     *link = (td_op_link){.seq = operation->seq,
                          .ordinal = ordinal,
+                         .place = td_get_u64(place),
                          .continues = operation->flags & TD_FLAG_CONTINUES};
     memcpy(link->hash, operation->hash, TANDEM_HASH_BYTES);
     memcpy(link->predecessor, operation->predecessor, TANDEM_HASH_BYTES);
@@ -141,6 +144,11 @@ static void anchor(td_links *links, tandem_slice collection)
             is_anchored(&linking, links->links[i].seq - 1, links->links[i].predecessor);
 }
 
+static bool is_elsewhere(const td_op_link *link, const td_op_link *before)
+{
+    return before && before->continues && before->place != link->place;
+}
+
 void td_links_check(td_links *links, tandem_slice collection, bool part,
                     void (*report)(void *context, const td_op_link *link, const char *what),
                     void *context, td_head *heads_out, unsigned *count_out)
@@ -150,8 +158,10 @@ void td_links_check(td_links *links, tandem_slice collection, bool part,
     unsigned count = 0;
 
     td_chain_root(collection, root);
-    if (links->lack_count > TD_LACKS_MAX)
+    if (links->lack_count > TD_LACKS_MAX) {
+        report(context, &(td_op_link){.seq = links->lacks[0].first}, "more is lacking than may be");
         links->lack_count = TD_LACKS_MAX;
+    }
     if (links->count)
         qsort(links->links, links->count, sizeof(links->links[0]), link_compare);
     if (links->lack_count)
@@ -162,6 +172,8 @@ void td_links_check(td_links *links, tandem_slice collection, bool part,
 
         if (!follow(links, root, link->seq - 1, link->predecessor, lack_followed) && !part)
             report(context, link, "its predecessor is neither held nor lacking");
+        if (is_elsewhere(link, link_find(links, link->seq - 1, link->predecessor)))
+            report(context, link, "the job that it belongs to is on another document or branch");
     }
     for (size_t i = 0; i < links->lack_count; i++) {
         const td_lack *lack = &links->lacks[i];

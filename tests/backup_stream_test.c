@@ -662,6 +662,38 @@ static tandem_err refuse_bytes(void *context, tandem_slice bytes)
     return TANDEM_OK;
 }
 
+static void no_backup_lacks_more_than_a_store_can(void **state)
+{
+    const td_backup_header header = {.ordinal = 1, .has_lacks = true};
+    const uint8_t origin[TANDEM_ORIGIN_BYTES] = {1};
+    td_lack lack = {.first = 1, .last = 1};
+    td_backup_collection put;
+    char why[TD_BACKUP_WHY_BYTES];
+    struct echo echo;
+    td_backup_reader *reader = echo_open(&echo);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, td_backup_put_header(echo.writer, &header));
+    for (uint32_t i = 0; i <= TD_LACKS_MAX; i++) {
+        if (i % TD_LACKS_MAX == 0) /* the last one is of another collection */
+            assert_int_equal(TANDEM_OK, td_backup_put_collection(echo.writer, tandem_slice_text(
+                                                                                  i ? "z" : "a")));
+        td_put_u32(lack.hash, i);
+        assert_int_equal(TANDEM_OK, td_backup_put_lack(echo.writer, origin, &lack));
+        if (i == TD_LACKS_MAX - 1) {
+            td_put_u32(lack.hash, i + 1);
+            assert_int_equal(TANDEM_E_CORRUPT, td_backup_put_lack(echo.writer, origin, &lack));
+        }
+        if (i >= TD_LACKS_MAX - 1)
+            assert_int_equal(TANDEM_OK, td_backup_put_collection_end(echo.writer, 0, &put));
+    }
+    assert_int_equal(TANDEM_OK, td_backup_put_end(echo.writer));
+    assert_int_equal(TANDEM_E_CORRUPT,
+                     read_all(echo.out.bytes, echo.out.size, echo.out.size, why));
+    assert_non_null(strstr(why, "lacking that cannot be"));
+    echo_release(&echo, reader);
+}
+
 static void an_error_of_the_writer_s_target_comes_back(void **state)
 {
     const td_backup_header header = {.ordinal = 1};
@@ -702,6 +734,7 @@ int main(void)
         cmocka_unit_test(nothing_may_follow_the_end),
         cmocka_unit_test(lacks_out_of_place_are_refused),
         cmocka_unit_test(what_cannot_be_lacking_is_refused),
+        cmocka_unit_test(no_backup_lacks_more_than_a_store_can),
         cmocka_unit_test(no_mutation_does_harm),
         cmocka_unit_test(a_record_with_other_fields_is_refused),
     };

@@ -200,6 +200,9 @@ static void what_follows_nothing_known_is_no_lack(void **state)
     OK(td_op_store_commit(bed->ops));
     lack.first = 0;
     assert_int_equal(TANDEM_E_INVALID, want(bed, origin_of(0), &lack));
+    lack = lack_of(&ops[0], 1);
+    lack.predecessor[0] ^= 1; /* no root */
+    assert_int_equal(TANDEM_E_PREDECESSOR, want(bed, origin_of(1), &lack));
     assert_int_equal(0, lacks(bed, NULL).count);
     assert_sound(bed);
 }
@@ -223,6 +226,28 @@ static void a_fork_beside_a_gap_is_kept(void **state)
     assert_int_equal(2, heads(bed, origin_of(0), found));
     assert_head(&other, &found[0]);
     assert_head(&ops[2], &found[1]);
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_sound(bed);
+}
+
+/* Who asked for the first part of a job alone: what it ends with is no head, what comes is whole. */
+static void a_gap_may_end_inside_a_job(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation one, job[3], other;
+    td_lack lack;
+
+    one = first_of(bed, "notes", origin_of(0), 0, "1");
+    job_after(bed, &one, 3, job);
+    other = after(bed, &job[1], 0, "other");
+    commit(bed, &one, 1);
+    lack = lack_of(job, 2);
+    OK(want(bed, origin_of(0), &lack));
+    commit(bed, &other, 1); /* the rest of the job, on another branch */
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    commit(bed, job, 3);
+    assert_int_equal(2, heads(bed, origin_of(0), found));
     assert_int_equal(0, lacks(bed, NULL).count);
     assert_sound(bed);
 }
@@ -634,6 +659,7 @@ int main(int argc, char **argv)
         ON_BED(the_first_of_all_may_be_lacking),
         ON_BED(what_follows_nothing_known_is_no_lack),
         ON_BED(a_fork_beside_a_gap_is_kept),
+        ON_BED(a_gap_may_end_inside_a_job),
         ON_BED(refusals_are_withdrawn_and_counted),
         ON_BED(lacks_are_bounded),
         ON_BED(what_an_origin_reached_is_told_in_spite_of_gaps),

@@ -146,6 +146,34 @@ static void put_vector(struct bed *bed, const struct made *const *heads)
     assert_int_equal(TANDEM_OK, td_vector_put(bed->txn, ID, origin, &vector, &bed->scratch));
 }
 
+/* The same, of an origin that has gaps. */
+static void put_gapped(struct bed *bed, const uint8_t *origin, const struct made *const *heads)
+{
+    td_vector_record vector = {.count = 0};
+
+    if (heads[0]) {
+        put_vector(bed, heads);
+        assert_int_equal(TANDEM_OK, td_vector_get(bed->txn, ID, origin, &vector));
+    }
+    vector.gaps = true;
+    assert_int_equal(TANDEM_OK, td_vector_put(bed->txn, ID, origin, &vector, &bed->scratch));
+}
+
+#define PUT_GAPPED(bed, maker, ...)                                                                \
+    put_gapped(bed, (maker)->origin, (const struct made *const[]){__VA_ARGS__, NULL})
+
+/* This one is lacking. */
+static void put_lack(struct bed *bed, const struct made *made, bool followed)
+{
+    const td_operation *operation = &made->operation;
+    td_lack lack = {.first = operation->seq, .last = operation->seq, .followed = followed};
+
+    memcpy(lack.predecessor, operation->predecessor, sizeof(lack.predecessor));
+    memcpy(lack.hash, operation->hash, sizeof(lack.hash));
+    assert_int_equal(TANDEM_OK,
+                     td_lack_put(bed->txn, ID, operation->origin, &lack, &bed->scratch));
+}
+
 #define PUT_VECTOR(bed, ...) put_vector(bed, (const struct made *const[]){__VA_ARGS__, NULL})
 
 static void put_record(struct bed *bed)
@@ -370,6 +398,144 @@ static void there_are_entries_of_no_collection(struct bed *bed)
     put(bed, TD_TABLE_GROUPS, none, 2, tandem_slice_text("value")); /* too short for an id */
 }
 
+/* ---- In an origin with gaps ---- */
+
+/* Count operations of C; with a bit of held those are held, in any order, else they are lacking. */
+static struct made *chain_with_gaps(struct bed *bed, unsigned count, unsigned held)
+{
+    struct made *made = &bed->made[bed->made_count];
+
+    for (unsigned i = 0; i < count; i++)
+        make_one(bed, &bed->c, 0, "d");
+    for (unsigned i = count; i-- > 0;)
+        if (held & (1u << i))
+            hold(bed, &made[i]);
+        else
+            put_lack(bed, &made[i], held >> i != 0);
+    return made;
+}
+
+static void gaps_are_as_they_should_be(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 7, 0x2d); /* the 2nd, the 5th and the last lack */
+
+    PUT_GAPPED(bed, &bed->c, &made[5]);
+}
+
+static void a_lack_follows_nothing(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 1, 1);
+
+    make_one(bed, &bed->c, 0, "d"); /* nobody knows of it */
+    put_lack(bed, make_one(bed, &bed->c, 0, "d"), true);
+    hold(bed, make_one(bed, &bed->c, 0, "d"));
+    PUT_GAPPED(bed, &bed->c, &made[0]); /* what nothing vouches for is no head */
+}
+
+static void what_follows_a_lack_is_denied(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 3, 5);
+
+    put_lack(bed, &made[1], false);
+    PUT_GAPPED(bed, &bed->c, &made[2]);
+}
+
+static void what_is_lacking_is_held(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 2, 3);
+
+    put_lack(bed, &made[1], false);
+    PUT_GAPPED(bed, &bed->c, &made[1]);
+}
+
+static void a_lack_is_gone(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 1, 1);
+
+    make_one(bed, &bed->c, 0, "d");
+    hold(bed, make_one(bed, &bed->c, 0, "d"));
+    PUT_GAPPED(bed, &bed->c, &made[0]);
+}
+
+static void a_job_lacks_its_rest(struct bed *bed)
+{
+    struct made *made = make_one(bed, &bed->c, TD_FLAG_CONTINUES, "d");
+
+    hold(bed, made);
+    PUT_GAPPED(bed, &bed->c, made);
+}
+
+static void a_job_goes_on_elsewhere_behind_a_gap(struct bed *bed)
+{
+    struct made *begin, *end;
+
+    chain_with_gaps(bed, 1, 0);
+    put_lack(bed, &bed->made[bed->made_count - 1], true);
+    begin = make_one(bed, &bed->c, TD_FLAG_CONTINUES, "d");
+    end = make_one(bed, &bed->c, 0, "e");
+    hold(bed, end);
+    hold(bed, begin);
+    PUT_GAPPED(bed, &bed->c, end);
+}
+
+static int made_compare(const void *a, const void *b)
+{
+    const struct made *const *x = a, *const *y = b;
+
+    return memcmp((*x)->operation.hash, (*y)->operation.hash, TANDEM_HASH_BYTES);
+}
+
+static void a_gapped_origin_has_a_ninth_head(struct bed *bed)
+{
+    struct made *heads[TANDEM_HEADS_MAX + 1] = {NULL};
+
+    for (unsigned i = 0; i <= TANDEM_HEADS_MAX; i++)
+        hold(bed, heads[i] = make_fork(bed, &bed->c));
+    qsort(heads, TANDEM_HEADS_MAX + 1, sizeof(heads[0]), made_compare);
+    heads[TANDEM_HEADS_MAX] = NULL;
+    put_gapped(bed, bed->c.origin, (const struct made *const *)heads);
+}
+
+static void a_vector_denies_its_gaps(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 2, 1);
+
+    PUT_VECTOR(bed, &made[0]);
+}
+
+static void more_is_lacking_than_may_be(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 1, 1);
+    td_lack lack = {.first = 2, .last = 2};
+
+    memcpy(lack.predecessor, made->operation.hash, sizeof(lack.predecessor));
+    for (uint32_t i = 0; i <= TD_LACKS_MAX; i++) {
+        td_put_u32(lack.hash, i);
+        assert_int_equal(TANDEM_OK,
+                         td_lack_put(bed->txn, ID, bed->c.origin, &lack, &bed->scratch));
+    }
+    PUT_GAPPED(bed, &bed->c, made);
+}
+
+static void a_lack_is_damaged(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 1, 1);
+    uint8_t key[TD_LACK_KEY_BYTES];
+    td_lack lack = {.last = 2};
+
+    td_lack_key(key, ID, bed->c.origin, &lack);
+    put(bed, TD_TABLE_LACKS, key, sizeof(key), tandem_slice_text("value"));
+    PUT_GAPPED(bed, &bed->c, made);
+}
+
+static void a_gapped_origin_has_lost_one(struct bed *bed)
+{
+    struct made *made = chain_with_gaps(bed, 5, 0x17);
+
+    damage(bed, bed->record.last_ordinal - 1, 0); /* the second: the first came last */
+    PUT_GAPPED(bed, &bed->c, &made[4]);
+}
+
 static void the_format_is_newer(struct bed *bed)
 {
     assert_int_equal(TANDEM_OK, td_format_put(bed->txn, TD_FORMAT_VERSION + 1, &bed->scratch));
@@ -466,6 +632,34 @@ static void each_thing_that_is_wrong_is_said_and_nothing_else(void **state)
          {"table operations: entries of an unknown collection, id 4294967295",
           "table vectors: entries of an unknown collection, id 9",
           "table groups: entries of an unknown collection, id 0"}},
+        {gaps_are_as_they_should_be, 0, {NULL}},
+        {a_lack_follows_nothing, 1,
+         {"collection c: ordinal 0, " C ", seq 3: it is lacking, and its predecessor is neither held "
+          "nor lacking"}},
+        {what_follows_a_lack_is_denied, 1,
+         {"collection c: ordinal 0, " C ", seq 2: it is lacking, and what is said of what follows it "
+          "is wrong"}},
+        {what_is_lacking_is_held, 1,
+         {"collection c: ordinal 0, " C ", seq 2: it is said to be lacking, and is held"}},
+        {a_lack_is_gone, 1,
+         {"collection c: ordinal 8, " C ", seq 3: its predecessor is neither held nor lacking"}},
+        {a_job_lacks_its_rest, 1,
+         {"collection c: ordinal 7, " C ", seq 1: the rest of its job is missing"}},
+        {a_job_goes_on_elsewhere_behind_a_gap, 1,
+         {"collection c: ordinal 7, " C ", seq 3: the job that it belongs to is on another document "
+          "or branch"}},
+        {a_gapped_origin_has_a_ninth_head, 1,
+         {"collection c: ordinal 0, " C ", seq 1: its origin has more heads than may be kept"}},
+        {a_vector_denies_its_gaps, 1,
+         {"collection c: ordinal 0, " C ", seq 2: it is lacking, and its vector says that nothing is"}},
+        {more_is_lacking_than_may_be, 1,
+         {"collection c: ordinal 0, " C ", seq 2: more is lacking than may be"}},
+        {a_lack_is_damaged, 1,
+         {"collection c: an entry of the lacks table does not match its checksum"}},
+        {a_gapped_origin_has_lost_one, 3,
+         {"collection c: ordinal 9, " C ", seq 2: " LOST,
+          "collection c: ordinal 8, " C ", seq 3: its predecessor is neither held nor lacking",
+          "collection c: " C ", seq 5: the vector names this head; the operations end elsewhere"}},
         {the_format_is_newer, 1,
          {"the record of the format version: the data folder was written by a newer version"}},
         {what_the_store_knows_of_itself_is_damaged, 3,
