@@ -30,10 +30,10 @@ WHOLE = {
         "read_wide", "read_item", "tandem_read", "item_children", "tandem_msgpack_validate",
     ],
     "store/op_store.c": [
-        "collection_look", "origin_look", "job_check", "head_find", "origin_find", "held_prefix",
-        "is_of_place", "job_place", "head_compare", "head_move", "run_extend", "job_write",
-        "append_job", "breaks_group", "td_op_store_append",
+        "collection_look", "origin_look", "head_compare", "head_move", "run_extend", "lack_follow",
+        "lacks_after", "job_write", "job_look", "append_job", "breaks_group", "td_op_store_append",
     ],
+    "store/op_place.c": None,
 }
 
 
