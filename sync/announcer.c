@@ -200,6 +200,13 @@ static int origin_compare(const td_origin_cover *a, const td_origin_cover *b)
     return memcmp(a->origin, b->origin, TANDEM_ORIGIN_BYTES);
 }
 
+/* Was the peer told of it, or sent it, and did not refuse it? */
+static bool has_head(const td_origin_cover *origin, uint64_t seq)
+{
+    return seq <= origin->announced_seq ||
+           (seq <= origin->sent_seq && seq > origin->passed_seq);
+}
+
 /* What has changed since it was announced, except what the peer has from here. */
 static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer *out)
 {
@@ -239,8 +246,7 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
                 goto out;
             c->dirty = origin->next_dirty;
             origin->dirty = false;
-            if (!gaps && (!count || (count == 1 && (heads[0].seq <= origin->announced_seq ||
-                                                    heads[0].seq <= origin->sent_seq))))
+            if (!gaps && (!count || (count == 1 && has_head(origin, heads[0].seq))))
                 continue;
             td_wire_write_origin(out, origin->origin, heads, count);
             any_gaps = any_gaps || gaps;

@@ -628,6 +628,23 @@ void td_dead_letters_returned(td_peer *peer, const tandem_job_handle *handle)
         put_off(peer->sync, letter);
 }
 
+void td_dead_letters_applied(td_peer *peer, const tandem_job_handle *handle)
+{
+    const td_peer *owner;
+    td_letter *letter, *next;
+
+    if (!peer->sync->dead.list)
+        return;
+    owner = owner_of(peer);
+    DL_FOREACH_SAFE(peer->sync->dead.list, letter, next)
+    {
+        if (letter->kept.first_ordinal == handle->first_ordinal &&
+            tandem_slice_equal(tandem_slice_text(letter->kept.collection), handle->collection) &&
+            is_its(&letter->kept, peer, owner))
+            is_held_there(peer, letter);
+    }
+}
+
 /*
  * Has the peer announced that it holds the operations? Its heads must reach them; of a forked origin
  * that says nothing, unless it is this very head, or nothing of ours is missing there at all.

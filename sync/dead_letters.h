@@ -59,6 +59,8 @@ void td_dead_letters_release(struct tandem_sync *sync);
 bool td_dead_letters_take(td_peer *peer, tandem_job_handle *handle);
 /* A handle that offers a letter again has come back, and was not refused. */
 void td_dead_letters_returned(td_peer *peer, const tandem_job_handle *handle);
+/* The peer took a handle that offers no letter: it had asked for what it refused before. */
+void td_dead_letters_applied(td_peer *peer, const tandem_job_handle *handle);
 /* The peer has announced something: what does it hold? */
 void td_dead_letters_look(td_peer *peer);
 /* The peer's session is over. */

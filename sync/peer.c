@@ -550,7 +550,8 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
             if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
                 return err;
             if (origin->range.active && origin->range.last == UINT64_MAX &&
-                origin->range.first <= range.first && range.first > td_coverage_reached(origin)) {
+                origin->range.first <= range.first && range.first > td_coverage_reached(origin) &&
+                !td_coverage_lack_at(origin->lacks, origin->lack_count, range.first)) {
                 td_sender_asked(peer, origin); /* on its way anyway, be it no more of our own */
                 continue;
             }

@@ -532,6 +532,8 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
 
     if (handle->dead_letter && !handle->refused)
         td_dead_letters_returned(peer, handle);
+    else if (handle->status == TANDEM_JOB_APPLIED)
+        td_dead_letters_applied(peer, handle);
     if (!origin)
         return;
     range = &origin->range;
@@ -569,6 +571,9 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     }
     if (handle->error == TANDEM_E_REFUSED) {
         td_coverage_pass(&peer->coverage, origin, handle->last_seq);
+        /* It learns what there is from what it takes: to want this one day it has to be told. */
+        td_coverage_mark_dirty(origin);
+        td_announcer_soon(peer);
         return;
     }
     if (td_sender_is_refusal(handle->error)) {

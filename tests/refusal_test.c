@@ -290,6 +290,29 @@ static void the_newest_and_the_first_of_all_may_be_refused(void **state)
     tandem_harness_free(harness);
 }
 
+/* Nothing stands behind it that would tell of it, and who wrote it announces it to nobody else. */
+static void the_newest_comes_when_it_is_wanted(void **state)
+{
+    tandem_harness *harness = open_with(7, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 1000);
+    write_kv(harness, "a", "poison", "{\"x\":1}");
+    tandem_harness_run(harness, 1000);
+    assert_int_equal(1, rule.refused);
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, status_of(harness, "a", "b").status.state);
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    assert_converges(harness);
+    tandem_harness_run(harness, 1000);
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, status_of(harness, "a", "b").status.state);
+    assert_int_equal(0, status_of(harness, "a", "b").status.dead_letters);
+    tandem_harness_free(harness);
+}
+
 /* Whose it is pushes none of it: one job after the other is asked for, and none waits for patience. */
 static void much_that_is_wanted_again_comes_at_once(void **state)
 {
@@ -381,6 +404,7 @@ int main(void)
         cmocka_unit_test(a_third_gets_it_from_whoever_holds_it),
         cmocka_unit_test(a_gap_that_was_filled_late_is_sent_in_order),
         cmocka_unit_test(the_newest_and_the_first_of_all_may_be_refused),
+        cmocka_unit_test(the_newest_comes_when_it_is_wanted),
         cmocka_unit_test(much_that_is_wanted_again_comes_at_once),
         cmocka_unit_test(positions_go_on_where_something_was_refused),
     };
