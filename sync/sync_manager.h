@@ -181,6 +181,7 @@ struct tandem_sync {
     td_hash_table digests; /* td_cached_digest */
     td_hash_table asks; /* all that are asked of anybody, by collection and origin */
     td_want *wants;
+    uint64_t wants_at_ms; /* no others before: one could not be recorded */
     unsigned seen_lack_changes;
     td_dead_letters dead;
     td_waiter *waiters;

@@ -13,6 +13,11 @@
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
+enum {
+    WANT_AGAIN_MS = 1000, /* after it could not be recorded */
+    WANTS_MAX = 10000,    /* on their way through the executor; more are not listened to */
+};
+
 /* A lack on its way through the executor. */
 struct td_want {
     td_remote_request request; /* first: done's argument leads here */
@@ -175,7 +180,9 @@ static bool post_lack(tandem_sync *sync, const td_origin_cover *origin, const td
 void td_wants_cover(td_peer *peer, tandem_slice collection, const td_wire_origin *origin)
 {
     tandem_slice filter = td_filter_bytes(&td_peer_takes(peer)->filter);
-    td_want *want = want_open(peer->sync, collection, origin->origin);
+    td_want *want = peer->sync->deliveries < WANTS_MAX
+                        ? want_open(peer->sync, collection, origin->origin)
+                        : NULL;
 
     if (!want)
         return; /* told again in the next session */
@@ -192,17 +199,32 @@ void td_wants_cover(td_peer *peer, tandem_slice collection, const td_wire_origin
     post(want);
 }
 
+/* A pair of ours has moved, or should have: then who told is to tell again, in another session. */
+static void tell_covered(const td_want *want)
+{
+    for (td_peer *peer = want->sync->peers; peer; peer = peer->next) {
+        if (!td_peer_is_open(peer))
+            continue;
+        if (want->job.err == TANDEM_OK)
+            td_peer_lacks_changed(peer, want->covered.collection, want->origin);
+        else if (td_way_in_has_filter(peer))
+            td_session_fail(td_channel_session(peer->channel), want->job.err,
+                            "what is held through the filter could not be recorded");
+    }
+}
+
 void td_wants_recorded(tandem_sync *sync, td_message *message)
 {
     td_want *want = (td_want *)((char *)message - offsetof(td_want, returned));
 
-    if (want->job.err != TANDEM_OK)
+    if (want->job.err != TANDEM_OK) {
         td_log(sync->env, TANDEM_LOG_WARNING, "sync", "what is held here was not recorded: %s",
                tandem_err_name(want->job.err));
+        sync->wants_at_ms = td_sync_now_ms(sync) + WANT_AGAIN_MS;
+        td_sync_tick_at(sync, sync->wants_at_ms);
+    }
     if (!sync->closing && want->filter)
-        for (td_peer *peer = sync->peers; peer; peer = peer->next)
-            if (td_peer_is_open(peer))
-                td_peer_lacks_changed(peer, want->covered.collection, want->origin);
+        tell_covered(want);
     drop(message);
     if (sync->closing)
         return;
@@ -240,7 +262,8 @@ bool td_wants_next(td_peer *peer, td_origin_cover *origin)
 {
     if (!origin->lack_count)
         return false;
-    if (find(peer->sync, origin->collection->name, origin->origin))
+    if (find(peer->sync, origin->collection->name, origin->origin) ||
+        td_sync_now_ms(peer->sync) < peer->sync->wants_at_ms)
         return true;
     for (unsigned i = 0; i < origin->lack_count; i++) {
         bool next = false;
