@@ -475,6 +475,37 @@ tandem_err td_op_store_locate(td_op_store *ops, tandem_slice collection, const u
     return err;
 }
 
+struct before_lacks {
+    uint64_t seq;
+    bool moved;
+};
+
+static tandem_err go_before(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    struct before_lacks *before = context;
+
+    (void)origin;
+    if (lack->first > before->seq || before->seq > lack->last)
+        return TANDEM_OK;
+    before->seq = lack->first - 1;
+    before->moved = true;
+    return TANDEM_OK;
+}
+
+/* The last seq up to this one that is not lacking. */
+static tandem_err held_up_to(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t *seq)
+{
+    struct before_lacks before = {.seq = *seq, .moved = true};
+    tandem_err err = TANDEM_OK;
+
+    while (err == TANDEM_OK && before.moved) {
+        before.moved = false;
+        err = td_lacks_each(txn, id, origin, 0, go_before, &before);
+    }
+    *seq = before.seq;
+    return err;
+}
+
 /* Ordinals grow with seqs, but where lacks were filled: what lies behind is found by halving. */
 static tandem_err reached(td_txn *txn, uint32_t id, const uint8_t *origin,
                           const td_vector_record *vector, uint64_t ordinal, uint64_t *seq_out)
@@ -489,7 +520,7 @@ static tandem_err reached(td_txn *txn, uint32_t id, const uint8_t *origin,
         else if (err != TANDEM_OK)
             return err;
         *seq_out = found - 1;
-        return TANDEM_OK;
+        return held_up_to(txn, id, origin, seq_out);
     }
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;

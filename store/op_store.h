@@ -297,7 +297,7 @@ tandem_err td_op_store_next_run(td_op_store *ops, tandem_slice collection, const
 
 /*
  * The highest seq such that all of origin that is held up to it has an ordinal <= ordinal: what was
- * committed later lies beyond, but where lacks were filled.
+ * committed later lies beyond, but where lacks were filled. It is held, or 0.
  */
 tandem_err td_op_store_reached(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                                uint64_t ordinal, uint64_t *seq_out);

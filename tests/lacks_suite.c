@@ -308,6 +308,8 @@ static void what_an_origin_reached_is_told_in_spite_of_gaps(void **state)
     commit(bed, &ops[3], 1);
     OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), base, &seq));
     assert_int_equal(3, seq);
+    OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), base - 2, &seq));
+    assert_int_equal(1, seq); /* the second is not held */
     commit(bed, &ops[1], 1);
     OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), base, &seq));
     assert_int_equal(1, seq); /* what filled the gap came later */
