@@ -1,8 +1,10 @@
 """Dead letters on the command line: listed, shown, retried, discarded, on a stopped store and on a
-node; and the barrier that lists them. The peer that refuses is the small client, dialed by a node."""
+node; and the barrier that lists them. The peer that refuses is the small client, dialed by a node, or
+a node with a rule."""
 
 import base64
 import hashlib
+import os
 import re
 import select
 import socket
@@ -202,6 +204,32 @@ class DeadLetters(support.Case):
         self.assertGreater(self.dead()[0]["id"], letter["id"])
         self.tandem("peer", "rm", "p")
         self.assertEqual([], self.dead())
+
+    def test_a_node_refuses_by_its_rule_until_that_is_gone(self):
+        other = os.path.join(self.folder, "other")
+        b = self.node("--listen", "127.0.0.1:0", "--refuse", "c/bad", data=other)
+        listen = b.url.split("/")[2]
+        a = self.node("--listen", "127.0.0.1:0", "--peer", "b=" + b.url)
+        for i in range(20):
+            self.append("bad" if i == 10 else "n%d" % i, {"x": i})
+        self.tandem("wait", "b", "--timeout", "60", code=3)
+        letter, = self.dead()
+        self.assertEqual(("b", "bad"), (letter["remote"], letter["document"]))
+        self.assertEqual(19, len(self.json("doc", "ls", "c", data=other)))
+        a.end()
+        b.end()
+        self.assertEqual([letter], self.dead())
+        b = self.node("--listen", listen, "--refuse", "c/bad", data=other)
+        self.node()
+        self.until("b is met", lambda: self.json("peer", "show", "b")[0]["state"] == "blocked")
+        self.assertEqual([letter], self.dead())  # nobody offers it again
+        self.tandem("job", "retry", str(letter["id"]))
+        self.until("it is refused again", lambda: self.dead()[0]["offered"] == 2)
+        b.end()
+        self.node("--listen", listen, data=other)
+        self.until("it came, and the letter is gone", lambda: not self.dead())
+        self.tandem("wait", "b", "--timeout", "60")
+        self.assertEqual(self.json("digest"), self.json("digest", data=other))
 
     @support.on_both
     def test_what_is_not_there_is_exit_4(self, data):
