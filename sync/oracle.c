@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <utlist.h>
 #include <xxhash.h>
 
 #include "store/hash_table.h"
@@ -69,6 +70,21 @@ struct life {
     td_hash_entry hash_entry;
 };
 
+/* An operation that is held though the one before it was not when it was seen. */
+struct follower {
+    uint8_t predecessor[TANDEM_HASH_BYTES];
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint64_t seq; /* of the predecessor */
+    char collection[TANDEM_NAME_BYTES_MAX + 1];
+    struct follower *next;
+};
+
+/* What was lacking on a disk at the last look: the end of the range. */
+struct lacked {
+    uint8_t hash[TANDEM_HASH_BYTES];
+    struct lacked *next;
+};
+
 /* The end of a job that is still to come. */
 struct open_job {
     uint8_t hash[TANDEM_HASH_BYTES]; /* of what it follows */
@@ -95,6 +111,9 @@ struct node {
     unsigned kin;       /* the first of those that are copies of each other */
     struct open_job open;
     bool has_open;
+    struct follower *followers;
+    struct lacked *lacked;
+    bool refuses; /* it had a rule by which it refuses */
 };
 
 struct td_oracle {
@@ -129,6 +148,19 @@ tandem_err td_oracle_open(tandem_harness *harness, td_oracle **out)
     return TANDEM_OK;
 }
 
+static void forget_lacks(struct node *node)
+{
+    struct follower *follower, *next_follower;
+    struct lacked *lacked, *next_lacked;
+
+    LL_FOREACH_SAFE(node->followers, follower, next_follower)
+        free(follower);
+    LL_FOREACH_SAFE(node->lacked, lacked, next_lacked)
+        free(lacked);
+    node->followers = NULL;
+    node->lacked = NULL;
+}
+
 void td_oracle_free(td_oracle *oracle)
 {
     if (!oracle)
@@ -136,6 +168,8 @@ void td_oracle_free(td_oracle *oracle)
     td_hash_table_clear(&oracle->known, free);
     td_hash_table_clear(&oracle->flights, free);
     td_hash_table_clear(&oracle->lives, free);
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        forget_lacks(&oracle->nodes[i]);
     free(oracle->durables);
     free(oracle);
 }
@@ -199,6 +233,7 @@ void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
         added->wall_ms_max = added->wall_ms_ever = oracle->nodes[copy_of].wall_ms_ever;
         added->incarnation = oracle->nodes[copy_of].incarnation;
         added->kin = oracle->nodes[copy_of].kin;
+        added->refuses = oracle->nodes[copy_of].refuses;
         note_kin(oracle, node);
     }
     td_oracle_clock(oracle, node);
@@ -210,6 +245,11 @@ void td_oracle_restarted(td_oracle *oracle, unsigned node)
     oracle->nodes[node].life++;
     note_kin(oracle, node);
     td_oracle_clock(oracle, node);
+}
+
+void td_oracle_refuses(td_oracle *oracle, unsigned node)
+{
+    oracle->nodes[node].refuses = true;
 }
 
 void td_oracle_backed_up(td_oracle *oracle, unsigned node)
@@ -240,6 +280,7 @@ void td_oracle_went_back(td_oracle *oracle, unsigned node)
     for (size_t i = oracle->durable_first; i < oracle->durable_count; i++)
         if (oracle->durables[i].node == node)
             oracle->durables[i].seen = true;
+    forget_lacks(&oracle->nodes[node]);
     oracle->nodes[node].wall_ms_max = oracle->nodes[node].wall_ms_ever;
     oracle->any_back = true;
     oracle->nodes[node].back_life = oracle->nodes[node].life;
@@ -355,6 +396,21 @@ static void note_continued(const struct scanning *scanning, const td_operation *
                                       TD_INCARNATION_MS + OWN_SLACK_MS;
 }
 
+/* What it follows must turn out to be lacking, or come behind it. */
+static tandem_err note_follower(struct node *node, const td_operation *operation)
+{
+    struct follower *follower = calloc(1, sizeof(*follower));
+
+    if (!follower)
+        return TANDEM_E_NOMEM;
+    memcpy(follower->predecessor, operation->predecessor, TANDEM_HASH_BYTES);
+    memcpy(follower->origin, operation->origin, TANDEM_ORIGIN_BYTES);
+    follower->seq = operation->seq - 1;
+    memcpy(follower->collection, operation->collection.bytes, operation->collection.size);
+    LL_PREPEND(node->followers, follower);
+    return TANDEM_OK;
+}
+
 static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
                                 const td_operation *operation)
 {
@@ -380,10 +436,10 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
         return fail(oracle, "%s: the operation at ordinal %" PRIu64 " is held twice", name, ordinal);
     if (operation->seq > 1) {
         before = known_find(oracle, operation->predecessor);
-        if (!before || !(before->holders & bit))
-            return fail(oracle, "%s: the operation at ordinal %" PRIu64
-                        " follows one that is not held", name, ordinal);
-        if (before->newest > known->newest)
+        if ((!before || !(before->holders & bit)) &&
+            (err = note_follower(node, operation)) != TANDEM_OK)
+            return err;
+        if (before && before->newest > known->newest)
             known->newest = before->newest;
     }
     if (node->has_open && memcmp(node->open.hash, operation->predecessor, TANDEM_HASH_BYTES))
@@ -534,6 +590,11 @@ static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *
 
     node->fresh = false;
     node->scanned = node->hlc_max = node->hlc_now = node->other_by_ms = 0;
+    for (struct follower *follower = node->followers, *next; follower; follower = next) {
+        next = follower->next;
+        free(follower);
+    }
+    node->followers = NULL;
     for (struct known *k = td_hash_table_first(&oracle->known); k;
          k = td_hash_table_next(&k->hash_entry)) {
         k->expected = (k->expected & ~bit) | (k->holders & bit);
@@ -549,6 +610,133 @@ static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *
             return fail(oracle, "%s: what was on its disk is not there any more",
                         td_plan_name(number));
     return TANDEM_OK;
+}
+
+/* ---- Lacks ---- */
+
+struct lacks {
+    td_oracle *oracle;
+    unsigned number;
+    td_op_store *ops;
+    unsigned count;
+    struct lacked *now;
+    const struct follower *follower; /* whose predecessor is looked for */
+    bool found;
+};
+
+static tandem_err see_lack(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    struct lacks *lacks = context;
+    struct node *node = &lacks->oracle->nodes[lacks->number];
+    const struct known *known = known_find(lacks->oracle, lack->hash);
+    const char *name = td_plan_name(lacks->number);
+    struct lacked *lacked;
+
+    (void)origin;
+    lacks->count++;
+    if (lack->first < 1 || lack->first > lack->last)
+        return fail(lacks->oracle, "%s: it lacks %" PRIu64 " to %" PRIu64, name, lack->first,
+                    lack->last);
+    if (known && (known->holders & UINT32_C(1) << lacks->number))
+        return fail(lacks->oracle, "%s: it holds %" PRIu64 ", and says to lack it", name, lack->last);
+    if (lack->reason != TANDEM_OK && !node->refuses)
+        return fail(lacks->oracle, "%s: it refuses %" PRIu64 " to %" PRIu64 " by no rule", name,
+                    lack->first, lack->last);
+    if (!(lacked = calloc(1, sizeof(*lacked))))
+        return TANDEM_E_NOMEM;
+    memcpy(lacked->hash, lack->hash, TANDEM_HASH_BYTES);
+    LL_PREPEND(lacks->now, lacked);
+    return TANDEM_OK;
+}
+
+static tandem_err see_lacks_of(void *context, const td_collection_info *info)
+{
+    struct lacks *lacks = context;
+
+    return td_op_store_lacks(lacks->ops, info->name, NULL, see_lack, lacks);
+}
+
+static tandem_err is_end(void *context, const uint8_t *origin, const td_lack *lack)
+{
+    struct lacks *lacks = context;
+
+    (void)origin;
+    lacks->found = lack->last == lacks->follower->seq &&
+                   !memcmp(lack->hash, lacks->follower->predecessor, TANDEM_HASH_BYTES);
+    return lacks->found ? TANDEM_END : TANDEM_OK;
+}
+
+/* What is held follows what is held, or what is known to be lacking. */
+static tandem_err check_followers(struct lacks *lacks)
+{
+    struct node *node = &lacks->oracle->nodes[lacks->number];
+    struct follower *follower, *next;
+
+    LL_FOREACH_SAFE(node->followers, follower, next)
+    {
+        const struct known *known = known_find(lacks->oracle, follower->predecessor);
+        tandem_err err;
+
+        if (known && (known->holders & UINT32_C(1) << lacks->number)) {
+            LL_DELETE(node->followers, follower);
+            free(follower);
+            continue;
+        }
+        lacks->follower = follower;
+        lacks->found = false;
+        err = td_op_store_lacks(lacks->ops, tandem_slice_text(follower->collection),
+                                follower->origin, is_end, lacks);
+        if (err != TANDEM_OK && err != TANDEM_END)
+            return err;
+        if (!lacks->found)
+            return fail(lacks->oracle, "%s: the operation %" PRIu64
+                        " follows one that is neither held nor lacking",
+                        td_plan_name(lacks->number), follower->seq + 1);
+    }
+    return TANDEM_OK;
+}
+
+/* What was lacking is so still, or held. */
+static tandem_err check_lacked(const struct lacks *lacks)
+{
+    struct node *node = &lacks->oracle->nodes[lacks->number];
+    const struct lacked *before, *now;
+
+    LL_FOREACH(node->lacked, before)
+    {
+        const struct known *known = known_find(lacks->oracle, before->hash);
+
+        LL_FOREACH(lacks->now, now)
+            if (!memcmp(now->hash, before->hash, TANDEM_HASH_BYTES))
+                break;
+        if (!now && !(known && (known->holders & UINT32_C(1) << lacks->number)))
+            return fail(lacks->oracle, "%s: it has forgotten what it lacks",
+                        td_plan_name(lacks->number));
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err check_lacks(td_oracle *oracle, unsigned number, tandem_reactor *reactor)
+{
+    struct node *node = &oracle->nodes[number];
+    struct lacks lacks = {.oracle = oracle, .number = number, .ops = td_reactor_ops(reactor)};
+    unsigned count = td_op_store_lack_count(lacks.ops);
+    tandem_err err;
+
+    if (!count && !node->followers && !node->lacked)
+        return TANDEM_OK;
+    err = td_op_store_collections(lacks.ops, tandem_slice_of(NULL, 0), see_lacks_of, &lacks);
+    if (err == TANDEM_OK && (lacks.count != count || count > TD_LACKS_MAX))
+        err = fail(oracle, "%s: it counts %u lacks, and has %u", td_plan_name(number), count,
+                   lacks.count);
+    if (err == TANDEM_OK && (err = check_lacked(&lacks)) == TANDEM_OK)
+        err = check_followers(&lacks);
+    for (struct lacked *lacked = node->lacked, *next; lacked; lacked = next) {
+        next = lacked->next;
+        free(lacked);
+    }
+    node->lacked = lacks.now;
+    return err;
 }
 
 static tandem_err check_durable(td_oracle *oracle)
@@ -950,6 +1138,8 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
             continue;
         err = oracle->nodes[i].fresh ? scan_anew(oracle, i, reactor)
                                      : scan(oracle, i, reactor, true);
+        if (err == TANDEM_OK)
+            err = check_lacks(oracle, i, reactor);
         if (err == TANDEM_OK && (err = check_clock(oracle, i, reactor)) == TANDEM_OK)
             err = check_executor(oracle, i, td_reactor_executor(reactor));
     }
@@ -1100,6 +1290,34 @@ bool td_oracle_is_idle(const td_oracle *oracle)
                 (td_channel_session(peer->channel) &&
                  td_session_inflight_bytes(td_channel_session(peer->channel))))
                 return false;
+    }
+    return true;
+}
+
+struct delivery {
+    const td_oracle *oracle;
+    const tandem_sync *sync;
+};
+
+static tandem_err is_for_one_who_is_there(void *context, const td_dead_letter *letter)
+{
+    const struct delivery *delivery = context;
+
+    for (const td_peer *peer = delivery->sync->peers; peer; peer = peer->next)
+        if (td_peer_is_open(peer) && find_reactor(delivery->oracle, letter->reactor) >= 0 &&
+            !memcmp(peer->reactor, letter->reactor, TANDEM_ORIGIN_BYTES))
+            return TANDEM_END;
+    return TANDEM_OK;
+}
+
+bool td_oracle_is_delivered(const td_oracle *oracle)
+{
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++) {
+        tandem_sync *sync = sync_of(oracle, i);
+        struct delivery delivery = {oracle, sync};
+
+        if (sync && td_dead_letters_visit(sync, is_for_one_who_is_there, &delivery) != TANDEM_OK)
+            return false;
     }
     return true;
 }

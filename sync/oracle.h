@@ -28,6 +28,8 @@ void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of);
 void td_oracle_restarted(td_oracle *oracle, unsigned node);
 /* Its clock was set, if it runs: it may go by that, and die, before the next look. */
 void td_oracle_clock(td_oracle *oracle, unsigned node);
+/* It begins to refuse operations for good, by a rule. */
+void td_oracle_refuses(td_oracle *oracle, unsigned node);
 void td_oracle_backed_up(td_oracle *oracle, unsigned node);
 void td_oracle_went_back(td_oracle *oracle, unsigned node);
 /* Somebody is about to send an operation that nobody wrote. TANDEM_E_NOMEM. */
@@ -53,6 +55,8 @@ bool td_oracle_lacks(const td_oracle *oracle, unsigned node, unsigned other);
 int td_oracle_find(const td_oracle *oracle, const uint8_t reactor[TANDEM_ORIGIN_BYTES]);
 /* Is no job in flight? */
 bool td_oracle_is_idle(const td_oracle *oracle);
+/* Is there no dead letter for a reactor that has a session with who wrote it? */
+bool td_oracle_is_delivered(const td_oracle *oracle);
 /* Does each that runs go by an id of its own? Copies take some time for that. */
 bool td_oracle_is_distinct(const td_oracle *oracle);
 /* Operations that exist. */

@@ -31,6 +31,7 @@ static const char *const faults[] = {
     "latency",    "lose",         "duplicate", "reorder", "corrupt",    "cut",     "one_way", "half_open",
     "clog",       "slow",         "crash",     "crash_at", "disk_full", "disk_error",
     "disk_unknown", "memory",     "clock",     "clock_jump", "restore", "copy",    "remotes", "liar",
+    "refuse",
 };
 
 enum { FAULTS = sizeof(faults) / sizeof(faults[0]) };
@@ -169,6 +170,8 @@ static td_step_kind mends(td_step_kind kind)
         return TD_STEP_RESUME;
     case TD_STEP_BACKUP:
         return TD_STEP_GO_BACK;
+    case TD_STEP_REFUSE:
+        return TD_STEP_ADMIT;
     default:
         return kind;
     }
@@ -299,6 +302,10 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
      * makes others of them on the way. */
     if (plan->faults & TANDEM_FAULT_CORRUPT)
         plan->faults &= ~(uint32_t)TANDEM_FAULT_LIAR;
+    /* What was refused, and is gone with the only disk that held it, is wanted for ever; and what is
+     * wanted of an origin waits as long as its newest that is dated ahead. */
+    if (plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_CLOCK_JUMP))
+        plan->faults &= ~(uint32_t)TANDEM_FAULT_REFUSE;
     /* Windows that are ever full, in half of the plans. */
     if (td_plan_draw_below(&state, 2)) {
         plan->window_jobs = (uint32_t)(1 + td_plan_draw_below(&state, 6));

@@ -49,7 +49,11 @@ enum {
     X(PAUSE, "pause", 2, TANDEM_FAULT_REMOTES)                                                     \
     X(RESUME, "resume", 2, 0)                                                                      \
     X(LIE, "lie", 1, TANDEM_FAULT_LIAR)                                                            \
-    X(POLL, "poll", 2, 0)
+    X(POLL, "poll", 2, 0)                                                                          \
+    X(REFUSE, "refuse", 1, TANDEM_FAULT_REFUSE)                                                    \
+    X(ADMIT, "admit", 1, 0)                                                                        \
+    X(WITHDRAW, "withdraw", 1, TANDEM_FAULT_REFUSE)                                                \
+    X(DEAD_LETTER, "dead_letter", 1, TANDEM_FAULT_REFUSE)
 
 typedef enum td_step_kind {
 #define TD_STEP_MEMBER(kind, word, names, fault) TD_STEP_##kind,

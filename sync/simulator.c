@@ -34,6 +34,14 @@ struct wrote {
     uint64_t ordinal; /* 0: nothing yet, or its disk went back since */
 };
 
+/* What a reactor refuses for good: the documents of some names. */
+struct rule {
+    struct run *run;
+    unsigned node;
+    uint64_t random; /* draws the names; 0: everything is taken */
+    bool withdrawn;  /* for good */
+};
+
 /* A job on its way. */
 struct pending {
     struct run *run;
@@ -57,6 +65,7 @@ struct run {
     uint64_t jobs; /* written so far */
     struct pending *pending; /* and not answered yet */
     struct wrote wrote[TD_PLAN_NODES_MAX];
+    struct rule rules[TD_PLAN_NODES_MAX];
     uint64_t outcomes; /* a hash over all answers */
     bool ending;       /* what ends from now on is no news */
     const char *probes[PROBES_MAX];
@@ -383,6 +392,77 @@ static void end_lies(struct run *run)
         td_liar_free(run->liars[--run->liar_count]);
 }
 
+/* ---- Refusals ---- */
+
+enum { REFUSED_ONE_IN = 4 }; /* documents */
+
+static bool admit(void *context, const tandem_operation *operation)
+{
+    const struct rule *rule = context;
+
+    /* What a stranger made up is nowhere, once it is refused, and would be wanted for ever. */
+    return !rule->random || tandem_slice_equal(operation->document, tandem_slice_text("lies")) ||
+           XXH3_64bits_withSeed(operation->document.bytes, operation->document.size, rule->random) %
+               REFUSED_ONE_IN != 0;
+}
+
+static void refuse(struct run *run, unsigned node, uint64_t random)
+{
+    struct rule *rule = &run->rules[node];
+
+    *rule = (struct rule){.run = run, .node = node, .random = random};
+    tandem_harness_set_admission(run->harness, name_of(node), admit, rule);
+    if (random)
+        td_oracle_refuses(run->oracle, node);
+}
+
+static tandem_err withdraw(struct run *run, unsigned node)
+{
+    tandem_reactor *reactor = tandem_harness_reactor(run->harness, name_of(node));
+
+    return reactor ? tandem_withdraw_refusals(reactor) : TANDEM_E_STATE;
+}
+
+/* A disk that failed may take some time until it can be written again. */
+static void withdraw_all(struct run *run)
+{
+    for (unsigned i = 0; i < run->nodes; i++)
+        if (!run->rules[i].withdrawn)
+            run->rules[i].withdrawn = withdraw(run, i) == TANDEM_OK;
+}
+
+struct letters {
+    uint64_t ids[8];
+    size_t count;
+};
+
+static tandem_err note_letter(void *context, const td_dead_letter *letter)
+{
+    struct letters *letters = context;
+
+    letters->ids[letters->count++] = letter->id;
+    return letters->count < sizeof(letters->ids) / sizeof(letters->ids[0]) ? TANDEM_OK : TANDEM_END;
+}
+
+/* One of its dead letters is offered again, or given up. */
+static void see_to_letter(struct run *run, const td_step *step)
+{
+    tandem_sync *sync = tandem_harness_sync(run->harness, name_of(step->a));
+    struct letters letters = {.count = 0};
+    uint64_t state = step->random, id;
+
+    if (!sync)
+        return;
+    td_dead_letters_visit(sync, note_letter, &letters);
+    if (!letters.count)
+        return;
+    id = letters.ids[td_plan_draw_below(&state, letters.count)];
+    if (td_plan_draw_below(&state, 3))
+        tandem_job_retry(sync, id);
+    else
+        tandem_job_discard(sync, id);
+}
+
 /* ---- Remotes ---- */
 
 /* Poll a remote so: a third each. What is polled is polled so often that all become equal in time. */
@@ -511,6 +591,19 @@ static void do_step(struct run *run, const td_step *step)
         break;
     case TD_STEP_POLL:
         set_poll(run, step->a, step->b, step->random);
+        break;
+    case TD_STEP_REFUSE:
+        refuse(run, step->a, step->random | 1);
+        break;
+    case TD_STEP_ADMIT:
+        refuse(run, step->a, 0);
+        withdraw(run, step->a);
+        break;
+    case TD_STEP_WITHDRAW:
+        withdraw(run, step->a);
+        break;
+    case TD_STEP_DEAD_LETTER:
+        see_to_letter(run, step);
         break;
     case TD_STEP_KINDS:
         break;
@@ -645,6 +738,8 @@ static void heal(struct run *run)
         tandem_harness_slow(run->harness, name_of(a), 0);
         restart(run, a);
     }
+    for (unsigned a = 0; a < run->nodes; a++)
+        refuse(run, a, 0);
     for (unsigned a = 0; a < run->nodes; a++) {
         tandem_harness_disconnect(run->harness, name_of(a), name_of(a));
         for (unsigned b = 0; b < run->nodes; b++)
@@ -675,6 +770,10 @@ static bool is_equal(struct run *run, char why[256])
 {
     bool rests = is_at_rest(run, why) && td_oracle_is_equal(run->oracle);
 
+    if (rests && !td_oracle_is_delivered(run->oracle)) {
+        snprintf(why, 256, "there is a dead letter of what is held");
+        return false;
+    }
     /* A disk that has failed may hold what its reactor shows a little later. */
     return rests && tandem_harness_converged(run->harness, why) == TANDEM_OK;
 }
@@ -744,6 +843,7 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
     tandem_err err;
 
     for (;;) {
+        withdraw_all(run);
         if ((err = look(run, "after the faults")) != TANDEM_OK)
             return err;
         passed_ms = tandem_harness_now_ms(run->harness) - begin_ms;
@@ -759,6 +859,7 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
     }
     run->result->converged_ms += passed_ms;
     if (is_done == is_equal && is_at_rest(run, why) &&
+        td_oracle_is_delivered(run->oracle) &&
         tandem_harness_converged(run->harness, why) == TANDEM_OK)
         snprintf(why, sizeof(why), "what somebody held is gone");
     snprintf(run->result->why, sizeof(run->result->why), "not equal after %d s: %.200s",
@@ -843,6 +944,23 @@ static tandem_err check_traffic(struct run *run, unsigned node)
     return TANDEM_E_STATE;
 }
 
+/* What was refused is here, unless nobody has it any more, or nobody ever did. */
+static tandem_err check_lacks(struct run *run, unsigned node, tandem_reactor *reactor)
+{
+    tandem_stat stat;
+    tandem_err err = tandem_stat_get(reactor, &stat);
+
+    if (err != TANDEM_OK)
+        return err;
+    if (!stat.refused &&
+        (!stat.lacks || (run->plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_LIAR))))
+        return TANDEM_OK;
+    snprintf(run->result->why, sizeof(run->result->why),
+             "%s: %" PRIu64 " ranges are refused and %" PRIu64 " lacking in the end", name_of(node),
+             stat.refused, stat.lacks);
+    return TANDEM_E_STATE;
+}
+
 static tandem_err check_node(struct run *run, unsigned node)
 {
     tandem_reactor *reactor = tandem_harness_reactor(run->harness, name_of(node));
@@ -861,6 +979,8 @@ static tandem_err check_node(struct run *run, unsigned node)
         snprintf(run->result->why, sizeof(run->result->why), "%s: %.200s", name_of(node), why);
         return TANDEM_E_STATE;
     }
+    if ((err = check_lacks(run, node, reactor)) != TANDEM_OK)
+        return err;
     return check_traffic(run, node);
 }
 
@@ -877,8 +997,10 @@ static const struct {
     {"INDEX_REBUILT", BAD_DISK | TANDEM_FAULT_CRASH_AT},
     {"CLOCK_WAIT", TANDEM_FAULT_LIAR | TANDEM_FAULT_CLOCK | TANDEM_FAULT_CLOCK_JUMP},
     {"OWN_CONTINUED", TANDEM_FAULT_LIAR | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
-    {"JOB_REFUSED", TANDEM_FAULT_LIAR | BAD_DISK | TANDEM_FAULT_CRASH_AT | TANDEM_FAULT_CLOCK |
-                        TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
+    {"RANGE_REFUSED", TANDEM_FAULT_REFUSE},
+    {"RANGE_WANTED", TANDEM_FAULT_REFUSE | TANDEM_FAULT_LIAR},
+    {"JOB_REFUSED", TANDEM_FAULT_REFUSE | TANDEM_FAULT_LIAR | BAD_DISK | TANDEM_FAULT_CRASH_AT |
+                        TANDEM_FAULT_CLOCK | TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
     {"MESSAGE_REPEATED", TANDEM_FAULT_LIAR | TANDEM_FAULT_DUPLICATE},
     {"MESSAGE_MISSING", TANDEM_FAULT_LIAR | TANDEM_FAULT_LOSE | TANDEM_FAULT_REORDER |
                             TANDEM_FAULT_CUT | TANDEM_FAULT_ONE_WAY | TANDEM_FAULT_CLOG},

@@ -13,14 +13,14 @@
  * It runs on one's own models, too: a workload says what is written and whether the outcome is right.
  *
  * What must hold, after each step: nothing is stored twice; the predecessor of whatever is held is
- * held; jobs are whole; what was reported durable is there, also after a crash; nothing is told of that
+ * held, or recorded as lacking; what is lacking stays so until it is held; jobs are whole; what was reported durable is there, also after a crash; nothing is told of that
  * is not on disk; a reactor shows what it reported durable; nobody believes another to hold what it
- * does not; job handles go through their states in order; windows, queues and the pool are within their
+ * does not; nobody offers what was announced as refused; job handles go through their states in order; windows, queues and the pool are within their
  * bounds, and what was executed is given back; no clock runs ahead of what it has seen; what is written
  * is dated after what was held, what is taken not far ahead; whose chain another continued takes a new
  * origin, and nobody takes them faster than he may; remotes of several do not dial at one moment. In
- * the end: equal vectors, equal documents byte for byte, stores that verify, no
- * job in flight, no id twice, everything that was ever reported durable and not lost with its only
+ * the end all refusals are withdrawn: equal vectors, equal documents byte for byte, stores that verify,
+ * nothing refused or lacking but what is gone, no dead letter of what is held, no job in flight, no id twice, everything that was ever reported durable and not lost with its only
  * disk; nothing happened that only a fault explains which the plan has not; and, where nothing was done
  * to the network, nothing echoed. Where a clock has jumped, this comes after another end: all but
  * what is dated ahead is equal, that is seen to wait, and nobody writes ahead of time any more; then
@@ -62,7 +62,8 @@ typedef enum tandem_fault {
     TANDEM_FAULT_COPY = 1 << 19,         /* a reactor's folder is copied, and both run */
     TANDEM_FAULT_REMOTES = 1 << 20,      /* remotes are removed, added, paused */
     TANDEM_FAULT_LIAR = 1 << 21,         /* a stranger connects who lies */
-    TANDEM_FAULT_ALL = (1 << 22) - 1,
+    TANDEM_FAULT_REFUSE = 1 << 22,       /* reactors refuse documents for good, for a while */
+    TANDEM_FAULT_ALL = (1 << 23) - 1,
 } tandem_fault;
 
 /* "latency", "lose", …; NULL if it is none. Static. */
