@@ -476,6 +476,36 @@ static void pairs_are_bounded(void **state)
     assert_sound(bed);
 }
 
+/* One lack stands before another, and its record cannot be read: what is behind both has no place. */
+static void behind_a_damaged_lack_nothing_is_taken(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t key[TD_LACK_KEY_BYTES], value[256];
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[4];
+    td_lack lack;
+    size_t size;
+
+    chain(bed, origin_of(0), ops, 4);
+    commit(bed, &ops[0], 1);
+    refuse(bed, &ops[1], 1);
+    refuse(bed, &ops[2], 1);
+    lack = lack_of(&ops[1], 1);
+    td_lack_key(key, 1, origin_of(0), &lack);
+    size = raw_get(bed, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)), value, sizeof(value));
+    value[size - 1] ^= 1;
+    raw_put(bed, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)), tandem_slice_of(value, size));
+    OK(td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_CORRUPT, append_err(bed, &ops[3], 1));
+    OK(td_op_store_commit(bed->ops));
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[0], &found[0]);
+    value[size - 1] ^= 1;
+    raw_put(bed, TD_TABLE_LACKS, tandem_slice_of(key, sizeof(key)), tandem_slice_of(value, size));
+    commit(bed, &ops[3], 1);
+    assert_sound(bed);
+}
+
 static void verify_notices_damaged_lacks(void **state)
 {
     struct bed *bed = *state;
@@ -668,6 +698,7 @@ int main(int argc, char **argv)
         ON_BED(what_comes_through_a_filter_is_held_loose),
         ON_BED(the_missing_may_come_behind_what_is_loose),
         ON_BED(pairs_are_bounded),
+        ON_BED(behind_a_damaged_lack_nothing_is_taken),
         ON_BED(verify_notices_damaged_lacks),
         cmocka_unit_test(random_histories_with_gaps_end_whole),
         cmocka_unit_test(random_histories_in_part_end_whole),

@@ -33,7 +33,11 @@ WHOLE = {
         "collection_look", "origin_look", "head_compare", "head_move", "run_extend", "lack_follow",
         "lacks_after", "job_write", "job_look", "append_job", "breaks_group", "td_op_store_append",
     ],
-    "store/op_place.c": None,
+    "store/op_place.c": [
+        "td_job_check", "td_head_find", "find", "held_prefix", "is_of_place", "td_lack_find",
+        "brings_end", "head_before", "td_chain_reaches", "place_first", "td_job_place",
+        "td_place_head",
+    ],
 }
 
 
