@@ -32,7 +32,7 @@ def all_of_a_few_peers_come_into_step(field):
     for name in ("in_step_before", "in_step"):
         check(figures[name]["value"] == figures[name]["ceiling"] == 6, "not all are in step",
               figures[name])
-    for name in ("p50", "p99", "p50_http", "p99_websocket", "cpu_node", "rate"):
+    for name in ("p50", "p99", "p50_http", "p99_websocket", "cpu_node", "waited_node", "rate"):
         check(figures[name]["value"] > 0 and figures[name]["ratio"] > 0, name + " was not measured",
               figures[name])
     check(figures["rss_anon"]["rss_anon_bytes"] > 0, "memory was not measured", figures["rss_anon"])

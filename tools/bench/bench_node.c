@@ -152,6 +152,11 @@ double bench_node_cpu_s(const bench_node *node)
     return bench_process_cpu_s(node->pid);
 }
 
+double bench_node_waited_s(const bench_node *node)
+{
+    return bench_process_waited_s(node->pid);
+}
+
 uint64_t bench_node_disk_bytes(const bench_node *node)
 {
     static const char *const folders[] = {"store", "index", "sync"};

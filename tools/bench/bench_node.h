@@ -28,6 +28,8 @@ const char *bench_node_url(const bench_node *node, bool http);
 uint64_t bench_node_rss_anon(const bench_node *node);
 /* Processor time that it has used so far. */
 double bench_node_cpu_s(const bench_node *node);
+/* For how long its threads have waited for a processor. */
+double bench_node_waited_s(const bench_node *node);
 /* Bytes of its store's files. */
 uint64_t bench_node_disk_bytes(const bench_node *node);
 

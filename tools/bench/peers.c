@@ -30,7 +30,7 @@ enum {
 struct observed {
     uint64_t rss_anon_max, behind_max;
     double elapsed_s, catch_up_s; /* from the first write to the last peer; of it, after the last */
-    double cpu_s, bench_herd_cpu_s;
+    double cpu_s, waited_s, herd_cpu_s;
 };
 
 struct peers {
@@ -122,6 +122,7 @@ static tandem_err write_and_wait(struct peers *peers, bench_herd *herd, uint64_t
     uint64_t rest = peers->own ? count % bench_herd_count(herd) : 0;
     uint64_t begin_us = bench_now_us(), last_us = 0, now_us;
     double cpu_s = bench_node_cpu_s(peers->node), herd_s = bench_herd_cpu_s(herd);
+    double waited_s = bench_node_waited_s(peers->node);
     tandem_err err = TANDEM_OK;
 
     *seen = (struct observed){0};
@@ -147,7 +148,8 @@ static tandem_err write_and_wait(struct peers *peers, bench_herd *herd, uint64_t
     seen->elapsed_s = (double)(now_us - begin_us) / 1e6;
     seen->catch_up_s = (double)(now_us - last_us) / 1e6;
     seen->cpu_s = bench_node_cpu_s(peers->node) - cpu_s;
-    seen->bench_herd_cpu_s = bench_herd_cpu_s(herd) - herd_s;
+    seen->waited_s = bench_node_waited_s(peers->node) - waited_s;
+    seen->herd_cpu_s = bench_herd_cpu_s(herd) - herd_s;
     return err;
 }
 
@@ -217,7 +219,8 @@ static void print_observed(bench_run *run, const struct observed *seen, uint64_t
     print(run, "behind_max", (double)seen->behind_max, "operations", 0);
     print(run, "catch_up", seen->catch_up_s * 1000, "ms", 0);
     print(run, "cpu_node", seen->cpu_s, "s", seen->elapsed_s);
-    print(run, "cpu_peers", seen->bench_herd_cpu_s, "s", seen->elapsed_s);
+    print(run, "waited_node", seen->waited_s, "s", seen->elapsed_s);
+    print(run, "cpu_peers", seen->herd_cpu_s, "s", seen->elapsed_s);
 }
 
 /* All are in step: write, and print what was seen. */

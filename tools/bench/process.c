@@ -1,5 +1,6 @@
 #include "tools/bench/process.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,6 +40,38 @@ double bench_process_cpu_s(pid_t pid)
     if ((end = strrchr(text, ')')))
         sscanf(end + 1, " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lu %lu", &user, &kernel);
     return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+}
+
+static double thread_waited_s(pid_t pid, const char *thread)
+{
+    unsigned long long waited_ns = 0;
+    char path[96];
+    FILE *stat;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%.16s/schedstat", (int)pid, thread);
+    if (!(stat = fopen(path, "re")))
+        return 0;
+    if (fscanf(stat, "%*u %llu", &waited_ns) != 1)
+        waited_ns = 0;
+    fclose(stat);
+    return (double)waited_ns / 1e9;
+}
+
+double bench_process_waited_s(pid_t pid)
+{
+    const struct dirent *entry;
+    char path[64];
+    double seconds = 0;
+    DIR *threads;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    if (!(threads = opendir(path)))
+        return 0;
+    while ((entry = readdir(threads)))
+        if (entry->d_name[0] != '.')
+            seconds += thread_waited_s(pid, entry->d_name);
+    closedir(threads);
+    return seconds;
 }
 
 uint64_t bench_now_us(void)
