@@ -38,6 +38,15 @@ def all_of_a_few_peers_come_into_step(field):
     check(figures["rss_anon"]["rss_anon_bytes"] > 0, "memory was not measured", figures["rss_anon"])
 
 
+def each_of_a_few_peers_gets_its_own(field):
+    figures = figures_of(field, "peers", "--variant", "own", "--peers", "4", "--reactors", "2",
+                         "--rate", "100", "--seconds", "1")
+    check(figures["in_step"]["value"] == figures["in_step"]["ceiling"] == 4, "not all are in step",
+          figures["in_step"])
+    check(figures["delivered"]["value"] <= 1.5 * figures["rate"]["value"],
+          "some got more than their own", figures["delivered"])
+
+
 def a_peer_that_reads_nothing_is_measured(field):
     figures = figures_of(field, "slow_receiver", "--peers", "2", "--seconds", "1")
     check(figures["written"]["value"] > 0, "nothing was written")
@@ -46,4 +55,4 @@ def a_peer_that_reads_nothing_is_measured(field):
 
 
 node.main(benches_are_listed, all_of_a_few_peers_come_into_step,
-          a_peer_that_reads_nothing_is_measured)
+          each_of_a_few_peers_gets_its_own, a_peer_that_reads_nothing_is_measured)

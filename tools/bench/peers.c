@@ -267,7 +267,7 @@ static tandem_err measure(struct peers *peers, bool own)
     if (stepped < (int)count)
         err = TANDEM_E_TIMEOUT;
     else if (bench_herd_most(herd) > peers->each)
-        err = TANDEM_E_UNSUPPORTED; /* somebody has what he does not share */
+        err = TANDEM_E_CONFLICT; /* somebody has what he does not share */
     else
         err = measure_herd(peers, herd, alone_ms);
     bench_herd_free(herd);
@@ -291,7 +291,7 @@ int bench_peers(bench_run *run)
         return cli_exit_code(err);
     err = measure(&peers, own);
     bench_node_free(peers.node);
-    if (err == TANDEM_E_UNSUPPORTED)
-        return cli_fail(err, "sync holds nothing back yet", "a peer got what it does not share");
+    if (err == TANDEM_E_CONFLICT)
+        return cli_fail(err, "sync held too little back", "a peer got what it does not share");
     return err == TANDEM_OK ? 0 : cli_fail(err, NULL, "not all peers are in step");
 }
