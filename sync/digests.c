@@ -111,6 +111,7 @@ tandem_err td_sync_each_collection(tandem_sync *sync,
 
 struct digesting {
     td_peer *peer;
+    bool in_part;
     tandem_writer parts; /* B(name) || digest, one after the other */
     uint64_t count;
 };
@@ -125,6 +126,7 @@ static tandem_err digest_one(void *context, tandem_slice name)
         return TANDEM_OK;
     if ((err = td_sync_digest(digesting->peer->sync, name, NULL, digest)) != TANDEM_OK)
         return err;
+    digesting->in_part = digesting->in_part || td_ways_holds_in_part(digesting->peer->sync, name);
     td_hash(hash, &name, 1);
     tandem_write_raw(&digesting->parts, tandem_slice_of(hash, sizeof(hash)));
     tandem_write_raw(&digesting->parts, tandem_slice_of(digest, sizeof(digest)));
@@ -142,6 +144,8 @@ tandem_err td_sync_digest_all(td_peer *peer, uint64_t *count_out, uint8_t out[TA
     if ((err = td_sync_each_collection(peer->sync, digest_one, &digesting)) == TANDEM_OK) {
         parts = tandem_writer_slice(&digesting.parts);
         td_hash(out, &parts, 1);
+        if (digesting.in_part)
+            memset(out, 0, TANDEM_HASH_BYTES);
         *count_out = digesting.count;
     }
     tandem_writer_release(&digesting.parts);

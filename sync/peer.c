@@ -265,7 +265,8 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
 
     if ((err = td_sync_digest_all(peer, &count, digest)) != TANDEM_OK)
         return err;
-    if (memcmp(digest, have->digest, sizeof(digest)) != 0) {
+    if (!memcmp(digest, (uint8_t[TANDEM_HASH_BYTES]){0}, sizeof(digest)) ||
+        memcmp(digest, have->digest, sizeof(digest)) != 0) {
         td_probe(peer->sync->env, TD_PROBE_DIGEST_DIFFERED);
         td_announcer_want_digests(peer);
         return TANDEM_OK;

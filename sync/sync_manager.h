@@ -393,7 +393,7 @@ void td_announcer_soon(td_peer *peer);
 tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
                           uint8_t out[TANDEM_HASH_BYTES]);
 /* The digest over all collections that hold an operation and are shared with a peer, and how many those
- * are. */
+ * are. Zeros if one of them is held in part: that equals nothing. */
 tandem_err td_sync_digest_all(td_peer *peer, uint64_t *count_out, uint8_t out[TANDEM_HASH_BYTES]);
 void td_sync_forget_digests(tandem_sync *sync);
 /* A page of the names of collections that hold an operation, each terminated by NUL. TANDEM_END: it
