@@ -186,17 +186,40 @@ tandem_err td_ways_announce(td_peer *peer, uint64_t number, tandem_writer *out)
 
 /* ---- What we hold in part ---- */
 
+struct reach {
+    tandem_sync *sync;
+    const td_origin_cover *origin;
+    const td_filter *way;
+    uint64_t seq;
+};
+
+static tandem_err look_at_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    struct reach *reach = context;
+    td_head heads[TANDEM_HEADS_MAX];
+    td_filter pair = TD_FILTER_ALL;
+    unsigned count = 0;
+    tandem_err err;
+
+    (void)ordinal;
+    if ((err = td_filter_decode(filter, &pair)) != TANDEM_OK)
+        return err;
+    if (td_filter_includes(&pair, reach->way) &&
+        td_op_store_pair_heads(reach->sync->ops, reach->origin->collection->name, filter,
+                               reach->origin->origin, heads, &count) == TANDEM_OK &&
+        count && heads[count - 1].seq > reach->seq)
+        reach->seq = heads[count - 1].seq;
+    td_filter_release(&pair);
+    return TANDEM_OK;
+}
+
 uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin)
 {
-    td_head heads[TANDEM_HEADS_MAX];
-    unsigned count = 0;
+    struct reach reach = {peer->sync, origin, &td_peer_takes(peer)->filter, origin->our_seq};
 
-    if (td_op_store_pair_heads(peer->sync->ops, origin->collection->name,
-                               td_filter_bytes(&td_peer_takes(peer)->filter), origin->origin,
-                               heads, &count) != TANDEM_OK ||
-        !count || heads[count - 1].seq < origin->our_seq)
-        return origin->our_seq;
-    return heads[count - 1].seq;
+    /* A wider one tells the peer as much: it does not send COVER for what that covers. */
+    td_op_store_pairs(peer->sync->ops, origin->collection->name, look_at_pair, &reach);
+    return reach.seq;
 }
 
 static tandem_err count_pair(void *context, tandem_slice filter, uint64_t ordinal)

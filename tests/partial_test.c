@@ -275,9 +275,42 @@ static void by_scope_and_branch(void **state)
     share(harness, "b", "a", &part);
     assert_in_step(harness, "b", "a");
     assert_int_equal(2 + 5 + 5, received(harness));
+    /* Both: nothing is new. */
+    part.branches = draft;
+    part.branch_count = 1;
+    share(harness, "b", "a", &part);
+    assert_in_step(harness, "b", "a");
+    assert_int_equal(2 + 5 + 5, received(harness));
     share(harness, "b", "a", NULL);
     assert_in_step(harness, "b", "a");
     assert_int_equal(16, received(harness));
+    assert_int_equal(0, status_of(harness, "b", "a").status.duplicate_operations);
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
+/* What a wider pair covers does not come twice. */
+static void narrowed_at_once(void **state)
+{
+    tandem_harness *harness = open_pair(7);
+    const char *globs[] = {"a*", "b*"};
+    tandem_share both = TANDEM_SHARE_INIT;
+
+    (void)state;
+    both.documents = globs;
+    both.document_count = 2;
+    share(harness, "b", "a", &both);
+    write_both(harness, 0, 10);
+    assert_in_step(harness, "b", "a");
+    assert_int_equal(40, received(harness));
+    share_documents(harness, "b", "a", "a*");
+    assert_in_step(harness, "b", "a");
+    write_both(harness, 10, 11);
+    assert_in_step(harness, "b", "a");
+    assert_int_equal(42, received(harness));
+    share(harness, "b", "a", &both);
+    assert_in_step(harness, "b", "a");
+    assert_int_equal(44, received(harness));
     assert_int_equal(0, status_of(harness, "b", "a").status.duplicate_operations);
     assert_sound(harness, "b");
     tandem_harness_free(harness);
@@ -370,6 +403,7 @@ int main(void)
         cmocka_unit_test(by_collection),
         cmocka_unit_test(by_document_widened_and_narrowed),
         cmocka_unit_test(by_scope_and_branch),
+        cmocka_unit_test(narrowed_at_once),
         cmocka_unit_test(one_way),
         cmocka_unit_test(a_third_ends_whole),
         cmocka_unit_test(it_goes_on_after_crashes),
