@@ -591,6 +591,9 @@ tandem_err cli_wait_run(cli_request *request, const json_t *object)
     }
     if (err == TANDEM_E_TIMEOUT || err == TANDEM_E_REFUSED)
         tandem_remotes(sync, find_excuse, &excuse);
+    if (err == TANDEM_E_REFUSED && !request->why[0])
+        return cli_refuse(request, err,
+                          "`%s` has all that goes to it, but not everything is shared with it", name);
     if (err != TANDEM_OK)
         return err;
     return cli_emit(request, json_pack("{s:s, s:b}", "peer", name, "covered", 1));
