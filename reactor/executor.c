@@ -317,6 +317,8 @@ static tandem_err append_remote_job(td_executor *executor, const td_remote_reque
     if (job->err == TANDEM_OK && !restored &&
         !td_admission_takes(&executor->admission, executor->parsed, job->count)) {
         job->err = refuse(executor, executor->parsed, job->count);
+        if (job->err == TANDEM_E_REFUSED && td_planted(TD_PLANTED_REFUSAL_AS_TAKEN))
+            job->err = TANDEM_OK;
         job->result.duplicates = job->err == TANDEM_OK ? job->count : 0;
     } else if (job->err == TANDEM_OK) {
         job->err = append(executor, executor->parsed, job->count, request->part, &job->result);

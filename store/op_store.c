@@ -453,6 +453,10 @@ static tandem_err lack_follow(td_op_store *ops, const struct origin *origin, td_
     td_chain chain = chain_of(ops, origin, open);
     tandem_err err = TANDEM_OK;
 
+    if (td_planted(TD_PLANTED_LACK_DROPPED)) {
+        ops->group_lacks--;
+        return td_lack_del(ops->txn, chain.id, chain.origin, &lack);
+    }
     while (err == TANDEM_OK && !lack.followed) {
         lack.followed = true;
         err = td_lack_put(ops->txn, chain.id, chain.origin, &lack, &ops->scratch);
@@ -889,7 +893,8 @@ static tandem_err note_refused(void *context, const uint8_t *origin, const td_la
     struct refusals *refusals = context;
     struct refused *refused;
 
-    if (lack->reason == TANDEM_OK || refusals->count == TD_LACKS_MAX)
+    if (lack->reason == TANDEM_OK || refusals->count == TD_LACKS_MAX ||
+        td_planted(TD_PLANTED_WITHDRAWAL_DROPPED))
         return TANDEM_OK;
     refused = &refusals->list[refusals->count++];
     memcpy(refused->origin, origin, TANDEM_ORIGIN_BYTES);

@@ -29,6 +29,8 @@
     X(INDEX_NOT_UNDONE, "", "the index keeps in mind what a failed commit took back")              \
     X(SNAPSHOT_OUTLIVED, "", "a snapshot stays though an operation before it came late")           \
     X(FOLDED_AS_IT_CAME, "", "operations are folded in their order of arrival")                    \
+    X(LACK_DROPPED, "", "what is lacking is forgotten when something comes behind it")             \
+    X(WITHDRAWAL_DROPPED, "", "what was refused stays refused when that is withdrawn")             \
     /* reactor */                                                                                  \
     X(ANSWERED_EARLY, "", "whoever asked is answered before the commit")                           \
     X(COMMITTED_EARLY, "", "a commit is made known before it has happened")                        \
@@ -36,6 +38,7 @@
     X(FOUND_AND_FAILED, "", "a commit turns out to have happened, and its error is answered")      \
     X(CLOCK_NOT_OBSERVED, "", "the clock does not move on with what is received")                  \
     X(REFUSAL_DROPPED, "", "a job that could not be appended is acknowledged all the same")        \
+    X(REFUSAL_AS_TAKEN, "", "what was refused for good is acknowledged as taken")                  \
     X(SKEW_UNCHECKED, "", "operations dated far ahead are taken")                                  \
     X(CLOCK_STOPS_ALL, "", "with what is dated ahead all that comes after it has to wait")         \
     X(LATE_NOT_REFOLDED, "", "a state in memory goes on though an operation came late")            \
@@ -70,6 +73,10 @@
     X(FORK_NOT_SEARCHED, "", "nobody looks for where a fork began")                   \
     X(COVERAGE_KEPT, "", "what a peer held is remembered across sessions")                         \
     X(DIGEST_STALE, "", "a digest is used again though the collection has changed")                \
+    X(LACK_NOT_TOLD, "", "what is lacking is not announced")                                       \
+    X(OFFERED_AGAIN, "", "what a peer has announced to refuse is offered to it again")             \
+    X(GAP_AS_IT_CAME, "", "what filled a gap is sent after what follows it")                       \
+    X(LETTER_KEPT, "", "a dead letter stays when its job was asked for and delivered")             \
     X(COPY_NOT_TOLD, "", "a copy that is met keeps its origin")
 
 #ifdef TANDEM_PLANTED

@@ -5,6 +5,7 @@
 
 #include <utlist.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -633,7 +634,7 @@ void td_dead_letters_applied(td_peer *peer, const tandem_job_handle *handle)
     const td_peer *owner;
     td_letter *letter, *next;
 
-    if (!peer->sync->dead.list)
+    if (!peer->sync->dead.list || td_planted(TD_PLANTED_LETTER_KEPT))
         return;
     owner = owner_of(peer);
     DL_FOREACH_SAFE(peer->sync->dead.list, letter, next)

@@ -884,6 +884,39 @@ static void added(void *context, tandem_job_handle *handle)
     tandem_job_handle_on(handle, changed, context);
 }
 
+static const td_peer *peer_of(const tandem_sync *sync, const tandem_job_handle *handle)
+{
+    for (const td_peer *peer = sync->peers; peer; peer = peer->next)
+        for (const tandem_job_handle *h = tandem_mailbox_first(td_channel_outbox(peer->channel)); h;
+             h = h->next)
+            if (h == handle)
+                return peer;
+    return NULL;
+}
+
+/* A job goes to a peer: not one that it announced to refuse, unless somebody wants that to be tried
+ * again, or it asked for it. */
+static void offered(void *context, tandem_job_handle *handle)
+{
+    const struct node *node = context;
+    const tandem_sync *sync = sync_of(node->oracle, (unsigned)(node - node->oracle->nodes));
+    const td_peer *peer = sync ? peer_of(sync, handle) : NULL;
+    td_collection_cover *collection;
+    const td_origin_cover *cover;
+    const td_lack *lack;
+
+    added(context, handle);
+    if (!peer || handle->dead_letter ||
+        !(collection = td_coverage_find((td_coverage *)&peer->coverage, handle->collection)) ||
+        !(cover = td_coverage_find_origin(collection, handle->origin)) || cover->head_count > 1 ||
+        cover->range.last != UINT64_MAX || handle->last_seq <= cover->range.repeat_last)
+        return;
+    lack = td_coverage_lack_at(cover->lacks, cover->lack_count, handle->last_seq);
+    if (lack && lack->reason != TANDEM_OK)
+        hear(node, "it offers %" PRIu64 ", which the peer has announced to refuse",
+             handle->last_seq);
+}
+
 static void arrived(void *context, tandem_job_handle *handle)
 {
     const struct node *node = context;
@@ -908,7 +941,7 @@ static tandem_err listen(td_oracle *oracle, unsigned number, const td_peer *peer
         return TANDEM_OK;
     for (tandem_job_handle *h = tandem_mailbox_first(mailbox); h; h = h->next)
         added(&oracle->nodes[number], h);
-    return tandem_mailbox_subscribe(mailbox, box == INBOX ? arrived : added, NULL,
+    return tandem_mailbox_subscribe(mailbox, box == INBOX ? arrived : offered, NULL,
                                     &oracle->nodes[number]);
 }
 

@@ -176,8 +176,8 @@ static tandem_err job_is_whole(struct filling *filling)
 /* Nobody offers what the peer has refused, or knows to be lacking: it asks for that when it wants it. */
 static bool is_refused(const td_origin_cover *origin, const td_operation *operation)
 {
-    return origin->head_count <= 1 && origin->range.last == UINT64_MAX &&
-           operation->seq > origin->range.repeat_last &&
+    return !td_planted(TD_PLANTED_OFFERED_AGAIN) && origin->head_count <= 1 &&
+           origin->range.last == UINT64_MAX && operation->seq > origin->range.repeat_last &&
            td_coverage_lack_at(origin->lacks, origin->lack_count, operation->seq);
 }
 
@@ -187,6 +187,8 @@ static bool is_next(struct filling *filling, td_origin_cover *origin, const td_o
     td_send_range *range = &origin->range;
 
     if (!range->next_seq)
+        return true;
+    if (range->gaps && td_planted(TD_PLANTED_GAP_AS_IT_CAME))
         return true;
     if (range->gaps)
         return operation->seq <= td_coverage_behind_lacks(origin->our_lacks, origin->our_lack_count,
