@@ -114,6 +114,7 @@ typedef struct td_coverage {
     uint64_t refused;
     uint32_t lacking_count;
     uint32_t origin_count;
+    size_t pair_origins; /* in the pairs of all collections */
     uint32_t unknown; /* collections that are not known */
 } td_coverage;
 

@@ -47,14 +47,19 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
     for (uint32_t i = 0; i < entry->origin_count; i++) {
         td_origin_cover *cover;
         td_wire_origin origin;
+        size_t known;
 
         if ((err = td_wire_read_origin(&origins, &origin)) != TANDEM_OK)
             return err;
         if (!origin.head_count)
             continue;
         /* Of several heads the lowest: nothing is taken for covered that may not be. */
+        known = td_hash_table_count(&pair->origins);
+        if (peer->coverage.pair_origins >= TD_COVERS_MAX)
+            return TANDEM_E_LIMIT;
         if ((err = td_pair_cover_set(pair, origin.origin, origin.heads[0].seq)) != TANDEM_OK)
             return err;
+        peer->coverage.pair_origins += td_hash_table_count(&pair->origins) - known;
         if (!is_way)
             continue;
         if ((err = td_coverage_origin(&peer->coverage, collection, origin.origin, &cover)) !=
