@@ -138,6 +138,12 @@ static void count_lag(td_coverage *coverage, td_origin_cover *origin)
 
 /* ---- Lacks ---- */
 
+void td_coverage_set_refused_here(td_coverage *coverage, td_origin_cover *origin, uint64_t count)
+{
+    coverage->refused_here += count - origin->refused_here;
+    origin->refused_here = count;
+}
+
 const td_lack *td_coverage_lack_at(const td_lack *lacks, unsigned count, uint64_t seq)
 {
     for (unsigned i = 0; i < count; i++)

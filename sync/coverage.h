@@ -6,7 +6,7 @@
  * base_ordinal. Entries exist for origins that differ, or changed since.
  *
  *   lag      operations of ours that the peer is not known to hold; of a branch of a fork, one
- *   refused  those of them that it will not have
+ *   refused  those of them that it will not have; refused_here: of its own, those that we will not
  *   lacking  the peer announced a head that we do not hold, or holds what we want (store/op_store.h,
  *            lacks)
  *
@@ -63,6 +63,7 @@ struct td_origin_cover {
     td_lack *lacks;      /* the peer's, in (last, hash) order; none is known of what we refuse */
     unsigned lack_count;
     uint64_t refused;    /* operations of ours in those that it refused */
+    uint64_t refused_here; /* of its own, that we refused */
     td_lack *our_lacks;  /* as far as they were looked at */
     unsigned our_lack_count;
     uint64_t want_first, want_last; /* a lack of ours that the peer holds; 0: none */
@@ -111,7 +112,7 @@ typedef struct td_coverage {
     td_hash_table collections; /* td_collection_cover */
     td_origin_cover *lacking; /* utlist */
     uint64_t lag;
-    uint64_t refused;
+    uint64_t refused, refused_here;
     uint32_t lacking_count;
     uint32_t origin_count;
     size_t pair_origins; /* in the pairs of all collections */
@@ -143,6 +144,8 @@ tandem_err td_coverage_add_lack(td_coverage *coverage, td_origin_cover *origin,
 /* These are ours. TANDEM_E_NOMEM. */
 tandem_err td_coverage_set_our_lacks(td_coverage *coverage, td_origin_cover *origin,
                                      const td_lack *lacks, unsigned count);
+/* So many operations that the peer holds were refused here. */
+void td_coverage_set_refused_here(td_coverage *coverage, td_origin_cover *origin, uint64_t count);
 /* The lack that holds seq, or NULL. */
 const td_lack *td_coverage_lack_at(const td_lack *lacks, unsigned count, uint64_t seq);
 /* The seq before which, from seq on, everything is lacking: seq itself if it is not. */

@@ -57,20 +57,28 @@ static void forget(tandem_sync *sync, td_ask_range *ask)
     free(ask);
 }
 
-/* A lack of ours that is wanted, and that the peer holds. */
-static bool look_for_wanted(td_origin_cover *origin)
+/* A lack of ours that is wanted, and that the peer holds; and how much of what it holds was refused. */
+static bool look_for_wanted(td_coverage *coverage, td_origin_cover *origin)
 {
+    uint64_t refused = 0;
+    bool found = false;
+
     for (unsigned i = 0; i < origin->our_lack_count; i++) {
         const td_lack *lack = &origin->our_lacks[i];
 
-        if (lack->reason != TANDEM_OK || origin->peer_seq < lack->last ||
+        if (origin->peer_seq < lack->last ||
             td_coverage_has_lack(origin->lacks, origin->lack_count, lack->last, lack->hash))
             continue;
-        origin->want_first = lack->first;
-        origin->want_last = origin->lacking_seq = lack->last;
-        return true;
+        if (lack->reason != TANDEM_OK) {
+            refused += lack->last - lack->first + 1;
+        } else if (!found) {
+            origin->want_first = lack->first;
+            origin->want_last = lack->last;
+            found = true;
+        }
     }
-    return false;
+    td_coverage_set_refused_here(coverage, origin, refused);
+    return found;
 }
 
 /* The way from the peer is not whole: what is lacking is what our pair does not cover. */
@@ -123,8 +131,12 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
         }
     }
     origin->want_first = origin->want_last = 0;
-    if (!lacking)
-        lacking = look_for_wanted(origin);
+    if (look_for_wanted(&peer->coverage, origin) && !lacking) {
+        origin->lacking_seq = origin->want_last;
+        lacking = true;
+    } else {
+        origin->want_first = origin->want_last = 0; /* what it announced comes first */
+    }
     td_coverage_set_lacking(&peer->coverage, origin, lacking, td_sync_now_ms(sync));
     return TANDEM_OK;
 }

@@ -101,6 +101,12 @@ static tandem_remote_state still_state(td_peer *peer, tandem_err trouble,
                  (unsigned long long)peer->coverage.refused, tandem_err_name(TANDEM_E_REFUSED));
         return TANDEM_REMOTE_BLOCKED;
     }
+    if (peer->coverage.refused_here) {
+        snprintf(reason, size, "%llu of its operations were refused here (%s)",
+                 (unsigned long long)peer->coverage.refused_here,
+                 tandem_err_name(TANDEM_E_REFUSED));
+        return TANDEM_REMOTE_BLOCKED;
+    }
     return TANDEM_REMOTE_IN_STEP;
 }
 
