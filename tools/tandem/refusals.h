@@ -1,7 +1,7 @@
 /*
  * What a node refuses: rules COLLECTION or COLLECTION/GLOB, the glob over names of documents
  * (store/glob.h); a collection ends at the first slash. Jobs of peers that one of them matches are
- * refused for good.
+ * refused for good: up to TD_LACKS_MAX of them (store/op_store.h).
  *
  * They are the node's, given anew with each start, and kept in the data folder as `refuse`, one a
  * line, in byte order: a command that syncs a stopped store goes by them as well, and a node that
