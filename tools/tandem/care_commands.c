@@ -92,9 +92,9 @@ static void print_store(const json_t *result)
     if (full)
         printf(", %llu of them quarantined", full);
     if (lacks)
-        printf(", %llu ranges lacking", lacks);
+        printf(", %llu range%s lacking", lacks, lacks == 1 ? "" : "s");
     if (refused)
-        printf(", %llu ranges refused", refused);
+        printf(", %llu range%s refused", refused, refused == 1 ? "" : "s");
     if (quarantined)
         printf(", %llu records quarantined: run `tandem verify`", quarantined);
     if (error)
