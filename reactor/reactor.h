@@ -305,6 +305,8 @@ typedef struct tandem_digest {
     uint64_t documents; /* live ones */
     uint8_t vector_digest[TANDEM_HASH_BYTES];
     uint8_t state_digest[TANDEM_HASH_BYTES];
+    bool partial; /* it is held in part: some of it came through a filter (tandem_share), and the rest
+                     is not here */
 } tandem_digest;
 
 /* Reactors that hold the same print the same. Waits for the index to be current. TANDEM_E_NOT_FOUND,
@@ -339,6 +341,7 @@ typedef struct tandem_stat {
     uint64_t events[TANDEM_EVENT_KINDS + 1]; /* by kind, since open */
     uint64_t lacks;   /* ranges of chains that are lacking here and wanted … */
     uint64_t refused; /* … and those that were refused: options.admit */
+    uint64_t partial_collections; /* held in part: see tandem_digest */
 } tandem_stat;
 
 /* TANDEM_E_INVALID: an argument is NULL. Figures of different moments may not add up. */

@@ -216,6 +216,8 @@ tandem_err tandem_digest_collection(tandem_reactor *reactor, const char *collect
     if ((err = td_op_store_collection(ops, tandem_slice_text(collection), &info)) != TANDEM_OK)
         return err;
     out->operations = info.operations;
+    if ((err = td_op_store_in_part(ops, tandem_slice_text(collection), &out->partial)) != TANDEM_OK)
+        return err;
     return td_op_store_vector_digest(ops, tandem_slice_text(collection), out->vector_digest);
 }
 
@@ -360,8 +362,13 @@ static tandem_err count_lack(void *context, const uint8_t *origin, const td_lack
 static tandem_err count_operations(void *context, const td_collection_info *info)
 {
     struct counting *counting = context;
+    bool in_part;
+    tandem_err err;
 
     counting->stat->operations += info->operations;
+    if ((err = td_op_store_in_part(counting->ops, info->name, &in_part)) != TANDEM_OK)
+        return err;
+    counting->stat->partial_collections += in_part;
     return counting->any_lacks ? td_op_store_lacks(counting->ops, info->name, NULL, count_lack,
                                                    counting->stat)
                                : TANDEM_OK;

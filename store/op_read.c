@@ -221,6 +221,23 @@ tandem_err td_op_store_pairs(td_op_store *ops, tandem_slice collection,
     return err;
 }
 
+static tandem_err note_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    (void)filter;
+    (void)ordinal;
+    *(bool *)context = true;
+    return TANDEM_END;
+}
+
+tandem_err td_op_store_in_part(td_op_store *ops, tandem_slice collection, bool *out)
+{
+    tandem_err err;
+
+    *out = false;
+    err = td_op_store_pairs(ops, collection, note_pair, out);
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
 tandem_err td_op_store_pair_heads(td_op_store *ops, tandem_slice collection, tandem_slice filter,
                                   const uint8_t *origin, td_head *heads, unsigned *count_out)
 {

@@ -253,6 +253,8 @@ tandem_err td_op_store_pairs(td_op_store *ops, tandem_slice collection,
                              tandem_err (*visit)(void *context, tandem_slice filter,
                                                  uint64_t ordinal),
                              void *context);
+/* Has it any? */
+tandem_err td_op_store_in_part(td_op_store *ops, tandem_slice collection, bool *out);
 /* How far one covers an origin; *count_out 0: not at all. heads has room for TANDEM_HEADS_MAX. */
 tandem_err td_op_store_pair_heads(td_op_store *ops, tandem_slice collection, tandem_slice filter,
                                   const uint8_t *origin, td_head *heads, unsigned *count_out);

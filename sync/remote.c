@@ -107,6 +107,8 @@ static tandem_remote_state still_state(td_peer *peer, tandem_err trouble,
                  tandem_err_name(TANDEM_E_REFUSED));
         return TANDEM_REMOTE_BLOCKED;
     }
+    if (td_way_in_has_filter(peer) || td_way_out_has_filter(peer))
+        snprintf(reason, size, "as far as the filter goes");
     return TANDEM_REMOTE_IN_STEP;
 }
 
@@ -647,6 +649,14 @@ static void poll_fill(td_peer *peer, tandem_poll_status *out)
                           (decision.next_ms > now_ms ? decision.next_ms - now_ms : 0);
 }
 
+/* While it is away, by what was set here alone: it may give less. */
+static bool is_partial(const td_peer *works, const tandem_share *share)
+{
+    return td_way_in_has_filter(works) ||
+           (share->direction != TANDEM_DIRECTION_PUSH &&
+            (share->document_count || share->scope_count || share->branch_count));
+}
+
 static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context)
 {
     td_peer *works = td_peer_serving(peer);
@@ -695,6 +705,7 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
         status.retry_at_ms =
             td_env_wall_ms(peer->sync->env) + (retry_ms > now_ms ? retry_ms - now_ms : 0);
     }
+    status.partial = is_partial(works, &status.share);
     status.lag_operations = lag_of(peer);
     progress_fill(works, &status.progress);
     status.outbox = tandem_mailbox_jobs(td_channel_outbox(works->channel));

@@ -244,6 +244,7 @@ typedef struct tandem_remote_status {
     uint64_t received_operations;
     uint64_t duplicate_operations; /* received and held already */
     uint64_t echoed_operations;    /* received, though the peer had them from here */
+    bool partial; /* what comes from it goes through a filter, so that it is held in part here */
 } tandem_remote_status;
 
 /* Visit all remotes, then the inbound sessions; everything is borrowed for the call. */

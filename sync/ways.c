@@ -227,20 +227,12 @@ uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin)
     return reach.seq;
 }
 
-static tandem_err count_pair(void *context, tandem_slice filter, uint64_t ordinal)
-{
-    (void)filter;
-    (void)ordinal;
-    *(bool *)context = true;
-    return TANDEM_END;
-}
-
 bool td_ways_holds_in_part(tandem_sync *sync, tandem_slice collection)
 {
-    bool found = false;
+    bool in_part;
 
-    td_op_store_pairs(sync->ops, collection, count_pair, &found);
-    return found;
+    td_op_store_in_part(sync->ops, collection, &in_part);
+    return in_part;
 }
 
 struct pair_writing {

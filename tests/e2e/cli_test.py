@@ -251,7 +251,8 @@ class Data(support.Case):
         self.assertEqual(["c", "e"], [row["collection"] for row in rows])
         self.assertEqual([rows[1]], self.json("digest", "e", data=data))
         self.assertEqual({"collection", "operations", "documents", "vector_digest",
-                          "state_digest"}, set(rows[0]))
+                          "state_digest", "partial"}, set(rows[0]))
+        self.assertEqual([False, False], [row["partial"] for row in rows])
         self.assertEqual((2, 1), (rows[0]["operations"], rows[0]["documents"]))
         self.assertRegex(rows[0]["state_digest"], HEX_64)
 
@@ -280,7 +281,7 @@ class Data(support.Case):
             self.assertLessEqual(
                 {"name", "url", "state", "reason", "since", "retry_at", "lag_operations", "outbox",
                  "inbox", "dead_letters", "sent_operations", "received_operations",
-                 "duplicate_operations", "echoed_operations"}, set(status["remotes"][0]))
+                 "duplicate_operations", "echoed_operations", "partial"}, set(status["remotes"][0]))
             self.assertEqual("paused", status["remotes"][1]["state"])
             if name == "stopped":
                 self.assertEqual(("resting", "the node does not run"),

@@ -69,6 +69,18 @@ def check_sent(target, count):
     check(sent == count, "%s sent %d operations, not %d" % (target.name, sent, count))
 
 
+def check_partial(target, other, is_partial):
+    """That target says of itself whether it holds anything in part, and verifies either way."""
+    status, row = target.status(), target.remote(other.name)
+    said = (status["store"]["partial_collections"], [r["partial"] for r in target.digest()])
+    check(said == (int(is_partial), [is_partial]), "it does not say what it holds in part", said)
+    check("held in part" in target.run("status").out + target.run("digest").out or not is_partial,
+          "people are not told")
+    check(row["partial"] or not is_partial, "its remote is not partial", row)
+    check((row["reason"] == "as far as the filter goes") == row["partial"], "another reason", row)
+    target.verify()
+
+
 def by_document_widened_narrowed_widened(field):
     a, b = field.nodes_started("a", "b")
     write_both(field, a, *range(10))
@@ -86,9 +98,11 @@ def by_document_widened_narrowed_widened(field):
     check_held(field, b, a, 32)
     sets(b, a, "--document", "a*", "--document", "b1*")
     check_held(field, b, a, 34)
-    b.verify()
+    check_partial(b, a, True)
+    check(not a.digest()[0]["partial"], "who gives in part holds all", a.digest())
     sets(b, a, "--all")
     check_held(field, b, a, 52)
+    check_partial(b, a, False)
     check(b.digest() == a.digest(), "it is not whole", a.digest(), b.digest())
     sets(b, a, "--document", "b*")  # nothing goes away
     write_both(field, a, 13)

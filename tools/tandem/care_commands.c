@@ -71,6 +71,7 @@ static void print_store(const json_t *result)
     unsigned long long full = cli_number_of(store, "quarantined_origins", 0);
     unsigned long long lacks = cli_number_of(store, "lacks", 0);
     unsigned long long refused = cli_number_of(store, "refused", 0);
+    unsigned long long partial = cli_number_of(store, "partial_collections", 0);
     const json_t *incarnation = json_object_get(result, "incarnation");
     const char *reason = cli_text_of(incarnation, "reason");
     char bytes[32];
@@ -95,6 +96,8 @@ static void print_store(const json_t *result)
         printf(", %llu range%s lacking", lacks, lacks == 1 ? "" : "s");
     if (refused)
         printf(", %llu range%s refused", refused, refused == 1 ? "" : "s");
+    if (partial)
+        printf(", %llu collection%s held in part", partial, partial == 1 ? "" : "s");
     if (quarantined)
         printf(", %llu records quarantined: run `tandem verify`", quarantined);
     if (error)
@@ -183,10 +186,11 @@ int cli_status(const cli_call *call)
 
 static tandem_err print_digest(void *context, const json_t *result)
 {
-    printf("%s  %llu operations, %llu documents\n  vector %s\n  state  %s\n",
+    printf("%s  %llu operations, %llu documents%s\n  vector %s\n  state  %s\n",
            cli_text_of(result, "collection"),
            (unsigned long long)cli_number_of(result, "operations", 0),
            (unsigned long long)cli_number_of(result, "documents", 0),
+           json_is_true(json_object_get(result, "partial")) ? ", held in part" : "",
            cli_text_of(result, "vector_digest"), cli_text_of(result, "state_digest"));
     return TANDEM_OK;
 }

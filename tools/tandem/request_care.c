@@ -33,12 +33,13 @@ static tandem_err digest_one(cli_request *request, const char *collection, uint6
     if (err != TANDEM_OK)
         return err;
     return cli_emit(request,
-                    json_pack("{s:s, s:o, s:o, s:o, s:o}",
+                    json_pack("{s:s, s:o, s:o, s:o, s:o, s:b}",
                               "collection", collection,
                               "operations", cli_json_number(digest.operations),
                               "documents", cli_json_number(digest.documents),
                               "vector_digest", cli_json_hex(digest.vector_digest, HASH_BYTES),
-                              "state_digest", cli_json_hex(digest.state_digest, HASH_BYTES)));
+                              "state_digest", cli_json_hex(digest.state_digest, HASH_BYTES),
+                              "partial", digest.partial));
 }
 
 tandem_err cli_digest_run(cli_request *request, const json_t *object)
@@ -158,7 +159,7 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
     json_t *error = stat->store_err == TANDEM_OK ? json_null()
                                                  : json_string(tandem_err_name(stat->store_err));
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
                      "bytes", cli_json_number(stat->bytes),
                      "operations", cli_json_number(stat->operations),
                      "index_bytes", cli_json_number(stat->index_bytes),
@@ -168,6 +169,7 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
                      "quarantined_origins", cli_json_number(stat->quarantined_origins),
                      "lacks", cli_json_number(stat->lacks),
                      "refused", cli_json_number(stat->refused),
+                     "partial_collections", cli_json_number(stat->partial_collections),
                      "error", error);
 }
 

@@ -45,7 +45,7 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
     return json_pack(
         "{s:s?, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
         "s:{s:o, s:o, s:o, s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o, s:o, s:o}, "
-        "s:o, s:s, s:o}",
+        "s:o, s:s, s:o, s:b}",
         "name", status->name,
         "url", status->url,
         "reactor", met ? cli_json_hex(status->reactor, TANDEM_ORIGIN_BYTES) : json_null(),
@@ -79,7 +79,8 @@ json_t *cli_json_remote(const tandem_remote_status *status, bool running)
                                                    : cli_json_number(progress->left_ms),
         "poll", json_poll(&status->poll),
         "direction", tandem_direction_name(status->share.direction),
-        "share", cli_json_share(&status->share));
+        "share", cli_json_share(&status->share),
+        "partial", status->partial);
 }
 
 /* The peer's name, and the sync that knows it. */
