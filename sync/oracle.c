@@ -34,6 +34,7 @@ struct known {
     uint64_t newest; /* HLC of all its chain up to here: what is refused may be one before it */
     uint64_t chain;  /* a hash of its collection and origin, */
     uint64_t seq;    /* and its number there */
+    uint8_t predecessor[TANDEM_HASH_BYTES];
     uint64_t look;   /* at which it was first seen */
     bool forged;     /* by a stranger, whatever its origin says */
     td_hash_entry hash_entry;
@@ -70,15 +71,6 @@ struct life {
     td_hash_entry hash_entry;
 };
 
-/* An operation that is held though the one before it was not when it was seen. */
-struct follower {
-    uint8_t predecessor[TANDEM_HASH_BYTES];
-    uint8_t origin[TANDEM_ORIGIN_BYTES];
-    uint64_t seq; /* of the predecessor */
-    char collection[TANDEM_NAME_BYTES_MAX + 1];
-    struct follower *next;
-};
-
 /* What was lacking on a disk at the last look: the end of the range. */
 struct lacked {
     uint8_t hash[TANDEM_HASH_BYTES];
@@ -89,6 +81,15 @@ struct lacked {
 struct open_job {
     uint8_t hash[TANDEM_HASH_BYTES]; /* of what it follows */
     uint64_t seq;
+};
+
+/* An operation that is held, and was not behind what it follows when it was seen: loose. */
+struct loose {
+    uint8_t hash[TANDEM_HASH_BYTES], predecessor[TANDEM_HASH_BYTES];
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    uint64_t seq;
+    char collection[TANDEM_NAME_BYTES_MAX + 1];
+    struct loose *next;
 };
 
 struct node {
@@ -111,7 +112,7 @@ struct node {
     unsigned kin;       /* the first of those that are copies of each other */
     struct open_job open;
     bool has_open;
-    struct follower *followers;
+    struct loose *loose;
     struct lacked *lacked;
     bool refuses; /* it had a rule by which it refuses */
 };
@@ -148,16 +149,22 @@ tandem_err td_oracle_open(tandem_harness *harness, td_oracle **out)
     return TANDEM_OK;
 }
 
-static void forget_lacks(struct node *node)
+static void forget_loose(struct node *node)
 {
-    struct follower *follower, *next_follower;
-    struct lacked *lacked, *next_lacked;
+    struct loose *loose, *next;
 
-    LL_FOREACH_SAFE(node->followers, follower, next_follower)
-        free(follower);
-    LL_FOREACH_SAFE(node->lacked, lacked, next_lacked)
+    LL_FOREACH_SAFE(node->loose, loose, next)
+        free(loose);
+    node->loose = NULL;
+}
+
+static void forget_gaps(struct node *node)
+{
+    struct lacked *lacked, *next;
+
+    forget_loose(node);
+    LL_FOREACH_SAFE(node->lacked, lacked, next)
         free(lacked);
-    node->followers = NULL;
     node->lacked = NULL;
 }
 
@@ -169,7 +176,7 @@ void td_oracle_free(td_oracle *oracle)
     td_hash_table_clear(&oracle->flights, free);
     td_hash_table_clear(&oracle->lives, free);
     for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
-        forget_lacks(&oracle->nodes[i]);
+        forget_gaps(&oracle->nodes[i]);
     free(oracle->durables);
     free(oracle);
 }
@@ -280,7 +287,7 @@ void td_oracle_went_back(td_oracle *oracle, unsigned node)
     for (size_t i = oracle->durable_first; i < oracle->durable_count; i++)
         if (oracle->durables[i].node == node)
             oracle->durables[i].seen = true;
-    forget_lacks(&oracle->nodes[node]);
+    forget_gaps(&oracle->nodes[node]);
     oracle->nodes[node].wall_ms_max = oracle->nodes[node].wall_ms_ever;
     oracle->any_back = true;
     oracle->nodes[node].back_life = oracle->nodes[node].life;
@@ -396,18 +403,19 @@ static void note_continued(const struct scanning *scanning, const td_operation *
                                       TD_INCARNATION_MS + OWN_SLACK_MS;
 }
 
-/* What it follows must turn out to be lacking, or come behind it. */
-static tandem_err note_follower(struct node *node, const td_operation *operation)
+/* Behind no head, until what it follows is held or known to be lacking. */
+static tandem_err note_loose(struct node *node, const td_operation *operation)
 {
-    struct follower *follower = calloc(1, sizeof(*follower));
+    struct loose *loose = calloc(1, sizeof(*loose));
 
-    if (!follower)
+    if (!loose)
         return TANDEM_E_NOMEM;
-    memcpy(follower->predecessor, operation->predecessor, TANDEM_HASH_BYTES);
-    memcpy(follower->origin, operation->origin, TANDEM_ORIGIN_BYTES);
-    follower->seq = operation->seq - 1;
-    memcpy(follower->collection, operation->collection.bytes, operation->collection.size);
-    LL_PREPEND(node->followers, follower);
+    memcpy(loose->hash, operation->hash, TANDEM_HASH_BYTES);
+    memcpy(loose->predecessor, operation->predecessor, TANDEM_HASH_BYTES);
+    memcpy(loose->origin, operation->origin, TANDEM_ORIGIN_BYTES);
+    memcpy(loose->collection, operation->collection.bytes, operation->collection.size);
+    loose->seq = operation->seq;
+    LL_PREPEND(node->loose, loose);
     return TANDEM_OK;
 }
 
@@ -429,6 +437,7 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
         known->look = oracle->looks;
     known->hlc = known->newest = operation->hlc;
     known->seq = operation->seq;
+    memcpy(known->predecessor, operation->predecessor, TANDEM_HASH_BYTES);
     known->chain =
         XXH3_64bits_withSeed(operation->origin, TANDEM_ORIGIN_BYTES,
                              XXH3_64bits(operation->collection.bytes, operation->collection.size));
@@ -437,7 +446,7 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
     if (operation->seq > 1) {
         before = known_find(oracle, operation->predecessor);
         if ((!before || !(before->holders & bit)) &&
-            (err = note_follower(node, operation)) != TANDEM_OK)
+            (err = note_loose(node, operation)) != TANDEM_OK)
             return err;
         if (before && before->newest > known->newest)
             known->newest = before->newest;
@@ -589,12 +598,8 @@ static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *
     tandem_err err;
 
     node->fresh = false;
+    forget_loose(node);
     node->scanned = node->hlc_max = node->hlc_now = node->other_by_ms = 0;
-    for (struct follower *follower = node->followers, *next; follower; follower = next) {
-        next = follower->next;
-        free(follower);
-    }
-    node->followers = NULL;
     for (struct known *k = td_hash_table_first(&oracle->known); k;
          k = td_hash_table_next(&k->hash_entry)) {
         k->expected = (k->expected & ~bit) | (k->holders & bit);
@@ -612,7 +617,7 @@ static tandem_err scan_anew(td_oracle *oracle, unsigned number, tandem_reactor *
     return TANDEM_OK;
 }
 
-/* ---- Lacks ---- */
+/* ---- Gaps ---- */
 
 struct lacks {
     td_oracle *oracle;
@@ -620,7 +625,7 @@ struct lacks {
     td_op_store *ops;
     unsigned count;
     struct lacked *now;
-    const struct follower *follower; /* whose predecessor is looked for */
+    const struct loose *loose; /* whose predecessor is looked for */
     bool found;
 };
 
@@ -661,37 +666,63 @@ static tandem_err is_end(void *context, const uint8_t *origin, const td_lack *la
     struct lacks *lacks = context;
 
     (void)origin;
-    lacks->found = lack->last == lacks->follower->seq &&
-                   !memcmp(lack->hash, lacks->follower->predecessor, TANDEM_HASH_BYTES);
+    lacks->found = lack->last + 1 == lacks->loose->seq &&
+                   !memcmp(lack->hash, lacks->loose->predecessor, TANDEM_HASH_BYTES);
     return lacks->found ? TANDEM_END : TANDEM_OK;
 }
 
-/* What is held follows what is held, or what is known to be lacking. */
-static tandem_err check_followers(struct lacks *lacks)
+static bool is_held(const td_oracle *oracle, const uint8_t *hash, unsigned number)
 {
-    struct node *node = &lacks->oracle->nodes[lacks->number];
-    struct follower *follower, *next;
+    const struct known *known = known_find(oracle, hash);
 
-    LL_FOREACH_SAFE(node->followers, follower, next)
+    return known && (known->holders & UINT32_C(1) << number);
+}
+
+/* Does the chain that ends with a head lead to this operation? */
+static bool stands_behind(const td_oracle *oracle, const struct loose *loose, const td_head *head)
+{
+    const struct known *known = known_find(oracle, head->hash);
+
+    while (known && known->seq > loose->seq)
+        known = known_find(oracle, known->predecessor);
+    return known && !memcmp(known->hash, loose->hash, TANDEM_HASH_BYTES);
+}
+
+/* What follows something that is neither held nor lacking is behind no head: those vouch for all before
+ * them. */
+static tandem_err check_loose(struct lacks *lacks)
+{
+    td_oracle *oracle = lacks->oracle;
+    struct node *node = &oracle->nodes[lacks->number];
+    struct loose *loose, *next;
+
+    LL_FOREACH_SAFE(node->loose, loose, next)
     {
-        const struct known *known = known_find(lacks->oracle, follower->predecessor);
+        td_head heads[TANDEM_HEADS_MAX];
+        unsigned count = 0;
         tandem_err err;
 
-        if (known && (known->holders & UINT32_C(1) << lacks->number)) {
-            LL_DELETE(node->followers, follower);
-            free(follower);
+        if (is_held(oracle, loose->predecessor, lacks->number)) {
+            LL_DELETE(node->loose, loose);
+            free(loose);
             continue;
         }
-        lacks->follower = follower;
+        lacks->loose = loose;
         lacks->found = false;
-        err = td_op_store_lacks(lacks->ops, tandem_slice_text(follower->collection),
-                                follower->origin, is_end, lacks);
+        err = td_op_store_lacks(lacks->ops, tandem_slice_text(loose->collection), loose->origin,
+                                is_end, lacks);
         if (err != TANDEM_OK && err != TANDEM_END)
             return err;
-        if (!lacks->found)
-            return fail(lacks->oracle, "%s: the operation %" PRIu64
-                        " follows one that is neither held nor lacking",
-                        td_plan_name(lacks->number), follower->seq + 1);
+        if (lacks->found)
+            continue;
+        if ((err = td_op_store_heads(lacks->ops, tandem_slice_text(loose->collection),
+                                     loose->origin, heads, &count)) != TANDEM_OK)
+            return err;
+        for (unsigned i = 0; i < count; i++)
+            if (heads[i].seq >= loose->seq && stands_behind(oracle, loose, &heads[i]))
+                return fail(oracle, "%s: the operation %" PRIu64 " stands behind a head and follows "
+                            "one that is neither held nor lacking",
+                            td_plan_name(lacks->number), loose->seq);
     }
     return TANDEM_OK;
 }
@@ -723,14 +754,14 @@ static tandem_err check_lacks(td_oracle *oracle, unsigned number, tandem_reactor
     unsigned count = td_op_store_lack_count(lacks.ops);
     tandem_err err;
 
-    if (!count && !node->followers && !node->lacked)
+    if (!count && !node->loose && !node->lacked)
         return TANDEM_OK;
     err = td_op_store_collections(lacks.ops, tandem_slice_of(NULL, 0), see_lacks_of, &lacks);
     if (err == TANDEM_OK && (lacks.count != count || count > TD_LACKS_MAX))
         err = fail(oracle, "%s: it counts %u lacks, and has %u", td_plan_name(number), count,
                    lacks.count);
     if (err == TANDEM_OK && (err = check_lacked(&lacks)) == TANDEM_OK)
-        err = check_followers(&lacks);
+        err = check_loose(&lacks);
     for (struct lacked *lacked = node->lacked, *next; lacked; lacked = next) {
         next = lacked->next;
         free(lacked);

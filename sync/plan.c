@@ -11,9 +11,11 @@ enum {
     SCRIPT_VERSION = 1,
     QUIET_ONE_IN = 20, /* plans: in those nothing may be said twice */
     POLL_STEPS_MAX = 6,
+    SHARE_STEPS_MAX = 8,
 };
 
 #define HTTP_STREAM UINT64_C(0x68747470)
+#define SHARE_STREAM UINT64_C(0x7368617265)
 
 static const struct {
     const char *word;
@@ -32,6 +34,7 @@ static const char *const faults[] = {
     "clog",       "slow",         "crash",     "crash_at", "disk_full", "disk_error",
     "disk_unknown", "memory",     "clock",     "clock_jump", "restore", "copy",    "remotes", "liar",
     "refuse",
+    "share",
 };
 
 enum { FAULTS = sizeof(faults) / sizeof(faults[0]) };
@@ -242,6 +245,66 @@ static tandem_err draw_http(tandem_plan *plan)
     return err;
 }
 
+/* Of a few remotes, what is shared with them is changed some times, or becomes everything again: some
+ * from the beginning on. */
+static tandem_err draw_shares(tandem_plan *plan)
+{
+    uint64_t state = plan->seed ^ SHARE_STREAM, count;
+    tandem_err err = TANDEM_OK;
+
+    count = plan->faults & TANDEM_FAULT_SHARE ? 1 + td_plan_draw_below(&state, SHARE_STEPS_MAX) : 0;
+    for (uint64_t i = 0; i < count && err == TANDEM_OK; i++) {
+        td_step step = {.random = td_plan_draw_next(&state)};
+        bool early = td_plan_draw_below(&state, 3) == 0;
+
+        step.kind = td_plan_draw_below(&state, 5) ? TD_STEP_SHARE : TD_STEP_SHARE_ALL;
+        step.at_ms = td_plan_draw_below(&state, early ? WARM_UP_MS : plan->heal_ms);
+        do {
+            step.a = (uint8_t)td_plan_draw_below(&state, plan->reactors);
+            step.b = (uint8_t)td_plan_draw_below(&state, plan->reactors);
+        } while (!td_plan_joins(plan, step.a, step.b));
+        err = plan_add(plan, &step);
+    }
+    return err;
+}
+
+static const char *draw_one(uint64_t *state, const char *const *names, unsigned count)
+{
+    return names[td_plan_draw_below(state, count)];
+}
+
+/* By the names that workload.c writes under: few, so that one is often in several shares. */
+void td_plan_draw_share(uint64_t random, td_drawn_share *out)
+{
+    static const char *const collections[] = {"c0", "c1", "c2"};
+    static const char *const documents[] = {"map*", "map0", "map[12]", "counter", "log", "[cl]*"};
+    static const char *const scopes[] = {"global", "notes"};
+    static const char *const branches[] = {"main", "draft"};
+    static const tandem_direction ways[] = {TANDEM_DIRECTION_BOTH, TANDEM_DIRECTION_BOTH,
+                                            TANDEM_DIRECTION_PULL, TANDEM_DIRECTION_PUSH};
+    uint64_t state = random;
+
+    memset(out, 0, sizeof(*out));
+    out->share = (tandem_share)TANDEM_SHARE_INIT;
+    out->share.direction = ways[td_plan_draw_below(&state, 4)];
+    out->share.collections = out->collections;
+    out->share.documents = out->documents;
+    out->share.scopes = out->scopes;
+    out->share.branches = out->branches;
+    if (td_plan_draw_below(&state, 3) == 0)
+        out->share.collection_count = 1 + td_plan_draw_below(&state, 2);
+    if (td_plan_draw_below(&state, 3))
+        out->share.document_count = 1 + td_plan_draw_below(&state, 2);
+    out->share.scope_count = td_plan_draw_below(&state, 6) == 0;
+    out->share.branch_count = td_plan_draw_below(&state, 6) == 0;
+    for (unsigned i = 0; i < 2; i++) {
+        out->collections[i] = draw_one(&state, collections, 3);
+        out->documents[i] = draw_one(&state, documents, 6);
+    }
+    out->scopes[0] = draw_one(&state, scopes, 2);
+    out->branches[0] = draw_one(&state, branches, 2);
+}
+
 static tandem_err draw_steps(tandem_plan *plan, uint64_t *state)
 {
     static const uint32_t network = TANDEM_FAULT_LATENCY | TANDEM_FAULT_LOSE |
@@ -254,7 +317,7 @@ static tandem_err draw_steps(tandem_plan *plan, uint64_t *state)
     tandem_err err = TANDEM_OK;
 
     for (unsigned kind = 0; kind < TD_STEP_KINDS; kind++)
-        if (kinds[kind].fault & plan->faults)
+        if ((kinds[kind].fault & plan->faults) && kind != TD_STEP_SHARE)
             troubles[trouble_count++] = (td_step_kind)kind;
     if (plan->faults & network)
         troubles[trouble_count++] = TD_STEP_NETWORK;
@@ -270,6 +333,8 @@ static tandem_err draw_steps(tandem_plan *plan, uint64_t *state)
     }
     if (err == TANDEM_OK)
         err = draw_http(plan);
+    if (err == TANDEM_OK)
+        err = draw_shares(plan);
     if (err == TANDEM_OK)
         qsort(plan->steps, plan->count, sizeof(plan->steps[0]), step_compare);
     return err;

@@ -53,7 +53,9 @@ enum {
     X(REFUSE, "refuse", 1, TANDEM_FAULT_REFUSE)                                                    \
     X(ADMIT, "admit", 1, 0)                                                                        \
     X(WITHDRAW, "withdraw", 1, TANDEM_FAULT_REFUSE)                                                \
-    X(DEAD_LETTER, "dead_letter", 1, TANDEM_FAULT_REFUSE)
+    X(DEAD_LETTER, "dead_letter", 1, TANDEM_FAULT_REFUSE)                                          \
+    X(SHARE, "share", 2, TANDEM_FAULT_SHARE)                                                       \
+    X(SHARE_ALL, "share_all", 2, 0)
 
 typedef enum td_step_kind {
 #define TD_STEP_MEMBER(kind, word, names, fault) TD_STEP_##kind,
@@ -100,6 +102,12 @@ uint64_t td_plan_draw_below(uint64_t *state, uint64_t limit);
 bool td_plan_joins(const tandem_plan *plan, unsigned a, unsigned b);
 /* If it is one, is it over a link as of HTTP? */
 bool td_plan_is_http(const tandem_plan *plan, unsigned a, unsigned b);
+/* Draw what is shared with a remote: a tandem_share and its lists. */
+typedef struct td_drawn_share {
+    tandem_share share;
+    const char *collections[2], *documents[2], *scopes[1], *branches[1];
+} td_drawn_share;
+void td_plan_draw_share(uint64_t random, td_drawn_share *out);
 tandem_err td_plan_copy(const tandem_plan *plan, tandem_plan **out);
 /* "write a", "cut a b". */
 void td_step_text(const td_step *step, char out[64]);

@@ -478,6 +478,54 @@ static void set_poll(struct run *run, unsigned a, unsigned b, uint64_t random)
         tandem_remote_set_poll(sync, name_of(b), mode, 100 + td_plan_draw_below(&state, 700));
 }
 
+/* NULL: everything. On a disk that fails it stays as it was. */
+static void set_share(struct run *run, unsigned a, const char *remote, const tandem_share *share)
+{
+    tandem_sync *sync = tandem_harness_sync(run->harness, name_of(a));
+
+    if (sync)
+        tandem_remote_set_share(sync, remote, share);
+}
+
+static void share(struct run *run, const td_step *step)
+{
+    td_drawn_share drawn;
+
+    td_plan_draw_share(step->random, &drawn);
+    set_share(run, step->a, name_of(step->b), &drawn.share);
+}
+
+struct sharing {
+    char names[TD_PLAN_NODES_MAX][8];
+    size_t count;
+};
+
+static tandem_err note_sharing(void *context, const tandem_remote_status *status)
+{
+    struct sharing *sharing = context;
+    const tandem_share *share = &status->share;
+
+    if (status->name && sharing->count < TD_PLAN_NODES_MAX &&
+        (share->direction != TANDEM_DIRECTION_BOTH || share->collection_count ||
+         share->document_count || share->scope_count || share->branch_count))
+        snprintf(sharing->names[sharing->count++], sizeof(sharing->names[0]), "%s", status->name);
+    return TANDEM_OK;
+}
+
+/* Everything is shared with all again; what a disk that has failed does not keep yet is said anew. */
+static void share_everything(struct run *run)
+{
+    for (unsigned i = 0; i < run->nodes; i++) {
+        struct sharing sharing = {.count = 0};
+        tandem_sync *sync = tandem_harness_sync(run->harness, name_of(i));
+
+        if (sync)
+            tandem_remotes(sync, note_sharing, &sharing);
+        for (size_t k = 0; k < sharing.count; k++)
+            set_share(run, i, sharing.names[k], NULL);
+    }
+}
+
 static tandem_err connect_to(struct run *run, unsigned a, unsigned b)
 {
     tandem_err err;
@@ -604,6 +652,12 @@ static void do_step(struct run *run, const td_step *step)
         break;
     case TD_STEP_DEAD_LETTER:
         see_to_letter(run, step);
+        break;
+    case TD_STEP_SHARE:
+        share(run, step);
+        break;
+    case TD_STEP_SHARE_ALL:
+        set_share(run, step->a, b, NULL);
         break;
     case TD_STEP_KINDS:
         break;
@@ -843,6 +897,7 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
     tandem_err err;
 
     for (;;) {
+        share_everything(run);
         withdraw_all(run);
         if ((err = look(run, "after the faults")) != TANDEM_OK)
             return err;
@@ -996,6 +1051,9 @@ static const struct {
                                 TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
     {"INDEX_REBUILT", BAD_DISK | TANDEM_FAULT_CRASH_AT},
     {"CLOCK_WAIT", TANDEM_FAULT_LIAR | TANDEM_FAULT_CLOCK | TANDEM_FAULT_CLOCK_JUMP},
+    {"LOOSE_TAKEN", TANDEM_FAULT_SHARE},
+    {"PAIR_MOVED", TANDEM_FAULT_SHARE},
+    {"COVER_SENT", TANDEM_FAULT_SHARE},
     {"OWN_CONTINUED", TANDEM_FAULT_LIAR | TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY},
     {"RANGE_REFUSED", TANDEM_FAULT_REFUSE},
     {"RANGE_WANTED", TANDEM_FAULT_REFUSE | TANDEM_FAULT_LIAR},

@@ -63,7 +63,8 @@ typedef enum tandem_fault {
     TANDEM_FAULT_REMOTES = 1 << 20,      /* remotes are removed, added, paused */
     TANDEM_FAULT_LIAR = 1 << 21,         /* a stranger connects who lies */
     TANDEM_FAULT_REFUSE = 1 << 22,       /* reactors refuse documents for good, for a while */
-    TANDEM_FAULT_ALL = (1 << 23) - 1,
+    TANDEM_FAULT_SHARE = 1 << 23,        /* less than everything is shared with remotes */
+    TANDEM_FAULT_ALL = (1 << 24) - 1,
 } tandem_fault;
 
 /* "latency", "lose", …; NULL if it is none. Static. */
