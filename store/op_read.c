@@ -532,10 +532,10 @@ static tandem_err reached(td_txn *txn, uint32_t id, const uint8_t *origin,
 
     if (vector->gaps) {
         err = td_op_find_later(txn, id, origin, ordinal, &found);
-        if (err == TANDEM_E_NOT_FOUND)
-            found = high;
-        else if (err != TANDEM_OK)
+        if (err != TANDEM_OK && err != TANDEM_E_NOT_FOUND)
             return err;
+        if (err == TANDEM_E_NOT_FOUND || found > high)
+            found = high; /* what is loose lies behind no head */
         *seq_out = found - 1;
         return held_up_to(txn, id, origin, seq_out);
     }

@@ -395,6 +395,23 @@ static unsigned pairs(struct bed *bed)
     return count;
 }
 
+static void what_is_loose_was_not_reached(void **state)
+{
+    struct bed *bed = *state;
+    td_operation ops[6];
+    uint64_t seq, base;
+
+    chain(bed, origin_of(0), ops, 6);
+    commit(bed, &ops[0], 1);
+    commit_part(bed, &ops[3], 1);
+    base = last_ordinal(bed);
+    commit_part(bed, &ops[5], 1);
+    OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), base, &seq));
+    assert_int_equal(1, seq);
+    OK(td_op_store_reached(bed->ops, NOTES, origin_of(0), last_ordinal(bed), &seq));
+    assert_int_equal(1, seq);
+}
+
 static void what_comes_through_a_filter_is_held_loose(void **state)
 {
     struct bed *bed = *state;
@@ -695,6 +712,7 @@ int main(int argc, char **argv)
         ON_BED(refusals_are_withdrawn_and_counted),
         ON_BED(lacks_are_bounded),
         ON_BED(what_an_origin_reached_is_told_in_spite_of_gaps),
+        ON_BED(what_is_loose_was_not_reached),
         ON_BED(what_comes_through_a_filter_is_held_loose),
         ON_BED(the_missing_may_come_behind_what_is_loose),
         ON_BED(pairs_are_bounded),
