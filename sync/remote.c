@@ -575,6 +575,8 @@ static tandem_err run_remove(tandem_sync *sync, td_sync_call *call)
     if ((err = td_sync_store_delete_remote(sync->store, call->name)) != TANDEM_OK)
         return err;
     peer->removed = true;
+    if (td_remote_is_restricted(peer)) /* what its reactor has dialed shares by it */
+        td_remote_end_sharing(peer);
     td_dead_letters_removed(sync, call->name);
     td_channel_stop(peer->channel, TANDEM_OK, "the remote was removed");
     td_sync_tick_at(sync, 0);

@@ -206,7 +206,7 @@ static const td_peer *remote_of(const td_peer *peer)
     return NULL;
 }
 
-static bool is_restricted(const td_peer *remote)
+bool td_remote_is_restricted(const td_peer *remote)
 {
     return remote->record.share.direction != TANDEM_DIRECTION_BOTH ||
            remote->record.share.bytes.size;
@@ -217,7 +217,7 @@ bool td_peer_may_say_shares(const td_peer *peer)
     if (td_channel_is_dialed(peer->channel) || td_session_heard(td_channel_session(peer->channel)))
         return true;
     for (const td_peer *other = peer->sync->peers; other; other = other->next)
-        if (other->is_remote && !other->removed && is_restricted(other))
+        if (other->is_remote && !other->removed && td_remote_is_restricted(other))
             return false;
     return true;
 }
@@ -226,7 +226,7 @@ static bool is_stale(const td_peer *peer)
 {
     const td_peer *remote = remote_of(peer);
 
-    return peer->shares_settled && remote && remote != peer->shares_of && is_restricted(remote);
+    return peer->shares_settled && remote && remote != peer->shares_of && td_remote_is_restricted(remote);
 }
 
 bool td_peer_end_stale_shares(td_peer *peer)

@@ -279,6 +279,8 @@ void td_peer_look_at_progress(td_peer *peer);
 
 /* Have share borrow from a copy of its bytes, which the caller owns; NULL: there are none. */
 tandem_err td_remote_copy_share(td_kept_share *share, uint8_t **bytes_out);
+/* Does a remote share less than everything? */
+bool td_remote_is_restricted(const td_peer *remote);
 /* What a remote shares is about to change: end the sessions that its reactor has dialed. */
 void td_remote_end_sharing(td_peer *remote);
 /* What is kept of its share goes: what sessions would still say is not borrowed from it any more. */
