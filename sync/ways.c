@@ -73,10 +73,17 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
 bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
                     const td_operation *operation)
 {
+    const td_origin_cover *origin;
     const td_pair_cover *pair;
 
     if (!td_share_matches(td_peer_gives(peer), operation))
         return false;
+    if (!collection->pairs)
+        return true;
+    /* Of a fork a seq does not say which branch is covered. */
+    origin = td_coverage_find_origin((td_collection_cover *)collection, operation->origin);
+    if (origin && origin->unmet)
+        return true;
     LL_FOREACH(collection->pairs, pair)
         if (operation->seq <= td_pair_cover_seq(pair, operation->origin) &&
             td_filter_matches(&pair->filter, operation))
