@@ -371,6 +371,9 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
      * wanted of an origin waits as long as its newest that is dated ahead. */
     if (plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_CLOCK_JUMP))
         plan->faults &= ~(uint32_t)TANDEM_FAULT_REFUSE;
+    /* What follows operations that were gone with the only disk that held them stays loose. */
+    if (plan->faults & TANDEM_FAULT_RESTORE)
+        plan->faults &= ~(uint32_t)TANDEM_FAULT_SHARE;
     /* Windows that are ever full, in half of the plans. */
     if (td_plan_draw_below(&state, 2)) {
         plan->window_jobs = (uint32_t)(1 + td_plan_draw_below(&state, 6));
