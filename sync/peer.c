@@ -677,12 +677,29 @@ static void deliver(void *context, td_delivery *delivery)
     td_executor_remote(peer->sync->executor, &delivery->request);
 }
 
+/* Up to where an origin is held, now that a run of it was committed: that may be loose, or have closed
+ * a gap before what was. */
+static uint64_t held_with(tandem_sync *sync, const tandem_job_handle *handle)
+{
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+    bool gaps;
+
+    if (td_op_store_has_gaps(sync->ops, handle->collection, handle->origin, &gaps) != TANDEM_OK ||
+        !gaps ||
+        td_op_store_heads(sync->ops, handle->collection, handle->origin, heads, &count) != TANDEM_OK)
+        return handle->last_seq;
+    return count ? heads[count - 1].seq : 0;
+}
+
 /* Tell all other peers of a run of one origin that was committed. */
 static void tell_others(td_peer *peer, const tandem_job_handle *handle)
 {
+    uint64_t seq = held_with(peer->sync, handle);
+
     for (td_peer *other = peer->sync->peers; other; other = other->next)
         if (td_peer_is_open(other))
-            td_peer_committed(other, handle->collection, handle->origin, handle->last_seq);
+            td_peer_committed(other, handle->collection, handle->origin, seq);
     td_puller_progress(peer->sync, handle->collection, handle->origin);
 }
 
