@@ -371,8 +371,13 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
      * wanted of an origin waits as long as its newest that is dated ahead. */
     if (plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_CLOCK_JUMP))
         plan->faults &= ~(uint32_t)TANDEM_FAULT_REFUSE;
-    /* What follows operations that were gone with the only disk that held them stays loose. */
-    if (plan->faults & TANDEM_FAULT_RESTORE)
+    /* Each for itself: */
+    if ((plan->faults & TANDEM_FAULT_REFUSE) && (plan->faults & TANDEM_FAULT_SHARE))
+        plan->faults &= ~(uint32_t)(td_plan_draw_below(&state, 2) ? TANDEM_FAULT_REFUSE
+                                                                  : TANDEM_FAULT_SHARE);
+    /* What follows operations that were gone with the only disk that held them stays loose; and so may
+     * a branch of a fork that came in part. */
+    if (plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_COPY | TANDEM_FAULT_LIAR))
         plan->faults &= ~(uint32_t)TANDEM_FAULT_SHARE;
     /* Windows that are ever full, in half of the plans. */
     if (td_plan_draw_below(&state, 2)) {

@@ -544,7 +544,8 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
         if (handle->dead_letter && range->blocked != TANDEM_OK && !origin->refused &&
             handle->last_seq > origin->peer_seq)
             unblock(peer, collection, range, handle);
-        if (!td_way_out_has_filter(peer)) /* else it says nothing of what is before it */
+        /* Who holds some of it in part may hold this loose: it says nothing of what is before it. */
+        if (!td_way_out_has_filter(peer) && !collection->pairs)
             td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
         td_ways_progressed(peer);
         range->attempts = 0;
