@@ -90,7 +90,7 @@ static tandem_err read_globs(tandem_reader *reader, struct parts *out, size_t *s
         const uint8_t *start = reader->at;
         tandem_slice whole;
 
-        if ((err = read_list(reader, 1, td_glob_valid, &out->globs[i], size)) != TANDEM_OK)
+        if ((err = read_list(reader, 1, tandem_glob_valid, &out->globs[i], size)) != TANDEM_OK)
             return err;
         whole = tandem_slice_of(start, (size_t)(reader->at - start));
         if (i && tandem_slice_compare(last, whole) >= 0)
@@ -261,7 +261,7 @@ tandem_err td_filter_make(td_names documents, td_names scopes, td_names branches
     struct parts parts;
     tandem_err err;
 
-    if ((err = list_of(documents, td_glob_valid, &parts.globs[0])) != TANDEM_OK ||
+    if ((err = list_of(documents, tandem_glob_valid, &parts.globs[0])) != TANDEM_OK ||
         (err = list_of(scopes, td_name_valid, &parts.scopes)) != TANDEM_OK ||
         (err = list_of(branches, td_name_valid, &parts.branches)) != TANDEM_OK)
         return err;
@@ -408,7 +408,7 @@ static bool document_matches(tandem_reader *reader, tandem_slice document)
         return true;
     }
     for (uint32_t left = td_own_array(reader); left; left--)
-        all = list_matches(reader, document, td_glob_matches) && all;
+        all = list_matches(reader, document, tandem_glob_matches) && all;
     return all;
 }
 

@@ -80,7 +80,7 @@ static bool single(tandem_slice *glob, uint32_t point, bool *matches)
     return true;
 }
 
-bool td_glob_valid(tandem_slice glob)
+bool tandem_glob_valid(tandem_slice glob)
 {
     bool matches;
 
@@ -98,7 +98,7 @@ bool td_glob_valid(tandem_slice glob)
  * Where something does not match, the last star takes one more. The ones before it need not be
  * looked at again: whatever they could take more, the last one can take, too.
  */
-bool td_glob_matches(tandem_slice glob, tandem_slice name)
+bool tandem_glob_matches(tandem_slice glob, tandem_slice name)
 {
     tandem_slice behind_star = {NULL, 0}, taken = {NULL, 0};
 

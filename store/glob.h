@@ -1,5 +1,5 @@
 /*
- * Globs: patterns of names. A glob is itself a name (td_name_valid(): 1 to 128 bytes of UTF-8), and
+ * Globs: patterns of names. A glob is itself a name (1 to 128 bytes of UTF-8), and
  * matches whole names, code point by code point:
  *
  *   *       any number of code points, none included
@@ -21,11 +21,20 @@
 
 #include <stdbool.h>
 
-#include "store/bytes.h"
+#include "bytes.h"
+#include "error.h"
 
-bool td_glob_valid(tandem_slice glob);
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+TANDEM_API bool tandem_glob_valid(tandem_slice glob);
 
 /* Does a valid glob match a name, from its beginning to its end? */
-bool td_glob_matches(tandem_slice glob, tandem_slice name);
+TANDEM_API bool tandem_glob_matches(tandem_slice glob, tandem_slice name);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,12 +1,13 @@
 /*
  * Tandem: all public headers at once. From the floor below up: errors, log lines, slices,
- * msgpack, incarnations; models, the reactor; sync, the harness.
+ * globs, msgpack, incarnations; models, the reactor; sync, the harness.
  */
 #ifndef TANDEM_SYNC_TANDEM_H
 #define TANDEM_SYNC_TANDEM_H
 
 #include "store/bytes.h"
 #include "store/error.h"
+#include "store/glob.h"
 #include "store/incarnation.h"
 #include "store/log.h"
 #include "store/msgpack.h"

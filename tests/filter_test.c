@@ -69,8 +69,8 @@ static void a_glob_matches_whole_names(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        assert_true(td_glob_valid(text(cases[i].glob)));
-        if (td_glob_matches(text(cases[i].glob), text(cases[i].name)) != cases[i].matches)
+        assert_true(tandem_glob_valid(text(cases[i].glob)));
+        if (tandem_glob_matches(text(cases[i].glob), text(cases[i].name)) != cases[i].matches)
             fail_msg("%s against %s", cases[i].glob, cases[i].name);
     }
 }
@@ -83,12 +83,12 @@ static void what_is_no_glob_is_told(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
-        if (td_glob_valid(text(none[i])))
+        if (tandem_glob_valid(text(none[i])))
             fail_msg("%s is taken for a glob", none[i]);
     memset(too_long, '*', sizeof(too_long) - 1);
     too_long[sizeof(too_long) - 1] = '\0';
-    assert_false(td_glob_valid(text(too_long)));
-    assert_true(td_glob_valid(text(too_long + 1)));
+    assert_false(tandem_glob_valid(text(too_long)));
+    assert_true(tandem_glob_valid(text(too_long + 1)));
 }
 
 /* The longest glob that a matcher could lose its way in. */
@@ -104,7 +104,7 @@ static void stars_do_not_multiply(void **state)
     glob[TANDEM_NAME_BYTES_MAX - 1] = 'b';
     glob[TANDEM_NAME_BYTES_MAX] = name[TANDEM_NAME_BYTES_MAX] = '\0';
     for (int i = 0; i < 1000; i++)
-        assert_false(td_glob_matches(text(glob), text(name)));
+        assert_false(tandem_glob_matches(text(glob), text(name)));
 }
 
 /* The naive matcher: over code points, trying everything. */
@@ -235,9 +235,9 @@ static void any_glob_matches_as_the_naive_matcher_says(void **state)
 
         draw_points(&seed, letters, 16, 8, &glob);
         g = utf8(&glob, glob_bytes);
-        if (naive_valid(&glob) != td_glob_valid(g))
+        if (naive_valid(&glob) != tandem_glob_valid(g))
             fail_msg("round %d: a glob or not", round);
-        if (!td_glob_valid(g))
+        if (!tandem_glob_valid(g))
             continue;
         valid++;
         for (int i = 0; i < 8; i++) {
@@ -245,7 +245,7 @@ static void any_glob_matches_as_the_naive_matcher_says(void **state)
             n = utf8(&name, name_bytes);
             matches = naive_matches(&glob, 0, &name, 0);
             matching += matches;
-            if (td_glob_matches(g, n) != matches)
+            if (tandem_glob_matches(g, n) != matches)
                 fail_msg("round %d: %.*s against %.*s", round, (int)g.size, (const char *)g.bytes,
                          (int)n.size, (const char *)n.bytes);
         }

@@ -793,8 +793,8 @@ static void globs_match_as_documented(void **state)
     json_array_foreach(globs, i, vector) {
         tandem_slice glob = tandem_slice_text(text_of(vector, "glob"));
 
-        assert_true(td_glob_valid(glob));
-        if (td_glob_matches(glob, tandem_slice_text(text_of(vector, "name"))) !=
+        assert_true(tandem_glob_valid(glob));
+        if (tandem_glob_matches(glob, tandem_slice_text(text_of(vector, "name"))) !=
             bool_of(vector, "matches"))
             fail_msg("%s, %s", text_of(vector, "glob"), text_of(vector, "name"));
     }

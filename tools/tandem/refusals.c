@@ -43,7 +43,7 @@ static bool rule_of(const char *text, size_t size, struct rule *out)
 
     out->collection = tandem_slice_of(text, name_size);
     out->glob = slash ? tandem_slice_of(slash + 1, size - name_size - 1) : tandem_slice_of("", 0);
-    return td_name_valid(out->collection) && text[0] != '_' && (!slash || td_glob_valid(out->glob));
+    return td_name_valid(out->collection) && text[0] != '_' && (!slash || tandem_glob_valid(out->glob));
 }
 
 /* Takes text, which is lines. TANDEM_E_INVALID, bad_out being the first that is no rule. */
@@ -245,7 +245,7 @@ bool cli_refusals_admit(void *context, const tandem_operation *operation)
         const struct rule *rule = &refusals->rules[i];
 
         if (tandem_slice_equal(rule->collection, operation->collection) &&
-            (!rule->glob.size || td_glob_matches(rule->glob, operation->document)))
+            (!rule->glob.size || tandem_glob_matches(rule->glob, operation->document)))
             return false;
     }
     return true;
