@@ -765,6 +765,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
             continue;
         }
         count_job(peer, handle, job);
+        if (job->result.duplicates == job->count)
+            td_puller_held_already(peer, handle->collection, handle->origin, handle->last_seq);
         goes_on = i + 1 < delivery->count && delivery->jobs[i + 1].err == TANDEM_OK &&
                   same_run(handle, delivery->handles[i + 1]);
         if (goes_on)

@@ -544,8 +544,9 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
         if (handle->dead_letter && range->blocked != TANDEM_OK && !origin->refused &&
             handle->last_seq > origin->peer_seq)
             unblock(peer, collection, range, handle);
-        /* Who holds some of it in part may hold this loose: it says nothing of what is before it. */
-        if (!td_way_out_has_filter(peer) && !collection->pairs)
+        /* Through a filter, or where it was held in part already, it says nothing of what is before. */
+        if (!td_way_out_has_filter(peer) &&
+            (!collection->pairs || handle->first_seq <= td_coverage_reached(origin) + 1))
             td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
         td_ways_progressed(peer);
         range->attempts = 0;
