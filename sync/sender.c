@@ -628,6 +628,8 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
 {
     const uint8_t *own = td_op_store_identity(peer->sync->ops)->origin;
     td_origin_cover *origin = td_coverage_find_origin(collection, own);
+    /* Else what waits may not be in the way of this session any more. */
+    bool all_goes = !td_way_out_has_filter(peer) && !collection->pairs && !collection->stays;
     tandem_job_handle *handle, *next;
 
     for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
@@ -653,7 +655,8 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
             (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
              handle->last_seq <= td_coverage_reached(origin))) {
             take_out(peer, handle, true);
-        } else if (range && range->active && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
+        } else if (all_goes && range && range->active &&
+                   !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
                    handle->first_seq == (origin->sent_seq ? origin->sent_seq : origin->peer_seq) + 1) {
             /* It continues what the peer holds: sent again, with its handle and its status. */
             td_probe(peer->sync->env, TD_PROBE_SETTLED_TO_RESEND);
