@@ -6,6 +6,9 @@
  * A collection is read in the order of ordinals, in which each job stands behind what it follows: but
  * for the origins that have gaps, or had, where something may have come long after what follows it.
  * Those come behind the others, each in the order of its chain.
+ *
+ * Of what is held in part there is no backup. The stream has no place for what is loose, behind no head,
+ * and without the pairs that say what it is good for it could not be restored to what it was.
  */
 #include "sync/backup.h"
 
@@ -72,6 +75,14 @@ static tandem_err corrupt(const struct backup *backup, uint64_t ordinal, const c
     return TANDEM_E_CORRUPT;
 }
 
+static tandem_err held_in_part(const struct backup *backup, tandem_slice name)
+{
+    snprintf(backup->why, TANDEM_WHY_BYTES,
+             "collection %.*s is held in part; a backup is taken where it is whole",
+             (int)(name.size < 64 ? name.size : 64), (const char *)name.bytes);
+    return TANDEM_E_UNSUPPORTED;
+}
+
 static tandem_err begin(struct backup *backup)
 {
     if (backup->begun)
@@ -130,6 +141,19 @@ static tandem_err read_before(struct backup *backup, uint64_t seq, const uint8_t
     return err == TANDEM_E_NOT_FOUND ? TANDEM_E_CORRUPT : err;
 }
 
+/* Nobody vouches for what comes before this operation: it came through a filter, and is loose. */
+static tandem_err is_loose(struct backup *backup, const td_operation *operation, bool *out)
+{
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count;
+    tandem_err err;
+
+    err = td_op_store_heads(backup->ops, name_of(backup), operation->origin, heads, &count);
+    *out = err == TANDEM_OK && backup->reading.origin &&
+           (!count || heads[count - 1].seq < operation->seq);
+    return err;
+}
+
 /*
  * An operation follows no head: a branch begins with it. That may be in the middle of a job, of which
  * the first part stands in another branch: then this part is gathered once more, for jobs are whole.
@@ -140,8 +164,11 @@ static tandem_err branch_begin(struct backup *backup, uint64_t ordinal, const td
     uint8_t predecessor[TANDEM_HASH_BYTES];
     uint64_t seq = first->seq;
     unsigned count = 0;
-    tandem_err err = TANDEM_OK;
+    tandem_err err;
+    bool loose;
 
+    if ((err = is_loose(backup, first, &loose)) != TANDEM_OK || loose)
+        return loose ? held_in_part(backup, name_of(backup)) : err;
     backup->next.branch = true;
     memcpy(predecessor, first->predecessor, sizeof(predecessor));
     while (seq > 1) {
@@ -510,6 +537,15 @@ static tandem_err all_lacks_put(const struct backup *backup)
     return TANDEM_E_CORRUPT;
 }
 
+static tandem_err look_whether_whole(void *context, const td_collection_info *info)
+{
+    const struct backup *backup = context;
+    bool in_part;
+    tandem_err err = td_op_store_in_part(backup->ops, info->name, &in_part);
+
+    return err == TANDEM_OK && in_part ? held_in_part(backup, info->name) : err;
+}
+
 static tandem_err take_all(struct backup *backup, tandem_reactor *reactor, tandem_sync *sync,
                            tandem_backup_info *info)
 {
@@ -521,7 +557,9 @@ static tandem_err take_all(struct backup *backup, tandem_reactor *reactor, tande
     if (!(backup->lacks = calloc(TD_LACKS_MAX, sizeof(*backup->lacks))))
         return TANDEM_E_NOMEM;
     if ((err = td_op_store_all_lacks(backup->ops, &backup->position, note_lack, backup)) !=
-        TANDEM_OK)
+            TANDEM_OK ||
+        (err = td_op_store_collections(backup->ops, tandem_slice_of(NULL, 0), look_whether_whole,
+                                       backup)) != TANDEM_OK)
         return err;
     memcpy(header.reactor, identity->reactor, sizeof(header.reactor));
     memcpy(header.origin, identity->origin, sizeof(header.origin));

@@ -53,7 +53,9 @@ typedef tandem_err (*tandem_backup_write_fn)(void *context, tandem_slice bytes);
  * Memory: a few MiB whatever the size of the store, and 170 bytes an origin of a collection.
  * Threads: any; where the embedder drives and sync is not NULL, the driving one.
  * Errors:  TANDEM_E_CORRUPT (a record cannot be read, or is missing: why says which; a backup is whole
- *          or it is none), TANDEM_E_IO, TANDEM_E_CLOSED, TANDEM_E_NOMEM, those of write.
+ *          or it is none), TANDEM_E_UNSUPPORTED (a collection is held in part, see tandem_digest: why
+ *          names it; mostly before anything is written), TANDEM_E_IO, TANDEM_E_CLOSED,
+ *          TANDEM_E_NOMEM, those of write.
  */
 TANDEM_API tandem_err tandem_backup(tandem_reactor *reactor, tandem_sync *sync,
                                     tandem_backup_write_fn write, void *context,

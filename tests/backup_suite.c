@@ -188,10 +188,11 @@ static void fed(td_remote_request *request)
     td_reply_set(request->context, TANDEM_OK);
 }
 
-static tandem_err feed(tandem_reactor *reactor, td_remote_job *job)
+static tandem_err feed_through(tandem_reactor *reactor, td_remote_job *job, bool part)
 {
     /* Any date: what a backup holds may have come before a clock was set right. */
-    td_remote_request request = {.jobs = job, .count = 1, .restored = true, .done = fed};
+    td_remote_request request = {
+        .jobs = job, .count = 1, .restored = true, .part = part, .done = fed};
     td_reply *reply;
 
     assert_int_equal(TANDEM_OK, td_reply_open(td_reactor_runtime(reactor), &reply));
@@ -202,9 +203,14 @@ static tandem_err feed(tandem_reactor *reactor, td_remote_job *job)
     return job->err;
 }
 
-/* One job as it comes from a peer. */
-static tandem_err feed_job(tandem_reactor *reactor, const struct made *const *made, uint32_t count,
-                           td_append_result *result)
+static tandem_err feed(tandem_reactor *reactor, td_remote_job *job)
+{
+    return feed_through(reactor, job, false);
+}
+
+/* One job as it comes from a peer, through a filter or not. */
+static tandem_err feed_job_through(tandem_reactor *reactor, const struct made *const *made,
+                                   uint32_t count, bool part, td_append_result *result)
 {
     td_remote_job job = {.count = count};
     tandem_writer bytes;
@@ -214,11 +220,17 @@ static tandem_err feed_job(tandem_reactor *reactor, const struct made *const *ma
     for (uint32_t i = 0; i < count; i++)
         tandem_write_binary(&bytes, made[i]->operation.canonical);
     job.operations = tandem_writer_slice(&bytes);
-    err = feed(reactor, &job);
+    err = feed_through(reactor, &job, part);
     tandem_writer_release(&bytes);
     if (result)
         *result = job.result;
     return err;
+}
+
+static tandem_err feed_job(tandem_reactor *reactor, const struct made *const *made, uint32_t count,
+                           td_append_result *result)
+{
+    return feed_job_through(reactor, made, count, false, result);
 }
 
 /* Have a job recorded as lacking. */
@@ -540,6 +552,67 @@ static void what_is_lacking_comes_back_with_its_reason(void **state)
     assert_int_equal(3, expect_same_lacks(bed->reactor, reactor));
     tandem_close(reactor);
     for (unsigned i = 0; i < 4; i++)
+        chain_free(m[i]);
+}
+
+/* That all of a made one's origin up to it is held, as far as a filter matches. */
+static tandem_err feed_cover(tandem_reactor *reactor, const struct made *last)
+{
+    const tandem_slice glob = tandem_slice_text("d*");
+    const td_operation *operation = &last->operation;
+    td_head head = {.seq = operation->seq};
+    td_filter filter = TD_FILTER_ALL;
+    td_covered covered = {.collection = operation->collection, .origin = operation->origin,
+                          .heads = &head, .count = 1};
+    td_remote_job job = {.covered = &covered};
+    tandem_err err;
+
+    memcpy(head.hash, operation->hash, TANDEM_HASH_BYTES);
+    assert_int_equal(TANDEM_OK, td_filter_make((td_names){&glob, 1}, (td_names){NULL, 0},
+                                               (td_names){NULL, 0}, &filter));
+    covered.filter = td_filter_bytes(&filter);
+    err = feed(reactor, &job);
+    td_filter_release(&filter);
+    return err;
+}
+
+static void expect_part_refused(struct bed *bed, bool with_pair)
+{
+    char why[TANDEM_WHY_BYTES];
+
+    assert_int_equal(TANDEM_E_UNSUPPORTED, back_up(bed, NULL, why));
+    assert_non_null(strstr(why, "forks is held in part"));
+    if (with_pair)
+        assert_int_equal(0, bed->stream.size);
+}
+
+/* By what is loose alone, till COVER comes; by a pair alone; and by both. */
+static void what_is_held_in_part_has_no_backup_until_it_is_whole(void **state)
+{
+    struct bed *bed = *state;
+    uint64_t now = td_executor_clock(td_reactor_executor(bed->reactor));
+    tandem_restored restored;
+    tandem_reactor *reactor;
+    struct made *m[2][CHAIN];
+
+    write_some(bed->reactor, "forks", 20);
+    for (uint32_t i = 0; i < 2; i++)
+        chain_make(m[i], i + 1, now);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[0]), 1, NULL));
+    assert_int_equal(TANDEM_OK, feed_job_through(bed->reactor, at(m[0] + 2), 1, true, NULL));
+    assert_int_equal(TANDEM_OK, feed_job_through(bed->reactor, at(m[0] + 3), 1, true, NULL));
+    expect_part_refused(bed, false);
+    assert_int_equal(TANDEM_OK, feed_cover(bed->reactor, m[0][3]));
+    expect_part_refused(bed, true);
+    assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[0] + 1), 1, NULL));
+    assert_int_equal(TANDEM_OK, feed_cover(bed->reactor, m[1][2]));
+    expect_part_refused(bed, true);
+    for (unsigned i = 0; i < CHAIN; i++)
+        assert_int_equal(TANDEM_OK, feed_job(bed->reactor, at(m[1] + i), 1, NULL));
+    reactor = round_trip(bed, &restored);
+    expect_same(bed->reactor, reactor, "forks");
+    tandem_close(reactor);
+    for (unsigned i = 0; i < 2; i++)
         chain_free(m[i]);
 }
 
@@ -1214,6 +1287,7 @@ int main(int argc, char **argv)
         ON_BED(jobs_of_every_size_stay_whole),
         ON_BED(all_branches_of_forks_come_back),
         ON_BED(what_is_lacking_comes_back_with_its_reason),
+        ON_BED(what_is_held_in_part_has_no_backup_until_it_is_whole),
         ON_BED(a_collection_that_only_lacks_comes_back),
         cmocka_unit_test(random_histories_with_gaps_come_back),
         ON_BED(gaps_that_are_filled_meanwhile_are_gaps_in_it),

@@ -3,6 +3,7 @@
 Each document is written once: its first job holds its CREATE, and so two operations.
 """
 
+import os
 import signal
 
 import node
@@ -213,7 +214,30 @@ def it_goes_on_after_restarts(field):
     b.verify()
 
 
+def a_partial_replica_has_no_backup_until_it_is_whole(field):
+    a, b = field.nodes_started("a", "b")
+    write_both(field, a, *range(5))
+    adds(field, b, a, "--pull", "--document", "a*")
+    check_held(field, b, a, 10)
+    path, copy = (os.path.join(field.folder, name) for name in ("backup", "copy"))
+    for _ in range(2):
+        for result in (b.run("backup", path, code=2),
+                       field.run("--data", copy, "clone", b.data, code=2)):
+            check("collection notes is held in part" in result.err, "another error", result.err)
+        check(not os.path.exists(path) and not os.path.exists(copy), "something was made")
+        if b.is_running():
+            b.end()
+    b.start()
+    sets(b, a, "--all")
+    check_held(field, b, a, 20, received=10)
+    b.run("backup", path)
+    c = field.node("c")
+    c.run("restore", path)
+    check(c.digest() == a.digest(), "another one came back", a.digest(), c.digest())
+    c.verify()
+
+
 if __name__ == "__main__":
     node.main(by_document_widened_narrowed_widened, by_collection_scope_and_branch,
               a_third_that_syncs_with_a_whole_and_a_partial_one_ends_whole, one_way,
-              it_goes_on_after_restarts)
+              it_goes_on_after_restarts, a_partial_replica_has_no_backup_until_it_is_whole)
