@@ -149,7 +149,7 @@ static bool is_elsewhere(const td_op_link *link, const td_op_link *before)
     return before && before->continues && before->place != link->place;
 }
 
-void td_links_check(td_links *links, tandem_slice collection, bool part,
+void td_links_check(td_links *links, tandem_slice collection, uint64_t loose,
                     void (*report)(void *context, const td_op_link *link, const char *what),
                     void *context, td_head *heads_out, unsigned *count_out)
 {
@@ -170,7 +170,8 @@ void td_links_check(td_links *links, tandem_slice collection, bool part,
     for (size_t i = 0; i < links->count; i++) {
         const td_op_link *link = &links->links[i];
 
-        if (!follow(links, root, link->seq - 1, link->predecessor, lack_followed) && !part)
+        if (!follow(links, root, link->seq - 1, link->predecessor, lack_followed) &&
+            link->seq < loose)
             report(context, link, "its predecessor is neither held nor lacking");
         if (is_elsewhere(link, link_find(links, link->seq - 1, link->predecessor)))
             report(context, link, "the job that it belongs to is on another document or branch");

@@ -40,6 +40,7 @@ struct origin {
     uint64_t in_runs;  /* operations that the groups table promises */
     bool in_vectors;
     bool gaps;
+    uint64_t highest; /* of the vector's heads */
     td_links links; /* of one with gaps: all that was met */
     td_hash_entry hash_entry;
 };
@@ -206,8 +207,10 @@ static struct origin *origin_look(struct verify *v, const uint8_t *id, bool crea
         return NULL;
     memcpy(origin->origin, id, TANDEM_ORIGIN_BYTES);
     /* A record that cannot be read is reported where vectors are. */
-    if (td_vector_get(v->txn, v->record.id, id, &vector) == TANDEM_OK)
+    if (td_vector_get(v->txn, v->record.id, id, &vector) == TANDEM_OK) {
         origin->gaps = vector.gaps;
+        origin->highest = vector.count ? vector.heads[vector.count - 1].seq : 0;
+    }
     v->any_gaps = v->any_gaps || origin->gaps;
     if (td_hash_table_add(&v->origins, &origin->hash_entry,
                           tandem_slice_of(origin->origin, TANDEM_ORIGIN_BYTES),
@@ -447,7 +450,8 @@ static void link_up(struct verify *v, struct origin *origin)
     td_head heads[TANDEM_HEADS_MAX];
     unsigned count = 0;
 
-    td_links_check(&origin->links, v->name, v->part, say_link, &linking, heads, &count);
+    /* Above all heads also where there is no pair yet, or none any more. */
+    td_links_check(&origin->links, v->name, v->part ? 0 : origin->highest + 1, say_link, &linking, heads, &count);
     if (count > TANDEM_HEADS_MAX) {
         say_operation(v, 0, origin->origin, heads[0].seq,
                       "its origin has more heads than may be kept");
@@ -469,7 +473,6 @@ static tandem_err note_pair(void *context, tandem_slice filter, uint64_t ordinal
     return TANDEM_OK;
 }
 
-/* The pairs can be read, and no loose operation is there without one. */
 static tandem_err pairs_check(struct verify *v)
 {
     tandem_err err = td_pairs_each(v->txn, v->record.id, note_pair, v);

@@ -646,14 +646,15 @@ struct history {
     } jobs[HISTORY_JOBS];
 };
 
-static void history_draw(struct history *history, uint64_t now, uint64_t *random)
+static void history_draw(struct history *history, uint64_t now, bool with_forks, uint64_t *random)
 {
     for (unsigned i = 0; i < HISTORY_JOBS; i++) {
         const struct made *before = NULL;
 
         if (i >= HISTORY_ORIGINS) {
             /* Mostly behind the origin's last one. */
-            unsigned k = draw(random) % 12 ? i - HISTORY_ORIGINS : i % HISTORY_ORIGINS;
+            bool forks = draw(random) % 12 == 0 && with_forks;
+            unsigned k = forks ? i % HISTORY_ORIGINS : i - HISTORY_ORIGINS;
 
             before = history->jobs[k].made[history->jobs[k].count - 1];
         }
@@ -694,6 +695,15 @@ static void history_play(tandem_reactor *reactor, struct history *history, uint6
     }
 }
 
+static void history_release(struct history *history)
+{
+    for (unsigned i = 0; i < HISTORY_JOBS; i++)
+        for (uint32_t n = 0; n < history->jobs[i].count; n++) {
+            made_release(history->jobs[i].made[n], 1);
+            free(history->jobs[i].made[n]);
+        }
+}
+
 static void random_histories_with_gaps_come_back(void **state)
 {
     unsigned lacks = 0, forks = 0;
@@ -710,7 +720,8 @@ static void random_histories_with_gaps_come_back(void **state)
 
         bed_open(&other);
         bed = other;
-        history_draw(&history, td_executor_clock(td_reactor_executor(bed->reactor)), &random);
+        history_draw(&history, td_executor_clock(td_reactor_executor(bed->reactor)), true,
+                     &random);
         history_play(bed->reactor, &history, &random);
         reactor = round_trip(bed, &restored);
         expect_same(bed->reactor, reactor, "forks");
@@ -726,13 +737,58 @@ static void random_histories_with_gaps_come_back(void **state)
         expect_same_lacks(bed->reactor, reactor);
         tandem_close(reactor);
         bed_free(&other);
-        for (unsigned i = 0; i < HISTORY_JOBS; i++)
-            for (uint32_t n = 0; n < history.jobs[i].count; n++) {
-                made_release(history.jobs[i].made[n], 1);
-                free(history.jobs[i].made[n]);
-            }
+        history_release(&history);
     }
     assert_true(lacks > 3 && forks > 0);
+}
+
+/* Feed jobs, some of them through a filter, in an order that is drawn; then perhaps all that are
+ * missing. */
+static void history_play_in_part(tandem_reactor *reactor, struct history *history, bool to_the_end,
+                                 uint64_t *random)
+{
+    for (unsigned step = 0; step < 60; step++) {
+        unsigned i = (unsigned)(draw(random) % HISTORY_JOBS);
+        tandem_err err = feed_job_through(reactor, at(history->jobs[i].made),
+                                          history->jobs[i].count, draw(random) % 3 == 0, NULL);
+
+        assert_true(err == TANDEM_OK || err == TANDEM_E_PREDECESSOR);
+    }
+    for (unsigned i = 0; i < HISTORY_JOBS && to_the_end; i++)
+        assert_int_equal(TANDEM_OK, feed_job(reactor, at(history->jobs[i].made),
+                                             history->jobs[i].count, NULL));
+}
+
+/* While something is loose there is no backup; once it hangs together, whatever the order in which it
+ * came, all of it comes back. */
+static void random_histories_in_part_come_back_once_they_are_whole(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= (in_folder ? 4 : 16); seed++) {
+        struct history history;
+        uint64_t random = seed;
+        tandem_restored restored;
+        char why[TANDEM_WHY_BYTES];
+        tandem_reactor *reactor;
+        struct bed *bed;
+        void *other;
+
+        bed_open(&other);
+        bed = other;
+        history_draw(&history, td_executor_clock(td_reactor_executor(bed->reactor)), false,
+                     &random);
+        history_play_in_part(bed->reactor, &history, seed % 2, &random);
+        if (seed % 2) {
+            reactor = round_trip(bed, &restored);
+            expect_same(bed->reactor, reactor, "forks");
+            tandem_close(reactor);
+        } else {
+            assert_int_equal(TANDEM_E_UNSUPPORTED, back_up(bed, NULL, why));
+            assert_int_equal(TANDEM_OK, tandem_verify(bed->reactor, report, NULL));
+        }
+        bed_free(&other);
+        history_release(&history);
+    }
 }
 
 struct filler {
@@ -1290,6 +1346,7 @@ int main(int argc, char **argv)
         ON_BED(what_is_held_in_part_has_no_backup_until_it_is_whole),
         ON_BED(a_collection_that_only_lacks_comes_back),
         cmocka_unit_test(random_histories_with_gaps_come_back),
+        cmocka_unit_test(random_histories_in_part_come_back_once_they_are_whole),
         ON_BED(gaps_that_are_filled_meanwhile_are_gaps_in_it),
         ON_BED(a_backup_is_taken_while_others_write),
         ON_BED(what_is_written_meanwhile_is_not_in_it),

@@ -448,13 +448,25 @@ static void what_is_lacking_is_held(struct bed *bed)
     PUT_GAPPED(bed, &bed->c, &made[1]);
 }
 
-static void a_lack_is_gone(struct bed *bed)
+/* It came through a filter, of which no pair says anything yet. */
+static void something_is_loose(struct bed *bed)
 {
     struct made *made = chain_with_gaps(bed, 1, 1);
 
     make_one(bed, &bed->c, 0, "d");
     hold(bed, make_one(bed, &bed->c, 0, "d"));
     PUT_GAPPED(bed, &bed->c, &made[0]);
+}
+
+static void a_lack_is_gone(struct bed *bed)
+{
+    struct made *last;
+
+    chain_with_gaps(bed, 1, 1);
+    make_one(bed, &bed->c, 0, "d");
+    last = make_one(bed, &bed->c, 0, "d");
+    hold(bed, last);
+    PUT_GAPPED(bed, &bed->c, last);
 }
 
 static void a_job_lacks_its_rest(struct bed *bed)
@@ -641,8 +653,10 @@ static void each_thing_that_is_wrong_is_said_and_nothing_else(void **state)
           "is wrong"}},
         {what_is_lacking_is_held, 1,
          {"collection c: ordinal 0, " C ", seq 2: it is said to be lacking, and is held"}},
-        {a_lack_is_gone, 1,
-         {"collection c: ordinal 8, " C ", seq 3: its predecessor is neither held nor lacking"}},
+        {something_is_loose, 0, {NULL}},
+        {a_lack_is_gone, 2,
+         {"collection c: ordinal 8, " C ", seq 3: its predecessor is neither held nor lacking",
+          "collection c: " C ", seq 3: the vector names this head; the operations end elsewhere"}},
         {a_job_lacks_its_rest, 1,
          {"collection c: ordinal 7, " C ", seq 1: the rest of its job is missing"}},
         {a_job_goes_on_elsewhere_behind_a_gap, 1,
