@@ -207,3 +207,10 @@ void td_links_check(td_links *links, tandem_slice collection, uint64_t loose,
     }
     *count_out = count;
 }
+
+bool td_links_are_anchored(const td_links *links, uint64_t seq, const uint8_t *hash)
+{
+    const td_op_link *link = link_find(links, seq, hash);
+
+    return link && link->anchored;
+}

@@ -45,4 +45,7 @@ void td_links_check(td_links *links, tandem_slice collection, uint64_t loose,
                     void (*report)(void *context, const td_op_link *link, const char *what),
                     void *context, td_head *heads_out, unsigned *count_out);
 
+/* After that: is (seq, hash) held, and the chain's root behind it? */
+bool td_links_are_anchored(const td_links *links, uint64_t seq, const uint8_t *hash);
+
 #endif

@@ -138,6 +138,25 @@ static tandem_err head_before(const td_chain *chain, td_lack at, int *out)
     return TANDEM_OK;
 }
 
+static uint64_t highest(const td_vector_record *vector)
+{
+    return vector->count ? vector->heads[vector->count - 1].seq : 0;
+}
+
+/* Is it not certain that a held operation at seq, which is no head, is behind one? Where there is no
+ * other branch whatever is not above the highest head is. */
+static bool may_be_loose(const td_vector_record *vector, uint64_t seq)
+{
+    return vector->loose && (vector->branched || vector->count > 1 || seq > highest(vector));
+}
+
+tandem_err td_chain_holds(const td_chain *chain, uint64_t seq, const uint8_t *hash)
+{
+    td_found found;
+
+    return find(chain, seq, hash, &found);
+}
+
 tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *hash,
                             tandem_slice collection)
 {
@@ -152,17 +171,15 @@ tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *
     }
     if (td_head_find(chain->vector, seq, hash) >= 0)
         return TANDEM_OK;
-    if ((err = find(chain, seq, hash, &found)) == TANDEM_E_NOT_FOUND)
+    err = find(chain, seq, hash, &found);
+    if (err == TANDEM_OK && may_be_loose(chain->vector, seq))
+        return TANDEM_E_PREDECESSOR;
+    if (err == TANDEM_E_NOT_FOUND)
         err = td_lack_find(chain, seq, hash, &lack);
     return err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
 }
 
 /* ---- The place ---- */
-
-static uint64_t highest(const td_vector_record *vector)
-{
-    return vector->count ? vector->heads[vector->count - 1].seq : 0;
-}
 
 /* What the job's first operation follows is no head. */
 static tandem_err place_first(const td_chain *chain, const td_operation *first, td_place *out)
@@ -174,7 +191,7 @@ static tandem_err place_first(const td_chain *chain, const td_operation *first, 
         return TANDEM_OK;
     err = find(chain, first->seq - 1, first->predecessor, &before);
     if (err == TANDEM_OK) {
-        out->is_loose = chain->vector->gaps && first->seq - 1 > highest(chain->vector);
+        out->is_loose = may_be_loose(chain->vector, first->seq - 1);
         /* Whoever holds a fork inside a job has the rest of one branch apart, and can send no more
          * of it: with what is held here it is whole, if it is of the same document and branch. */
         return (before.flags & TD_FLAG_CONTINUES) && !is_of_place(first, before.place)

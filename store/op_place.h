@@ -51,7 +51,10 @@ int td_head_find(const td_vector_record *vector, uint64_t seq, const uint8_t *ha
 /* The lack of this origin that ends with (seq, hash). TANDEM_E_NOT_FOUND. */
 tandem_err td_lack_find(const td_chain *chain, uint64_t seq, const uint8_t *hash, td_lack *out);
 
-/* Is (seq, hash) the root of a chain, held, or the end of a lack? TANDEM_E_PREDECESSOR: none of them. */
+/* Is the operation of this hash held at seq? TANDEM_E_NOT_FOUND. */
+tandem_err td_chain_holds(const td_chain *chain, uint64_t seq, const uint8_t *hash);
+/* Is (seq, hash) the root of a chain, held behind a head, or the end of a lack? TANDEM_E_PREDECESSOR:
+ * none of them, as far as that is certain. */
 tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *hash,
                             tandem_slice collection);
 

@@ -530,7 +530,7 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
     collection->record.operations += count;
     collection->record.last_ordinal = ops->position.ordinal;
     if (place->is_loose)
-        origin->vector.gaps = true;
+        origin->vector.gaps = origin->vector.loose = true;
     if (origin->vector.gaps && !origin->vector.branched) {
         td_run open[TANDEM_HEADS_MAX];
         td_chain chain = chain_of(ops, origin, open);
@@ -656,6 +656,8 @@ static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t c
         return err;
     if (place.held == count)
         return TANDEM_OK; /* that is settled */
+    if (place.is_loose)
+        return reason; /* nothing hangs on it that a head vouches for */
     err = td_lack_find(&chain, last->seq, last->hash, &lack);
     if (err != TANDEM_E_NOT_FOUND) {
         if (err != TANDEM_OK || lack.reason == reason)
@@ -712,7 +714,7 @@ tandem_err td_op_store_want(td_op_store *ops, tandem_slice name, const uint8_t *
         return err; /* known */
     if ((err = td_chain_reaches(&chain, lack->first - 1, lack->predecessor, name)) != TANDEM_OK)
         return err;
-    if ((err = td_chain_reaches(&chain, lack->last, lack->hash, name)) != TANDEM_E_PREDECESSOR)
+    if ((err = td_chain_holds(&chain, lack->last, lack->hash)) != TANDEM_E_NOT_FOUND)
         return err; /* held */
     added.followed = false;
     td_probe(ops->env, added.reason == TANDEM_OK ? TD_PROBE_RANGE_WANTED : TD_PROBE_RANGE_REFUSED);

@@ -11,6 +11,7 @@ enum {
     VECTOR_BYTES_MAX = VECTOR_FIXED_BYTES + TANDEM_HEADS_MAX * HEAD_BYTES,
     VECTOR_GAPS = 0x80, /* beside the count */
     VECTOR_BRANCHED = 0x40,
+    VECTOR_LOOSE = 0x20,
     LACK_BYTES = 8 + 4 + 1 + TANDEM_HASH_BYTES, /* first, reason, followed, predecessor */
     COLLECTION_BYTES = TD_ID_BYTES + 8 + 8 + 8,
     POSITION_BYTES = 8 + 4 + 8,
@@ -251,7 +252,8 @@ static tandem_err vector_body(tandem_slice body, td_vector_record *out)
     out->floor = td_get_u64(at + 1);
     out->gaps = at[9] & VECTOR_GAPS;
     out->branched = at[9] & VECTOR_BRANCHED;
-    out->count = at[9] & ~(VECTOR_GAPS | VECTOR_BRANCHED);
+    out->loose = at[9] & VECTOR_LOOSE;
+    out->count = at[9] & ~(VECTOR_GAPS | VECTOR_BRANCHED | VECTOR_LOOSE);
     if ((out->count < 1 && !out->gaps) || out->count > TANDEM_HEADS_MAX ||
         body.size != VECTOR_FIXED_BYTES + out->count * (size_t)HEAD_BYTES)
         return TANDEM_E_CORRUPT;
@@ -301,7 +303,8 @@ tandem_err td_vector_put(td_txn *txn, uint32_t id, const uint8_t *origin,
     td_put_u64(at, record->floor);
     at += 8;
     *at++ = (uint8_t)(record->count | (record->gaps ? VECTOR_GAPS : 0) |
-                      (record->branched ? VECTOR_BRANCHED : 0));
+                      (record->branched ? VECTOR_BRANCHED : 0) |
+                      (record->loose ? VECTOR_LOOSE : 0));
     for (unsigned i = 0; i < record->count; i++) {
         td_put_u64(at, record->heads[i].seq);
         memcpy(at + 8, record->heads[i].hash, TANDEM_HASH_BYTES);

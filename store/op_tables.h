@@ -61,6 +61,7 @@ typedef struct td_vector_record {
     uint64_t floor; /* operations up to here were truncated: always 0 in this version */
     bool gaps;      /* something is lacking, or was: runs leave seqs out and are in no order */
     bool branched;  /* with gaps: several operations may stand at one seq */
+    bool loose;     /* with gaps: some may be behind no head, and not only above the highest */
     unsigned count; /* 0 only with gaps */
     td_head heads[TANDEM_HEADS_MAX]; /* in (seq, hash) order */
 } td_vector_record;

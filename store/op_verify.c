@@ -40,6 +40,7 @@ struct origin {
     uint64_t in_runs;  /* operations that the groups table promises */
     bool in_vectors;
     bool gaps;
+    bool loose; /* some of it may be behind no head, anywhere */
     uint64_t highest; /* of the vector's heads */
     td_links links; /* of one with gaps: all that was met */
     td_hash_entry hash_entry;
@@ -209,6 +210,7 @@ static struct origin *origin_look(struct verify *v, const uint8_t *id, bool crea
     /* A record that cannot be read is reported where vectors are. */
     if (td_vector_get(v->txn, v->record.id, id, &vector) == TANDEM_OK) {
         origin->gaps = vector.gaps;
+        origin->loose = vector.loose;
         origin->highest = vector.count ? vector.heads[vector.count - 1].seq : 0;
     }
     v->any_gaps = v->any_gaps || origin->gaps;
@@ -451,7 +453,8 @@ static void link_up(struct verify *v, struct origin *origin)
     unsigned count = 0;
 
     /* Above all heads also where there is no pair yet, or none any more. */
-    td_links_check(&origin->links, v->name, v->part ? 0 : origin->highest + 1, say_link, &linking, heads, &count);
+    td_links_check(&origin->links, v->name, v->part || origin->loose ? 0 : origin->highest + 1,
+                   say_link, &linking, heads, &count);
     if (count > TANDEM_HEADS_MAX) {
         say_operation(v, 0, origin->origin, heads[0].seq,
                       "its origin has more heads than may be kept");
@@ -554,8 +557,12 @@ static tandem_err vector_check(struct verify *v, tandem_slice key, tandem_slice 
         return TANDEM_OK;
     }
     for (unsigned i = 0; i < vector.count; i++)
-        if (!tail_is(origin, &vector.heads[i]))
+        if (vector.loose && vector.branched
+                ? !td_links_are_anchored(&origin->links, vector.heads[i].seq, vector.heads[i].hash)
+                : !tail_is(origin, &vector.heads[i]))
             head_missing(v, origin, &vector.heads[i]);
+    if (vector.loose && vector.branched)
+        return TANDEM_OK; /* a branch may be held, and behind no head yet */
     if (vector.count != origin->tail_count) {
         char hex[ORIGIN_HEX_BYTES];
 
