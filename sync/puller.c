@@ -320,7 +320,8 @@ void td_puller_held_already(td_peer *peer, tandem_slice collection, const uint8_
     td_origin_cover *lacked = cover ? td_coverage_find_origin(cover, origin) : NULL;
     const td_ask_range *ask = find(peer->sync, collection, origin);
 
-    if (lacked && ask && ask->of_fork && seq >= ask->last && ask->first > 1 &&
+    if (lacked && ask && ask->of_fork && ask->first > 1 && seq >= ask->last &&
+        seq > lacked->our_seq && /* no head vouches for it */
         td_puller_look(peer, lacked) == TANDEM_OK)
         td_puller_step_back(peer, collection, origin);
 }
