@@ -76,7 +76,6 @@
     X(LACK_NOT_TOLD, "", "what is lacking is not announced")                                       \
     X(OFFERED_AGAIN, "", "what a peer has announced to refuse is offered to it again")             \
     X(GAP_AS_IT_CAME, "", "what filled a gap is sent after what follows it")                       \
-    X(LETTER_KEPT, "", "a dead letter stays when its job was asked for and delivered")             \
     X(COPY_NOT_TOLD, "", "a copy that is met keeps its origin")
 
 #ifdef TANDEM_PLANTED

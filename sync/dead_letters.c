@@ -5,7 +5,6 @@
 
 #include <utlist.h>
 
-#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -634,7 +633,7 @@ void td_dead_letters_applied(td_peer *peer, const tandem_job_handle *handle)
     const td_peer *owner;
     td_letter *letter, *next;
 
-    if (!peer->sync->dead.list || td_planted(TD_PLANTED_LETTER_KEPT))
+    if (!peer->sync->dead.list)
         return;
     owner = owner_of(peer);
     DL_FOREACH_SAFE(peer->sync->dead.list, letter, next)
