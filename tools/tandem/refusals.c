@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "store/glob.h"
-#include "store/operation.h"
+#include "sync/sync.h"
 #include "tools/tandem/access.h"
 
 enum { FILE_BYTES_MAX = 1 << 20 };
@@ -36,6 +36,21 @@ void cli_refusals_free(cli_refusals *refusals)
     free(refusals);
 }
 
+static bool is_collection(tandem_slice name)
+{
+    char text[TANDEM_NAME_BYTES_MAX + 1];
+    const char *names[] = {text};
+    tandem_share share = TANDEM_SHARE_INIT;
+
+    if (name.size > TANDEM_NAME_BYTES_MAX)
+        return false;
+    memcpy(text, name.bytes, name.size);
+    text[name.size] = 0;
+    share.collections = names;
+    share.collection_count = 1;
+    return tandem_share_check(&share) == TANDEM_OK;
+}
+
 static bool rule_of(const char *text, size_t size, struct rule *out)
 {
     const char *slash = memchr(text, '/', size);
@@ -43,7 +58,7 @@ static bool rule_of(const char *text, size_t size, struct rule *out)
 
     out->collection = tandem_slice_of(text, name_size);
     out->glob = slash ? tandem_slice_of(slash + 1, size - name_size - 1) : tandem_slice_of("", 0);
-    return td_name_valid(out->collection) && text[0] != '_' && (!slash || tandem_glob_valid(out->glob));
+    return is_collection(out->collection) && (!slash || tandem_glob_valid(out->glob));
 }
 
 /* Takes text, which is lines. TANDEM_E_INVALID, bad_out being the first that is no rule. */
