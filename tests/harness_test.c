@@ -14,6 +14,7 @@
 #include "sync/harness.h"
 #include "sync/liar.h"
 #include "tests/folder.h"
+#include "tests/harness_bed.h"
 
 static void write_kv(tandem_harness *harness, const char *name, const char *document,
                      const char *json)
@@ -42,31 +43,9 @@ static char *state_of(tandem_harness *harness, const char *name, const char *doc
     return text;
 }
 
-static tandem_harness *open_with(uint64_t seed, const char *const *names, size_t count)
-{
-    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
-    tandem_harness *harness;
-
-    options.seed = seed;
-    assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
-    for (size_t i = 0; i < count; i++)
-        assert_int_equal(TANDEM_OK, tandem_harness_add(harness, names[i], 0));
-    return harness;
-}
-
-static void assert_converges(tandem_harness *harness)
-{
-    char why[256];
-    tandem_err err = tandem_harness_run_until_converged(harness, 120000, why);
-
-    if (err != TANDEM_OK)
-        print_message("seed not converged: %s\n", why);
-    assert_int_equal(TANDEM_OK, err);
-}
-
 static void two_reactors_keep_in_step(void **state)
 {
-    tandem_harness *harness = open_with(7, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(7, (const char *[]){"a", "b"}, 2);
 
     (void)state;
     write_kv(harness, "a", "n1", "{\"title\":\"from a\"}");
@@ -84,7 +63,7 @@ static void two_reactors_keep_in_step(void **state)
 
 static void a_cut_link_heals(void **state)
 {
-    tandem_harness *harness = open_with(8, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(8, (const char *[]){"a", "b"}, 2);
 
     (void)state;
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
@@ -105,7 +84,7 @@ static void a_cut_link_heals(void **state)
 
 static void a_crashed_reactor_comes_back_with_what_was_committed(void **state)
 {
-    tandem_harness *harness = open_with(9, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(9, (const char *[]){"a", "b"}, 2);
 
     (void)state;
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "b", "a"));
@@ -138,7 +117,7 @@ static uint64_t lag_of_only_remote(tandem_harness *harness, const char *name)
 
 static void what_a_remote_lacks_is_told_while_it_is_away(void **state)
 {
-    tandem_harness *harness = open_with(31, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(31, (const char *[]){"a", "b"}, 2);
 
     (void)state;
     write_kv(harness, "a", "n1", "{\"n\":1}");
@@ -161,7 +140,7 @@ static void what_a_remote_lacks_is_told_while_it_is_away(void **state)
 
 static void a_line_relays_both_ways(void **state)
 {
-    tandem_harness *harness = open_with(10, (const char *[]){"a", "b", "c"}, 3);
+    tandem_harness *harness = bed_open(10, (const char *[]){"a", "b", "c"}, 3);
 
     (void)state;
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
@@ -175,7 +154,7 @@ static void a_line_relays_both_ways(void **state)
 
 static uint64_t run_scenario(uint64_t seed)
 {
-    tandem_harness *harness = open_with(seed, (const char *[]){"a", "b", "c"}, 3);
+    tandem_harness *harness = bed_open(seed, (const char *[]){"a", "b", "c"}, 3);
     uint64_t trace;
 
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
@@ -199,7 +178,7 @@ static void the_same_seed_is_the_same_run(void **state)
 
 static void idle_means_that_nothing_moves(void **state)
 {
-    tandem_harness *harness = open_with(11, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(11, (const char *[]){"a", "b"}, 2);
 
     (void)state;
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
@@ -221,7 +200,7 @@ static tandem_err try_kv(tandem_harness *harness, const char *name, const char *
 
 static tandem_harness *open_pair(uint64_t seed)
 {
-    tandem_harness *harness = open_with(seed, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(seed, (const char *[]){"a", "b"}, 2);
 
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
     write_kv(harness, "a", "n1", "{\"x\":1}");
@@ -603,7 +582,7 @@ static void hear_nothing(void *context, const char *text)
 /* Every call of sync.h, with each thing that it cannot do without missing. */
 static void a_call_of_a_sync_that_lacks_something_is_refused(void **state)
 {
-    tandem_harness *harness = open_with(40, (const char *[]){"a"}, 1);
+    tandem_harness *harness = bed_open(40, (const char *[]){"a"}, 1);
     tandem_reactor *reactor = tandem_harness_reactor(harness, "a");
     tandem_sync *sync = tandem_harness_sync(harness, "a"), *other;
     tandem_sync_options options = TANDEM_SYNC_OPTIONS_INIT;
@@ -787,7 +766,7 @@ static void jobs_are_listed_until_they_have_arrived(void **state)
 
 static void a_barrier_is_over_when_the_remote_holds_what_there_was(void **state)
 {
-    tandem_harness *harness = open_with(41, (const char *[]){"a", "b", "c"}, 3);
+    tandem_harness *harness = bed_open(41, (const char *[]){"a", "b", "c"}, 3);
     tandem_sync *sync = tandem_harness_sync(harness, "a");
     tandem_barrier *first, *second, *third;
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "sync/harness.h"
+#include "tests/harness_bed.h"
 
 static void write_at(tandem_harness *harness, const char *name, const char *collection,
                      const char *document, const char *branch, const char *scope, const char *json)
@@ -48,44 +49,6 @@ static bool holds(tandem_harness *harness, const char *name, const char *collect
     assert_int_equal(TANDEM_OK, err);
     tandem_document_free(read);
     return true;
-}
-
-static tandem_harness *open_with(uint64_t seed, const char *const *names, size_t count)
-{
-    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
-    tandem_harness *harness;
-
-    options.seed = seed;
-    assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
-    for (size_t i = 0; i < count; i++)
-        assert_int_equal(TANDEM_OK, tandem_harness_add(harness, names[i], 0));
-    return harness;
-}
-
-struct seen {
-    const char *name;
-    tandem_remote_status status;
-    char reason[256];
-};
-
-static tandem_err see(void *context, const tandem_remote_status *status)
-{
-    struct seen *seen = context;
-
-    if (!status->name || strcmp(status->name, seen->name) != 0)
-        return TANDEM_OK;
-    seen->status = *status;
-    snprintf(seen->reason, sizeof(seen->reason), "%s", status->reason);
-    return TANDEM_OK;
-}
-
-static struct seen status_of(tandem_harness *harness, const char *name, const char *remote)
-{
-    struct seen seen = {.name = remote};
-
-    assert_int_equal(TANDEM_OK,
-                     tandem_remotes(tandem_harness_sync(harness, name), see, &seen));
-    return seen;
 }
 
 /* Operations that a reactor holds. */
@@ -130,7 +93,7 @@ static void share_documents(tandem_harness *harness, const char *name, const cha
 /* b has a as its remote. */
 static tandem_harness *open_pair(uint64_t seed)
 {
-    tandem_harness *harness = open_with(seed, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(seed, (const char *[]){"a", "b"}, 2);
 
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "b", "a"));
     return harness;
@@ -144,7 +107,7 @@ static void assert_in_step(tandem_harness *harness, const char *name, const char
     err = tandem_wait_in_step(tandem_harness_sync(harness, name), remote, 30000);
 
     if (err != TANDEM_OK) {
-        struct seen seen = status_of(harness, name, remote);
+        struct bed_remote seen = bed_status(harness, name, remote);
 
         print_message("%s at %s: %s, %s\n", remote, name,
                       tandem_remote_state_name(seen.status.state), seen.reason);
@@ -180,7 +143,7 @@ static void by_collection(void **state)
     share(harness, "b", "a", NULL);
     assert_in_step(harness, "b", "a");
     assert_true(holds(harness, "b", "notes", "d9") && holds(harness, "a", "own", "d9"));
-    assert_int_equal(0, status_of(harness, "b", "a").status.duplicate_operations);
+    assert_int_equal(0, bed_status(harness, "b", "a").status.duplicate_operations);
     tandem_harness_free(harness);
 }
 
@@ -199,7 +162,7 @@ static void write_both(tandem_harness *harness, unsigned from, unsigned to)
 
 static uint64_t received(tandem_harness *harness)
 {
-    return status_of(harness, "b", "a").status.received_operations;
+    return bed_status(harness, "b", "a").status.received_operations;
 }
 
 static void by_document_widened_and_narrowed(void **state)
@@ -236,7 +199,7 @@ static void by_document_widened_and_narrowed(void **state)
     assert_in_step(harness, "b", "a");
     assert_int_equal(52, received(harness));
     assert_int_equal(52, operations(harness, "b"));
-    assert_int_equal(0, status_of(harness, "b", "a").status.duplicate_operations);
+    assert_int_equal(0, bed_status(harness, "b", "a").status.duplicate_operations);
     assert_sound(harness, "b");
     {
         char why[256];
@@ -284,7 +247,7 @@ static void by_scope_and_branch(void **state)
     share(harness, "b", "a", NULL);
     assert_in_step(harness, "b", "a");
     assert_int_equal(16, received(harness));
-    assert_int_equal(0, status_of(harness, "b", "a").status.duplicate_operations);
+    assert_int_equal(0, bed_status(harness, "b", "a").status.duplicate_operations);
     assert_sound(harness, "b");
     tandem_harness_free(harness);
 }
@@ -311,7 +274,7 @@ static void narrowed_at_once(void **state)
     share(harness, "b", "a", &both);
     assert_in_step(harness, "b", "a");
     assert_int_equal(44, received(harness));
-    assert_int_equal(0, status_of(harness, "b", "a").status.duplicate_operations);
+    assert_int_equal(0, bed_status(harness, "b", "a").status.duplicate_operations);
     assert_sound(harness, "b");
     tandem_harness_free(harness);
 }
@@ -341,7 +304,7 @@ static void one_way(void **state)
 /* c syncs with a whole and a partial replica, and ends whole; nothing is relayed in part. */
 static void a_third_ends_whole(void **state)
 {
-    tandem_harness *harness = open_with(5, (const char *[]){"a", "b", "c"}, 3);
+    tandem_harness *harness = bed_open(5, (const char *[]){"a", "b", "c"}, 3);
     tandem_share from_b = TANDEM_SHARE_INIT;
 
     (void)state;
@@ -361,7 +324,7 @@ static void a_third_ends_whole(void **state)
     tandem_harness_run(harness, 20000);
     assert_true(holds(harness, "c", "notes", "a1") && holds(harness, "c", "notes", "b1"));
     assert_int_equal(42, operations(harness, "c"));
-    assert_int_equal(0, status_of(harness, "c", "a").status.duplicate_operations);
+    assert_int_equal(0, bed_status(harness, "c", "a").status.duplicate_operations);
     write_both(harness, 10, 11);
     tandem_harness_run(harness, 20000);
     assert_true(holds(harness, "c", "notes", "b10") && !holds(harness, "b", "notes", "b10"));

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "sync/harness.h"
+#include "tests/harness_bed.h"
 
 static void write_kv(tandem_harness *harness, const char *name, const char *document,
                      const char *json)
@@ -65,54 +66,6 @@ static bool no_poison(void *context, const tandem_operation *operation)
     return false;
 }
 
-static tandem_harness *open_with(uint64_t seed, const char *const *names, size_t count)
-{
-    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
-    tandem_harness *harness;
-
-    options.seed = seed;
-    assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
-    for (size_t i = 0; i < count; i++)
-        assert_int_equal(TANDEM_OK, tandem_harness_add(harness, names[i], 0));
-    return harness;
-}
-
-struct seen {
-    const char *name;
-    tandem_remote_status status;
-    char reason[256];
-};
-
-static tandem_err see(void *context, const tandem_remote_status *status)
-{
-    struct seen *seen = context;
-
-    if (!status->name || strcmp(status->name, seen->name) != 0)
-        return TANDEM_OK;
-    seen->status = *status;
-    snprintf(seen->reason, sizeof(seen->reason), "%s", status->reason);
-    return TANDEM_OK;
-}
-
-static struct seen status_of(tandem_harness *harness, const char *name, const char *remote)
-{
-    struct seen seen = {.name = remote};
-
-    assert_int_equal(TANDEM_OK,
-                     tandem_remotes(tandem_harness_sync(harness, name), see, &seen));
-    return seen;
-}
-
-static void assert_converges(tandem_harness *harness)
-{
-    char why[256];
-    tandem_err err = tandem_harness_run_until_converged(harness, 120000, why);
-
-    if (err != TANDEM_OK)
-        print_message("not converged: %s\n", why);
-    assert_int_equal(TANDEM_OK, err);
-}
-
 static void say(void *context, const char *text)
 {
     print_message("%s: %s\n", (const char *)context, text);
@@ -126,9 +79,9 @@ static void assert_sound(tandem_harness *harness, const char *name)
 
 static void what_is_refused_stops_nothing_else(void **state)
 {
-    tandem_harness *harness = open_with(1, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(1, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
-    struct seen seen;
+    struct bed_remote seen;
 
     (void)state;
     assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
@@ -143,7 +96,7 @@ static void what_is_refused_stops_nothing_else(void **state)
     }
     assert_false(holds(harness, "b", "poison"));
     assert_int_equal(1, rule.refused);
-    seen = status_of(harness, "a", "b");
+    seen = bed_status(harness, "a", "b");
     assert_int_equal(TANDEM_REMOTE_BLOCKED, seen.status.state);
     assert_non_null(strstr(seen.reason, "TANDEM_E_REFUSED"));
     assert_int_equal(2, seen.status.lag_operations); /* its CREATE and its SET */
@@ -161,13 +114,13 @@ static void what_is_refused_stops_nothing_else(void **state)
     assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
     tandem_harness_run(harness, 60000);
     assert_int_equal(1, rule.refused);
-    assert_int_equal(TANDEM_REMOTE_BLOCKED, status_of(harness, "a", "b").status.state);
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, bed_status(harness, "a", "b").status.state);
     tandem_harness_free(harness);
 }
 
 static void what_is_wanted_again_comes(void **state)
 {
-    tandem_harness *harness = open_with(2, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(2, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
 
     (void)state;
@@ -194,7 +147,7 @@ static void what_is_wanted_again_comes(void **state)
 /* a writes, b refuses, c hangs on b alone: it gets what b has, and the rest from a when it meets it. */
 static void a_third_gets_it_from_whoever_holds_it(void **state)
 {
-    tandem_harness *harness = open_with(3, (const char *[]){"a", "b", "c"}, 3);
+    tandem_harness *harness = bed_open(3, (const char *[]){"a", "b", "c"}, 3);
     struct rule rule = {.off = false};
 
     (void)state;
@@ -234,7 +187,7 @@ static void a_third_gets_it_from_whoever_holds_it(void **state)
 /* What came late stands behind what follows it: it is sent in order all the same. */
 static void a_gap_that_was_filled_late_is_sent_in_order(void **state)
 {
-    tandem_harness *harness = open_with(4, (const char *[]){"a", "b", "c"}, 3);
+    tandem_harness *harness = bed_open(4, (const char *[]){"a", "b", "c"}, 3);
     struct rule rule = {.off = false};
 
     (void)state;
@@ -253,7 +206,7 @@ static void a_gap_that_was_filled_late_is_sent_in_order(void **state)
     tandem_harness_run(harness, 20000);
     assert_true(holds(harness, "c", "poison"));
     assert_true(holds(harness, "c", "n20"));
-    assert_int_equal(0, status_of(harness, "c", "b").status.duplicate_operations);
+    assert_int_equal(0, bed_status(harness, "c", "b").status.duplicate_operations);
     assert_int_equal(TANDEM_OK,
                      tandem_wait_in_step(tandem_harness_sync(harness, "c"), "b", 20000));
     assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
@@ -263,7 +216,7 @@ static void a_gap_that_was_filled_late_is_sent_in_order(void **state)
 
 static void the_newest_and_the_first_of_all_may_be_refused(void **state)
 {
-    tandem_harness *harness = open_with(5, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(5, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
 
     (void)state;
@@ -272,7 +225,7 @@ static void the_newest_and_the_first_of_all_may_be_refused(void **state)
     write_kv(harness, "a", "poison", "{\"x\":1}");
     tandem_harness_run(harness, 20000);
     assert_int_equal(1, rule.refused);
-    assert_int_equal(TANDEM_REMOTE_BLOCKED, status_of(harness, "a", "b").status.state);
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, bed_status(harness, "a", "b").status.state);
     write_kv(harness, "a", "poison", "{\"x\":2}");
     tandem_harness_run(harness, 20000);
     assert_int_equal(2, rule.refused);
@@ -293,7 +246,7 @@ static void the_newest_and_the_first_of_all_may_be_refused(void **state)
 /* Nothing stands behind it that would tell of it, and who wrote it announces it to nobody else. */
 static void the_newest_comes_when_it_is_wanted(void **state)
 {
-    tandem_harness *harness = open_with(7, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(7, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
 
     (void)state;
@@ -303,20 +256,20 @@ static void the_newest_comes_when_it_is_wanted(void **state)
     write_kv(harness, "a", "poison", "{\"x\":1}");
     tandem_harness_run(harness, 1000);
     assert_int_equal(1, rule.refused);
-    assert_int_equal(TANDEM_REMOTE_BLOCKED, status_of(harness, "a", "b").status.state);
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, bed_status(harness, "a", "b").status.state);
     rule.off = true;
     assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
     assert_converges(harness);
     tandem_harness_run(harness, 1000);
-    assert_int_equal(TANDEM_REMOTE_IN_STEP, status_of(harness, "a", "b").status.state);
-    assert_int_equal(0, status_of(harness, "a", "b").status.dead_letters);
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, bed_status(harness, "a", "b").status.state);
+    assert_int_equal(0, bed_status(harness, "a", "b").status.dead_letters);
     tandem_harness_free(harness);
 }
 
 /* Whose it is pushes none of it: one job after the other is asked for, and none waits for patience. */
 static void much_that_is_wanted_again_comes_at_once(void **state)
 {
-    tandem_harness *harness = open_with(6, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(6, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
     uint64_t begun_ms;
 
@@ -344,7 +297,7 @@ static tandem_err note_last(void *context, const tandem_collection_entry *entry)
 /* A refusal has an ordinal, at which nothing stands: who follows ordinals is not held up by it. */
 static void positions_go_on_where_something_was_refused(void **state)
 {
-    tandem_harness *harness = open_with(6, (const char *[]){"a", "b"}, 2);
+    tandem_harness *harness = bed_open(6, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
     tandem_operations *operations;
     tandem_operation operation;
