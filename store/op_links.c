@@ -134,22 +134,28 @@ static bool is_anchored(struct linking *linking, uint64_t seq, const uint8_t *ha
     return linking->lacks[at] == ANCHORED;
 }
 
-static void anchor(td_links *links, tandem_slice collection)
+/* Does it go on with another one's job on another document or branch? */
+static bool is_elsewhere(const td_links *links, const td_op_link *link)
+{
+    const td_op_link *before = link_find(links, link->seq - 1, link->predecessor);
+
+    return before && before->continues && before->place != link->place;
+}
+
+static void anchor(td_links *links, tandem_slice collection, bool loose)
 {
     struct linking linking = {.links = links};
 
     td_chain_root(collection, linking.root);
-    for (size_t i = 0; i < links->count; i++)
-        links->links[i].anchored =
-            is_anchored(&linking, links->links[i].seq - 1, links->links[i].predecessor);
+    for (size_t i = 0; i < links->count; i++) {
+        td_op_link *link = &links->links[i];
+
+        link->anchored = is_anchored(&linking, link->seq - 1, link->predecessor) &&
+                         !(loose && is_elsewhere(links, link));
+    }
 }
 
-static bool is_elsewhere(const td_op_link *link, const td_op_link *before)
-{
-    return before && before->continues && before->place != link->place;
-}
-
-void td_links_check(td_links *links, tandem_slice collection, uint64_t loose,
+void td_links_check(td_links *links, tandem_slice collection, bool loose,
                     void (*report)(void *context, const td_op_link *link, const char *what),
                     void *context, td_head *heads_out, unsigned *count_out)
 {
@@ -166,14 +172,13 @@ void td_links_check(td_links *links, tandem_slice collection, uint64_t loose,
         qsort(links->links, links->count, sizeof(links->links[0]), link_compare);
     if (links->lack_count)
         qsort(links->lacks, links->lack_count, sizeof(links->lacks[0]), lack_compare);
-    anchor(links, collection);
+    anchor(links, collection, loose);
     for (size_t i = 0; i < links->count; i++) {
         const td_op_link *link = &links->links[i];
 
-        if (!follow(links, root, link->seq - 1, link->predecessor, lack_followed) &&
-            link->seq < loose)
+        if (!follow(links, root, link->seq - 1, link->predecessor, lack_followed) && !loose)
             report(context, link, "its predecessor is neither held nor lacking");
-        if (is_elsewhere(link, link_find(links, link->seq - 1, link->predecessor)))
+        if (!loose && is_elsewhere(links, link))
             report(context, link, "the job that it belongs to is on another document or branch");
     }
     for (size_t i = 0; i < links->lack_count; i++) {

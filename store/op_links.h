@@ -37,11 +37,11 @@ tandem_err td_links_add_lack(td_links *links, const td_lack *lack);
 /*
  * Link them, once all are added.
  *
- * loose      from this seq on operations may be loose: they came through a filter, and make no head
+ * loose      operations may be loose: they came through a filter, and make no head
  * report     called for each thing that is wrong
  * heads_out  in (seq, hash) order; room for TANDEM_HEADS_MAX, *count_out may be more
  */
-void td_links_check(td_links *links, tandem_slice collection, uint64_t loose,
+void td_links_check(td_links *links, tandem_slice collection, bool loose,
                     void (*report)(void *context, const td_op_link *link, const char *what),
                     void *context, td_head *heads_out, unsigned *count_out);
 

@@ -138,18 +138,6 @@ static tandem_err head_before(const td_chain *chain, td_lack at, int *out)
     return TANDEM_OK;
 }
 
-static uint64_t highest(const td_vector_record *vector)
-{
-    return vector->count ? vector->heads[vector->count - 1].seq : 0;
-}
-
-/* Is it not certain that a held operation at seq, which is no head, is behind one? Where there is no
- * other branch whatever is not above the highest head is. */
-static bool may_be_loose(const td_vector_record *vector, uint64_t seq)
-{
-    return vector->loose && (vector->branched || vector->count > 1 || seq > highest(vector));
-}
-
 tandem_err td_chain_holds(const td_chain *chain, uint64_t seq, const uint8_t *hash)
 {
     td_found found;
@@ -172,7 +160,7 @@ tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *
     if (td_head_find(chain->vector, seq, hash) >= 0)
         return TANDEM_OK;
     err = find(chain, seq, hash, &found);
-    if (err == TANDEM_OK && may_be_loose(chain->vector, seq))
+    if (err == TANDEM_OK && found.loose)
         return TANDEM_E_PREDECESSOR;
     if (err == TANDEM_E_NOT_FOUND)
         err = td_lack_find(chain, seq, hash, &lack);
@@ -191,7 +179,7 @@ static tandem_err place_first(const td_chain *chain, const td_operation *first, 
         return TANDEM_OK;
     err = find(chain, first->seq - 1, first->predecessor, &before);
     if (err == TANDEM_OK) {
-        out->is_loose = may_be_loose(chain->vector, first->seq - 1);
+        out->is_loose = before.loose;
         /* Whoever holds a fork inside a job has the rest of one branch apart, and can send no more
          * of it: with what is held here it is whole, if it is of the same document and branch. */
         return (before.flags & TD_FLAG_CONTINUES) && !is_of_place(first, before.place)
@@ -209,6 +197,16 @@ static tandem_err place_first(const td_chain *chain, const td_operation *first, 
         return TANDEM_OK;
     out->is_loose = err == TANDEM_E_NOT_FOUND && chain->part;
     return out->is_loose ? TANDEM_OK : err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
+}
+
+/* Behind an operation that is held, and no head. */
+static tandem_err place_rest(const td_chain *chain, const td_operation *held, td_place *out)
+{
+    td_found found;
+    tandem_err err = find(chain, held->seq, held->hash, &found);
+
+    out->is_loose = err == TANDEM_OK && found.loose;
+    return err;
 }
 
 tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t count,
@@ -232,7 +230,9 @@ tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t c
         if (out->held == count)
             return TANDEM_OK;
         /* Where some are held, the rest is a fork inside the job: of its own place, and no head. */
-        if (out->held == 0 && (err = place_first(chain, &job[0], out)) != TANDEM_OK)
+        err = out->held == 0 ? place_first(chain, &job[0], out)
+                             : place_rest(chain, &job[out->held - 1], out);
+        if (err != TANDEM_OK)
             return err;
     }
     if (vector->gaps) {
@@ -246,49 +246,20 @@ tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t c
     return TANDEM_OK;
 }
 
-/* Along one run, from the operation at found on. */
-static tandem_err follow_run(const td_chain *chain, const td_found *found, td_head *head)
+tandem_err td_run_place(const td_chain *chain, const td_operation *first, td_place *out)
 {
-    uint8_t start[TD_OPERATION_KEY_BYTES];
-    tandem_slice key, value;
-    td_cursor *cursor;
     tandem_err err;
 
-    if ((err = td_txn_cursor(chain->txn, TD_TABLE_OPERATIONS, &cursor)) != TANDEM_OK)
-        return err;
-    td_operation_key(start, chain->id, found->ordinal);
-    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
-    while (err == TANDEM_OK && td_key_has_id(key, chain->id) && head->seq < found->run_last) {
-        td_operation op;
-
-        if ((err = td_operation_decode(key, value, &op)) != TANDEM_OK)
-            break;
-        if (!memcmp(op.origin, chain->origin, TANDEM_ORIGIN_BYTES)) {
-            if (op.seq != head->seq + 1 || memcmp(op.predecessor, head->hash, TANDEM_HASH_BYTES))
-                break;
-            head->seq = op.seq;
-            memcpy(head->hash, op.hash, TANDEM_HASH_BYTES);
-        }
-        err = td_cursor_next(cursor, &key, &value);
-    }
-    td_cursor_free(cursor);
-    return err == TANDEM_END ? TANDEM_OK : err;
-}
-
-tandem_err td_head_follow(const td_chain *chain, td_head *head)
-{
-    td_found found;
-    tandem_err err;
-
-    for (;;) {
-        uint64_t seq = head->seq;
-
-        err = find(chain, seq + 1, NULL, &found);
-        if (err != TANDEM_OK)
-            return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
-        if ((err = follow_run(chain, &found, head)) != TANDEM_OK || head->seq == seq)
-            return err;
-    }
+    *out = (td_place){.head = td_head_find(chain->vector, first->seq - 1, first->predecessor)};
+    if (out->head >= 0)
+        return TANDEM_OK;
+    err = place_first(chain, first, out);
+    if (err == TANDEM_OK && !out->is_loose)
+        err = td_place_head(chain, out);
+    /* It can be behind no head: it is not whole with what it follows, or there are too many. */
+    out->is_loose = out->is_loose || err == TANDEM_E_PREDECESSOR || err == TANDEM_E_CHAIN ||
+                    err == TANDEM_E_QUARANTINED;
+    return out->is_loose ? TANDEM_OK : err;
 }
 
 tandem_err td_place_head(const td_chain *chain, td_place *place)

@@ -8,9 +8,9 @@
  * front; the lack goes when its last operation comes, and where something follows that, the heads stay as
  * they were. (A lack of several jobs looks like a fork until then.)
  *
- * In part (store/filter.h) operations are held loose: nothing vouches for what stands before them, so they
- * are behind no head. Where a head comes to stand right before a loose one it moves to the end of
- * what hangs together there.
+ * In part (store/filter.h) operations are held loose: something before them is missing, so they are behind
+ * no head. Each run says of itself whether it is. When what a loose run follows is there, the run is
+ * placed like a job that comes just then, and so is what follows it.
  *
  * Threads: pure functions over a transaction, which stays on its thread.
  */
@@ -35,7 +35,7 @@ typedef struct td_place {
     int head;       /* the head that the rest follows, and so replaces; -1: none. Where it follows a lack,
                      * td_place_head() tells */
     bool is_inside; /* what follows the rest is held: it makes no head */
-    bool is_loose;  /* what it follows is not held, or stands behind no head either: it makes no head */
+    bool is_loose;  /* what it follows is neither held nor lacking, or loose itself: it makes no head */
     bool follows;   /* it follows a lack … */
     td_lack before; /* … this one */
     bool fills;     /* it brings the end of a lack … */
@@ -54,7 +54,7 @@ tandem_err td_lack_find(const td_chain *chain, uint64_t seq, const uint8_t *hash
 /* Is the operation of this hash held at seq? TANDEM_E_NOT_FOUND. */
 tandem_err td_chain_holds(const td_chain *chain, uint64_t seq, const uint8_t *hash);
 /* Is (seq, hash) the root of a chain, held behind a head, or the end of a lack? TANDEM_E_PREDECESSOR:
- * none of them, as far as that is certain. */
+ * none of them. */
 tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *hash,
                             tandem_slice collection);
 
@@ -62,8 +62,8 @@ tandem_err td_chain_reaches(const td_chain *chain, uint64_t seq, const uint8_t *
  * TANDEM_E_CORRUPT. */
 tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t count,
                         td_place *out);
-/* Move a head along what is held loose behind it, as far as one branch of it goes. */
-tandem_err td_head_follow(const td_chain *chain, td_head *head);
+/* The same for a loose run, by its first operation: may it stay loose? TANDEM_E_CORRUPT. */
+tandem_err td_run_place(const td_chain *chain, const td_operation *first, td_place *out);
 /* What is not held is to be appended: settle place->head. TANDEM_E_QUARANTINED, TANDEM_E_CORRUPT. */
 tandem_err td_place_head(const td_chain *chain, td_place *place);
 

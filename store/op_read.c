@@ -599,9 +599,16 @@ tandem_err td_op_store_holds(td_op_store *ops, tandem_slice collection, const ui
     td_found found;
     tandem_err err = find_committed(ops, collection, origin, seq, hash, &found);
 
-    if (err == TANDEM_OK || err == TANDEM_E_NOT_FOUND) {
-        *out = err == TANDEM_OK;
-        return TANDEM_OK;
-    }
-    return err;
+    *out = err == TANDEM_OK;
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+}
+
+tandem_err td_op_store_reaches(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                               uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out)
+{
+    td_found found;
+    tandem_err err = find_committed(ops, collection, origin, seq, hash, &found);
+
+    *out = err == TANDEM_OK && !found.loose;
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
 }

@@ -364,7 +364,15 @@ static int head_compare(const void *a, const void *b)
     return memcmp(x->hash, y->hash, TANDEM_HASH_BYTES);
 }
 
-/* The last operation of what was taken becomes a head, unless what follows it is held. */
+static int run_compare(const td_run *x, const td_run *y)
+{
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
+    return x->ordinal < y->ordinal ? -1 : x->ordinal > y->ordinal;
+}
+
+/* The last operation of what was taken, or is loose no more, becomes a head, unless what follows it is
+ * held. */
 static void head_move(td_vector_record *vector, const td_place *place, const td_operation *last)
 {
     int head = place->head;
@@ -386,9 +394,9 @@ static void head_move(td_vector_record *vector, const td_place *place, const td_
         qsort(vector->heads, vector->count, sizeof(vector->heads[0]), head_compare);
 }
 
-/* Lengthen the open run that the operations follow, or begin one. */
+/* Lengthen the open run that the operations follow, or begin one. What follows a loose one is loose. */
 static tandem_err run_extend(td_op_store *ops, struct origin *origin, const td_operation *first,
-                             uint64_t ordinal, const td_operation *last)
+                             uint64_t ordinal, const td_operation *last, bool loose)
 {
     struct open_run *run = NULL;
     tandem_err err;
@@ -408,6 +416,7 @@ static tandem_err run_extend(td_op_store *ops, struct origin *origin, const td_o
         run = &origin->runs[origin->run_count++];
         run->run.first = first->seq;
         run->run.ordinal = ordinal;
+        run->run.loose = loose;
     }
     run->run.last = last->seq;
     memcpy(run->last_hash, last->hash, TANDEM_HASH_BYTES);
@@ -484,30 +493,80 @@ static tandem_err lacks_after(td_op_store *ops, struct origin *origin, const td_
     return TANDEM_OK;
 }
 
-/* ---- Append ---- */
+/* ---- What was loose ---- */
 
-/* The new head moves on along what is loose behind it. */
-static tandem_err head_follow(td_op_store *ops, struct origin *origin, const td_operation *last)
+/* The run behind *run, of those in the table and the open ones; *open_out: which of these, or NULL. */
+static tandem_err run_after(td_op_store *ops, struct origin *origin, td_run *run,
+                            struct open_run **open_out)
 {
-    td_run open[TANDEM_HEADS_MAX];
-    td_chain chain = chain_of(ops, origin, open);
-    td_vector_record *vector = &origin->vector;
-    td_head head = {.seq = last->seq};
-    int at = td_head_find(vector, last->seq, last->hash);
+    td_run after = *run;
+    tandem_err err = td_run_next(ops->txn, origin->collection->record.id, origin->key.origin, &after);
+
+    *open_out = NULL;
+    if (err != TANDEM_OK && err != TANDEM_END)
+        return err;
+    for (unsigned i = 0; i < origin->run_count; i++) {
+        struct open_run *open = &origin->runs[i];
+
+        if (run_compare(&open->run, run) <= 0 ||
+            (err == TANDEM_OK && run_compare(&open->run, &after) >= 0))
+            continue;
+        after = open->run;
+        *open_out = open;
+        err = TANDEM_OK;
+    }
+    *run = after;
+    return err;
+}
+
+/* Place a loose run, if what it follows is there now; *settled. */
+static tandem_err run_settle(td_op_store *ops, struct origin *origin, td_run *run,
+                             struct open_run *open, bool *settled)
+{
+    td_run runs[TANDEM_HEADS_MAX];
+    td_chain chain = chain_of(ops, origin, runs);
+    td_operation first, last;
+    td_place place;
     tandem_err err;
 
-    memcpy(head.hash, last->hash, TANDEM_HASH_BYTES);
-    if (at < 0)
-        return TANDEM_OK;
-    origin->collection->may_prune = true;
-    if ((err = td_head_follow(&chain, &head)) != TANDEM_OK || head.seq == last->seq)
+    *settled = false;
+    if ((err = td_run_ends(ops->txn, chain.id, chain.origin, run, &first, &last)) != TANDEM_OK ||
+        (err = td_run_place(&chain, &first, &place)) != TANDEM_OK || place.is_loose)
         return err;
+    *settled = true;
     td_probe(ops->env, TD_PROBE_LOOSE_ABSORBED);
-    vector->heads[at] = head;
-    if (vector->count > 1)
-        qsort(vector->heads, vector->count, sizeof(vector->heads[0]), head_compare);
-    return TANDEM_OK;
+    run->loose = false;
+    if (open)
+        open->run.loose = false;
+    else if ((err = td_run_put(ops->txn, chain.id, chain.origin, run, &ops->scratch)) != TANDEM_OK)
+        return err;
+    head_move(&origin->vector, &place, &last);
+    return place.follows ? lack_follow(ops, origin, place.before) : TANDEM_OK;
 }
+
+/* From seq first to last something stands behind a head now, or is lacking: place what is loose behind
+ * it, and behind that. A run begins behind what it follows, so one pass finds all. */
+static tandem_err settle(td_op_store *ops, struct origin *origin, uint64_t first, uint64_t last)
+{
+    td_run run = {.first = first + 1};
+    struct open_run *open;
+    tandem_err err;
+
+    origin->collection->may_prune = origin->collection->may_prune || origin->vector.gaps;
+    if (!origin->vector.loose)
+        return TANDEM_OK;
+    while ((err = run_after(ops, origin, &run, &open)) == TANDEM_OK && run.first <= last + 1) {
+        bool settled = false;
+
+        if (run.loose && (err = run_settle(ops, origin, &run, open, &settled)) != TANDEM_OK)
+            return err;
+        if (settled && run.last > last)
+            last = run.last;
+    }
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+/* ---- Append ---- */
 
 static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_operation *job,
                             size_t count, const td_place *place, td_append_result *result)
@@ -540,12 +599,12 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
         if (err != TANDEM_OK)
             return err;
     }
-    if ((err = run_extend(ops, origin, &job[0], first_ordinal, last)) != TANDEM_OK ||
+    if ((err = run_extend(ops, origin, &job[0], first_ordinal, last, place->is_loose)) !=
+            TANDEM_OK ||
         (err = lacks_after(ops, origin, place)) != TANDEM_OK)
         return err;
     head_move(&origin->vector, place, last);
-    if (origin->vector.gaps && !place->is_loose && !place->is_inside &&
-        (err = head_follow(ops, origin, last)) != TANDEM_OK)
+    if (!place->is_loose && (err = settle(ops, origin, job[0].seq, last->seq)) != TANDEM_OK)
         return err;
     collection->dirty = origin->dirty = ops->dirty = true;
     result->first_ordinal = first_ordinal;
@@ -593,13 +652,13 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
         return err;
     if (place.is_loose)
         td_probe(ops->env, TD_PROBE_LOOSE_TAKEN);
-    result->forked = place.head < 0 && !place.is_inside && !place.is_loose &&
-                     origin->vector.count > 0;
+    result->heads_before = origin->vector.count;
+    err = job_write(ops, origin, job + place.held, count - place.held, &place, result);
+    result->heads = origin->vector.count;
+    result->forked = result->heads_before && result->heads > result->heads_before;
     if (result->forked)
-        td_probe(ops->env, origin->vector.count > 1 ? TD_PROBE_FORK_GREW : TD_PROBE_FORK_KEPT);
-    result->heads = origin->vector.count +
-                    (place.head < 0 && !place.is_inside && !place.is_loose);
-    return job_write(ops, origin, job + place.held, count - place.held, &place, result);
+        td_probe(ops->env, result->heads_before > 1 ? TD_PROBE_FORK_GREW : TD_PROBE_FORK_KEPT);
+    return err;
 }
 
 /* Errors that say nothing about the job: the transaction may be half written. */
@@ -673,7 +732,8 @@ static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t c
     memcpy(lack.predecessor, first->predecessor, TANDEM_HASH_BYTES);
     memcpy(lack.hash, last->hash, TANDEM_HASH_BYTES);
     td_probe(ops->env, TD_PROBE_RANGE_REFUSED);
-    err = lack_add(ops, origin, &lack);
+    if ((err = lack_add(ops, origin, &lack)) == TANDEM_OK)
+        err = settle(ops, origin, lack.last, lack.last);
     return err == TANDEM_OK ? reason : err;
 }
 
@@ -718,7 +778,8 @@ tandem_err td_op_store_want(td_op_store *ops, tandem_slice name, const uint8_t *
         return err; /* held */
     added.followed = false;
     td_probe(ops->env, added.reason == TANDEM_OK ? TD_PROBE_RANGE_WANTED : TD_PROBE_RANGE_REFUSED);
-    err = lack_add(ops, origin, &added);
+    if ((err = lack_add(ops, origin, &added)) == TANDEM_OK)
+        err = settle(ops, origin, added.last, added.last);
     if (breaks_group(err))
         ops->group_err = err;
     return err;

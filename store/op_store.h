@@ -88,8 +88,8 @@ typedef struct td_append_result {
     uint64_t last_ordinal;
     uint32_t appended;
     uint32_t duplicates; /* already held, by hash */
-    bool forked;         /* the origin has a head more than before … */
-    unsigned heads;      /* … and now so many */
+    bool forked;         /* the origin has more heads than before … */
+    unsigned heads_before, heads; /* … so many, at least one, and now so many */
 } td_append_result;
 
 /* Begin a group. Errors: those of the td_store. */
@@ -288,6 +288,7 @@ typedef struct td_run {
     uint64_t first;
     uint64_t last;
     uint64_t ordinal;
+    bool loose; /* something before them is neither held nor lacking */
 } td_run;
 
 /*
@@ -321,6 +322,9 @@ tandem_err td_op_store_find(td_op_store *ops, tandem_slice collection, const uin
 /* Is the operation of this hash held at (origin, seq), on any branch? TANDEM_E_CORRUPT as above. */
 tandem_err td_op_store_holds(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                              uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out);
+/* The same, and is it not loose, so that a head vouches for it? */
+tandem_err td_op_store_reaches(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
+                               uint64_t seq, const uint8_t hash[TANDEM_HASH_BYTES], bool *out);
 
 /*
  * Re-read everything: checksums, hashes recomputed, chains, jobs whole, vectors, groups, counts.

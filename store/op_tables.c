@@ -12,6 +12,8 @@ enum {
     VECTOR_GAPS = 0x80, /* beside the count */
     VECTOR_BRANCHED = 0x40,
     VECTOR_LOOSE = 0x20,
+    RUN_BYTES_MAX = 8 + 1, /* the last seq; and RUN_LOOSE, if it is */
+    RUN_LOOSE = 1,
     LACK_BYTES = 8 + 4 + 1 + TANDEM_HASH_BYTES, /* first, reason, followed, predecessor */
     COLLECTION_BYTES = TD_ID_BYTES + 8 + 8 + 8,
     POSITION_BYTES = 8 + 4 + 8,
@@ -333,11 +335,13 @@ tandem_err td_run_decode(tandem_slice key, tandem_slice value, td_run *out)
 
     if (err != TANDEM_OK)
         return err;
-    if (key.size != TD_RUN_KEY_BYTES || body.size != 8)
+    if (key.size != TD_RUN_KEY_BYTES || body.size < 8 || body.size > RUN_BYTES_MAX ||
+        (body.size == RUN_BYTES_MAX && body.bytes[8] != RUN_LOOSE))
         return TANDEM_E_CORRUPT;
     out->first = td_get_u64(key.bytes + TD_VECTOR_KEY_BYTES);
     out->ordinal = td_get_u64(key.bytes + TD_VECTOR_KEY_BYTES + 8);
     out->last = td_get_u64(body.bytes);
+    out->loose = body.size == RUN_BYTES_MAX;
     return out->first >= 1 && out->last >= out->first ? TANDEM_OK : TANDEM_E_CORRUPT;
 }
 
@@ -345,12 +349,13 @@ tandem_err td_run_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_
                       tandem_writer *scratch)
 {
     uint8_t key[TD_RUN_KEY_BYTES];
-    uint8_t body[8];
+    uint8_t body[RUN_BYTES_MAX];
 
     td_run_key(key, id, origin, run->first, run->ordinal);
     td_put_u64(body, run->last);
+    body[8] = RUN_LOOSE;
     return td_record_put(txn, TD_TABLE_GROUPS, tandem_slice_of(key, sizeof(key)),
-                         tandem_slice_of(body, sizeof(body)), scratch);
+                         tandem_slice_of(body, run->loose ? RUN_BYTES_MAX : 8), scratch);
 }
 
 /* ---- Lacks ---- */
@@ -551,7 +556,7 @@ static tandem_err find_in_run(td_txn *txn, uint32_t id, const uint8_t *origin, c
         if (!hash || memcmp(hash, op.hash, TANDEM_HASH_BYTES) == 0) {
             out->ordinal = td_get_u64(key.bytes + TD_ID_BYTES);
             out->flags = op.flags;
-            out->run_last = run->last;
+            out->loose = run->loose;
             td_operation_place(&op, out->place);
             err = TANDEM_OK;
         }
@@ -666,6 +671,31 @@ tandem_err td_run_next(td_txn *txn, uint32_t id, const uint8_t *origin, td_run *
     if (err == TANDEM_OK)
         err = run_of(key, id, origin) ? td_run_decode(key, value, run) : TANDEM_END;
     td_cursor_free(cursor);
+    return err;
+}
+
+static tandem_err operation_at(td_txn *txn, uint32_t id, uint64_t ordinal, td_operation *out)
+{
+    uint8_t key[TD_OPERATION_KEY_BYTES];
+    tandem_slice value;
+    tandem_err err;
+
+    td_operation_key(key, id, ordinal);
+    err = td_txn_get(txn, TD_TABLE_OPERATIONS, tandem_slice_of(key, sizeof(key)), &value);
+    if (err == TANDEM_OK)
+        err = td_operation_decode(tandem_slice_of(key, sizeof(key)), value, out);
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_E_CORRUPT : err;
+}
+
+tandem_err td_run_ends(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
+                       td_operation *first_out, td_operation *last_out)
+{
+    td_found found;
+    tandem_err err;
+
+    if ((err = operation_at(txn, id, run->ordinal, first_out)) == TANDEM_OK &&
+        (err = find_in_run(txn, id, origin, run, run->last, NULL, &found)) == TANDEM_OK)
+        err = operation_at(txn, id, found.ordinal, last_out);
     return err;
 }
 

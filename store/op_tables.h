@@ -61,7 +61,7 @@ typedef struct td_vector_record {
     uint64_t floor; /* operations up to here were truncated: always 0 in this version */
     bool gaps;      /* something is lacking, or was: runs leave seqs out and are in no order */
     bool branched;  /* with gaps: several operations may stand at one seq */
-    bool loose;     /* with gaps: some may be behind no head, and not only above the highest */
+    bool loose;     /* with gaps: there are loose runs, or were */
     unsigned count; /* 0 only with gaps */
     td_head heads[TANDEM_HEADS_MAX]; /* in (seq, hash) order */
 } td_vector_record;
@@ -106,6 +106,9 @@ tandem_err td_run_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_
 
 /* The first run of an origin behind *run in the order of (first, ordinal). TANDEM_END. */
 tandem_err td_run_next(td_txn *txn, uint32_t id, const uint8_t *origin, td_run *run);
+/* Its first and its last operation; borrowed from txn. TANDEM_E_CORRUPT. */
+tandem_err td_run_ends(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
+                       td_operation *first_out, td_operation *last_out);
 
 void td_lack_key(uint8_t out[TD_LACK_KEY_BYTES], uint32_t id, const uint8_t *origin,
                  const td_lack *lack);
@@ -157,7 +160,7 @@ tandem_err td_pair_del(td_txn *txn, uint32_t id, tandem_slice filter);
 typedef struct td_found {
     uint64_t ordinal;
     uint64_t flags;
-    uint64_t run_last; /* of the run that it stands in */
+    bool loose; /* it is behind no head, and so is all of the run that it stands in */
     uint8_t place[TANDEM_HASH_BYTES]; /* hash of document and branch, see td_operation_place() */
 } td_found;
 

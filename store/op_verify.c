@@ -40,8 +40,8 @@ struct origin {
     uint64_t in_runs;  /* operations that the groups table promises */
     bool in_vectors;
     bool gaps;
-    bool loose; /* some of it may be behind no head, anywhere */
-    uint64_t highest; /* of the vector's heads */
+    bool loose;    /* some of it may be behind no head */
+    bool has_more; /* branches than may be kept: some of them are loose */
     td_links links; /* of one with gaps: all that was met */
     td_hash_entry hash_entry;
 };
@@ -73,7 +73,6 @@ struct verify {
     uint64_t bytes;
     uint64_t last_ordinal;
     bool any_gaps;
-    bool part; /* it has pairs */
 };
 
 static void hex_origin(const uint8_t *origin, char out[ORIGIN_HEX_BYTES])
@@ -211,7 +210,6 @@ static struct origin *origin_look(struct verify *v, const uint8_t *id, bool crea
     if (td_vector_get(v->txn, v->record.id, id, &vector) == TANDEM_OK) {
         origin->gaps = vector.gaps;
         origin->loose = vector.loose;
-        origin->highest = vector.count ? vector.heads[vector.count - 1].seq : 0;
     }
     v->any_gaps = v->any_gaps || origin->gaps;
     if (td_hash_table_add(&v->origins, &origin->hash_entry,
@@ -416,6 +414,26 @@ static tandem_err run_check(struct verify *v, tandem_slice key, tandem_slice val
     return TANDEM_OK;
 }
 
+/* Does it say rightly whether something before it is missing? Once the origins are linked. */
+static tandem_err run_loose_check(struct verify *v, tandem_slice key, tandem_slice value)
+{
+    struct origin *origin = origin_look(v, key.bytes + TD_ID_BYTES, false);
+    td_operation first, last;
+    td_run run;
+
+    if (!origin || td_run_decode(key, value, &run) != TANDEM_OK ||
+        td_run_ends(v->txn, v->record.id, origin->origin, &run, &first, &last) != TANDEM_OK)
+        return TANDEM_OK; /* reported where the operations were read */
+    if (run.loose && !origin->loose)
+        say_operation(v, run.ordinal, origin->origin, run.first,
+                      "it is loose, and its vector says that nothing is");
+    else if (origin->loose && !origin->has_more &&
+             run.loose == td_links_are_anchored(&origin->links, first.seq, first.hash))
+        say_operation(v, run.ordinal, origin->origin, run.first,
+                      "what is said of whether it is loose is wrong");
+    return TANDEM_OK;
+}
+
 static tandem_err lack_check(struct verify *v, tandem_slice key, tandem_slice value)
 {
     struct origin *origin;
@@ -452,17 +470,14 @@ static void link_up(struct verify *v, struct origin *origin)
     td_head heads[TANDEM_HEADS_MAX];
     unsigned count = 0;
 
-    /* Above all heads also where there is no pair yet, or none any more. */
-    td_links_check(&origin->links, v->name, v->part || origin->loose ? 0 : origin->highest + 1,
-                   say_link, &linking, heads, &count);
-    if (count > TANDEM_HEADS_MAX) {
+    td_links_check(&origin->links, v->name, origin->loose, say_link, &linking, heads, &count);
+    if (count > TANDEM_HEADS_MAX && !origin->loose) {
         say_operation(v, 0, origin->origin, heads[0].seq,
                       "its origin has more heads than may be kept");
-        count = TANDEM_HEADS_MAX;
     }
-    for (unsigned i = 0; i < count; i++)
-        origin->tails[i] = (struct tail){.head = heads[i]};
-    origin->tail_count = count;
+    for (unsigned i = 0; i < count && i < TANDEM_HEADS_MAX; i++)
+        origin->tails[origin->tail_count++] = (struct tail){.head = heads[i]};
+    origin->has_more = count > TANDEM_HEADS_MAX;
 }
 
 static tandem_err note_pair(void *context, tandem_slice filter, uint64_t ordinal)
@@ -470,7 +485,6 @@ static tandem_err note_pair(void *context, tandem_slice filter, uint64_t ordinal
     struct verify *v = context;
 
     (void)ordinal;
-    v->part = true;
     if (td_filter_check(filter) != TANDEM_OK)
         say(v, "a pair's filter is none");
     return TANDEM_OK;
@@ -483,7 +497,6 @@ static tandem_err pairs_check(struct verify *v)
     if (err != TANDEM_E_CORRUPT)
         return err;
     say(v, "an entry of the pairs table does not match its checksum");
-    v->part = true;
     return TANDEM_OK;
 }
 
@@ -557,12 +570,10 @@ static tandem_err vector_check(struct verify *v, tandem_slice key, tandem_slice 
         return TANDEM_OK;
     }
     for (unsigned i = 0; i < vector.count; i++)
-        if (vector.loose && vector.branched
+        if (origin->has_more
                 ? !td_links_are_anchored(&origin->links, vector.heads[i].seq, vector.heads[i].hash)
                 : !tail_is(origin, &vector.heads[i]))
             head_missing(v, origin, &vector.heads[i]);
-    if (vector.loose && vector.branched)
-        return TANDEM_OK; /* a branch may be held, and behind no head yet */
     if (vector.count != origin->tail_count) {
         char hex[ORIGIN_HEX_BYTES];
 
@@ -625,14 +636,15 @@ static tandem_err collection_check(struct verify *v, uint64_t ordinal_max)
     tandem_err err;
 
     v->lost_count = 0;
-    v->lost_unnamed = v->any_gaps = v->part = false;
+    v->lost_unnamed = v->any_gaps = false;
     v->operations = v->bytes = v->last_ordinal = 0;
     if ((err = each_entry(v, TD_TABLE_OPERATIONS, operation_check)) == TANDEM_OK &&
         (err = each_entry(v, TD_TABLE_GROUPS, run_check)) == TANDEM_OK &&
         (err = each_entry(v, TD_TABLE_LACKS, lack_check)) == TANDEM_OK &&
         (err = pairs_check(v)) == TANDEM_OK) {
         links_check(v);
-        err = each_entry(v, TD_TABLE_VECTORS, vector_check);
+        if ((err = each_entry(v, TD_TABLE_GROUPS, run_loose_check)) == TANDEM_OK)
+            err = each_entry(v, TD_TABLE_VECTORS, vector_check);
     }
     if (err == TANDEM_OK) {
         lost_finish(v);

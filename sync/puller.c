@@ -121,8 +121,8 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
             held = heads[k].seq == theirs->seq && !memcmp(heads[k].hash, theirs->hash,
                                                           TANDEM_HASH_BYTES);
         if (!held && count && heads[count - 1].seq >= theirs->seq &&
-            (err = td_op_store_holds(sync->ops, name, origin->origin, theirs->seq, theirs->hash,
-                                     &held)) != TANDEM_OK)
+            (err = td_op_store_reaches(sync->ops, name, origin->origin, theirs->seq, theirs->hash,
+                                       &held)) != TANDEM_OK)
             return err;
         if (!held && !td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, theirs->seq,
                                            theirs->hash)) {

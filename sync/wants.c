@@ -254,8 +254,8 @@ static tandem_err is_next(td_peer *peer, const td_origin_cover *origin, const td
            td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, lack->first - 1,
                                 lack->predecessor);
     return *out ? TANDEM_OK
-                : td_op_store_holds(ops, name, origin->origin, lack->first - 1, lack->predecessor,
-                                    out);
+                : td_op_store_reaches(ops, name, origin->origin, lack->first - 1,
+                                      lack->predecessor, out);
 }
 
 bool td_wants_next(td_peer *peer, td_origin_cover *origin)

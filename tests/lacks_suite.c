@@ -472,6 +472,82 @@ static void the_missing_may_come_behind_what_is_loose(void **state)
     assert_sound(bed);
 }
 
+/* A branch that stands loose below a head, of which the root comes last. */
+static void a_loose_branch_gets_a_head_of_its_own(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[6], branch[3];
+    bool reaches;
+
+    chain(bed, origin_of(0), ops, 6);
+    branch[0] = after(bed, &ops[1], 0, "1");
+    branch[1] = after(bed, &branch[0], 0, "2");
+    branch[2] = after(bed, &branch[1], 0, "3");
+    commit(bed, ops, 1);
+    commit_part(bed, &ops[4], 1);
+    commit_part(bed, &branch[1], 1);
+    for (unsigned i = 1; i < 4; i++)
+        commit(bed, &ops[i], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[4], &found[0]);
+    commit_part(bed, &branch[2], 1); /* behind what is loose, though heads are above it */
+    OK(td_op_store_reaches(bed->ops, NOTES, origin_of(0), 5, branch[2].hash, &reaches));
+    assert_true(holds(bed, &branch[2]) && !reaches);
+    commit(bed, &ops[5], 1);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+    reopen(bed);
+    assert_true(commit(bed, &branch[0], 1).forked);
+    assert_int_equal(2, heads(bed, origin_of(0), found));
+    assert_head(&branch[2], &found[0]);
+    assert_head(&ops[5], &found[1]);
+    OK(td_op_store_reaches(bed->ops, NOTES, origin_of(0), 5, branch[2].hash, &reaches));
+    assert_true(reaches);
+    assert_sound(bed);
+}
+
+static void a_fork_inside_a_loose_job_is_loose(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[2], job[3], other[3];
+
+    chain(bed, origin_of(0), ops, 2);
+    job_after(bed, &ops[1], 3, job);
+    memcpy(other, job, sizeof(other));
+    other[2] = after(bed, &job[1], 0, "other");
+    commit(bed, ops, 1);
+    commit_part(bed, job, 3);
+    assert_int_equal(2, commit_part(bed, other, 3).duplicates);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+    commit(bed, &ops[1], 1);
+    assert_int_equal(2, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+}
+
+static void what_would_be_a_ninth_head_stays_loose(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[2], branches[TANDEM_HEADS_MAX];
+    bool reaches;
+
+    chain(bed, origin_of(0), ops, 2);
+    for (unsigned i = 0; i < TANDEM_HEADS_MAX; i++)
+        branches[i] = after(bed, &ops[0], 0, (const char *[]){"1", "2", "3", "4", "5", "6", "7",
+                                                               "8"}[i]);
+    commit_part(bed, &ops[1], 1);
+    for (unsigned i = 0; i < TANDEM_HEADS_MAX; i++)
+        commit_part(bed, &branches[i], 1);
+    commit(bed, &ops[0], 1);
+    assert_int_equal(TANDEM_HEADS_MAX, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+    OK(td_op_store_reaches(bed->ops, NOTES, origin_of(0), 2, branches[7].hash, &reaches));
+    assert_true(holds(bed, &branches[7]) && !reaches);
+}
+
 static void pairs_are_bounded(void **state)
 {
     struct bed *bed = *state;
@@ -549,8 +625,8 @@ static void verify_notices_damaged_lacks(void **state)
 }
 
 /*
- * Random histories: a chain with a fork, jobs of one to three operations, each job refused, wanted or
- * taken in an order that is drawn. In the end everything is offered until it is held, and the heads are
+ * Random histories: a chain with forks, jobs of one to three operations, each job refused, wanted,
+ * taken, or taken through a filter, in an order that is drawn. In the end everything is offered until it is held, and the heads are
  * those of a store that got everything in order.
  */
 enum { HISTORY_JOBS = 40 };
@@ -563,7 +639,7 @@ struct history {
     unsigned count;
 };
 
-static void history_draw(struct bed *bed, uint64_t *random, struct history *history, bool straight)
+static void history_draw(struct bed *bed, uint64_t *random, struct history *history)
 {
     for (unsigned i = 0; i < HISTORY_JOBS; i++) {
         const td_operation *before = NULL;
@@ -571,7 +647,7 @@ static void history_draw(struct bed *bed, uint64_t *random, struct history *hist
         history->jobs[i].count = 1 + draw(random) % 3;
         if (i) {
             /* Mostly behind the last one. */
-            unsigned k = straight || draw(random) % 12 ? i - 1 : (unsigned)(draw(random) % i);
+            unsigned k = draw(random) % 12 ? i - 1 : (unsigned)(draw(random) % i);
 
             before = &history->jobs[k].ops[history->jobs[k].count - 1];
         }
@@ -595,8 +671,10 @@ static tandem_err append_part_err(struct bed *bed, const td_operation *job, size
     return td_op_store_append_part(bed->ops, job, count, &result);
 }
 
-/* part: some of it comes through a filter; then without branches, and without lacks. */
-static void one_history(uint64_t seed, bool part)
+enum { THROUGH_FILTER, TAKE, WANT, REFUSE };
+
+/* Of what is done with jobs that from one to another. */
+static void one_history(uint64_t seed, unsigned from, unsigned to)
 {
     struct bed *bed, *straight;
     struct history *history = calloc(1, sizeof(*history));
@@ -608,10 +686,7 @@ static void one_history(uint64_t seed, bool part)
     assert_non_null(history);
     bed_make((void **)&bed);
     bed_make((void **)&straight);
-    history_draw(straight, &seed, history, part);
-    if (part) { /* a pair allows for what is loose */
-        cover(bed, some_filter(0), &history->jobs[HISTORY_JOBS - 1].ops[0]);
-    }
+    history_draw(straight, &seed, history);
     for (unsigned i = 0; i < history->count && !quarantined; i++) {
         td_append_result result;
 
@@ -633,18 +708,18 @@ static void one_history(uint64_t seed, bool part)
         size = history->jobs[i].count;
         if (step % 3 == 0)
             OK(td_op_store_begin(bed->ops));
-        switch (part ? 2 + draw(&seed) % 2 : draw(&seed) % 4) {
-        case 0:
+        switch (from + draw(&seed) % (to - from + 1)) {
+        case REFUSE:
             err = td_op_store_refuse(bed->ops, job, size, TANDEM_E_REFUSED);
             break;
-        case 1: {
+        case WANT: {
             td_lack lack = lack_of(job, size);
 
             err = td_op_store_want(bed->ops, NOTES, origin_of(0), &lack);
             break;
         }
-        case 2:
-            err = part ? append_part_err(bed, job, size) : append_err(bed, job, size);
+        case THROUGH_FILTER:
+            err = append_part_err(bed, job, size);
             break;
         default:
             err = append_err(bed, job, size);
@@ -683,18 +758,28 @@ out:
     free(history);
 }
 
+static void histories(unsigned from, unsigned to)
+{
+    for (uint64_t seed = 1; seed <= (on_lmdb ? 10 : 200); seed++)
+        one_history(seed, from, to);
+}
+
 static void random_histories_with_gaps_end_whole(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= (on_lmdb ? 10 : 200); seed++)
-        one_history(seed, false);
+    histories(TAKE, REFUSE);
 }
 
 static void random_histories_in_part_end_whole(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= (on_lmdb ? 10 : 200); seed++)
-        one_history(seed, true);
+    histories(THROUGH_FILTER, TAKE);
+}
+
+static void random_histories_in_part_with_gaps_end_whole(void **state)
+{
+    (void)state;
+    histories(THROUGH_FILTER, REFUSE);
 }
 
 #define ON_BED(test) cmocka_unit_test_setup_teardown(test, bed_make, bed_unmake)
@@ -715,11 +800,15 @@ int main(int argc, char **argv)
         ON_BED(what_is_loose_was_not_reached),
         ON_BED(what_comes_through_a_filter_is_held_loose),
         ON_BED(the_missing_may_come_behind_what_is_loose),
+        ON_BED(a_loose_branch_gets_a_head_of_its_own),
+        ON_BED(a_fork_inside_a_loose_job_is_loose),
+        ON_BED(what_would_be_a_ninth_head_stays_loose),
         ON_BED(pairs_are_bounded),
         ON_BED(behind_a_damaged_lack_nothing_is_taken),
         ON_BED(verify_notices_damaged_lacks),
         cmocka_unit_test(random_histories_with_gaps_end_whole),
         cmocka_unit_test(random_histories_in_part_end_whole),
+        cmocka_unit_test(random_histories_in_part_with_gaps_end_whole),
     };
     char group[64];
 

@@ -127,7 +127,7 @@ static void put(struct bed *bed, unsigned table, const void *key, size_t key_siz
 static void put_run(struct bed *bed, const uint8_t *origin, uint64_t first, uint64_t last,
                     uint64_t ordinal)
 {
-    td_run run = {first, last, ordinal};
+    td_run run = {.first = first, .last = last, .ordinal = ordinal};
 
     assert_int_equal(TANDEM_OK, td_run_put(bed->txn, ID, origin, &run, &bed->scratch));
 }
@@ -448,14 +448,45 @@ static void what_is_lacking_is_held(struct bed *bed)
     PUT_GAPPED(bed, &bed->c, &made[1]);
 }
 
-/* It came through a filter, of which no pair says anything yet. */
-static void something_is_loose(struct bed *bed)
+/* The first and the third of a chain are held, and it is said of each whether it is loose; and, if told, by
+ * the vector that some may be. */
+static void hold_in_part(struct bed *bed, bool told, bool first, bool third)
 {
     struct made *made = chain_with_gaps(bed, 1, 1);
+    td_run runs[] = {{1, 1, bed->record.last_ordinal, first},
+                     {3, 3, bed->record.last_ordinal + 1, third}};
+    td_vector_record vector;
 
     make_one(bed, &bed->c, 0, "d");
     hold(bed, make_one(bed, &bed->c, 0, "d"));
     PUT_GAPPED(bed, &bed->c, &made[0]);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(TANDEM_OK,
+                         td_run_put(bed->txn, ID, bed->c.origin, &runs[i], &bed->scratch));
+    assert_int_equal(TANDEM_OK, td_vector_get(bed->txn, ID, bed->c.origin, &vector));
+    vector.loose = told;
+    assert_int_equal(TANDEM_OK,
+                     td_vector_put(bed->txn, ID, bed->c.origin, &vector, &bed->scratch));
+}
+
+static void something_is_loose(struct bed *bed)
+{
+    hold_in_part(bed, true, false, true);
+}
+
+static void a_loose_run_does_not_say_so(struct bed *bed)
+{
+    hold_in_part(bed, true, false, false);
+}
+
+static void a_run_says_wrongly_that_it_is_loose(struct bed *bed)
+{
+    hold_in_part(bed, true, true, true);
+}
+
+static void a_vector_denies_what_is_loose(struct bed *bed)
+{
+    hold_in_part(bed, false, false, true);
 }
 
 static void a_lack_is_gone(struct bed *bed)
@@ -654,6 +685,13 @@ static void each_thing_that_is_wrong_is_said_and_nothing_else(void **state)
         {what_is_lacking_is_held, 1,
          {"collection c: ordinal 0, " C ", seq 2: it is said to be lacking, and is held"}},
         {something_is_loose, 0, {NULL}},
+        {a_loose_run_does_not_say_so, 1,
+         {"collection c: ordinal 8, " C ", seq 3: what is said of whether it is loose is wrong"}},
+        {a_run_says_wrongly_that_it_is_loose, 1,
+         {"collection c: ordinal 7, " C ", seq 1: what is said of whether it is loose is wrong"}},
+        {a_vector_denies_what_is_loose, 2,
+         {"collection c: ordinal 8, " C ", seq 3: its predecessor is neither held nor lacking",
+          "collection c: ordinal 8, " C ", seq 3: it is loose, and its vector says that nothing is"}},
         {a_lack_is_gone, 2,
          {"collection c: ordinal 8, " C ", seq 3: its predecessor is neither held nor lacking",
           "collection c: " C ", seq 3: the vector names this head; the operations end elsewhere"}},

@@ -210,30 +210,35 @@ static void a_run_begins_at_one_or_later_and_ends_behind_that(void **state)
         uint64_t first, last;
         size_t key_size, size;
         tandem_err err;
+        uint8_t loose;
     } cases[] = {
-        {1, 1, TD_RUN_KEY_BYTES, 8, TANDEM_OK},
-        {3, 9, TD_RUN_KEY_BYTES, 8, TANDEM_OK},
-        {0, 9, TD_RUN_KEY_BYTES, 8, TANDEM_E_CORRUPT},
-        {3, 2, TD_RUN_KEY_BYTES, 8, TANDEM_E_CORRUPT},
-        {3, 9, TD_RUN_KEY_BYTES - 1, 8, TANDEM_E_CORRUPT},
-        {3, 9, TD_RUN_KEY_BYTES, 7, TANDEM_E_CORRUPT},
-        {3, 9, TD_RUN_KEY_BYTES, 9, TANDEM_E_CORRUPT},
+        {1, 1, TD_RUN_KEY_BYTES, 8, TANDEM_OK, 0},
+        {3, 9, TD_RUN_KEY_BYTES, 8, TANDEM_OK, 0},
+        {0, 9, TD_RUN_KEY_BYTES, 8, TANDEM_E_CORRUPT, 0},
+        {3, 2, TD_RUN_KEY_BYTES, 8, TANDEM_E_CORRUPT, 0},
+        {3, 9, TD_RUN_KEY_BYTES - 1, 8, TANDEM_E_CORRUPT, 0},
+        {3, 9, TD_RUN_KEY_BYTES, 7, TANDEM_E_CORRUPT, 0},
+        {3, 9, TD_RUN_KEY_BYTES, 9, TANDEM_OK, 1},
+        {3, 9, TD_RUN_KEY_BYTES, 9, TANDEM_E_CORRUPT, 0},
+        {3, 9, TD_RUN_KEY_BYTES, 9, TANDEM_E_CORRUPT, 2},
+        {3, 9, TD_RUN_KEY_BYTES, 10, TANDEM_E_CORRUPT, 1},
     };
     static const uint8_t origin[TANDEM_ORIGIN_BYTES] = {1};
     struct bed *bed = *state;
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        uint8_t key_bytes[TD_RUN_KEY_BYTES], body[9] = {0};
+        uint8_t key_bytes[TD_RUN_KEY_BYTES], body[10] = {0};
         tandem_slice key = tandem_slice_of(key_bytes, cases[i].key_size), value;
         td_run run;
 
         td_run_key(key_bytes, 1, origin, cases[i].first, 77);
         td_put_u64(body, cases[i].last);
+        body[8] = cases[i].loose;
         value = put(bed, TD_TABLE_GROUPS, key, body, cases[i].size);
         assert_int_equal(cases[i].err, td_run_decode(key, value, &run));
         if (cases[i].err == TANDEM_OK)
             assert_true(run.first == cases[i].first && run.last == cases[i].last &&
-                        run.ordinal == 77);
+                        run.ordinal == 77 && run.loose == cases[i].loose);
     }
 }
 
