@@ -59,9 +59,9 @@ static tandem_err find(const td_chain *chain, uint64_t seq, const uint8_t *hash,
                            chain->open, chain->open_count, out);
 }
 
-/* How many of job's operations are held; a held one's predecessor is held, so they are a prefix. */
+/* How many of job's operations are held, and are those loose? They are a prefix: jobs are whole. */
 static tandem_err held_prefix(const td_chain *chain, const td_operation *job, size_t count,
-                              size_t *out)
+                              td_place *out)
 {
     size_t low = 0, high = count, middle = count - 1; /* first of all: is it held as a whole? */
     td_found found;
@@ -69,15 +69,17 @@ static tandem_err held_prefix(const td_chain *chain, const td_operation *job, si
     while (low < high) {
         tandem_err err = find(chain, job[middle].seq, job[middle].hash, &found);
 
-        if (err == TANDEM_OK)
+        if (err == TANDEM_OK) {
             low = middle + 1;
-        else if (err == TANDEM_E_NOT_FOUND)
+            out->is_loose = found.loose;
+        } else if (err == TANDEM_E_NOT_FOUND) {
             high = middle;
-        else
+        } else {
             return err;
+        }
         middle = low + (high - low) / 2;
     }
-    *out = low;
+    out->held = low;
     return TANDEM_OK;
 }
 
@@ -199,16 +201,6 @@ static tandem_err place_first(const td_chain *chain, const td_operation *first, 
     return out->is_loose ? TANDEM_OK : err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
 }
 
-/* Behind an operation that is held, and no head. */
-static tandem_err place_rest(const td_chain *chain, const td_operation *held, td_place *out)
-{
-    td_found found;
-    tandem_err err = find(chain, held->seq, held->hash, &found);
-
-    out->is_loose = err == TANDEM_OK && found.loose;
-    return err;
-}
-
 tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t count,
                         td_place *out)
 {
@@ -225,14 +217,12 @@ tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t c
             out->held = count;
             return TANDEM_OK;
         }
-        if ((err = held_prefix(chain, job, count, &out->held)) != TANDEM_OK)
+        if ((err = held_prefix(chain, job, count, out)) != TANDEM_OK)
             return err;
         if (out->held == count)
             return TANDEM_OK;
         /* Where some are held, the rest is a fork inside the job: of its own place, and no head. */
-        err = out->held == 0 ? place_first(chain, &job[0], out)
-                             : place_rest(chain, &job[out->held - 1], out);
-        if (err != TANDEM_OK)
+        if (out->held == 0 && (err = place_first(chain, &job[0], out)) != TANDEM_OK)
             return err;
     }
     if (vector->gaps) {

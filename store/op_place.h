@@ -35,7 +35,8 @@ typedef struct td_place {
     int head;       /* the head that the rest follows, and so replaces; -1: none. Where it follows a lack,
                      * td_place_head() tells */
     bool is_inside; /* what follows the rest is held: it makes no head */
-    bool is_loose;  /* what it follows is neither held nor lacking, or loose itself: it makes no head */
+    bool is_loose;  /* what it follows is neither held nor lacking, or loose itself: it makes no head.
+                     * Of what is held already: it is */
     bool follows;   /* it follows a lack … */
     td_lack before; /* … this one */
     bool fills;     /* it brings the end of a lack … */

@@ -644,6 +644,7 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
     if (td_planted(TD_PLANTED_DEDUPE_SKIPPED))
         place.held = 0;
     result->duplicates = (uint32_t)place.held;
+    result->loose = place.is_loose;
     if (place.held == count) {
         td_probe(ops->env, TD_PROBE_DUPLICATE_DROPPED);
         return TANDEM_OK;

@@ -88,6 +88,7 @@ typedef struct td_append_result {
     uint64_t last_ordinal;
     uint32_t appended;
     uint32_t duplicates; /* already held, by hash */
+    bool loose;          /* it is behind no head, now or still */
     bool forked;         /* the origin has more heads than before … */
     unsigned heads_before, heads; /* … so many, at least one, and now so many */
 } td_append_result;

@@ -1231,11 +1231,68 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
     return err;
 }
 
-bool td_oracle_is_equal(const td_oracle *oracle)
+/* Does it follow something that no disk holds any more, and nobody has recorded as lacking? */
+static bool is_stranded(const td_oracle *oracle, const struct known *known)
+{
+    const struct lacked *lacked;
+
+    while (known->seq > 1) {
+        const struct known *before = known_find(oracle, known->predecessor);
+
+        if (before && before->holders) {
+            known = before;
+            continue;
+        }
+        for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+            LL_FOREACH(oracle->nodes[i].lacked, lacked)
+                if (!memcmp(lacked->hash, known->predecessor, TANDEM_HASH_BYTES))
+                    return false;
+        return true;
+    }
+    return false;
+}
+
+bool td_oracle_has_stranded(const td_oracle *oracle)
+{
+    const struct loose *loose;
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        LL_FOREACH(oracle->nodes[i].loose, loose)
+        {
+            const struct known *known = known_find(oracle, loose->hash);
+
+            if (known && is_stranded(oracle, known))
+                return true;
+        }
+    return false;
+}
+
+static uint32_t running(const td_oracle *oracle)
+{
+    uint32_t bits = 0;
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        bits |= (uint32_t)(reactor_of(oracle, i) != NULL) << i;
+    return bits;
+}
+
+static bool is_any_fresh(const td_oracle *oracle)
 {
     for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
-        if (reactor_of(oracle, i) && (oracle->nodes[i].fresh ||
-                                      oracle->nodes[i].held != oracle->alive))
+        if (oracle->nodes[i].fresh && reactor_of(oracle, i))
+            return true;
+    return false;
+}
+
+bool td_oracle_is_equal(const td_oracle *oracle)
+{
+    uint32_t all = running(oracle);
+
+    if (is_any_fresh(oracle))
+        return false;
+    for (const struct known *k = td_hash_table_first(&oracle->known); k;
+         k = td_hash_table_next(&k->hash_entry))
+        if (k->holders && (all & ~k->holders) && !is_stranded(oracle, k))
             return false;
     return true;
 }
@@ -1252,15 +1309,6 @@ static uint64_t wall_ms_min(const td_oracle *oracle)
         min_ms = wall_ms < min_ms ? wall_ms : min_ms;
     }
     return min_ms;
-}
-
-static uint32_t running(const td_oracle *oracle)
-{
-    uint32_t bits = 0;
-
-    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
-        bits |= (uint32_t)(reactor_of(oracle, i) != NULL) << i;
-    return bits;
 }
 
 static bool is_forked_at(const td_oracle *oracle, const struct known *one)
@@ -1293,13 +1341,12 @@ bool td_oracle_is_equal_but_ahead(const td_oracle *oracle)
     uint64_t ahead_ms = wall_ms_min(oracle) + TD_CLOCK_SKEW_MS_MAX_DEFAULT;
     uint32_t all = running(oracle);
 
-    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
-        if (oracle->nodes[i].fresh && (all & UINT32_C(1) << i))
-            return false;
+    if (is_any_fresh(oracle))
+        return false;
     for (const struct known *k = td_hash_table_first(&oracle->known); k;
          k = td_hash_table_next(&k->hash_entry))
         if (k->holders && (all & ~k->holders) && td_hlc_ms(k->newest) <= ahead_ms &&
-            !is_fork_ahead(oracle, k->chain, ahead_ms))
+            !is_fork_ahead(oracle, k->chain, ahead_ms) && !is_stranded(oracle, k))
             return false;
     return true;
 }

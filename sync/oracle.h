@@ -41,8 +41,12 @@ tandem_err td_oracle_durable(td_oracle *oracle, unsigned node, uint64_t number,
 /* Look at everything. TANDEM_E_STATE and a sentence if something does not hold. */
 tandem_err td_oracle_look(td_oracle *oracle, char why[256]);
 
-/* As of the last look: do all that run hold all that is held anywhere? */
+/* As of the last look: do all that run hold all that is held anywhere? But for what came through a filter
+ * and follows something that was gone with the only disk that held it: that stays loose, and is not passed
+ * on. */
 bool td_oracle_is_equal(const td_oracle *oracle);
+/* Is there such? */
+bool td_oracle_has_stranded(const td_oracle *oracle);
 /* The same but for what is dated further ahead of their clocks than may be, or follows such. */
 bool td_oracle_is_equal_but_ahead(const td_oracle *oracle);
 /* How far the newest of all that is held anywhere is dated ahead of their clocks. */

@@ -367,7 +367,13 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
     return list_is_complete(peer);
 }
 
-/* Within a session positions never go back: by listing or by change. */
+static uint64_t last_seq(const td_head *heads, unsigned count)
+{
+    return count ? heads[count - 1].seq : 0;
+}
+
+/* Within a session positions never go back: by listing or by change. What we took for held because it was
+ * acknowledged, or came from there, may be loose, and no head vouches for it. */
 static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bool is_change,
                               const td_wire_origin *entry)
 {
@@ -381,7 +387,7 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
     peer->refused_ranges -= origin->lack_count;
     if ((err = td_coverage_set_lacks(&peer->coverage, origin, NULL, 0)) != TANDEM_OK)
         return err;
-    if ((entry->head_count ? entry->heads[entry->head_count - 1].seq : 0) < origin->peer_seq) {
+    if (last_seq(entry->heads, entry->head_count) < last_seq(origin->heads, origin->head_count)) {
         td_probe(peer->sync->env, is_change ? TD_PROBE_POSITION_WENT_BACK
                                             : TD_PROBE_LISTING_REPEATED);
         return is_change ? TANDEM_E_PROTOCOL : TANDEM_OK; /* a listing may have been begun before */
@@ -765,8 +771,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
             continue;
         }
         count_job(peer, handle, job);
-        if (job->result.duplicates == job->count)
-            td_puller_held_already(peer, handle->collection, handle->origin, handle->last_seq);
+        if (job->result.loose)
+            td_puller_came_loose(peer, handle->collection, handle->origin, handle->last_seq);
         goes_on = i + 1 < delivery->count && delivery->jobs[i + 1].err == TANDEM_OK &&
                   same_run(handle, delivery->handles[i + 1]);
         if (goes_on)

@@ -313,16 +313,12 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     forget(peer->sync, ask);
 }
 
-void td_puller_held_already(td_peer *peer, tandem_slice collection, const uint8_t *origin,
-                            uint64_t seq)
+void td_puller_came_loose(td_peer *peer, tandem_slice collection, const uint8_t *origin,
+                          uint64_t seq)
 {
-    td_collection_cover *cover = td_coverage_find(&peer->coverage, collection);
-    td_origin_cover *lacked = cover ? td_coverage_find_origin(cover, origin) : NULL;
     const td_ask_range *ask = find(peer->sync, collection, origin);
 
-    if (lacked && ask && ask->of_fork && ask->first > 1 && seq >= ask->last &&
-        seq > lacked->our_seq && /* no head vouches for it */
-        td_puller_look(peer, lacked) == TANDEM_OK)
+    if (ask && ask->first > 1 && seq >= ask->last)
         td_puller_step_back(peer, collection, origin);
 }
 

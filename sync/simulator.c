@@ -829,7 +829,8 @@ static bool is_equal(struct run *run, char why[256])
         return false;
     }
     /* A disk that has failed may hold what its reactor shows a little later. */
-    return rests && tandem_harness_converged(run->harness, why) == TANDEM_OK;
+    return rests && (td_oracle_has_stranded(run->oracle) ||
+                     tandem_harness_converged(run->harness, why) == TANDEM_OK);
 }
 
 /* What cannot be equal yet must be seen to wait, on both sides. */

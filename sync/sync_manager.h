@@ -462,10 +462,10 @@ tandem_err td_puller_announce(td_peer *peer, uint64_t number, tandem_writer *out
 void td_puller_forget(td_peer *peer);
 /* A job of this origin was refused here because its predecessor is not held. */
 void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *origin);
-/* A job of this origin up to this seq was held already: loose, if its branch is asked for still. Then
- * that begins before. */
-void td_puller_held_already(td_peer *peer, tandem_slice collection, const uint8_t *origin,
-                            uint64_t seq);
+/* A job of this origin up to this seq came, or was held already, and is loose: if that is all that was
+ * asked for, its branch begins before. */
+void td_puller_came_loose(td_peer *peer, tandem_slice collection, const uint8_t *origin,
+                          uint64_t seq);
 /* A job of this origin that came from this peer, from this seq on, was refused here because it is dated
  * too far ahead: what is lacking of it is asked for when our clock has come to that, and nowhere
  * before; unless something before it is lacking, too. */
