@@ -13,6 +13,7 @@
 
 enum {
     COVERAGE_EVERY = 8, /* looks: what peers believe of each other costs most to look at */
+    PAIRS_EVERY = 3, /* … and pairs some more than the rest */
     TWIN_MS = 10000, /* so long, once it goes by an id of its own, it may meet what its copy wrote */
     CLOCK_SLACK_MS = 2000,
     /* Remotes that wait that long, and of different reactors so many that are to dial in the same
@@ -37,6 +38,7 @@ struct known {
     uint8_t predecessor[TANDEM_HASH_BYTES];
     uint64_t look;   /* at which it was first seen */
     bool forged;     /* by a stranger, whatever its origin says */
+    char *names;     /* document, scope and branch, each terminated by NUL; NULL: on no disk yet */
     td_hash_entry hash_entry;
 };
 
@@ -71,8 +73,9 @@ struct life {
     td_hash_entry hash_entry;
 };
 
-/* What was lacking on a disk at the last look: the end of the range. */
+/* What was lacking on a disk at the last look: where the range begins, and the operation that ends it. */
 struct lacked {
+    uint64_t first;
     uint8_t hash[TANDEM_HASH_BYTES];
     struct lacked *next;
 };
@@ -168,11 +171,17 @@ static void forget_gaps(struct node *node)
     node->lacked = NULL;
 }
 
+static void known_free(void *known)
+{
+    free(((struct known *)known)->names);
+    free(known);
+}
+
 void td_oracle_free(td_oracle *oracle)
 {
     if (!oracle)
         return;
-    td_hash_table_clear(&oracle->known, free);
+    td_hash_table_clear(&oracle->known, known_free);
     td_hash_table_clear(&oracle->flights, free);
     td_hash_table_clear(&oracle->lives, free);
     for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
@@ -403,6 +412,19 @@ static void note_continued(const struct scanning *scanning, const td_operation *
                                       TD_INCARNATION_MS + OWN_SLACK_MS;
 }
 
+/* By which it is in a filter, or not. NULL: no memory. */
+static char *names_of(const td_operation *operation)
+{
+    const tandem_slice *parts[] = {&operation->document, &operation->scope, &operation->branch};
+    char *names = calloc(1, parts[0]->size + parts[1]->size + parts[2]->size + 3), *at = names;
+
+    for (unsigned i = 0; names && i < 3; i++) {
+        memcpy(at, parts[i]->bytes, parts[i]->size);
+        at += parts[i]->size + 1;
+    }
+    return names;
+}
+
 /* Behind no head, until what it follows is held or known to be lacking. */
 static tandem_err note_loose(struct node *node, const td_operation *operation)
 {
@@ -438,6 +460,8 @@ static tandem_err see_operation(void *context, tandem_err err, uint64_t ordinal,
     known->hlc = known->newest = operation->hlc;
     known->seq = operation->seq;
     memcpy(known->predecessor, operation->predecessor, TANDEM_HASH_BYTES);
+    if (!known->names && !(known->names = names_of(operation)))
+        return TANDEM_E_NOMEM;
     known->chain =
         XXH3_64bits_withSeed(operation->origin, TANDEM_ORIGIN_BYTES,
                              XXH3_64bits(operation->collection.bytes, operation->collection.size));
@@ -649,6 +673,7 @@ static tandem_err see_lack(void *context, const uint8_t *origin, const td_lack *
                     lack->first, lack->last);
     if (!(lacked = calloc(1, sizeof(*lacked))))
         return TANDEM_E_NOMEM;
+    lacked->first = lack->first;
     memcpy(lacked->hash, lack->hash, TANDEM_HASH_BYTES);
     LL_PREPEND(lacks->now, lacked);
     return TANDEM_OK;
@@ -768,6 +793,108 @@ static tandem_err check_lacks(td_oracle *oracle, unsigned number, tandem_reactor
     }
     node->lacked = lacks.now;
     return err;
+}
+
+/* ---- Who holds in part ---- */
+
+static bool is_in(const td_filter *filter, const struct known *known)
+{
+    td_operation operation = {.document = tandem_slice_text(known->names)};
+
+    operation.scope = tandem_slice_text(known->names + operation.document.size + 1);
+    operation.branch =
+        tandem_slice_text(known->names + operation.document.size + operation.scope.size + 2);
+    return td_filter_matches(filter, &operation);
+}
+
+/* The first seq of what ends with this operation and lacks, here or there; or all that there are. */
+static uint64_t lacks_from(const struct node *node, const td_origin_cover *there, const uint8_t *hash)
+{
+    const struct lacked *lacked;
+
+    LL_FOREACH(node->lacked, lacked)
+        if (!memcmp(lacked->hash, hash, TANDEM_HASH_BYTES))
+            return lacked->first;
+    for (unsigned i = 0; there && i < there->lack_count; i++)
+        if (!memcmp(there->lacks[i].hash, hash, TANDEM_HASH_BYTES))
+            return there->lacks[i].first;
+    return UINT64_MAX;
+}
+
+/* Which of a chain's operations up to a head are in a filter, not held, and not known to be lacking,
+ * here or with a peer: 0, or the seq of one. */
+static uint64_t missing_before(const td_oracle *oracle, unsigned number, const td_filter *filter,
+                               const uint8_t *head, const td_origin_cover *there)
+{
+    const struct node *node = &oracle->nodes[number];
+    const struct known *known = known_find(oracle, head);
+    uint64_t lacking_from = UINT64_MAX;
+
+    for (; known && known->names; known = known_find(oracle, known->predecessor)) {
+        if (known->seq < lacking_from)
+            lacking_from = lacks_from(node, there, known->hash);
+        if (known->seq < lacking_from && !(known->holders & UINT32_C(1) << number) &&
+            is_in(filter, known))
+            return known->seq;
+        if (known->seq == 1)
+            break;
+    }
+    return 0;
+}
+
+/* A pair covers what is held, and nothing else. */
+struct pair_look {
+    td_oracle *oracle;
+    unsigned number;
+    td_op_store *ops;
+    tandem_slice collection;
+    td_filter filter;
+};
+
+static tandem_err check_covered(void *context, const uint8_t *origin, const td_head *heads,
+                                unsigned count)
+{
+    const struct pair_look *look = context;
+
+    (void)origin;
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t seq = missing_before(look->oracle, look->number, &look->filter, heads[i].hash,
+                                      NULL);
+
+        if (seq)
+            return fail(look->oracle, "%s: a pair covers %" PRIu64 " operations of an origin, and "
+                        "the operation %" PRIu64 " is in its filter and not held",
+                        td_plan_name(look->number), heads[i].seq, seq);
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err check_pair(void *context, tandem_slice filter, uint64_t ordinal)
+{
+    struct pair_look *look = context;
+    tandem_err err;
+
+    (void)ordinal;
+    if ((err = td_filter_decode(filter, &look->filter)) != TANDEM_OK)
+        return err;
+    err = td_op_store_pair_vector(look->ops, look->collection, filter, NULL, check_covered, look);
+    td_filter_release(&look->filter);
+    return err;
+}
+
+static tandem_err check_pairs_of(void *context, const td_collection_info *info)
+{
+    struct pair_look *look = context;
+
+    look->collection = info->name;
+    return td_op_store_pairs(look->ops, info->name, check_pair, look);
+}
+
+static tandem_err check_pairs(td_oracle *oracle, unsigned number, tandem_reactor *reactor)
+{
+    struct pair_look look = {.oracle = oracle, .number = number, .ops = td_reactor_ops(reactor)};
+
+    return td_op_store_collections(look.ops, tandem_slice_of(NULL, 0), check_pairs_of, &look);
 }
 
 static tandem_err check_durable(td_oracle *oracle)
@@ -915,32 +1042,67 @@ static void added(void *context, tandem_job_handle *handle)
     tandem_job_handle_on(handle, changed, context);
 }
 
-static const td_peer *peer_of(const tandem_sync *sync, const tandem_job_handle *handle)
+/* Whose it is. */
+static const td_peer *peer_of(const tandem_sync *sync, const tandem_job_handle *handle, int box)
 {
-    for (const td_peer *peer = sync->peers; peer; peer = peer->next)
-        for (const tandem_job_handle *h = tandem_mailbox_first(td_channel_outbox(peer->channel)); h;
-             h = h->next)
+    for (const td_peer *peer = sync->peers; peer; peer = peer->next) {
+        tandem_mailbox *mailbox = box == INBOX ? td_channel_inbox(peer->channel)
+                                               : td_channel_outbox(peer->channel);
+
+        for (const tandem_job_handle *h = tandem_mailbox_first(mailbox); h; h = h->next)
             if (h == handle)
                 return peer;
+    }
     return NULL;
 }
 
-/* A job goes to a peer: not one that it announced to refuse, unless somebody wants that to be tried
- * again, or it asked for it. */
+/* Is some of a job in a way, and not covered by what the peer holds in part? */
+static bool is_in_way(const td_share *way, const td_pair_cover *pairs,
+                      const tandem_job_handle *handle)
+{
+    for (size_t at = 0; at < handle->scopes.size;) {
+        td_operation operation = {
+            .collection = handle->collection,
+            .document = handle->document,
+            .scope = tandem_slice_text((const char *)handle->scopes.bytes + at),
+            .branch = handle->branch,
+        };
+        const td_pair_cover *pair;
+        bool covered = false;
+
+        at += operation.scope.size + 1;
+        LL_FOREACH(pairs, pair)
+            covered = covered ||
+                      (handle->last_seq <= td_pair_cover_seq(pair, handle->origin) &&
+                       td_filter_matches(&pair->filter, &operation));
+        if (!covered && td_share_matches(way, &operation))
+            return true;
+    }
+    return false;
+}
+
+/* What goes to a peer is in the way to it, and it does not hold it; nor has it announced to refuse it,
+ * unless somebody wants that to be tried again, or it asked for it. Of a fork a seq says nothing. */
 static void offered(void *context, tandem_job_handle *handle)
 {
     const struct node *node = context;
     const tandem_sync *sync = sync_of(node->oracle, (unsigned)(node - node->oracle->nodes));
-    const td_peer *peer = sync ? peer_of(sync, handle) : NULL;
+    const td_peer *peer = sync ? peer_of(sync, handle, OUTBOX) : NULL;
     td_collection_cover *collection;
     const td_origin_cover *cover;
     const td_lack *lack;
 
     added(context, handle);
-    if (!peer || handle->dead_letter ||
+    if (!peer || handle->dead_letter || !td_peer_is_open(peer) ||
         !(collection = td_coverage_find((td_coverage *)&peer->coverage, handle->collection)) ||
-        !(cover = td_coverage_find_origin(collection, handle->origin)) || cover->head_count > 1 ||
-        cover->range.last != UINT64_MAX || handle->last_seq <= cover->range.repeat_last)
+        !(cover = td_coverage_find_origin(collection, handle->origin)))
+        return;
+    if (collection->pairs && !cover->unmet &&
+        !is_in_way(td_peer_gives(peer), collection->pairs, handle))
+        hear(node, "it offers %" PRIu64 ", which the peer holds through a filter",
+             handle->last_seq);
+    if (cover->head_count > 1 || cover->range.last != UINT64_MAX ||
+        handle->last_seq <= cover->range.repeat_last)
         return;
     lack = td_coverage_lack_at(cover->lacks, cover->lack_count, handle->last_seq);
     if (lack && lack->reason != TANDEM_OK)
@@ -952,10 +1114,15 @@ static void arrived(void *context, tandem_job_handle *handle)
 {
     const struct node *node = context;
     const tandem_sync *sync = sync_of(node->oracle, (unsigned)(node - node->oracle->nodes));
+    const td_peer *peer;
 
     added(context, handle);
-    if (sync)
-        hear_of_pool(node, sync);
+    if (!sync)
+        return;
+    hear_of_pool(node, sync);
+    peer = peer_of(sync, handle, INBOX);
+    if (peer && !is_in_way(td_peer_takes(peer), NULL, handle))
+        hear(node, "%" PRIu64 " came, which is not in the way from that peer", handle->last_seq);
 }
 
 /* From now on every change of status of what is in it, or comes, is heard of. What is told is the
@@ -1176,13 +1343,39 @@ static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_pe
     return TANDEM_OK;
 }
 
+/* In step with a peer, all is held of what it announced without a filter, and is in the way. */
+static tandem_err check_in_step(td_oracle *oracle, unsigned number, const td_peer *peer)
+{
+    const td_share *way = td_peer_takes(peer);
+
+    if (peer->state != TANDEM_REMOTE_IN_STEP || td_share_is_nothing(way))
+        return TANDEM_OK;
+    for (const td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
+         c = td_hash_table_next(&c->hash_entry)) {
+        if (!td_share_has(way, c->name))
+            continue;
+        for (const td_origin_cover *o = td_hash_table_first(&c->origins); o;
+             o = td_hash_table_next(&o->hash_entry))
+            for (unsigned i = 0; i < o->head_count; i++) {
+                uint64_t seq = missing_before(oracle, number, &way->filter, o->heads[i].hash, o);
+
+                if (seq)
+                    return fail(oracle, "%s: it is in step with a peer that announced %" PRIu64
+                                " operations of an origin, and lacks the operation %" PRIu64,
+                                td_plan_name(number), o->heads[i].seq, seq);
+            }
+    }
+    return TANDEM_OK;
+}
+
 static tandem_err check_beliefs(td_oracle *oracle, unsigned number, tandem_sync *sync)
 {
     tandem_err err = TANDEM_OK;
 
     for (const td_peer *peer = sync->peers; peer && err == TANDEM_OK; peer = peer->next)
-        if (td_peer_is_open(peer))
-            err = check_coverage(oracle, number, peer);
+        if (td_peer_is_open(peer) &&
+            (err = check_coverage(oracle, number, peer)) == TANDEM_OK)
+            err = check_in_step(oracle, number, peer);
     return err;
 }
 
@@ -1204,6 +1397,8 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256])
                                      : scan(oracle, i, reactor, true);
         if (err == TANDEM_OK)
             err = check_lacks(oracle, i, reactor);
+        if (err == TANDEM_OK && oracle->looks % PAIRS_EVERY == 0)
+            err = check_pairs(oracle, i, reactor);
         if (err == TANDEM_OK && (err = check_clock(oracle, i, reactor)) == TANDEM_OK)
             err = check_executor(oracle, i, td_reactor_executor(reactor));
     }
