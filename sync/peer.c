@@ -238,6 +238,7 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
         return err;
     peer->said_hello = true;
     peer->coverage.gives = td_peer_gives(peer);
+    td_sender_settle_unshared(peer);
     peer->last_err = TANDEM_OK;
     peer->last_text[0] = 0;
     td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "session with %s open",

@@ -624,6 +624,17 @@ void td_sender_leave(td_peer *peer)
     }
 }
 
+void td_sender_settle_unshared(td_peer *peer)
+{
+    tandem_job_handle *handle, *next;
+
+    for (handle = tandem_mailbox_first(td_channel_outbox(peer->channel)); handle; handle = next) {
+        next = handle->next;
+        if (handle->waiting && !handle->refused && !td_way_is_shared(peer, handle->collection))
+            take_out(peer, handle, false);
+    }
+}
+
 void td_sender_settle(td_peer *peer, td_collection_cover *collection)
 {
     const uint8_t *own = td_op_store_identity(peer->sync->ops)->origin;

@@ -890,6 +890,34 @@ static bool is_equal_but_ahead(struct run *run, char why[256])
     return true;
 }
 
+static tandem_err check_in_step(void *context, const tandem_remote_status *status)
+{
+    const struct waits *waits = context;
+
+    if (status->state == TANDEM_REMOTE_IN_STEP ||
+        (waits->run->jumped && status->state == TANDEM_REMOTE_WAITING_FOR_CLOCK))
+        return TANDEM_OK;
+    snprintf(waits->why, 256, "%s shows %s (%.100s), lag %" PRIu64 ", for %s", name_of(waits->node),
+             tandem_remote_state_name(status->state), status->reason, status->lag_operations,
+             status->name ? status->name : "an inbound peer");
+    return TANDEM_E_STATE;
+}
+
+/* Less than everything is shared, and what is shared has come. */
+static bool is_in_step(struct run *run, char why[256])
+{
+    if (!is_at_rest(run, why))
+        return false;
+    for (unsigned i = 0; i < run->nodes; i++) {
+        struct waits waits = {run, i, why};
+        tandem_sync *sync = tandem_harness_sync(run->harness, name_of(i));
+
+        if (sync && tandem_remotes(sync, check_in_step, &waits) != TANDEM_OK)
+            return false;
+    }
+    return true;
+}
+
 static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, char why[256]))
 {
     uint64_t begin_ms = tandem_harness_now_ms(run->harness), slice_ms = SLICE_MS_MIN;
@@ -898,7 +926,8 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
     tandem_err err;
 
     for (;;) {
-        share_everything(run);
+        if (is_done != is_in_step)
+            share_everything(run);
         withdraw_all(run);
         if ((err = look(run, "after the faults")) != TANDEM_OK)
             return err;
@@ -918,8 +947,8 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
         td_oracle_is_delivered(run->oracle) &&
         tandem_harness_converged(run->harness, why) == TANDEM_OK)
         snprintf(why, sizeof(why), "what somebody held is gone");
-    snprintf(run->result->why, sizeof(run->result->why), "not equal after %d s: %.200s",
-             CONVERGE_MS_MAX / 1000, why);
+    snprintf(run->result->why, sizeof(run->result->why), "not %s after %d s: %.200s",
+             is_done == is_in_step ? "in step" : "equal", CONVERGE_MS_MAX / 1000, why);
     return TANDEM_E_STATE;
 }
 
@@ -942,6 +971,8 @@ static tandem_err become_equal(struct run *run)
 {
     tandem_err err;
 
+    if ((run->plan->faults & TANDEM_FAULT_SHARE) && (err = converge(run, is_in_step)) != TANDEM_OK)
+        return err;
     for (unsigned round = 0; run->jumped && round < 2; round++) {
         for (unsigned i = 0; i < run->nodes; i++)
             write_job(run, i, run->plan->seed + round + i);

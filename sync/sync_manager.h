@@ -422,6 +422,9 @@ bool td_sender_is_refusal(tandem_err err);
 bool td_sender_is_ours(td_peer *peer, const tandem_job_handle *handle);
 /* A handle came to its end. */
 void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detail);
+/* A session has begun: nobody says in it what the peer holds of collections that are in neither way. Take
+ * out the handles that wait for that. */
+void td_sender_settle_unshared(td_peer *peer);
 /* What the peer holds of a collection became known: settle the handles that wait for it. */
 void td_sender_settle(td_peer *peer, td_collection_cover *collection);
 /* Put ranges whose time has come back to work; returns when to call again. */
