@@ -710,8 +710,9 @@ static void tell_others(td_peer *peer, const tandem_job_handle *handle)
     td_puller_progress(peer->sync, handle->collection, handle->origin);
 }
 
-/* The peer itself holds what it sent: no announcement to it is needed, its ACK says so. */
-static void note_sender(td_peer *peer, const tandem_job_handle *handle)
+/* The peer itself holds what it sent, also if we could not keep it. Where we did, no announcement to it is
+ * needed: its ACK says so. */
+static void note_sender(td_peer *peer, const tandem_job_handle *handle, bool kept)
 {
     td_collection_cover *collection;
     td_origin_cover *origin;
@@ -721,7 +722,7 @@ static void note_sender(td_peer *peer, const tandem_job_handle *handle)
         origin_of(peer, collection, handle->origin, &origin) != TANDEM_OK)
         return;
     td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
-    if (handle->last_seq > origin->announced_seq)
+    if (kept && handle->last_seq > origin->announced_seq)
         origin->announced_seq = handle->last_seq;
     if (td_way_in_has_filter(peer))
         td_puller_look(peer, origin); /* in step only when COVER has come */
@@ -769,6 +770,7 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
                              job->err);
             td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "a job was not applied: %s",
                    tandem_err_name(job->err));
+            note_sender(peer, handle, false);
             continue;
         }
         count_job(peer, handle, job);
@@ -778,7 +780,7 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
                   same_run(handle, delivery->handles[i + 1]);
         if (goes_on)
             continue;
-        note_sender(peer, handle);
+        note_sender(peer, handle, true);
         tell_others(peer, handle);
     }
     if (!delivery->session)

@@ -903,7 +903,7 @@ static tandem_err check_in_step(void *context, const tandem_remote_status *statu
     return TANDEM_E_STATE;
 }
 
-/* Less than everything is shared, and what is shared has come. */
+/* Does everybody show that all has come that is shared? */
 static bool is_in_step(struct run *run, char why[256])
 {
     if (!is_at_rest(run, why))
@@ -981,7 +981,8 @@ static tandem_err become_equal(struct run *run)
     }
     if (run->jumped)
         sleep_until_due(run);
-    return converge(run, is_equal);
+    err = converge(run, is_equal);
+    return err == TANDEM_OK ? converge(run, is_in_step) : err;
 }
 
 /* ---- The end ---- */
