@@ -710,9 +710,7 @@ static void tell_others(td_peer *peer, const tandem_job_handle *handle)
     td_puller_progress(peer->sync, handle->collection, handle->origin);
 }
 
-/* The peer itself holds what it sent, also if we could not keep it. Where we did, no announcement to it is
- * needed: its ACK says so. */
-static void note_sender(td_peer *peer, const tandem_job_handle *handle, bool kept)
+static td_origin_cover *cover_of(td_peer *peer, const tandem_job_handle *handle)
 {
     td_collection_cover *collection;
     td_origin_cover *origin;
@@ -720,12 +718,39 @@ static void note_sender(td_peer *peer, const tandem_job_handle *handle, bool kep
     if (!td_peer_is_open(peer) || !td_way_is_shared(peer, handle->collection) ||
         td_peer_collection(peer, handle->collection, &collection) != TANDEM_OK || !collection ||
         origin_of(peer, collection, handle->origin, &origin) != TANDEM_OK)
+        return NULL;
+    return origin;
+}
+
+/*
+ * The peer itself holds what it sent, also if we could not keep it. Where we did, no announcement to it is
+ * needed: its ACK says so, if it follows what the peer was told, and did not come through a filter.
+ */
+static void note_sender(td_peer *peer, const tandem_job_handle *handle, const td_remote_job *job)
+{
+    td_origin_cover *origin = cover_of(peer, handle);
+
+    if (!origin)
         return;
     td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
-    if (kept && handle->last_seq > origin->announced_seq)
+    if (job->err != TANDEM_OK || handle->last_seq <= origin->announced_seq)
+        return;
+    if (!job->result.loose && !td_way_in_has_filter(peer) &&
+        handle->first_seq <= origin->announced_seq + 1) {
         origin->announced_seq = handle->last_seq;
-    if (td_way_in_has_filter(peer))
-        td_puller_look(peer, origin); /* in step only when COVER has come */
+        return;
+    }
+    td_coverage_mark_dirty(origin);
+    td_announcer_soon(peer);
+}
+
+/* In step only when COVER has come. */
+static void look_through_filter(td_peer *peer, const tandem_job_handle *handle)
+{
+    td_origin_cover *origin = td_way_in_has_filter(peer) ? cover_of(peer, handle) : NULL;
+
+    if (origin)
+        td_puller_look(peer, origin);
 }
 
 static void count_job(td_peer *peer, const tandem_job_handle *handle, const td_remote_job *job)
@@ -760,6 +785,7 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
 
         if (!handle)
             continue;
+        note_sender(peer, handle, job);
         if (job->err == TANDEM_E_PREDECESSOR)
             td_puller_step_back(peer, handle->collection, handle->origin);
         if (job->err == TANDEM_E_CLOCK)
@@ -770,7 +796,6 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
                              job->err);
             td_log(peer->sync->env, TANDEM_LOG_INFO, "sync", "a job was not applied: %s",
                    tandem_err_name(job->err));
-            note_sender(peer, handle, false);
             continue;
         }
         count_job(peer, handle, job);
@@ -780,7 +805,7 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
                   same_run(handle, delivery->handles[i + 1]);
         if (goes_on)
             continue;
-        note_sender(peer, handle, true);
+        look_through_filter(peer, handle);
         tell_others(peer, handle);
     }
     if (!delivery->session)
