@@ -828,13 +828,33 @@ static tandem_err pair_make_room(td_op_store *ops, uint32_t id, tandem_slice fil
     return err;
 }
 
+/* Put heads in the place of those that are covered. Who tells of fewer does not know the lowest
+ * branches: those stay. */
+static unsigned heads_join(td_head covered[TANDEM_HEADS_MAX], unsigned covered_count,
+                           const td_head *heads, unsigned count)
+{
+    unsigned stay = covered_count > count ? covered_count - count : 0, kept = 0;
+
+    for (unsigned i = 0; i < stay; i++) {
+        bool known = false;
+
+        for (unsigned k = 0; k < count; k++)
+            known = known || head_compare(&covered[i], &heads[k]) == 0;
+        if (!known)
+            covered[kept++] = covered[i];
+    }
+    memcpy(&covered[kept], heads, count * sizeof(heads[0]));
+    qsort(covered, kept + count, sizeof(covered[0]), head_compare);
+    return kept + count;
+}
+
 static tandem_err cover(td_op_store *ops, tandem_slice name, tandem_slice filter,
                         const uint8_t *origin_id, const td_head *heads, unsigned count)
 {
-    td_head known[TANDEM_HEADS_MAX];
+    td_head covered[TANDEM_HEADS_MAX];
     struct collection *collection;
     struct origin *origin;
-    unsigned known_count;
+    unsigned covered_count;
     uint32_t id;
     tandem_err err;
 
@@ -843,10 +863,11 @@ static tandem_err cover(td_op_store *ops, tandem_slice name, tandem_slice filter
         return err;
     collection_give_id(ops, collection);
     id = collection->record.id;
-    if ((err = td_pair_get(ops->txn, id, filter, origin_id, known, &known_count)) != TANDEM_OK)
+    if ((err = td_pair_get(ops->txn, id, filter, origin_id, covered, &covered_count)) != TANDEM_OK)
         return err;
-    if (known_count && known[known_count - 1].seq >= heads[count - 1].seq && known_count >= count)
+    if (covered_count >= count && covered[covered_count - 1].seq >= heads[count - 1].seq)
         return TANDEM_OK;
+    covered_count = heads_join(covered, covered_count, heads, count);
     origin->vector.gaps = true; /* what does not match may come later, in any order */
     lacks_changed(ops, origin);
     collection->may_prune = true;
@@ -855,7 +876,8 @@ static tandem_err cover(td_op_store *ops, tandem_slice name, tandem_slice filter
         (err = td_pair_put(ops->txn, id, filter, ops->position.ordinal, &ops->scratch)) !=
             TANDEM_OK)
         return err;
-    return td_pair_put_heads(ops->txn, id, filter, origin_id, heads, count, &ops->scratch);
+    return td_pair_put_heads(ops->txn, id, filter, origin_id, covered, covered_count,
+                             &ops->scratch);
 }
 
 tandem_err td_op_store_cover(td_op_store *ops, tandem_slice collection, tandem_slice filter,
@@ -887,17 +909,23 @@ static tandem_err is_origin_held(void *context, const uint8_t *origin_id, const 
                                  unsigned count)
 {
     struct pruning *pruning = context;
+    td_run open[TANDEM_HEADS_MAX];
     struct origin *origin;
+    td_chain chain;
     tandem_err err;
 
     err = origin_look(pruning->ops, pruning->collection, origin_id, &origin);
     if (err != TANDEM_OK)
         return err;
-    if (origin->vector.count && origin->vector.heads[origin->vector.count - 1].seq >=
-                                    heads[count - 1].seq)
-        return TANDEM_OK;
-    pruning->is_held = false;
-    return TANDEM_END;
+    chain = chain_of(pruning->ops, origin, open);
+    for (unsigned i = 0; i < count; i++) {
+        err = td_chain_reaches(&chain, heads[i].seq, heads[i].hash, pruning->collection->name);
+        if (err != TANDEM_OK) {
+            pruning->is_held = false;
+            return err == TANDEM_E_PREDECESSOR ? TANDEM_END : err;
+        }
+    }
+    return TANDEM_OK;
 }
 
 static tandem_err look_whether_needed(void *context, tandem_slice filter, uint64_t ordinal)

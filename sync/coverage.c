@@ -9,6 +9,8 @@ static void origin_free(void *owner)
     td_origin_cover *origin = owner;
 
     free(origin->heads);
+    free(origin->passed);
+    free(origin->asked);
     free(origin->lacks);
     free(origin->our_lacks);
     free(origin);
@@ -222,8 +224,8 @@ tandem_err td_coverage_set_our_lacks(td_coverage *coverage, td_origin_cover *ori
     return err;
 }
 
-tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
-                                 const td_head *heads, unsigned count)
+static tandem_err replace_heads(td_head **list, unsigned *list_count, const td_head *heads,
+                                unsigned count)
 {
     td_head *kept = NULL;
 
@@ -232,9 +234,19 @@ tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
             return TANDEM_E_NOMEM;
         memcpy(kept, heads, count * sizeof(*kept));
     }
-    free(origin->heads);
-    origin->heads = kept;
-    origin->head_count = count;
+    free(*list);
+    *list = kept;
+    *list_count = count;
+    return TANDEM_OK;
+}
+
+tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
+                                 const td_head *heads, unsigned count)
+{
+    tandem_err err = replace_heads(&origin->heads, &origin->head_count, heads, count);
+
+    if (err != TANDEM_OK)
+        return err;
     origin->peer_seq = count ? heads[count - 1].seq : 0;
     count_lag(coverage, origin);
     return TANDEM_OK;
@@ -254,6 +266,17 @@ void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t s
     count_lag(coverage, origin);
 }
 
+tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads, unsigned count)
+{
+    return replace_heads(&origin->passed, &origin->passed_count, heads, count);
+}
+
+tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, unsigned count)
+{
+    origin->asked_sent = false;
+    return replace_heads(&origin->asked, &origin->asked_count, heads, count);
+}
+
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last)
 {
     for (unsigned i = 0; i < origin->lack_count; i++)
@@ -268,6 +291,14 @@ void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin)
     td_coverage_acknowledge(coverage, origin, origin->our_seq);
 }
 
+static bool has_head(const td_head *heads, unsigned count, const td_head *head)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (heads[i].seq == head->seq && !memcmp(heads[i].hash, head->hash, TANDEM_HASH_BYTES))
+            return true;
+    return false;
+}
+
 /*
  * Where the peer has announced nothing that we lack, a head of ours that it did not announce is not
  * held there: else it would be one of its heads, or lie behind one, which we would hold.
@@ -278,11 +309,11 @@ void td_coverage_set_our_heads(td_coverage *coverage, td_origin_cover *origin,
     unsigned met = 0;
 
     for (unsigned i = 0; i < count; i++)
-        for (unsigned k = 0; k < origin->head_count; k++)
-            if (heads[i].seq == origin->heads[k].seq &&
-                !memcmp(heads[i].hash, origin->heads[k].hash, TANDEM_HASH_BYTES))
-                met++;
+        met += has_head(origin->heads, origin->head_count, &heads[i]) ||
+               has_head(origin->passed, origin->passed_count, &heads[i]);
     origin->unmet = count > 1 ? count - met : 0;
+    if (count > 1 && !origin->unmet)
+        td_coverage_pass(coverage, origin, heads[count - 1].seq);
     td_coverage_set_ours(coverage, origin, heads[count - 1].seq);
 }
 

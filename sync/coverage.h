@@ -45,6 +45,7 @@ typedef struct td_send_range {
     uint64_t failed_seq; /* of what was asked for: the first that the peer could not take; 0: none */
     bool gaps;           /* ordinals of it may not grow with seqs: it is sent in the order of these … */
     bool forked;         /* … as far as there is one */
+    bool whole;          /* it was asked for again: what the peer's pairs cover goes, too */
     uint64_t again_seq;  /* … by scans of which the last one began with this next_seq; 0: it is the first */
     uint64_t repeat_last; /* up to here it was asked for though the peer was taken to hold it; 0: not. Of a
                            * fork the seq says nothing */
@@ -57,8 +58,15 @@ struct td_origin_cover {
     td_head *heads;      /* in (seq, hash) order */
     uint64_t peer_seq;   /* of the last head, or of what was acknowledged since */
     uint64_t passed_seq; /* of what it refused last: nothing up to there is to be sent; 0: nothing */
+    td_head *passed;     /* of a fork: through a filter the peer has all up to these */
+    unsigned passed_count;
+    bool parted; /* through a filter it has another branch: what it asks for begins at 1 */
+    uint64_t asked_first; /* where what it asked for last begins; 0: nothing */
+    td_head *asked;       /* of a fork: our heads, when it asked for all of it … */
+    unsigned asked_count;
+    bool asked_sent;     /* … and all of it was sent */
     uint64_t our_seq;    /* of our newest head, as far as it was looked at */
-    unsigned unmet;      /* of a fork: our heads that the peer has not announced */
+    unsigned unmet;      /* of a fork: our heads that the peer has not announced, and that were not passed */
     uint64_t lag;        /* our_seq - peer_seq (passed_seq), or 0, and what lacks there; at least unmet */
     td_lack *lacks;      /* the peer's, in (last, hash) order; none is known of what we refuse */
     unsigned lack_count;
@@ -158,6 +166,11 @@ bool td_coverage_has_lack(const td_lack *lacks, unsigned count, uint64_t last,
 void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
 /* The peer has refused what ends there, for good: what follows goes on. */
 void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+/* Through a filter the peer has all up to these heads of a fork. TANDEM_E_NOMEM. */
+tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads, unsigned count);
+/* The peer asked for all of an origin of which these are our heads, or of something else (count 0).
+ * TANDEM_E_NOMEM. */
+tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, unsigned count);
 /* Has the peer announced that it lacks any of these? */
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last);
 /* Nothing up to this seq is to be sent any more. */

@@ -1098,7 +1098,7 @@ static void offered(void *context, tandem_job_handle *handle)
         !(cover = td_coverage_find_origin(collection, handle->origin)))
         return;
     if (collection->pairs && !cover->unmet &&
-        !is_in_way(td_peer_gives(peer), collection->pairs, handle))
+        !cover->range.whole && !is_in_way(td_peer_gives(peer), collection->pairs, handle))
         hear(node, "it offers %" PRIu64 ", which the peer holds through a filter",
              handle->last_seq);
     if (cover->head_count > 1 || cover->range.last != UINT64_MAX ||
@@ -1575,7 +1575,7 @@ bool td_oracle_lacks(const td_oracle *oracle, unsigned node, unsigned other)
 
     for (const struct known *k = td_hash_table_first(&oracle->known); k;
          k = td_hash_table_next(&k->hash_entry))
-        if ((k->holders & others) && !(k->holders & bit))
+        if ((k->holders & others) && !(k->holders & bit) && !is_stranded(oracle, k))
             return true;
     return false;
 }

@@ -557,6 +557,8 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
                 return TANDEM_E_LIMIT;
             if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
                 return err;
+            if (origin->parted)
+                range.first = 1;
             if (origin->range.active && origin->range.last == UINT64_MAX &&
                 origin->range.first <= range.first && range.first > td_coverage_reached(origin) &&
                 !td_coverage_lack_at(origin->lacks, origin->lack_count, range.first)) {

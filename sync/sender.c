@@ -55,15 +55,17 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     td_collection_info info;
     td_head heads[TANDEM_HEADS_MAX];
     unsigned count = 0;
+    /* Nothing of it was refused, and still it is lacking there: a pair of the peer's is of another branch. */
+    bool again = origin->asked_first == first && !range->failed_seq;
     uint64_t ordinal;
     bool gaps;
     tandem_err err;
 
     if ((err = td_op_store_has_gaps(peer->sync->ops, origin->collection->name, origin->origin,
                                     &gaps)) != TANDEM_OK ||
-        (gaps && ((err = td_wants_load(peer, origin)) != TANDEM_OK ||
-                  (err = td_op_store_heads(peer->sync->ops, origin->collection->name,
-                                           origin->origin, heads, &count)) != TANDEM_OK)))
+        (gaps && (err = td_wants_load(peer, origin)) != TANDEM_OK) ||
+        (err = td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads,
+                                 &count)) != TANDEM_OK)
         return err;
     if (sent_ordinal == 0) {
         /* The end first: what is appended between the two looks must not be passed over. */
@@ -78,6 +80,11 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
             return err;
         sent_ordinal = err == TANDEM_OK ? ordinal - 1 : info.last_ordinal;
     }
+    /* All that we hold of a fork; what comes to be held meanwhile is not of it. */
+    if (last != UINT64_MAX &&
+        (err = td_coverage_set_asked(origin, heads, first <= 1 && count > 1 ? count : 0)) !=
+            TANDEM_OK)
+        return err;
     if (!range->active) {
         *range = (td_send_range){.active = true, .first = first, .last = last};
         range->sent_ordinal = sent_ordinal;
@@ -93,7 +100,11 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
         range->blocked = TANDEM_OK;
     }
     range->gaps = gaps;
-    range->forked = count > 1;
+    range->forked = gaps && count > 1;
+    if (last != UINT64_MAX) {
+        range->whole = range->whole || again;
+        origin->asked_first = first;
+    }
     range->failed_seq = 0;
     range->again_seq = 0;
     range->next_seq = gaps ? range->first : 0;
@@ -331,6 +342,9 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
         if (range->last != UINT64_MAX) {
             range->active = false;
             set_asked(peer, range, false);
+            o->asked_sent = o->asked_count && range->last >= o->asked[o->asked_count - 1].seq;
+            if (o->asked_sent)
+                td_ways_progressed(peer);
         }
     }
 }
@@ -702,8 +716,10 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms)
              o = td_hash_table_next(&o->hash_entry)) {
             if (!o->range.active)
                 continue;
-            if (o->lag == 0 && o->range.last == UINT64_MAX)
+            if (o->lag == 0 && (o->range.last == UINT64_MAX || o->range.clock_hlc)) {
                 clear_trouble(&o->range); /* somebody else delivered it */
+                o->range.active = o->range.last == UINT64_MAX;
+            }
             /* One that waits for its time may have no reason left: what was refused was held after
              * all, and what followed it was applied. */
             trouble = trouble || o->range.retry_err || o->range.blocked || o->range.retry_at_ms;

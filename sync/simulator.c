@@ -894,8 +894,7 @@ static tandem_err check_in_step(void *context, const tandem_remote_status *statu
 {
     const struct waits *waits = context;
 
-    if (status->state == TANDEM_REMOTE_IN_STEP ||
-        (waits->run->jumped && status->state == TANDEM_REMOTE_WAITING_FOR_CLOCK))
+    if (status->state == TANDEM_REMOTE_IN_STEP)
         return TANDEM_OK;
     snprintf(waits->why, 256, "%s shows %s (%.100s), lag %" PRIu64 ", for %s", name_of(waits->node),
              tandem_remote_state_name(status->state), status->reason, status->lag_operations,
@@ -971,7 +970,8 @@ static tandem_err become_equal(struct run *run)
 {
     tandem_err err;
 
-    if ((run->plan->faults & TANDEM_FAULT_SHARE) && (err = converge(run, is_in_step)) != TANDEM_OK)
+    if ((run->plan->faults & TANDEM_FAULT_SHARE) && !run->jumped &&
+        (err = converge(run, is_in_step)) != TANDEM_OK)
         return err;
     for (unsigned round = 0; run->jumped && round < 2; round++) {
         for (unsigned i = 0; i < run->nodes; i++)

@@ -32,6 +32,39 @@ bool td_way_out_has_filter(const td_peer *peer)
 
 /* ---- What a peer has in part ---- */
 
+/* Does its only head stand where we hold another operation? */
+static bool is_parted(td_peer *peer, const td_collection_cover *collection,
+                      const td_wire_origin *origin)
+{
+    const td_head *head = &origin->heads[0];
+    uint64_t ordinal;
+    bool held;
+
+    return origin->head_count == 1 &&
+           td_op_store_holds(peer->sync->ops, collection->name, origin->origin, head->seq,
+                             head->hash, &held) == TANDEM_OK &&
+           !held &&
+           td_op_store_at(peer->sync->ops, collection->name, origin->origin, head->seq, &ordinal) ==
+               TANDEM_OK;
+}
+
+/* Through the filter of our way the peer has all up to these heads. */
+static tandem_err pass(td_peer *peer, td_origin_cover *cover, const td_head *heads, unsigned count)
+{
+    td_head ours[TANDEM_HEADS_MAX];
+    unsigned our_count = 0;
+    tandem_err err;
+
+    td_coverage_pass(&peer->coverage, cover, heads[0].seq);
+    if ((err = td_op_store_heads(peer->sync->ops, cover->collection->name, cover->origin, ours,
+                                 &our_count)) != TANDEM_OK ||
+        our_count <= 1)
+        return err;
+    if ((err = td_coverage_pass_heads(cover, heads, count)) == TANDEM_OK)
+        td_coverage_set_our_heads(&peer->coverage, cover, ours, our_count);
+    return err;
+}
+
 tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
                              const td_wire_vector *entry)
 {
@@ -53,6 +86,13 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
             return err;
         if (!origin.head_count)
             continue;
+        if (is_parted(peer, collection, &origin)) {
+            if ((err = td_coverage_origin(&peer->coverage, collection, origin.origin, &cover)) !=
+                TANDEM_OK)
+                return err;
+            cover->parted = cover->parted || is_way;
+            continue;
+        }
         /* Of several heads the lowest: nothing is taken for covered that may not be. */
         known = td_hash_table_count(&pair->origins);
         if (peer->coverage.pair_origins >= TD_COVERS_MAX)
@@ -65,7 +105,8 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
         if ((err = td_coverage_origin(&peer->coverage, collection, origin.origin, &cover)) !=
             TANDEM_OK)
             return err;
-        td_coverage_pass(&peer->coverage, cover, origin.heads[0].seq);
+        if ((err = pass(peer, cover, origin.heads, origin.head_count)) != TANDEM_OK)
+            return err;
     }
     return TANDEM_OK;
 }
@@ -80,9 +121,9 @@ bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
         return false;
     if (!collection->pairs)
         return true;
-    /* Of a fork a seq does not say which branch is covered. */
+    /* Of a fork a seq does not say which branch is covered; and who asks again knows better. */
     origin = td_coverage_find_origin((td_collection_cover *)collection, operation->origin);
-    if (origin && origin->unmet)
+    if (origin && (origin->unmet || origin->range.whole))
         return true;
     LL_FOREACH(collection->pairs, pair)
         if (operation->seq <= td_pair_cover_seq(pair, operation->origin) &&
@@ -101,22 +142,33 @@ void td_ways_progressed(td_peer *peer)
     td_announcer_soon(peer);
 }
 
+/* The first seq of an origin that is on its way to the peer; UINT64_MAX: none. */
+static uint64_t first_on_its_way(td_peer *peer, const td_origin_cover *origin)
+{
+    uint64_t first = UINT64_MAX;
+
+    for (tandem_job_handle *h = tandem_mailbox_first(td_channel_outbox(peer->channel)); h;
+         h = h->next)
+        if (h->first_seq < first && !h->refused &&
+            !memcmp(h->origin, origin->origin, TANDEM_ORIGIN_BYTES) &&
+            tandem_slice_equal(h->collection, origin->collection->name))
+            first = h->first_seq;
+    return first;
+}
+
 /* Everything of an origin in the way has been sent, and acknowledged, up to this seq; 0: not known. */
 static uint64_t given_up_to(td_peer *peer, const td_origin_cover *origin)
 {
     const td_send_range *range = &origin->range;
     uint64_t reached = td_coverage_reached(origin), seq = range->next_seq ? range->next_seq - 1 : 0;
+    uint64_t on_its_way = first_on_its_way(peer, origin);
 
-    if (range->first > reached + 1 || range->blocked != TANDEM_OK || range->retry_err != TANDEM_OK)
+    if (range->first > reached + 1)
         return 0;
     if (range->failed_seq && range->failed_seq <= seq)
         seq = range->failed_seq - 1;
-    for (tandem_job_handle *h = tandem_mailbox_first(td_channel_outbox(peer->channel)); h;
-         h = h->next)
-        if (h->first_seq <= seq && !h->refused &&
-            !memcmp(h->origin, origin->origin, TANDEM_ORIGIN_BYTES) &&
-            tandem_slice_equal(h->collection, origin->collection->name))
-            seq = h->first_seq - 1;
+    if (on_its_way <= seq)
+        seq = on_its_way - 1;
     return seq > reached ? seq : 0;
 }
 
@@ -151,6 +203,27 @@ static bool head_at(td_peer *peer, const td_origin_cover *origin, uint64_t seq, 
     return reading.found;
 }
 
+/* The heads up to which all that is in the way was given now; 0: nothing new. A fork is given as a whole
+ * or not at all. */
+static unsigned given(td_peer *peer, td_origin_cover *origin, td_head heads[TANDEM_HEADS_MAX])
+{
+    const td_send_range *range = &origin->range;
+    uint64_t seq;
+
+    if (range->blocked != TANDEM_OK || range->retry_err != TANDEM_OK)
+        return 0;
+    if (origin->unmet) {
+        if (!origin->asked_sent || range->failed_seq ||
+            first_on_its_way(peer, origin) != UINT64_MAX)
+            return 0;
+        origin->asked_sent = false;
+        memcpy(heads, origin->asked, origin->asked_count * sizeof(heads[0]));
+        return origin->asked_count;
+    }
+    seq = given_up_to(peer, origin);
+    return seq && head_at(peer, origin, seq, &heads[0]) ? 1 : 0;
+}
+
 static uint32_t cover_collection(td_peer *peer, td_collection_cover *collection, tandem_writer *out)
 {
     uint32_t count = 0;
@@ -158,15 +231,15 @@ static uint32_t cover_collection(td_peer *peer, td_collection_cover *collection,
 
     for (td_origin_cover *o = td_hash_table_first(&collection->origins); o;
          o = td_hash_table_next(&o->hash_entry)) {
-        uint64_t seq = given_up_to(peer, o);
-        td_head head;
+        td_head heads[TANDEM_HEADS_MAX];
+        unsigned head_count = given(peer, o, heads);
 
-        if (!seq || !head_at(peer, o, seq, &head))
+        if (!head_count)
             continue;
         if (!count)
             at = td_wire_begin_cover_collection(out, collection->name);
-        td_wire_write_origin(out, o->origin, &head, 1);
-        td_coverage_pass(&peer->coverage, o, seq);
+        td_wire_write_origin(out, o->origin, heads, head_count);
+        pass(peer, o, heads, head_count);
         count++;
     }
     if (count)
@@ -203,6 +276,8 @@ struct reach {
     const td_origin_cover *origin;
     const td_filter *way;
     uint64_t seq;
+    const td_head *head; /* is this one covered? … */
+    bool covered;        /* … it is */
 };
 
 static tandem_err look_at_pair(void *context, tandem_slice filter, uint64_t ordinal)
@@ -221,17 +296,56 @@ static tandem_err look_at_pair(void *context, tandem_slice filter, uint64_t ordi
                                reach->origin->origin, heads, &count) == TANDEM_OK &&
         count && heads[count - 1].seq > reach->seq)
         reach->seq = heads[count - 1].seq;
+    for (unsigned i = 0; i < count && reach->head; i++)
+        reach->covered = reach->covered ||
+                         (heads[i].seq == reach->head->seq &&
+                          !memcmp(heads[i].hash, reach->head->hash, TANDEM_HASH_BYTES));
     td_filter_release(&pair);
     return TANDEM_OK;
 }
 
-uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin)
+static uint64_t reached(td_peer *peer, const td_origin_cover *origin)
 {
-    struct reach reach = {peer->sync, origin, &td_peer_takes(peer)->filter, origin->our_seq};
+    struct reach reach = {
+        .sync = peer->sync,
+        .origin = origin,
+        .way = &td_peer_takes(peer)->filter,
+        .seq = origin->our_seq,
+    };
 
     /* A wider one tells the peer as much: it does not send COVER for what that covers. */
     td_op_store_pairs(peer->sync->ops, origin->collection->name, look_at_pair, &reach);
     return reach.seq;
+}
+
+/* Is all that is in the way held up to this head? */
+static bool is_covered(td_peer *peer, const td_origin_cover *origin, const td_head *head)
+{
+    struct reach reach = {
+        .sync = peer->sync,
+        .origin = origin,
+        .way = &td_peer_takes(peer)->filter,
+        .head = head,
+    };
+
+    if (td_op_store_reaches(peer->sync->ops, origin->collection->name, origin->origin, head->seq,
+                            head->hash, &reach.covered) == TANDEM_OK &&
+        !reach.covered)
+        td_op_store_pairs(peer->sync->ops, origin->collection->name, look_at_pair, &reach);
+    return reach.covered;
+}
+
+uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin)
+{
+    uint64_t seq = reached(peer, origin);
+
+    /* Of a chain that has not forked, as far as the peer knows, what is below is before it. */
+    if (origin->head_count == 1 && origin->heads[0].seq != seq)
+        return seq;
+    for (unsigned i = 0; i < origin->head_count; i++)
+        if (!is_covered(peer, origin, &origin->heads[i]))
+            return 0;
+    return seq;
 }
 
 bool td_ways_holds_in_part(tandem_sync *sync, tandem_slice collection)
