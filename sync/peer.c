@@ -429,9 +429,20 @@ static tandem_err take_lacks(td_peer *peer, td_collection_cover *collection,
     return TANDEM_OK;
 }
 
+/* The peer tells of what we hold, and were silent about: the digests were equal, so it should have been
+ * known there, but was not committed yet when it looked. */
+static void tell_back(td_peer *peer, td_origin_cover *origin)
+{
+    if (origin->lacking || !origin->head_count ||
+        origin->announced_seq >= origin->heads[origin->head_count - 1].seq)
+        return;
+    td_coverage_mark_dirty(origin);
+    td_announcer_soon(peer);
+}
+
 /* What is lacking here of the origins that an entry names, now that all of it was read. */
 static tandem_err look_at_lacking(td_peer *peer, td_collection_cover *collection,
-                                  const td_wire_vector *entry)
+                                  const td_wire_vector *entry, bool is_change)
 {
     tandem_reader origins = entry->origins;
     tandem_err err = TANDEM_OK;
@@ -441,8 +452,9 @@ static tandem_err look_at_lacking(td_peer *peer, td_collection_cover *collection
         td_wire_origin found;
 
         if ((err = td_wire_read_origin(&origins, &found)) == TANDEM_OK &&
-            (origin = td_coverage_find_origin(collection, found.origin)))
-            err = td_puller_look(peer, origin);
+            (origin = td_coverage_find_origin(collection, found.origin)) &&
+            (err = td_puller_look(peer, origin)) == TANDEM_OK && is_change)
+            tell_back(peer, origin);
     }
     return err;
 }
@@ -478,7 +490,7 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
             return err;
     }
     if ((err = take_lacks(peer, collection, entry)) != TANDEM_OK ||
-        (err = look_at_lacking(peer, collection, entry)) != TANDEM_OK)
+        (err = look_at_lacking(peer, collection, entry, is_change)) != TANDEM_OK)
         return err;
     if (entry->end) {
         collection->receiving = false;
