@@ -223,8 +223,10 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
     memcpy(peer->instance, hello->instance, sizeof(peer->instance));
     take_clock(peer, hello->clock);
     if (!memcmp(hello->reactor, identity->reactor, TANDEM_ORIGIN_BYTES) ||
-        !memcmp(hello->origin, identity->origin, TANDEM_ORIGIN_BYTES))
+        !memcmp(hello->origin, identity->origin, TANDEM_ORIGIN_BYTES)) {
+        peer->identity = identity; /* it goes by it, too, whether it was told ours yet or not */
         return td_copies_meet(peer);
+    }
     if (is_paused(peer)) {
         td_probe(peer->sync->env, TD_PROBE_PAUSED_REFUSED);
         td_session_fail(td_channel_session(peer->channel), TANDEM_E_UNREACHABLE,

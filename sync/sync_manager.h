@@ -107,7 +107,7 @@ struct td_peer {
     uint8_t reactor[TANDEM_ORIGIN_BYTES];
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* zeros: it does not say */
-    const td_identity *identity; /* ours, as it was told */
+    const td_identity *identity; /* ours, as it was told or goes by itself; NULL: neither yet */
     bool shares_settled;
     const td_peer *shares_of; /* the remote by which our shares were settled; NULL: none */
     tandem_slice own_gives, own_takes; /* what we say of them, borrowed from it */

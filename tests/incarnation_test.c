@@ -183,6 +183,54 @@ static void of_two_copies_that_meet_the_younger_takes_a_new_origin(void **state)
     tandem_harness_free(harness);
 }
 
+/* It shares less than everything with a third one, so it waits for HELLO before it says its own. */
+static void a_copy_that_was_told_nothing_yet_takes_a_new_origin(void **state)
+{
+    const char *const documents[] = {"x*"};
+    tandem_share share = TANDEM_SHARE_INIT;
+    tandem_harness *harness = open_shop(18, NAMES("a", "b"));
+
+    (void)state;
+    tandem_harness_run(harness, 1000);
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "copy"));
+    tandem_harness_cut(harness, "copy", "b");
+    connect_to(harness, "copy", "b");
+    share.documents = documents;
+    share.document_count = 1;
+    assert_int_equal(TANDEM_OK, tandem_remote_set_share(tandem_harness_sync(harness, "copy"), "b",
+                                                        &share));
+    count_to(harness, "a", 2);
+    count_to(harness, "copy", 4);
+    connect_to(harness, "a", "copy");
+    tandem_harness_run(harness, CONVERGE_MS);
+    assert_int_equal(TANDEM_INCARNATION_COPIED, stat_of(harness, "copy").incarnation_reason);
+    assert_int_equal(2, stat_of(harness, "copy").incarnation);
+    assert_memory_not_equal(tandem_reactor_id(tandem_harness_reactor(harness, "a")),
+                            tandem_reactor_id(tandem_harness_reactor(harness, "copy")),
+                            TANDEM_ORIGIN_BYTES);
+    assert_int_equal(9, shown(harness, "a"));
+    assert_int_equal(9, shown(harness, "copy"));
+    tandem_harness_free(harness);
+}
+
+/* At once, however the two HELLOs cross: the younger reads the other's before it says its own, or after. */
+static void copies_part_whoever_says_hello_first(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 100; seed < 120; seed++) {
+        tandem_harness *harness = open_shop(seed, NAMES("a"));
+        const char *dials = seed % 2 ? "a" : "copy";
+
+        tandem_harness_run(harness, 1000);
+        assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "copy"));
+        connect_to(harness, dials, seed % 2 ? "copy" : "a");
+        tandem_harness_run(harness, 50); /* no time to dial again */
+        assert_int_equal(2, stat_of(harness, "copy").incarnation);
+        assert_int_equal(1, stat_of(harness, "a").incarnation);
+        tandem_harness_free(harness);
+    }
+}
+
 struct watched {
     unsigned calls;
     tandem_event last;
@@ -544,6 +592,8 @@ int main(void)
         cmocka_unit_test(a_restored_backup_that_writes_first_keeps_both_branches),
         cmocka_unit_test(a_crash_before_a_new_origin_is_made_up_for),
         cmocka_unit_test(of_two_copies_that_meet_the_younger_takes_a_new_origin),
+        cmocka_unit_test(a_copy_that_was_told_nothing_yet_takes_a_new_origin),
+        cmocka_unit_test(copies_part_whoever_says_hello_first),
         cmocka_unit_test(a_new_origin_is_told),
         cmocka_unit_test(copies_behind_one_hub_part),
         cmocka_unit_test(copies_behind_two_hubs_part),
