@@ -373,9 +373,6 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
     if (plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_COPY |
                         TANDEM_FAULT_LIAR))
         plan->faults &= ~(uint32_t)TANDEM_FAULT_REFUSE;
-    /* Open, see tests/RESULTS.md: a copy for which there is no memory while it takes a new origin. */
-    if (plan->faults & TANDEM_FAULT_COPY)
-        plan->faults &= ~(uint32_t)TANDEM_FAULT_MEMORY;
     /* Each for itself: */
     if ((plan->faults & TANDEM_FAULT_REFUSE) && (plan->faults & TANDEM_FAULT_SHARE))
         plan->faults &= ~(uint32_t)(td_plan_draw_below(&state, 2) ? TANDEM_FAULT_REFUSE
