@@ -14,6 +14,7 @@
 
 enum {
     CONVERGE_MS_MAX = 120000,
+    CONVERGE_POLLED_MS_MAX = 180000, /* by small windows, one at each poll */
     SLICE_MS_MIN = 20, /* between two looks while all become equal */
     SLICE_MS_MAX = 500,
     READ_MS = 5000,
@@ -71,6 +72,7 @@ struct run {
     const char *probes[PROBES_MAX];
     unsigned probe_count;
     bool jumped; /* a clock has, far ahead */
+    bool polls;  /* a remote was polled at intervals */
     tandem_err err;
     tandem_simulator_result *result;
 };
@@ -474,8 +476,17 @@ static void set_poll(struct run *run, unsigned a, unsigned b, uint64_t random)
     uint64_t state = random;
     tandem_poll_mode mode = modes[td_plan_draw_below(&state, 3)];
 
-    if (sync)
-        tandem_remote_set_poll(sync, name_of(b), mode, 100 + td_plan_draw_below(&state, 700));
+    if (!sync)
+        return;
+    tandem_remote_set_poll(sync, name_of(b), mode, 100 + td_plan_draw_below(&state, 700));
+    run->polls |= mode != TANDEM_POLL_LONG;
+}
+
+/* Where a window holds a job or two, and moves on when it is polled, a hundred of them take
+ * their minute, and more than the patience with which an origin is left to push by itself. */
+static bool is_slow_by_windows(const struct run *run)
+{
+    return run->polls && run->plan->window_jobs;
 }
 
 /* NULL: everything. On a disk that fails it stays as it was. */
@@ -921,6 +932,7 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
 {
     uint64_t begin_ms = tandem_harness_now_ms(run->harness), slice_ms = SLICE_MS_MIN;
     uint64_t passed_ms = 0;
+    uint64_t max_ms = is_slow_by_windows(run) ? CONVERGE_POLLED_MS_MAX : CONVERGE_MS_MAX;
     char why[256];
     tandem_err err;
 
@@ -935,7 +947,7 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
             run->result->converged_ms += passed_ms;
             return TANDEM_OK;
         }
-        if (passed_ms >= CONVERGE_MS_MAX)
+        if (passed_ms >= max_ms)
             break;
         tandem_harness_run(run->harness, slice_ms);
         if (slice_ms < SLICE_MS_MAX)
@@ -946,8 +958,8 @@ static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, cha
         td_oracle_is_delivered(run->oracle) &&
         tandem_harness_converged(run->harness, why) == TANDEM_OK)
         snprintf(why, sizeof(why), "what somebody held is gone");
-    snprintf(run->result->why, sizeof(run->result->why), "not %s after %d s: %.200s",
-             is_done == is_in_step ? "in step" : "equal", CONVERGE_MS_MAX / 1000, why);
+    snprintf(run->result->why, sizeof(run->result->why), "not %s after %" PRIu64 " s: %.200s",
+             is_done == is_in_step ? "in step" : "equal", max_ms / 1000, why);
     return TANDEM_E_STATE;
 }
 
@@ -1013,8 +1025,8 @@ static tandem_err add_traffic(void *context, const tandem_remote_status *status)
     return TANDEM_OK;
 }
 
-/* In a quiet world nothing comes back, and nothing twice: only where messages take their time may the
- * same be on its way from two sides. */
+/* In a quiet world nothing comes back, and nothing twice: only where messages take their time, or wait
+ * for a poll, may the same be on its way from two sides. */
 static tandem_err check_traffic(struct run *run, unsigned node)
 {
     struct traffic traffic = {0};
@@ -1023,7 +1035,7 @@ static tandem_err check_traffic(struct run *run, unsigned node)
     if (run->plan->faults & ~(uint32_t)TANDEM_FAULT_LATENCY)
         return TANDEM_OK;
     tandem_remotes(tandem_harness_sync(run->harness, name_of(node)), add_traffic, &traffic);
-    duplicates_max = run->plan->faults ? traffic.received / 2 : 0;
+    duplicates_max = run->plan->faults || is_slow_by_windows(run) ? traffic.received / 2 : 0;
     if (!traffic.echoed && traffic.duplicates <= duplicates_max)
         return TANDEM_OK;
     snprintf(run->result->why, sizeof(run->result->why),
