@@ -165,6 +165,14 @@ static const uint8_t *dialer_of(const td_peer *peer)
                                                : peer->reactor;
 }
 
+/* Its HELLO was taken, and it goes on; ours may still be on its way to it. */
+static bool is_taken(const td_peer *peer)
+{
+    const td_session *session = td_channel_session(peer->channel);
+
+    return session && peer->said_hello && td_session_err(session, NULL) == TANDEM_OK;
+}
+
 /*
  * Of two sessions with one reactor one carries data: the one that the reactor with the smaller id
  * dialed; of two dialed by the same, the newer. Both sides come to the same answer. One of an
@@ -176,7 +184,7 @@ static tandem_err resolve_duplicate(td_peer *peer)
         tandem_err err;
         int order;
 
-        if (other == peer || !td_peer_is_open(other) ||
+        if (other == peer || !is_taken(other) ||
             memcmp(other->reactor, peer->reactor, TANDEM_ORIGIN_BYTES) != 0)
             continue;
         err = td_copies_resolve(peer, other);

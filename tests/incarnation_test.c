@@ -183,22 +183,28 @@ static void of_two_copies_that_meet_the_younger_takes_a_new_origin(void **state)
     tandem_harness_free(harness);
 }
 
-/* It shares less than everything with a third one, so it waits for HELLO before it says its own. */
-static void a_copy_that_was_told_nothing_yet_takes_a_new_origin(void **state)
+/* It shares less than everything with somebody: who dials it has to say HELLO first. */
+static void share_less(tandem_harness *harness, const char *name, const char *with)
 {
     const char *const documents[] = {"x*"};
     tandem_share share = TANDEM_SHARE_INIT;
+
+    share.documents = documents;
+    share.document_count = 1;
+    tandem_harness_cut(harness, name, with);
+    connect_to(harness, name, with);
+    assert_int_equal(TANDEM_OK, tandem_remote_set_share(tandem_harness_sync(harness, name), with,
+                                                        &share));
+}
+
+static void a_copy_that_was_told_nothing_yet_takes_a_new_origin(void **state)
+{
     tandem_harness *harness = open_shop(18, NAMES("a", "b"));
 
     (void)state;
     tandem_harness_run(harness, 1000);
     assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "copy"));
-    tandem_harness_cut(harness, "copy", "b");
-    connect_to(harness, "copy", "b");
-    share.documents = documents;
-    share.document_count = 1;
-    assert_int_equal(TANDEM_OK, tandem_remote_set_share(tandem_harness_sync(harness, "copy"), "b",
-                                                        &share));
+    share_less(harness, "copy", "b");
     count_to(harness, "a", 2);
     count_to(harness, "copy", 4);
     connect_to(harness, "a", "copy");
@@ -302,6 +308,25 @@ static void copies_behind_one_hub_part(void **state)
     count_to(harness, "copy", 1);
     assert_all_show(harness, NAMES("a", "copy", "hub"), 15);
     tandem_harness_free(harness);
+}
+
+/* The hub hears both before it has said a word to either. */
+static void copies_that_come_to_a_hub_at_once_part(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 200; seed < 220; seed++) {
+        tandem_harness *harness = open_shop(seed, NAMES("a", "hub", "b"));
+
+        share_less(harness, "hub", "b");
+        tandem_harness_run(harness, 1000);
+        assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "copy"));
+        connect_to(harness, "a", "hub");
+        connect_to(harness, "copy", "hub");
+        tandem_harness_run(harness, 10000);
+        assert_int_equal(2, stat_of(harness, "copy").incarnation);
+        assert_int_equal(1, stat_of(harness, "a").incarnation);
+        tandem_harness_free(harness);
+    }
 }
 
 static void copies_behind_two_hubs_part(void **state)
@@ -596,6 +621,7 @@ int main(void)
         cmocka_unit_test(copies_part_whoever_says_hello_first),
         cmocka_unit_test(a_new_origin_is_told),
         cmocka_unit_test(copies_behind_one_hub_part),
+        cmocka_unit_test(copies_that_come_to_a_hub_at_once_part),
         cmocka_unit_test(copies_behind_two_hubs_part),
         cmocka_unit_test(a_reactor_that_was_started_again_is_no_copy),
         cmocka_unit_test(a_clock_that_jumped_a_year_heals_by_itself),
