@@ -727,8 +727,10 @@ static void take_prepared(td_executor *executor, td_local_request *request)
         answer_local(request, request->prepare.err);
         return;
     }
-    /* First: what touched a document may not have happened, and cannot be looked at either. */
-    if ((err = settle(executor)) != TANDEM_OK) {
+    /* First: what touched a document may not have happened, and cannot be looked at either; and with
+     * an origin that is found by a recovery the clock begins again. */
+    if ((err = group_begin(executor)) != TANDEM_OK) {
+        store_failed(executor, err);
         answer_local(request, err);
         return;
     }
