@@ -6,74 +6,49 @@ import base64
 import hashlib
 import os
 import re
-import select
 import socket
-import struct
 import threading
+
+import websocket
 
 import small_client
 import support
 
-REFUSED = -32
 
-
-class Accepted(small_client.WebSocket):
-    """The other end of a WebSocket: what comes is masked, what goes is not."""
+class Accepted(websocket.WebSocket):
+    """The end that was dialed."""
 
     def __init__(self, accepted):
-        self.socket, self.buffer, self.parts = accepted, b"", b""
-        self.socket.settimeout(30)
+        super().__init__()
+        self.sock, self.connected, self.timeout = accepted, True, 30
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += self.read(1)
+            byte = accepted.recv(1)
+            if not byte:
+                raise ConnectionError("closed")
+            head += byte
         key = re.search(rb"Sec-WebSocket-Key: *(\S+)", head, re.I).group(1)
         accept = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-        self.socket.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                            b"Connection: Upgrade\r\nSec-WebSocket-Protocol: tandem.1\r\n"
-                            b"Sec-WebSocket-Accept: " + base64.b64encode(accept) + b"\r\n\r\n")
+        accepted.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                         b"Connection: Upgrade\r\nSec-WebSocket-Protocol: tandem.1\r\n"
+                         b"Sec-WebSocket-Accept: " + base64.b64encode(accept) + b"\r\n\r\n")
 
-    def send(self, data, opcode=2):
-        n = len(data)
-        length = (bytes([n]) if n < 126 else struct.pack(">BH", 126, n) if n < 1 << 16 else
-                  struct.pack(">BQ", 127, n))
-        self.socket.sendall(bytes([128 | opcode]) + length + data)
-
-    def receive(self, seconds):
-        """As the dialing end's, but for the mask that stands before the data."""
-        if not self.buffer and not select.select([self.socket], [], [], seconds)[0]:
-            return None
-        first, n = self.read(2)
-        n &= 127
-        if n > 125:
-            n = int.from_bytes(self.read(2 if n == 126 else 8), "big")
-        mask, data = self.read(4), self.read(n)
-        data = bytes(b ^ mask[i & 3] for i, b in enumerate(data))
-        opcode = first & 15
-        if opcode == 8:
-            raise ConnectionError("closed")
-        if opcode == 9:
-            self.send(data, 10)
-        if opcode > 2:
-            return None
-        self.parts += data
-        if not first & 128:
-            return None
-        data, self.parts = self.parts, b""
-        return data
+    def send_frame(self, frame):
+        frame.mask = 0  # what goes this way is not masked
+        return super().send_frame(frame)
 
 
-class Particular(small_client.Replica):
+class Particular(small_client.Peer):
     """Takes everything but the documents of one name."""
 
     def __init__(self):
         super().__init__()
-        self.poison, self.refused = "bad", 0
+        self.poison = "bad"
 
     def store(self, raws):
-        if small_client.read_operation(raws[0]).place[0] == self.poison:
-            self.refused += 1
-            raise small_client.Failure(REFUSED, 0)
-        super().store(raws)
+        if small_client.read_operation(raws[0]).document == self.poison:
+            raise small_client.Refusal(small_client.REFUSED, 0)
+        return super().store(raws)
 
 
 class Peer:
@@ -94,10 +69,10 @@ class Peer:
             except OSError:
                 return
             try:
-                session = small_client.Session(self.replica, Accepted(accepted))
+                self.replica.join(Accepted(accepted))
                 while not self.over:
-                    session.step()
-            except (ConnectionError, OSError, small_client.Failure):
+                    self.replica.step()
+            except (OSError, websocket.WebSocketException):
                 pass
             accepted.close()
 
