@@ -311,8 +311,8 @@ void td_coverage_set_our_heads(td_coverage *coverage, td_origin_cover *origin,
     for (unsigned i = 0; i < count; i++)
         met += has_head(origin->heads, origin->head_count, &heads[i]) ||
                has_head(origin->passed, origin->passed_count, &heads[i]);
-    origin->unmet = count > 1 ? count - met : 0;
-    if (count > 1 && !origin->unmet)
+    origin->unmet = count > 1 && !origin->vague ? count - met : 0;
+    if (count > 1 && met == count)
         td_coverage_pass(coverage, origin, heads[count - 1].seq);
     td_coverage_set_ours(coverage, origin, heads[count - 1].seq);
 }
@@ -321,6 +321,15 @@ void td_coverage_set_ours(td_coverage *coverage, td_origin_cover *origin, uint64
 {
     if (seq > origin->our_seq)
         origin->our_seq = seq;
+    count_lag(coverage, origin);
+}
+
+void td_coverage_set_vague(td_coverage *coverage, td_origin_cover *origin, bool vague)
+{
+    origin->vague = vague;
+    if (!vague)
+        return;
+    origin->unmet = 0;
     count_lag(coverage, origin);
 }
 

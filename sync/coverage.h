@@ -67,6 +67,7 @@ struct td_origin_cover {
     bool asked_sent;     /* … and all of it was sent */
     uint64_t our_seq;    /* of our newest head, as far as it was looked at */
     unsigned unmet;      /* of a fork: our heads that the peer has not announced, and that were not passed */
+    bool vague; /* it announced heads that we do not hold, nor need to: what is behind those is not known */
     uint64_t lag;        /* our_seq - peer_seq (passed_seq), or 0, and what lacks there; at least unmet */
     td_lack *lacks;      /* the peer's, in (last, hash) order; none is known of what we refuse */
     unsigned lack_count;
@@ -185,6 +186,8 @@ void td_coverage_set_ours(td_coverage *coverage, td_origin_cover *origin, uint64
 /* We hold these heads (at least one). */
 void td_coverage_set_our_heads(td_coverage *coverage, td_origin_cover *origin,
                                const td_head *heads, unsigned count);
+/* Of a fork: does the peer announce a head that is not in the way to us? */
+void td_coverage_set_vague(td_coverage *coverage, td_origin_cover *origin, bool vague);
 void td_coverage_set_lacking(td_coverage *coverage, td_origin_cover *origin, bool lacking,
                              uint64_t now_ms);
 /* Operations that the peer announced and that are not held here; of a branch of a fork, one. */

@@ -1642,20 +1642,22 @@ uint64_t td_oracle_operations(const td_oracle *oracle)
     return oracle->alive;
 }
 
-tandem_err td_oracle_lost(td_oracle *oracle, void (*lost)(void *context, uint64_t number),
+tandem_err td_oracle_lost(td_oracle *oracle,
+                          void (*lost)(void *context, uint64_t number, bool stranded),
                           void *context, char why[256])
 {
     oracle->why = why;
     for (size_t i = 0; i < oracle->durable_count; i++) {
         const struct durable *durable = &oracle->durables[i];
         const struct known *known = known_find(oracle, durable->hash);
+        bool stranded = known && known->holders && is_stranded(oracle, known);
 
-        if (known && known->holders)
+        if (known && known->holders && !stranded)
             continue;
         if (!oracle->any_back)
             return fail(oracle, "job %" PRIu64 " was durable on %s, and nobody holds it",
                         durable->number, td_plan_name(durable->node));
-        lost(context, durable->number);
+        lost(context, durable->number, stranded);
     }
     return TANDEM_OK;
 }

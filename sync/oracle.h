@@ -66,9 +66,10 @@ bool td_oracle_is_distinct(const td_oracle *oracle);
 /* Operations that exist. */
 uint64_t td_oracle_operations(const td_oracle *oracle);
 
-/* Visit the jobs that were reported durable and that no disk holds any more. TANDEM_E_STATE and a
- * sentence if no disk went back, so that this cannot be. */
-tandem_err td_oracle_lost(td_oracle *oracle, void (*lost)(void *context, uint64_t number),
+/* Visit the jobs that were reported durable and that no disk holds any more, or only such as do not hold
+ * what they follow. TANDEM_E_STATE and a sentence if no disk went back, so that this cannot be. */
+tandem_err td_oracle_lost(td_oracle *oracle,
+                          void (*lost)(void *context, uint64_t number, bool stranded),
                           void *context, char why[256]);
 
 #endif

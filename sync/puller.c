@@ -101,15 +101,18 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
     tandem_slice name = origin->collection->name;
     td_head heads[TANDEM_HEADS_MAX];
     unsigned count = 0;
-    bool lacking = false;
+    bool lacking = false, filtered;
     tandem_err err;
 
     if ((err = td_op_store_heads(sync->ops, name, origin->origin, heads, &count)) != TANDEM_OK ||
         (err = td_wants_load(peer, origin)) != TANDEM_OK)
         return err;
+    filtered = !td_share_has(td_peer_takes(peer), name) || td_way_in_has_filter(peer);
+    td_coverage_set_vague(&peer->coverage, origin,
+                          filtered && count > 1 && td_way_in_is_vague(peer, origin));
     if (count)
         td_coverage_set_our_heads(&peer->coverage, origin, heads, count);
-    if (!td_share_has(td_peer_takes(peer), name) || td_way_in_has_filter(peer)) {
+    if (filtered) {
         look_through_filter(peer, origin);
         return TANDEM_OK;
     }

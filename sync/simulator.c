@@ -999,11 +999,12 @@ static tandem_err become_equal(struct run *run)
 
 /* ---- The end ---- */
 
-static void lost(void *context, uint64_t number)
+static void lost(void *context, uint64_t number, bool stranded)
 {
     struct run *run = context;
 
-    run->workload->outcome(run->work, number, TANDEM_OUTCOME_LOST);
+    run->workload->outcome(run->work, number,
+                           stranded ? TANDEM_OUTCOME_STRANDED : TANDEM_OUTCOME_LOST);
 }
 
 static void note_damage(void *context, const char *text)

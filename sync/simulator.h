@@ -76,6 +76,7 @@ typedef enum tandem_outcome {
     TANDEM_OUTCOME_FAILED,  /* it was refused: it must be nowhere */
     TANDEM_OUTCOME_UNKNOWN, /* its reactor crashed, or could not tell: it may be somewhere */
     TANDEM_OUTCOME_LOST, /* was durable, and the only disks that held it went back to a backup */
+    TANDEM_OUTCOME_STRANDED, /* was durable, and what it follows is lost: who held it in part holds it still */
 } tandem_outcome;
 
 /* What is written. Every slot is needed. */

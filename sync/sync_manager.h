@@ -324,8 +324,11 @@ bool td_way_out_has_filter(const td_peer *peer);
 /* Is an operation in the way to the peer, and not covered by a pair of its? */
 bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
                     const td_operation *operation);
-/* Of a way in with a filter: up to where we hold all of an origin that is in it. */
+/* Of a way in with a filter: up to where we hold all of an origin that is in it; 0 if it has forked, and it
+ * is not all. */
 uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin);
+/* Did the peer announce a head that no head of ours vouches for? */
+bool td_way_in_is_vague(td_peer *peer, const td_origin_cover *origin);
 /* The peer has announced one of its pairs. */
 tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
                              const td_wire_vector *entry);

@@ -123,7 +123,7 @@ bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
         return true;
     /* Of a fork a seq does not say which branch is covered; and who asks again knows better. */
     origin = td_coverage_find_origin((td_collection_cover *)collection, operation->origin);
-    if (origin && (origin->unmet || origin->range.whole))
+    if (origin && (origin->unmet || origin->vague || origin->range.whole))
         return true;
     LL_FOREACH(collection->pairs, pair)
         if (operation->seq <= td_pair_cover_seq(pair, operation->origin) &&
@@ -212,7 +212,7 @@ static unsigned given(td_peer *peer, td_origin_cover *origin, td_head heads[TAND
 
     if (range->blocked != TANDEM_OK || range->retry_err != TANDEM_OK)
         return 0;
-    if (origin->unmet) {
+    if (origin->unmet || origin->vague) {
         if (!origin->asked_sent || range->failed_seq ||
             first_on_its_way(peer, origin) != UINT64_MAX)
             return 0;
@@ -333,6 +333,18 @@ static bool is_covered(td_peer *peer, const td_origin_cover *origin, const td_he
         !reach.covered)
         td_op_store_pairs(peer->sync->ops, origin->collection->name, look_at_pair, &reach);
     return reach.covered;
+}
+
+bool td_way_in_is_vague(td_peer *peer, const td_origin_cover *origin)
+{
+    bool reaches = true;
+
+    for (unsigned i = 0; i < origin->head_count && reaches; i++)
+        if (td_op_store_reaches(peer->sync->ops, origin->collection->name, origin->origin,
+                                origin->heads[i].seq, origin->heads[i].hash,
+                                &reaches) != TANDEM_OK)
+            return true;
+    return !reaches;
 }
 
 uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin)

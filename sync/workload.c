@@ -163,6 +163,9 @@ static void workload_outcome(void *context, uint64_t number, tandem_outcome outc
     case TANDEM_OUTCOME_UNKNOWN:
         workload->unknown[written.counter] += written.adds;
         break;
+    case TANDEM_OUTCOME_STRANDED:
+        workload->unknown[written.counter] += written.adds;
+        __attribute__((fallthrough));
     case TANDEM_OUTCOME_LOST:
         workload->durable[written.counter] -= written.adds;
         workload->lost[written.counter] += written.adds;
