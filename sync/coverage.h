@@ -62,6 +62,7 @@ struct td_origin_cover {
     unsigned passed_count;
     bool parted; /* through a filter it has another branch: what it asks for begins at 1 */
     uint64_t asked_first; /* where what it asked for last begins; 0: nothing */
+    bool asked_failed; /* it could not take some of that, for another reason than what stands before it */
     td_head *asked;       /* of a fork: our heads, when it asked for all of it … */
     unsigned asked_count;
     bool asked_sent;     /* … and all of it was sent */

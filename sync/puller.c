@@ -307,8 +307,8 @@ void td_puller_step_back(td_peer *peer, tandem_slice collection, const uint8_t *
     td_ask_range *ask = find(peer->sync, collection, origin);
 
     if (!lacked || !lacked->lacking || !ask || ask->peer != peer || ask->queued ||
-        ask->waits_ms || ask->of_lack || ask->of_filter)
-        return;
+        ask->waits_ms || ask->of_lack || ask->of_filter || ask->first == 1)
+        return; /* what was asked for from the beginning is asked for again when its time is over */
     if (td_planted(TD_PLANTED_FORK_NOT_SEARCHED))
         return;
     td_probe(peer->sync->env, TD_PROBE_STEPPED_BACK);

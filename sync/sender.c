@@ -55,8 +55,8 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     td_collection_info info;
     td_head heads[TANDEM_HEADS_MAX];
     unsigned count = 0;
-    /* Nothing of it was refused, and still it is lacking there: a pair of the peer's is of another branch. */
-    bool again = origin->asked_first == first && !range->failed_seq;
+    /* It was given all of it, and still it is lacking there: a pair of the peer's is of another branch. */
+    bool again = origin->asked_first == first && !origin->asked_failed;
     uint64_t ordinal;
     bool gaps;
     tandem_err err;
@@ -104,6 +104,7 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     if (last != UINT64_MAX) {
         range->whole = range->whole || again;
         origin->asked_first = first;
+        origin->asked_failed = false;
     }
     range->failed_seq = 0;
     range->again_seq = 0;
@@ -578,6 +579,7 @@ void td_sender_finished(td_peer *peer, tandem_job_handle *handle, uint64_t detai
     if (range->last != UINT64_MAX) { /* it was asked for: the asker knows best when to ask again */
         if (handle->error == TANDEM_E_CLOCK)
             show_waiting(peer, origin, detail);
+        origin->asked_failed = origin->asked_failed || handle->error != TANDEM_E_PREDECESSOR;
         if (handle->error != TANDEM_E_REFUSED &&
             (!range->failed_seq || handle->first_seq < range->failed_seq))
             range->failed_seq = handle->first_seq;
