@@ -8,22 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <arpa/inet.h>
 #include <cmocka.h>
-#include <errno.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-#include <uv.h>
 
+#include "driven_loop.h"
 #include "transport/http_client.h"
 #include "transport/http_server.h"
 
-enum { DEADLINE_MS = 60 * 1000, SIDES_MAX = 128, ANSWER_BYTES = 4 << 20 };
+enum { SIDES_MAX = 128, ANSWER_BYTES = 4 << 20 };
 
 struct fixture;
 
@@ -52,15 +46,11 @@ struct side {
 };
 
 struct fixture {
-    td_runtime *runtime;
-    td_host *host;
+    struct loop loop; /* first */
     td_network *server;
     td_http_client *client;
     uint16_t port;
     char url[64];
-    uv_timer_t deadline;
-    bool deadline_closed, expired;
-    unsigned errors;
     tandem_err refuse;       /* what accept returns */
     struct side accepted_do; /* a pattern for accepted sides */
     struct side *accepted[SIDES_MAX];
@@ -215,68 +205,15 @@ static tandem_err refuse_websocket(void *context, td_connection *connection,
     return TANDEM_E_UNSUPPORTED;
 }
 
-/* ---- The loop, driven by hand ---- */
-
-static void on_deadline(uv_timer_t *timer)
-{
-    ((struct fixture *)timer->data)->expired = true;
-}
-
-static void on_deadline_closed(uv_handle_t *handle)
-{
-    ((struct fixture *)handle->data)->deadline_closed = true;
-}
-
-static void turn_with(struct fixture *f, int fd, short for_what)
-{
-    struct pollfd fds[] = {{.fd = td_host_fd(f->host), .events = POLLIN},
-                           {.fd = fd, .events = for_what}};
-
-    poll(fds, 2, td_host_timeout_ms(f->host));
-    assert_int_equal(TANDEM_OK, td_host_poll(f->host));
-    if (f->expired)
-        fail_msg("the deadline has passed");
-}
-
-static void turn(struct fixture *f)
-{
-    turn_with(f, -1, 0);
-}
-
-#define UNTIL(f, condition)                                                                        \
-    do {                                                                                           \
-        while (!(condition))                                                                       \
-            turn(f);                                                                               \
-    } while (0)
-
-/* Whatever can happen without anybody's doing has happened. */
-static void let_rest(struct fixture *f)
-{
-    for (int i = 0; i < 50; i++)
-        assert_int_equal(TANDEM_OK, td_host_poll(f->host));
-}
-
-/* A bug that the library tells in its log; what is left on a loop is one. */
-static void on_error(void *context, tandem_log_level level, const char *scope, const char *text)
-{
-    struct fixture *f = context;
-
-    assert_int_equal(TANDEM_LOG_ERROR, level);
-    print_message("%s: %s\n", scope, text);
-    f->errors++;
-}
+/* ---- The fixture ---- */
 
 static int open_fixture(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
-    assert_int_equal(TANDEM_OK, td_threads_open(true, on_error, f, TANDEM_LOG_ERROR, &f->runtime));
-    assert_int_equal(TANDEM_OK, td_host_open(f->runtime, TD_HOST_LOOP, "loop", &f->host));
-    uv_timer_init(td_host_loop(f->host), &f->deadline);
-    f->deadline.data = f;
-    uv_timer_start(&f->deadline, on_deadline, DEADLINE_MS, 0);
-    assert_int_equal(TANDEM_OK, td_network_open(f->host, &f->server));
-    assert_int_equal(TANDEM_OK, td_http_client_open(f->host, &f->client));
+    loop_open(&f->loop);
+    assert_int_equal(TANDEM_OK, td_network_open(f->loop.host, &f->server));
+    assert_int_equal(TANDEM_OK, td_http_client_open(f->loop.host, &f->client));
     td_network_serve_http(f->server, on_accept, f);
     assert_int_equal(TANDEM_OK, td_network_listen(f->server, "127.0.0.1", 0, refuse_websocket, f,
                                                   &f->port));
@@ -298,16 +235,11 @@ static int close_fixture(void **state)
     struct fixture *f = *state;
 
     free_both(f);
-    uv_close((uv_handle_t *)&f->deadline, on_deadline_closed);
-    while (!f->deadline_closed)
-        td_host_poll(f->host);
     for (unsigned i = 0; i < f->accepted_count; i++) {
         assert_int_equal(1, f->accepted[i]->closed);
         free(f->accepted[i]);
     }
-    td_host_free(f->host);
-    td_runtime_free(f->runtime);
-    assert_int_equal(0, f->errors);
+    loop_free(&f->loop);
     free(f);
     return 0;
 }
@@ -332,68 +264,6 @@ static struct side *connect_pair(struct fixture *f, struct side *dialed)
 
 /* ---- Raw sockets ---- */
 
-static void raw_nodelay(int fd)
-{
-    int on = 1;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-}
-
-static int raw_connect(struct fixture *f)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(f->port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    assert_true(fd >= 0);
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(0, connect(fd, (struct sockaddr *)&at, sizeof(at)));
-    raw_nodelay(fd);
-    return fd;
-}
-
-/* Send all, or until the other side has closed: false. */
-static bool raw_send(struct fixture *f, int fd, const void *bytes, size_t size)
-{
-    const uint8_t *at = bytes;
-
-    while (size) {
-        ssize_t sent = send(fd, at, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-        if (sent > 0) {
-            at += sent;
-            size -= (size_t)sent;
-        } else if (errno == EAGAIN) {
-            turn_with(f, fd, POLLOUT);
-        } else {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* 1 or more bytes, or 0 once the other side has closed. */
-static size_t raw_read(struct fixture *f, int fd, void *bytes, size_t size)
-{
-    for (;;) {
-        ssize_t got = recv(fd, bytes, size, MSG_DONTWAIT);
-
-        if (got >= 0)
-            return (size_t)got;
-        if (errno != EAGAIN)
-            return 0;
-        turn_with(f, fd, POLLIN);
-    }
-}
-
-/* Is there nothing to read, though all that can happen has happened? */
-static bool is_silent(struct fixture *f, int fd)
-{
-    char byte;
-
-    let_rest(f);
-    return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 && errno == EAGAIN;
-}
-
 /* What was read of HTTP: a head as text, and the body. */
 struct http {
     char head[4096];
@@ -411,24 +281,19 @@ static char *field_of(struct http *http, const char *name)
 /* Read one request or answer. False: the other side has hung up before. */
 static bool raw_read_http(struct fixture *f, int fd, struct http *http)
 {
-    size_t used = 0;
+    size_t used;
     char *length;
 
-    memset(http->head, 0, sizeof(http->head));
     free(http->body);
     http->body = NULL;
     http->size = 0;
-    while (!strstr(http->head, "\r\n\r\n")) {
-        assert_true(used + 1 < sizeof(http->head));
-        if (!raw_read(f, fd, http->head + used, 1))
-            return false;
-        used++;
-    }
+    if (!raw_read_head(&f->loop, fd, http->head, sizeof(http->head)))
+        return false;
     length = field_of(http, "content-length: ");
     http->size = length ? (size_t)atol(length) : 0;
     http->body = calloc(1, http->size + 1);
     for (used = 0; used < http->size;) {
-        size_t got = raw_read(f, fd, http->body + used, http->size - used);
+        size_t got = raw_read(&f->loop, fd, http->body + used, http->size - used);
 
         assert_true(got > 0);
         used += got;
@@ -476,7 +341,7 @@ static void raw_exchange(struct fixture *f, int fd, unsigned number, const char 
     char bytes[2000];
     size_t size = exchange(number, letters, more, bytes);
 
-    assert_true(raw_send(f, fd, bytes, size));
+    assert_true(raw_send(&f->loop, fd, bytes, size));
 }
 
 static unsigned status_of(const struct http *http)
@@ -560,7 +425,7 @@ static void a_poll_is_parked_and_a_push_goes_at_once(void **state)
         struct side *from = i % 2 ? &dialed : accepted, *to = i % 2 ? accepted : &dialed;
         unsigned before = to->messages;
 
-        let_rest(f);
+        let_rest(&f->loop);
         from->to_send = 1;
         from->send_size = 10;
         td_http_link_want_write(from->link);
@@ -581,7 +446,7 @@ static void without_long_poll_the_server_is_heard_when_it_is_asked(void **state)
         accepted->to_send = i == 3 ? 30 : 1;
         accepted->send_size = i == 3 ? 10000 : 10;
         td_http_link_want_write(accepted->link);
-        let_rest(f);
+        let_rest(&f->loop);
         assert_int_equal(before, dialed.messages);
         assert_int_equal(began, dialed.began);
         if (i % 2) {
@@ -625,7 +490,7 @@ static void hold_stops_delivery_until_resumed(void **state)
         UNTIL(f, to->messages == 1);
         /* No more than two bodies are ever on the way, each of one message here. */
         for (unsigned i = 1; i <= 100; i++) {
-            let_rest(f);
+            let_rest(&f->loop);
             assert_int_equal(i, to->messages);
             assert_in_range(from->sent, i, i + 3);
             sent = from->sent;
@@ -657,7 +522,7 @@ static void a_held_side_still_speaks(void **state)
         from->send_size = 300 * 1024;
         td_http_link_want_write(from->link);
         UNTIL(f, to->messages == 1);
-        let_rest(f);
+        let_rest(&f->loop);
         for (unsigned i = 1; i <= 5; i++) {
             to->to_send = 1;
             to->send_size = 7;
@@ -709,7 +574,7 @@ static void what_was_pulled_arrives_before_the_end(void **state)
         accepted = connect_pair(f, &dialed);
         from = kind ? accepted : &dialed;
         to = kind ? &dialed : accepted;
-        let_rest(f);
+        let_rest(&f->loop);
         from->to_send = 20;
         from->send_size = 10000;
         td_http_link_want_write(from->link);
@@ -737,7 +602,7 @@ static void a_link_can_be_closed_while_it_dials(void **state)
             snprintf(f->url, sizeof(f->url), "http://localhost:%u", f->port);
         dial(f, &dialed);
         for (int i = 0; i < turns / 2; i++)
-            turn(f);
+            turn(&f->loop);
         td_http_link_close(dialed.link, TANDEM_OK, NULL);
         assert_int_equal(0, dialed.closed);
         UNTIL(f, dialed.closed);
@@ -807,21 +672,21 @@ static void urls_are_checked(void **state)
 static void exchanges_are_taken_and_answered_in_order(void **state)
 {
     struct fixture *f = *state;
-    int first = raw_connect(f), second = raw_connect(f);
+    int first = raw_connect(f->port), second = raw_connect(f->port);
     struct http answer = {.body = NULL};
     struct side *side = raw_open(f, first);
 
     raw_exchange(f, first, 3, "c", "");
-    assert_true(is_silent(f, first));
+    assert_true(is_silent(&f->loop, first));
     assert_int_equal(0, side->messages);
     raw_exchange(f, second, 2, "ab", "");
-    assert_false(is_silent(f, second)); /* answered at once, because the next one has come */
+    assert_false(is_silent(&f->loop, second)); /* answered at once, because the next one has come */
     assert_true(raw_read_http(f, second, &answer));
     assert_int_equal(200, status_of(&answer));
     assert_int_equal(0, answer.size);
     assert_int_equal(3, side->messages);
     assert_int_equal('c', side->last_first);
-    assert_true(is_silent(f, first)); /* parked … */
+    assert_true(is_silent(&f->loop, first)); /* parked … */
     side->to_send = 2;
     side->send_size = 3;
     td_http_link_want_write(side->link);
@@ -839,7 +704,7 @@ static void a_request_may_be_split_anywhere(void **state)
 {
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
     struct side *side = raw_open(f, fd);
     char bytes[2000];
 
@@ -847,8 +712,8 @@ static void a_request_may_be_split_anywhere(void **state)
         size_t size = exchange(number, "abcdefgh", "", bytes);
 
         for (size_t at = 0; at < size; at++) {
-            assert_true(raw_send(f, fd, bytes + at, 1));
-            let_rest(f);
+            assert_true(raw_send(&f->loop, fd, bytes + at, 1));
+            let_rest(&f->loop);
         }
         side->to_send = 1;
         side->send_size = 1;
@@ -867,13 +732,13 @@ static void a_lost_exchange_costs_the_link(void **state)
 
     for (int kind = 0; kind < 2; kind++) {
         char bytes[2000];
-        int fd = raw_connect(f);
+        int fd = raw_connect(f->port);
         struct side *side = raw_open(f, fd);
         size_t size = exchange(2, "abc", "", bytes);
 
         /* Parked, or in the middle of its body. */
-        assert_true(raw_send(f, fd, bytes, kind ? size : size - 3));
-        let_rest(f);
+        assert_true(raw_send(&f->loop, fd, bytes, kind ? size : size - 3));
+        let_rest(&f->loop);
         assert_int_equal(0, side->closed);
         close(fd);
         UNTIL(f, side->closed);
@@ -886,18 +751,18 @@ static void a_lost_exchange_costs_the_link(void **state)
 static void a_client_that_hangs_up_is_gone(void **state)
 {
     struct fixture *f = *state;
-    int fd = raw_connect(f), other = raw_connect(f);
+    int fd = raw_connect(f->port), other = raw_connect(f->port);
     struct side *side = raw_open(f, fd);
 
     close(fd);
-    let_rest(f);
+    let_rest(&f->loop);
     assert_int_equal(0, side->closed);
     raw_exchange(f, other, 2, "a", ""); /* it only took another connection */
     UNTIL(f, side->messages == 1);
     td_http_link_close(side->link, TANDEM_OK, NULL);
     UNTIL(f, side->closed);
     close(other);
-    fd = raw_connect(f);
+    fd = raw_connect(f->port);
     side = raw_open(f, fd);
     close(fd);
     UNTIL(f, side->closed);
@@ -909,7 +774,7 @@ static void unknown_links_and_numbers_are_conflicts(void **state)
     static const unsigned numbers[] = {1, 2, 4, 5, 1000000};
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
 
     raw_exchange(f, fd, 2, "a", "");
     assert_true(raw_read_http(f, fd, &answer));
@@ -918,12 +783,12 @@ static void unknown_links_and_numbers_are_conflicts(void **state)
     close(fd);
     assert_int_equal(0, f->accepted_count);
     for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-        int parked = raw_connect(f);
+        int parked = raw_connect(f->port);
         struct side *side = raw_open(f, parked);
 
         raw_exchange(f, parked, 2, "a", "");
         UNTIL(f, side->messages == 1);
-        fd = raw_connect(f);
+        fd = raw_connect(f->port);
         raw_exchange(f, fd, numbers[i], "b", "");
         assert_true(raw_read_http(f, fd, &answer));
         assert_int_equal(409, status_of(&answer));
@@ -979,9 +844,9 @@ static void requests_of_others_are_refused_and_counted(void **state)
     struct http answer = {.body = NULL};
 
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        int fd = raw_connect(f);
+        int fd = raw_connect(f->port);
 
-        assert_true(raw_send(f, fd, cases[i].request, strlen(cases[i].request)));
+        assert_true(raw_send(&f->loop, fd, cases[i].request, strlen(cases[i].request)));
         if (!raw_read_http(f, fd, &answer) || status_of(&answer) != cases[i].status)
             fail_msg("case %u was answered: %s", i, answer.head);
         assert_false(raw_read_http(f, fd, &answer));
@@ -1005,14 +870,14 @@ static void bad_framing_ends_the_link(void **state)
     struct http answer = {.body = NULL};
 
     for (unsigned i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
-        int fd = raw_connect(f);
+        int fd = raw_connect(f->port);
         struct side *side = raw_open(f, fd);
         char head[1000];
         int size = sprintf(head, POST HOST TYPE LINK "Tandem-Exchange: 2\r\nContent-Length: %zu"
                                  "\r\n\r\n", bodies[i].size);
 
-        assert_true(raw_send(f, fd, head, (size_t)size));
-        assert_true(raw_send(f, fd, bodies[i].bytes, bodies[i].size));
+        assert_true(raw_send(&f->loop, fd, head, (size_t)size));
+        assert_true(raw_send(&f->loop, fd, bodies[i].bytes, bodies[i].size));
         assert_true(raw_read_http(f, fd, &answer));
         assert_int_equal(400, status_of(&answer));
         UNTIL(f, side->closed);
@@ -1027,13 +892,13 @@ static void a_request_before_the_answer_is_hung_up_on(void **state)
 {
     struct fixture *f = *state;
     char bytes[4000], byte;
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
     struct side *side = raw_open(f, fd);
     size_t size = exchange(2, "a", "", bytes);
 
     size += exchange(3, "b", "", bytes + size);
-    assert_true(raw_send(f, fd, bytes, size));
-    assert_int_equal(0, raw_read(f, fd, &byte, 1));
+    assert_true(raw_send(&f->loop, fd, bytes, size));
+    assert_int_equal(0, raw_read(&f->loop, fd, &byte, 1));
     UNTIL(f, side->closed);
     close(fd);
 }
@@ -1042,19 +907,19 @@ static void a_holding_client_gets_no_messages(void **state)
 {
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int first = raw_connect(f), second = raw_connect(f);
+    int first = raw_connect(f->port), second = raw_connect(f->port);
     struct side *side = raw_open(f, first);
 
     raw_exchange(f, first, 2, "", "Tandem-Hold: 1\r\n");
     side->to_send = 1;
     side->send_size = 1;
     td_http_link_want_write(side->link);
-    assert_true(is_silent(f, first));
+    assert_true(is_silent(&f->loop, first));
     raw_exchange(f, second, 3, "", "");
-    assert_false(is_silent(f, first));
+    assert_false(is_silent(&f->loop, first));
     assert_true(raw_read_http(f, first, &answer));
     assert_int_equal(0, answer.size);
-    assert_false(is_silent(f, second));
+    assert_false(is_silent(&f->loop, second));
     assert_true(raw_read_http(f, second, &answer));
     assert_int_equal(5, answer.size);
     free(answer.body);
@@ -1066,7 +931,7 @@ static void an_exchange_is_kept_as_long_as_the_client_says(void **state)
 {
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int first = raw_connect(f), second = raw_connect(f);
+    int first = raw_connect(f->port), second = raw_connect(f->port);
     struct side *side = raw_open(f, first);
 
     raw_exchange(f, first, 2, "", "Tandem-Wait: 0\r\nTandem-Pause: 7\r\n");
@@ -1077,7 +942,7 @@ static void an_exchange_is_kept_as_long_as_the_client_says(void **state)
     side->to_send = 1;
     side->send_size = 1;
     td_http_link_want_write(side->link);
-    let_rest(f);
+    let_rest(&f->loop);
     raw_exchange(f, first, 3, "", "Tandem-Wait: 0\r\nTandem-Pause: 99999\r\n");
     assert_true(raw_read_http(f, first, &answer));
     assert_int_equal(5, answer.size);
@@ -1088,7 +953,7 @@ static void an_exchange_is_kept_as_long_as_the_client_says(void **state)
     assert_int_equal(0, answer.size);
     assert_int_equal(0, side->pause_ms);
     raw_exchange(f, first, 5, "", "Tandem-Wait: 999999999\r\n");
-    assert_true(is_silent(f, first));
+    assert_true(is_silent(&f->loop, first));
     side->to_send = 1;
     td_http_link_want_write(side->link);
     assert_true(raw_read_http(f, first, &answer));
@@ -1109,21 +974,21 @@ static void a_client_that_pauses_may_hang_up(void **state)
     struct http answer = {.body = NULL};
     char bytes[2000];
     size_t size = exchange(1, "", "", bytes);
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
     struct side *pauses = raw_open(f, fd), *gone;
 
     raw_exchange(f, fd, 2, "", "Tandem-Wait: 0\r\nTandem-Pause: 7\r\n");
     assert_true(raw_read_http(f, fd, &answer));
     close(fd);
-    fd = raw_connect(f);
+    fd = raw_connect(f->port);
     *strstr(bytes, ID) = 'f'; /* another link */
-    assert_true(raw_send(f, fd, bytes, size));
+    assert_true(raw_send(&f->loop, fd, bytes, size));
     assert_true(raw_read_http(f, fd, &answer));
     gone = f->accepted[1];
     close(fd);
     UNTIL(f, gone->closed);
     assert_int_equal(0, pauses->closed);
-    fd = raw_connect(f);
+    fd = raw_connect(f->port);
     raw_exchange(f, fd, 3, "", "Tandem-Wait: 0\r\n");
     assert_true(raw_read_http(f, fd, &answer));
     assert_int_equal(200, status_of(&answer));
@@ -1135,13 +1000,13 @@ static void a_holding_server_says_so_only_if_it_speaks(void **state)
 {
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int first = raw_connect(f), second = raw_connect(f);
+    int first = raw_connect(f->port), second = raw_connect(f->port);
     struct side *side = raw_open(f, first);
 
     side->hold_after_each = true;
     raw_exchange(f, first, 2, "abc", "");
     raw_exchange(f, second, 3, "de", "");
-    assert_true(is_silent(f, first)); /* though the next one has come */
+    assert_true(is_silent(&f->loop, first)); /* though the next one has come */
     assert_int_equal(1, side->messages);
     side->to_send = 1;
     side->send_size = 1;
@@ -1149,10 +1014,10 @@ static void a_holding_server_says_so_only_if_it_speaks(void **state)
     assert_true(raw_read_http(f, first, &answer));
     assert_non_null(strstr(answer.head, "\r\nTandem-Hold: 1\r\n"));
     assert_int_equal(5, answer.size);
-    assert_true(is_silent(f, second));
+    assert_true(is_silent(&f->loop, second));
     side->hold_after_each = false;
     td_http_link_hold(side->link, false);
-    assert_false(is_silent(f, second)); /* at once, so that the client learns of it */
+    assert_false(is_silent(&f->loop, second)); /* at once, so that the client learns of it */
     assert_true(raw_read_http(f, second, &answer));
     assert_null(strstr(answer.head, "Tandem-Hold"));
     assert_int_equal(5, side->messages);
@@ -1167,7 +1032,7 @@ static void a_client_that_ignores_the_hold_is_shown_out(void **state)
 {
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
     struct side *side = raw_open(f, fd);
     size_t size = TD_MESSAGE_BYTES_MAX + TD_HTTP_LENGTH_BYTES;
     uint8_t *body = calloc(1, size);
@@ -1180,8 +1045,8 @@ static void a_client_that_ignores_the_hold_is_shown_out(void **state)
         int used = sprintf(head, POST HOST TYPE LINK "Tandem-Exchange: %u\r\n"
                                  "Content-Length: %zu\r\n\r\n", number, size);
 
-        assert_true(raw_send(f, fd, head, (size_t)used));
-        assert_true(raw_send(f, fd, body, size));
+        assert_true(raw_send(&f->loop, fd, head, (size_t)used));
+        assert_true(raw_send(&f->loop, fd, body, size));
         side->to_send = 1;
         side->send_size = 1;
         if (side->link)
@@ -1206,7 +1071,7 @@ static void an_end_is_heard_after_what_came_before_it(void **state)
 
     /* Whether or not its client waits for the answer. */
     for (int kind = 0; kind < 2; kind++) {
-        int fd = raw_connect(f);
+        int fd = raw_connect(f->port);
         struct side *side = raw_open(f, fd);
 
         side->hold_after_each = true;
@@ -1216,7 +1081,7 @@ static void an_end_is_heard_after_what_came_before_it(void **state)
             assert_int_equal(200, status_of(&answer));
         }
         close(fd);
-        let_rest(f);
+        let_rest(&f->loop);
         assert_int_equal(0, side->closed);
         assert_int_equal(1, side->messages);
         side->hold_after_each = false;
@@ -1233,14 +1098,14 @@ static void the_server_ends_with_its_last_messages(void **state)
 {
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
-    int first = raw_connect(f), second = raw_connect(f);
+    int first = raw_connect(f->port), second = raw_connect(f->port);
     struct side *side = raw_open(f, first);
 
     side->to_send = 1;
     side->send_size = 1;
     td_http_link_want_write(side->link);
     td_http_link_close(side->link, TANDEM_E_PROTOCOL, "enough"); /* not pulled yet: not said */
-    let_rest(f);
+    let_rest(&f->loop);
     assert_int_equal(0, side->closed); /* it waits for an exchange to say so */
     raw_exchange(f, second, 3, "x", "");
     raw_exchange(f, first, 2, "", "");
@@ -1262,7 +1127,7 @@ static void who_is_not_accepted_is_told(void **state)
     struct fixture *f = *state;
     struct http answer = {.body = NULL};
     struct side dialed = {0};
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
 
     f->refuse = TANDEM_E_NOMEM;
     raw_exchange(f, fd, 1, "", "");
@@ -1276,7 +1141,7 @@ static void who_is_not_accepted_is_told(void **state)
     assert_int_equal(TANDEM_E_UNREACHABLE, dialed.err);
     assert_int_equal(5000, dialed.retry_after_ms);
     f->refuse = TANDEM_OK;
-    fd = raw_connect(f);
+    fd = raw_connect(f->port);
     raw_open(f, fd);
     close(fd);
     free(answer.body);
@@ -1284,30 +1149,13 @@ static void who_is_not_accepted_is_told(void **state)
 
 /* ---- The client before a raw server ---- */
 
-static int raw_listen(struct fixture *f)
+/* Instead of the fixture's own server. */
+static int listen_raw(struct fixture *f)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    socklen_t size = sizeof(at);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    uint16_t port;
+    int fd = raw_listen(&port);
 
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(0, bind(fd, (struct sockaddr *)&at, sizeof(at)));
-    assert_int_equal(0, listen(fd, 8));
-    assert_int_equal(0, getsockname(fd, (struct sockaddr *)&at, &size));
-    snprintf(f->url, sizeof(f->url), "http://127.0.0.1:%u", ntohs(at.sin_port));
-    return fd;
-}
-
-static int raw_accept(struct fixture *f, int listener)
-{
-    struct pollfd ready = {.fd = listener, .events = POLLIN};
-    int fd;
-
-    while (poll(&ready, 1, 0) != 1)
-        turn_with(f, listener, POLLIN);
-    fd = accept(listener, NULL, NULL);
-    assert_true(fd >= 0);
-    raw_nodelay(fd);
+    snprintf(f->url, sizeof(f->url), "http://127.0.0.1:%u", port);
     return fd;
 }
 
@@ -1320,7 +1168,7 @@ static void raw_answer(struct fixture *f, int fd, const char *letters, const cha
                        size);
 
     memcpy(bytes + head, body, size);
-    assert_true(raw_send(f, fd, bytes, (size_t)head + size));
+    assert_true(raw_send(&f->loop, fd, bytes, (size_t)head + size));
 }
 
 /* Dial a raw server, and answer what opens the link. */
@@ -1330,7 +1178,7 @@ static int raw_serve(struct fixture *f, int listener, struct side *dialed)
     int fd;
 
     dial(f, dialed);
-    fd = raw_accept(f, listener);
+    fd = raw_accept(&f->loop, listener);
     assert_true(raw_read_http(f, fd, &request));
     assert_non_null(strstr(request.head, "POST /tandem HTTP/1.1\r\n"));
     assert_non_null(strstr(request.head, TYPE));
@@ -1376,7 +1224,7 @@ static void statuses_mean_what_they_do_to_retries(void **state)
         {"599 What", TANDEM_E_UNREACHABLE, 0},
     };
     struct fixture *f = *state;
-    int listener = raw_listen(f);
+    int listener = listen_raw(f);
 
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct http request = {.body = NULL};
@@ -1386,9 +1234,9 @@ static void statuses_mean_what_they_do_to_retries(void **state)
                                i == 2 ? "" : "Content-Length: 0\r\n");
 
         dial(f, &dialed);
-        fd = raw_accept(f, listener);
+        fd = raw_accept(&f->loop, listener);
         assert_true(raw_read_http(f, fd, &request));
-        assert_true(raw_send(f, fd, answer, (size_t)size));
+        assert_true(raw_send(&f->loop, fd, answer, (size_t)size));
         UNTIL(f, dialed.closed);
         if (dialed.err != cases[i].err || dialed.retry_after_ms != cases[i].retry_after_ms)
             fail_msg("%s: %s, %llu ms", cases[i].answer, tandem_err_name(dialed.err),
@@ -1423,7 +1271,7 @@ static void garbage_from_a_server_is_refused(void **state)
         {OK_HEAD "Content-Length: 1", TANDEM_E_UNREACHABLE},
     };
     struct fixture *f = *state;
-    int listener = raw_listen(f);
+    int listener = listen_raw(f);
 
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct http request = {.body = NULL};
@@ -1431,9 +1279,9 @@ static void garbage_from_a_server_is_refused(void **state)
         int fd;
 
         dial(f, &dialed);
-        fd = raw_accept(f, listener);
+        fd = raw_accept(&f->loop, listener);
         assert_true(raw_read_http(f, fd, &request));
-        assert_true(raw_send(f, fd, cases[i].answer, strlen(cases[i].answer)));
+        assert_true(raw_send(&f->loop, fd, cases[i].answer, strlen(cases[i].answer)));
         close(fd);
         UNTIL(f, dialed.closed);
         if (dialed.err != cases[i].err)
@@ -1450,17 +1298,17 @@ static void an_endless_answer_is_cut(void **state)
     static const char head[] = OK_HEAD "Connection: close\r\n\r\n";
     struct fixture *f = *state;
     struct http request = {.body = NULL};
-    int listener = raw_listen(f), fd;
+    int listener = listen_raw(f), fd;
     struct side dialed = {0};
     uint8_t *zeros = calloc(1, 1 << 16);
     size_t sent = 0;
 
     dial(f, &dialed);
-    fd = raw_accept(f, listener);
+    fd = raw_accept(&f->loop, listener);
     assert_true(raw_read_http(f, fd, &request));
-    assert_true(raw_send(f, fd, head, strlen(head)));
+    assert_true(raw_send(&f->loop, fd, head, strlen(head)));
     while (!dialed.closed && sent < 64u << 20) {
-        if (!raw_send(f, fd, zeros, 1 << 16))
+        if (!raw_send(&f->loop, fd, zeros, 1 << 16))
             break;
         sent += 1 << 16;
     }
@@ -1478,24 +1326,24 @@ static void answers_are_heard_in_order(void **state)
     struct fixture *f = *state;
     struct http request = {.body = NULL};
     struct side dialed = {0};
-    int listener = raw_listen(f), first = raw_serve(f, listener, &dialed), second;
+    int listener = listen_raw(f), first = raw_serve(f, listener, &dialed), second;
 
     assert_true(raw_read_http(f, first, &request));
     assert_non_null(strstr(request.head, "\r\nTandem-Exchange: 2\r\n"));
     dialed.to_send = 1;
     dialed.send_size = 3;
     td_http_link_want_write(dialed.link);
-    second = raw_accept(f, listener);
+    second = raw_accept(&f->loop, listener);
     assert_true(raw_read_http(f, second, &request));
     assert_non_null(strstr(request.head, "\r\nTandem-Exchange: 3\r\n"));
     assert_int_equal(7, request.size);
     raw_answer(f, second, "b", "");
-    let_rest(f);
+    let_rest(&f->loop);
     assert_int_equal(0, dialed.messages);
     /* No third one while two are not answered, though there is something to say. */
     dialed.to_send = 1;
     td_http_link_want_write(dialed.link);
-    assert_true(is_silent(f, second));
+    assert_true(is_silent(&f->loop, second));
     raw_answer(f, first, "a", "");
     UNTIL(f, dialed.messages == 2);
     assert_int_equal('b', dialed.last_first);
@@ -1513,13 +1361,13 @@ static void an_answer_may_be_split_anywhere(void **state)
     struct fixture *f = *state;
     struct http request = {.body = NULL};
     struct side dialed = {0};
-    int listener = raw_listen(f), fd = raw_serve(f, listener, &dialed);
+    int listener = listen_raw(f), fd = raw_serve(f, listener, &dialed);
 
     assert_true(raw_read_http(f, fd, &request));
     for (size_t i = 0; i < sizeof(answer) - 1; i++) {
         assert_int_equal(0, dialed.messages);
-        assert_true(raw_send(f, fd, answer + i, 1));
-        let_rest(f);
+        assert_true(raw_send(&f->loop, fd, answer + i, 1));
+        let_rest(&f->loop);
     }
     UNTIL(f, dialed.messages == 2);
     free(request.body);
@@ -1533,7 +1381,7 @@ static void a_server_that_holds_gets_no_messages(void **state)
     struct fixture *f = *state;
     struct http request = {.body = NULL};
     struct side dialed = {0};
-    int listener = raw_listen(f), fd = raw_serve(f, listener, &dialed);
+    int listener = listen_raw(f), fd = raw_serve(f, listener, &dialed);
 
     assert_true(raw_read_http(f, fd, &request));
     raw_answer(f, fd, "", "Tandem-Hold: 1\r\n");
@@ -1542,7 +1390,7 @@ static void a_server_that_holds_gets_no_messages(void **state)
     dialed.to_send = 1;
     dialed.send_size = 3;
     td_http_link_want_write(dialed.link);
-    let_rest(f);
+    let_rest(&f->loop);
     assert_int_equal(1, dialed.to_send);
     raw_answer(f, fd, "", "");
     assert_true(raw_read_http(f, fd, &request));
@@ -1558,9 +1406,9 @@ static void a_client_without_long_poll_says_so(void **state)
     struct fixture *f = *state;
     struct http request = {.body = NULL};
     struct side dialed = {.pace_ms = 4500};
-    int listener = raw_listen(f), fd = raw_serve(f, listener, &dialed);
+    int listener = listen_raw(f), fd = raw_serve(f, listener, &dialed);
 
-    assert_true(is_silent(f, fd));
+    assert_true(is_silent(&f->loop, fd));
     td_http_client_poll(dialed.link);
     assert_true(raw_read_http(f, fd, &request));
     assert_non_null(strstr(request.head, "\r\nTandem-Exchange: 2\r\n"));
@@ -1568,7 +1416,7 @@ static void a_client_without_long_poll_says_so(void **state)
     assert_non_null(strstr(request.head, "\r\nTandem-Pause: 5\r\n"));
     raw_answer(f, fd, "a", "");
     UNTIL(f, dialed.messages == 1);
-    assert_true(is_silent(f, fd));
+    assert_true(is_silent(&f->loop, fd));
     /* What awaits an answer waits for it. */
     dialed.to_send = 1;
     dialed.send_size = 3;
@@ -1578,7 +1426,7 @@ static void a_client_without_long_poll_says_so(void **state)
     assert_int_equal(7, request.size);
     assert_non_null(strstr(request.head, "\r\nTandem-Wait: 1000\r\n"));
     raw_answer(f, fd, "", "Tandem-Hold: 1\r\n");
-    assert_true(is_silent(f, fd));
+    assert_true(is_silent(&f->loop, fd));
     /* And what may not be sent for now, until it may. */
     dialed.to_send = 1;
     td_http_link_want_write(dialed.link);
@@ -1599,7 +1447,7 @@ static void the_end_by_the_server_is_heard(void **state)
     struct fixture *f = *state;
     struct http request = {.body = NULL};
     struct side dialed = {0};
-    int listener = raw_listen(f), fd = raw_serve(f, listener, &dialed);
+    int listener = listen_raw(f), fd = raw_serve(f, listener, &dialed);
 
     assert_true(raw_read_http(f, fd, &request));
     raw_answer(f, fd, "ab", "Tandem-End: 1000 good night\r\n");
@@ -1631,6 +1479,8 @@ static void a_proxy_of_the_environment_is_not_used(void **state)
 /* Links in all states at once; then one side is freed first, or the other. */
 static void freeing_closes_whatever_is_open(void **state)
 {
+    static const char stalled_request[] =
+        POST HOST TYPE LINK "Tandem-Exchange: 2\r\n" FOUR "\r\nab";
     struct fixture *f = *state;
 
     for (int kind = 0; kind < 2; kind++) {
@@ -1649,13 +1499,12 @@ static void freeing_closes_whatever_is_open(void **state)
         td_http_link_hold(connect_pair(f, &streaming)->link, true);
         connect_pair(f, &ending);
         td_http_link_close(ending.link, TANDEM_E_PROTOCOL, "on its way");
-        stalled = raw_connect(f);
+        stalled = raw_connect(f->port);
         raw_open(f, stalled);
-        assert_true(raw_send(f, stalled, POST HOST TYPE LINK "Tandem-Exchange: 2\r\n" FOUR "\r\nab",
-                             strlen(POST HOST TYPE LINK "Tandem-Exchange: 2\r\n" FOUR "\r\nab")));
-        half = raw_connect(f);
-        assert_true(raw_send(f, half, POST HOST, strlen(POST HOST)));
-        let_rest(f);
+        assert_true(raw_send(&f->loop, stalled, stalled_request, strlen(stalled_request)));
+        half = raw_connect(f->port);
+        assert_true(raw_send(&f->loop, half, POST HOST, strlen(POST HOST)));
+        let_rest(&f->loop);
         dial(f, &dialing);
         strcpy(ours, f->url);
         /* libwebsockets closes a descriptor twice when it goes, and with a thread that resolves names
@@ -1663,7 +1512,7 @@ static void freeing_closes_whatever_is_open(void **state)
         if (kind == 0)
             snprintf(f->url, sizeof(f->url), "http://localhost:%u", f->port);
         dial(f, &resolving);
-        listener = raw_listen(f);
+        listener = listen_raw(f);
         dial(f, &unheard);
         strcpy(f->url, ours);
         if (kind) {
@@ -1681,8 +1530,8 @@ static void freeing_closes_whatever_is_open(void **state)
         close(half);
         close(listener);
         if (kind == 0) {
-            assert_int_equal(TANDEM_OK, td_network_open(f->host, &f->server));
-            assert_int_equal(TANDEM_OK, td_http_client_open(f->host, &f->client));
+            assert_int_equal(TANDEM_OK, td_network_open(f->loop.host, &f->server));
+            assert_int_equal(TANDEM_OK, td_http_client_open(f->loop.host, &f->client));
             td_network_serve_http(f->server, on_accept, f);
             assert_int_equal(TANDEM_OK, td_network_listen(f->server, "127.0.0.1", 0,
                                                           refuse_websocket, f, &f->port));
@@ -1702,16 +1551,16 @@ static void freeing_at_any_time_works(void **state)
         f->accepted_do = dialed;
         dial(f, &dialed);
         for (int i = 0; i < turns; i++)
-            td_host_poll(f->host);
+            td_host_poll(f->loop.host);
         td_http_client_free(f->client);
         assert_int_equal(1, dialed.closed);
-        assert_int_equal(TANDEM_OK, td_http_client_open(f->host, &f->client));
+        assert_int_equal(TANDEM_OK, td_http_client_open(f->loop.host, &f->client));
     }
 }
 
 static void free_inside(uv_timer_t *timer)
 {
-    struct fixture *f = timer->data;
+    struct fixture *f = timer->data; /* of its loop, which is first */
 
     free_both(f);
     uv_timer_stop(timer);
@@ -1724,7 +1573,7 @@ static void freeing_within_another_callback_of_the_loop_works(void **state)
 
     for (unsigned i = 0; i < 3; i++)
         connect_pair(f, &open[i]);
-    uv_timer_start(&f->deadline, free_inside, 0, 0);
+    uv_timer_start(&f->loop.deadline, free_inside, 0, 0);
     UNTIL(f, !f->server);
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(1, open[i].closed);

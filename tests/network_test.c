@@ -4,26 +4,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <arpa/inet.h>
 #include <cmocka.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <libwebsockets.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
-#include <uv.h>
 
+#include "driven_loop.h"
 #include "transport/network.h"
 #include "transport/wire.h"
 
-enum { DEADLINE_MS = 60 * 1000, SIDES_MAX = 2 * TD_NETWORK_CONNECTIONS_MAX };
+enum { SIDES_MAX = 2 * TD_NETWORK_CONNECTIONS_MAX };
 
 struct fixture;
 
@@ -47,15 +41,10 @@ struct side {
 };
 
 struct fixture {
-    td_runtime *runtime;
-    td_host *host;
+    struct loop loop; /* first */
     td_network *server, *client;
     uint16_t port;
     char url[64];
-    uv_timer_t deadline;
-    bool deadline_closed;
-    bool expired;
-    unsigned errors;        /* logged */
     tandem_err refuse;      /* what accept returns */
     struct side accepted_do; /* a pattern for accepted sides */
     struct side *accepted[SIDES_MAX];
@@ -171,63 +160,15 @@ static tandem_err on_accept(void *context, td_connection *connection,
     return TANDEM_OK;
 }
 
-/* ---- The loop, driven by hand ---- */
-
-static void on_deadline(uv_timer_t *timer)
-{
-    ((struct fixture *)timer->data)->expired = true;
-}
-
-static void on_deadline_closed(uv_handle_t *handle)
-{
-    ((struct fixture *)handle->data)->deadline_closed = true;
-}
-
-static void turn_with(struct fixture *f, int fd, short for_what)
-{
-    struct pollfd fds[] = {{.fd = td_host_fd(f->host), .events = POLLIN},
-                           {.fd = fd, .events = for_what}};
-
-    poll(fds, 2, td_host_timeout_ms(f->host));
-    assert_int_equal(TANDEM_OK, td_host_poll(f->host));
-    if (f->expired)
-        fail_msg("the deadline has passed");
-}
-
-static void turn(struct fixture *f)
-{
-    turn_with(f, -1, 0);
-}
-
-#define UNTIL(f, condition)                                                                        \
-    do {                                                                                           \
-        while (!(condition))                                                                       \
-            turn(f);                                                                               \
-    } while (0)
-
-/* A bug that the library tells in its log; what is left on a loop is one. */
-static void on_error(void *context, tandem_log_level level, const char *scope, const char *text)
-{
-    struct fixture *f = context;
-
-    assert_int_equal(TANDEM_LOG_ERROR, level);
-    print_message("%s: %s\n", scope, text);
-    f->errors++;
-}
+/* ---- The fixture ---- */
 
 static int open_fixture(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    uv_loop_t *loop;
 
-    assert_int_equal(TANDEM_OK, td_threads_open(true, on_error, f, TANDEM_LOG_ERROR, &f->runtime));
-    assert_int_equal(TANDEM_OK, td_host_open(f->runtime, TD_HOST_LOOP, "loop", &f->host));
-    loop = td_host_loop(f->host);
-    uv_timer_init(loop, &f->deadline);
-    f->deadline.data = f;
-    uv_timer_start(&f->deadline, on_deadline, DEADLINE_MS, 0);
-    assert_int_equal(TANDEM_OK, td_network_open(f->host, &f->server));
-    assert_int_equal(TANDEM_OK, td_network_open(f->host, &f->client));
+    loop_open(&f->loop);
+    assert_int_equal(TANDEM_OK, td_network_open(f->loop.host, &f->server));
+    assert_int_equal(TANDEM_OK, td_network_open(f->loop.host, &f->client));
     assert_int_equal(TANDEM_OK,
                      td_network_listen(f->server, "127.0.0.1", 0, on_accept, f, &f->port));
     assert_true(f->port > 0);
@@ -248,16 +189,11 @@ static int close_fixture(void **state)
     struct fixture *f = *state;
 
     free_networks(f);
-    uv_close((uv_handle_t *)&f->deadline, on_deadline_closed);
-    while (!f->deadline_closed)
-        td_host_poll(f->host);
     for (unsigned i = 0; i < f->accepted_count; i++) {
         assert_int_equal(1, f->accepted[i]->closed);
         free(f->accepted[i]);
     }
-    td_host_free(f->host);
-    td_runtime_free(f->runtime);
-    assert_int_equal(0, f->errors);
+    loop_free(&f->loop);
     free(f);
     return 0;
 }
@@ -301,73 +237,13 @@ static void assert_serves(struct fixture *f)
 
 /* ---- Raw sockets ---- */
 
-static int raw_connect(struct fixture *f)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(f->port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-
-    assert_true(fd >= 0);
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(0, connect(fd, (struct sockaddr *)&at, sizeof(at)));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    return fd;
-}
-
-/* Send all, or until the other side has closed: false. */
-static bool raw_send(struct fixture *f, int fd, const void *bytes, size_t size)
-{
-    const uint8_t *at = bytes;
-
-    while (size) {
-        ssize_t sent = send(fd, at, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-        if (sent > 0) {
-            at += sent;
-            size -= (size_t)sent;
-        } else if (errno == EAGAIN) {
-            turn_with(f, fd, POLLOUT);
-        } else {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Bytes read: 1 or more, or 0 once the other side has closed. */
-static size_t raw_read(struct fixture *f, int fd, void *bytes, size_t size)
-{
-    for (;;) {
-        ssize_t got = recv(fd, bytes, size, MSG_DONTWAIT);
-
-        if (got >= 0)
-            return (size_t)got;
-        if (errno != EAGAIN)
-            return 0;
-        turn_with(f, fd, POLLIN);
-    }
-}
-
-static bool raw_read_all(struct fixture *f, int fd, void *bytes, size_t size)
+static bool raw_read_all(struct loop *loop, int fd, void *bytes, size_t size)
 {
     size_t got;
 
     for (; size; bytes = (uint8_t *)bytes + got, size -= got)
-        if (!(got = raw_read(f, fd, bytes, size)))
+        if (!(got = raw_read(loop, fd, bytes, size)))
             return false;
-    return true;
-}
-
-/* Read an HTTP head into text. */
-static bool raw_read_head(struct fixture *f, int fd, char *text, size_t size)
-{
-    size_t used = 0;
-
-    text[0] = '\0';
-    while (used + 1 < size && !strstr(text, "\r\n\r\n")) {
-        if (!raw_read(f, fd, text + used, 1))
-            return false;
-        text[++used] = '\0';
-    }
     return true;
 }
 
@@ -382,10 +258,10 @@ static int raw_client(struct fixture *f)
 {
     static const char head[] = HEAD("/tandem", "localhost", PROTOCOL, "");
     char answer[1000];
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
 
-    assert_true(raw_send(f, fd, head, strlen(head)));
-    assert_true(raw_read_head(f, fd, answer, sizeof(answer)));
+    assert_true(raw_send(&f->loop, fd, head, strlen(head)));
+    assert_true(raw_read_head(&f->loop, fd, answer, sizeof(answer)));
     assert_non_null(strstr(answer, " 101 "));
     return fd;
 }
@@ -433,12 +309,12 @@ static unsigned raw_read_close(struct fixture *f, int fd)
     uint8_t head[2], body[130];
 
     for (;;) {
-        if (!raw_read_all(f, fd, head, 2))
+        if (!raw_read_all(&f->loop, fd, head, 2))
             return 0;
         assert_true((head[1] & 0x7f) < 126);
         bool masked = head[1] & 0x80;
         size_t size = (head[1] & 0x7fu) + (masked ? 4 : 0);
-        if (!raw_read_all(f, fd, body, size))
+        if (!raw_read_all(&f->loop, fd, body, size))
             return 0;
         if ((head[0] & 0xf) != 8)
             continue;
@@ -449,29 +325,13 @@ static unsigned raw_read_close(struct fixture *f, int fd)
     }
 }
 
-static int raw_listen(struct fixture *f)
+/* Instead of the fixture's own server. */
+static int listen_raw(struct fixture *f)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    socklen_t size = sizeof(at);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    uint16_t port;
+    int fd = raw_listen(&port);
 
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(0, bind(fd, (struct sockaddr *)&at, sizeof(at)));
-    assert_int_equal(0, listen(fd, 8));
-    assert_int_equal(0, getsockname(fd, (struct sockaddr *)&at, &size));
-    snprintf(f->url, sizeof(f->url), "ws://127.0.0.1:%u", ntohs(at.sin_port));
-    return fd;
-}
-
-static int raw_accept(struct fixture *f, int listener)
-{
-    struct pollfd ready = {.fd = listener, .events = POLLIN};
-    int fd;
-
-    while (poll(&ready, 1, 0) != 1)
-        turn_with(f, listener, POLLIN);
-    fd = accept(listener, NULL, NULL);
-    assert_true(fd >= 0);
+    snprintf(f->url, sizeof(f->url), "ws://127.0.0.1:%u", port);
     return fd;
 }
 
@@ -481,7 +341,7 @@ static void raw_answer(struct fixture *f, int fd, const char *protocol)
     char head[2000], key[100], answer[500], *at;
     uint8_t hash[20];
 
-    assert_true(raw_read_head(f, fd, head, sizeof(head)));
+    assert_true(raw_read_head(&f->loop, fd, head, sizeof(head)));
     assert_non_null(strstr(head, "GET /tandem HTTP/1.1\r\n"));
     assert_non_null(strstr(head, PROTOCOL));
     assert_null(strstr(head, "Extensions"));
@@ -496,7 +356,7 @@ static void raw_answer(struct fixture *f, int fd, const char *protocol)
              "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
              "Sec-WebSocket-Accept: %s\r\n%s\r\n",
              key, protocol);
-    assert_true(raw_send(f, fd, answer, strlen(answer)));
+    assert_true(raw_send(&f->loop, fd, answer, strlen(answer)));
 }
 
 /* ---- Messages ---- */
@@ -544,12 +404,12 @@ static void a_message_too_large_is_refused_by_the_server(void **state)
     /* The largest passes … */
     fd = raw_client(f);
     whole = frame(0x82, bytes, TD_MESSAGE_BYTES_MAX, true, &size);
-    assert_true(raw_send(f, fd, whole, size));
+    assert_true(raw_send(&f->loop, fd, whole, size));
     free(whole);
     UNTIL(f, f->accepted[0]->messages == 1);
     /* … one byte more does not, in one frame … */
     whole = frame(0x82, bytes, TD_MESSAGE_BYTES_MAX + 1, true, &size);
-    raw_send(f, fd, whole, size);
+    raw_send(&f->loop, fd, whole, size);
     free(whole);
     assert_int_equal(1009, raw_read_close(f, fd));
     close(fd);
@@ -560,7 +420,7 @@ static void a_message_too_large_is_refused_by_the_server(void **state)
     fd = raw_client(f);
     for (unsigned i = 0; i < 17; i++) {
         whole = frame(i ? 0x00 : 0x02, bytes, 65536, true, &size);
-        if (!raw_send(f, fd, whole, size))
+        if (!raw_send(&f->loop, fd, whole, size))
             i = 17;
         free(whole);
     }
@@ -577,16 +437,16 @@ static void a_message_too_large_is_refused_by_the_client(void **state)
 {
     struct fixture *f = *state;
     struct side dialed = {0};
-    int listener = raw_listen(f), fd;
+    int listener = listen_raw(f), fd;
     uint8_t *bytes = calloc(1, TD_MESSAGE_BYTES_MAX + 1), *whole;
     size_t size;
 
     dial(f, &dialed);
-    fd = raw_accept(f, listener);
+    fd = raw_accept(&f->loop, listener);
     raw_answer(f, fd, PROTOCOL);
     UNTIL(f, dialed.opened);
     whole = frame(0x82, bytes, TD_MESSAGE_BYTES_MAX + 1, false, &size);
-    raw_send(f, fd, whole, size);
+    raw_send(&f->loop, fd, whole, size);
     assert_int_equal(1009, raw_read_close(f, fd));
     close(fd);
     close(listener);
@@ -602,14 +462,14 @@ static void a_refusal_by_the_peer_is_a_protocol_error(void **state)
 {
     struct fixture *f = *state;
     struct side dialed = {0};
-    int listener = raw_listen(f), fd;
+    int listener = listen_raw(f), fd;
     static const uint8_t close_frame[] = "\x88\x09\x03\xf1too\nbig";
 
     dial(f, &dialed);
-    fd = raw_accept(f, listener);
+    fd = raw_accept(&f->loop, listener);
     raw_answer(f, fd, PROTOCOL);
     UNTIL(f, dialed.opened);
-    assert_true(raw_send(f, fd, close_frame, sizeof(close_frame) - 1));
+    assert_true(raw_send(&f->loop, fd, close_frame, sizeof(close_frame) - 1));
     assert_int_equal(1009, raw_read_close(f, fd));
     close(fd);
     close(listener);
@@ -626,7 +486,7 @@ static void a_claim_is_not_believed(void **state)
     size_t size = frame_head(head, 0x82, INT64_MAX, true);
 
     /* Nothing is said before a byte of the body has come. */
-    assert_true(raw_send(f, fd, head, size + 1));
+    assert_true(raw_send(&f->loop, fd, head, size + 1));
     assert_int_equal(1009, raw_read_close(f, fd));
     close(fd);
     UNTIL(f, f->accepted[0]->closed);
@@ -663,20 +523,20 @@ static void frames_and_packets_may_be_split_anywhere(void **state)
     /* Byte by byte … */
     fd = raw_client(f);
     for (size_t i = 0; i < size; i++) {
-        assert_true(raw_send(f, fd, stream + i, 1));
-        turn(f);
+        assert_true(raw_send(&f->loop, fd, stream + i, 1));
+        turn(&f->loop);
         assert_int_equal(i + 1 == size ? f->accepted[0]->messages : 0, f->accepted[0]->messages);
     }
     UNTIL(f, f->accepted[0]->messages == 1);
     assert_int_equal(1000, f->accepted[0]->last_size);
     uint8_t pong[6];
-    assert_true(raw_read_all(f, fd, pong, 6));
+    assert_true(raw_read_all(&f->loop, fd, pong, 6));
     assert_memory_equal("\x8a\x04"
                         "beep",
                         pong, 6);
     /* … and all at once, twice. */
     f->accepted[0]->next_number = 0;
-    assert_true(raw_send(f, fd, stream, size));
+    assert_true(raw_send(&f->loop, fd, stream, size));
     UNTIL(f, f->accepted[0]->messages == 2);
     close(fd);
     UNTIL(f, f->accepted[0]->closed);
@@ -703,7 +563,7 @@ static void what_is_no_frame_is_a_protocol_error(void **state)
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         int fd = raw_client(f);
 
-        assert_true(raw_send(f, fd, bad[i].bytes, bad[i].size));
+        assert_true(raw_send(&f->loop, fd, bad[i].bytes, bad[i].size));
         raw_read_close(f, fd);
         close(fd);
         UNTIL(f, f->accepted[i]->closed);
@@ -726,8 +586,8 @@ static void a_message_cut_off_is_never_delivered(void **state)
 
         /* A whole one to know that the next has been read, then all but one byte of another. */
         whole = frame(0x82, bytes, sizeof(bytes), true, &size);
-        assert_true(raw_send(f, fd, whole, size));
-        assert_true(raw_send(f, fd, whole, size - 1));
+        assert_true(raw_send(&f->loop, fd, whole, size));
+        assert_true(raw_send(&f->loop, fd, whole, size - 1));
         free(whole);
         UNTIL(f, f->accepted[i]->messages == 1);
         if (i)
@@ -756,7 +616,7 @@ static void hold_stops_delivery_until_resumed(void **state)
         UNTIL(f, dialed.messages >= i && accepted->messages >= i);
         if (i % 100 == 0)
             for (unsigned idle = 0; idle < 10; idle++)
-                td_host_poll(f->host);
+                td_host_poll(f->loop.host);
         assert_int_equal(i, dialed.messages);
         assert_int_equal(i, accepted->messages);
         td_connection_hold(dialed.connection, false);
@@ -792,7 +652,7 @@ static void until_quiet(struct fixture *f, const struct side *side)
 
     while (quiet < 50) {
         before = side->bytes_pulled;
-        assert_int_equal(TANDEM_OK, td_host_poll(f->host));
+        assert_int_equal(TANDEM_OK, td_host_poll(f->loop.host));
         quiet = side->bytes_pulled == before ? quiet + 1 : 0;
     }
 }
@@ -868,12 +728,12 @@ static void requests_of_others_are_refused_and_counted(void **state)
     for (unsigned i = 0; i < count; i++) {
         char answer[2000] = "";
         size_t used = 0, got;
-        int fd = raw_connect(f);
+        int fd = raw_connect(f->port);
 
-        assert_true(raw_send(f, fd, cases[i].request, strlen(cases[i].request)));
+        assert_true(raw_send(&f->loop, fd, cases[i].request, strlen(cases[i].request)));
         if (!*cases[i].request)
             shutdown(fd, SHUT_WR);
-        while ((got = raw_read(f, fd, answer + used, sizeof(answer) - 1 - used)) > 0)
+        while ((got = raw_read(&f->loop, fd, answer + used, sizeof(answer) - 1 - used)) > 0)
             used += got;
         answer[used] = '\0';
         if (strstr(answer, " 101 ") ||
@@ -895,7 +755,7 @@ static void every_name_of_the_listener_is_accepted(void **state)
 
     for (unsigned i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
         char host[64], request[1000], answer[1000];
-        int fd = raw_connect(f);
+        int fd = raw_connect(f->port);
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
@@ -903,8 +763,8 @@ static void every_name_of_the_listener_is_accepted(void **state)
 #pragma GCC diagnostic pop
         snprintf(request, sizeof(request), HEAD("/tandem", "%s",
                  "Sec-WebSocket-Protocol: chat, tandem.1\r\n", ""), host);
-        assert_true(raw_send(f, fd, request, strlen(request)));
-        assert_true(raw_read_head(f, fd, answer, sizeof(answer)));
+        assert_true(raw_send(&f->loop, fd, request, strlen(request)));
+        assert_true(raw_read_head(&f->loop, fd, answer, sizeof(answer)));
         assert_non_null(strstr(answer, " 101 "));
         assert_non_null(strstr(answer, PROTOCOL));
         assert_null(strstr(answer, "Extensions"));
@@ -922,10 +782,10 @@ static void a_wildcard_listener_is_any_address_but_no_foreign_name(void **state)
     assert_int_equal(TANDEM_OK, td_network_listen(f->server, "0.0.0.0", 0, on_accept, f, &f->port));
     for (unsigned i = 0; i < 2; i++) {
         char answer[1000];
-        int fd = raw_connect(f);
+        int fd = raw_connect(f->port);
 
-        assert_true(raw_send(f, fd, requests[i], strlen(requests[i])));
-        assert_true(raw_read_head(f, fd, answer, sizeof(answer)));
+        assert_true(raw_send(&f->loop, fd, requests[i], strlen(requests[i])));
+        assert_true(raw_read_head(&f->loop, fd, answer, sizeof(answer)));
         assert_non_null(strstr(answer, i ? " 403 " : " 101 "));
         close(fd);
     }
@@ -950,10 +810,10 @@ static void connections_beyond_the_limit_are_refused(void **state)
         fds[i] = raw_client(f);
     assert_int_equal(TD_NETWORK_CONNECTIONS_MAX, f->accepted_count);
     static const char head[] = HEAD("/tandem", "localhost", PROTOCOL, "");
-    int fd = raw_connect(f);
+    int fd = raw_connect(f->port);
     char byte;
-    raw_send(f, fd, head, strlen(head));
-    assert_int_equal(0, raw_read(f, fd, &byte, 1));
+    raw_send(&f->loop, fd, head, strlen(head));
+    assert_int_equal(0, raw_read(&f->loop, fd, &byte, 1));
     close(fd);
     assert_int_equal(1, td_network_rejected(f->server));
     /* One goes, one may come. */
@@ -976,7 +836,7 @@ static void running_out_of_descriptors_costs_only_the_newcomers(void **state)
     char byte;
 
     for (unsigned i = 0; i < COUNT; i++)
-        fds[i] = raw_connect(f);
+        fds[i] = raw_connect(f->port);
     getrlimit(RLIMIT_NOFILE, &before);
     none = before;
     none.rlim_cur = (rlim_t)fds[COUNT - 1] + 1;
@@ -985,12 +845,12 @@ static void running_out_of_descriptors_costs_only_the_newcomers(void **state)
             dup2(fds[0], i); /* no gaps below */
     setrlimit(RLIMIT_NOFILE, &none);
     for (unsigned i = 1; i < COUNT; i++)
-        assert_int_equal(0, raw_read(f, fds[i], &byte, 1));
+        assert_int_equal(0, raw_read(&f->loop, fds[i], &byte, 1));
     dial(f, &dialed);
     UNTIL(f, dialed.closed);
     assert_int_equal(TANDEM_E_UNREACHABLE, dialed.err);
     td_network *network;
-    assert_int_equal(TANDEM_E_IO, td_network_open(f->host, &network));
+    assert_int_equal(TANDEM_E_IO, td_network_open(f->loop.host, &network));
     /* What is open stays open. */
     accepted->to_send = 1;
     accepted->send_size = 1000;
@@ -1027,7 +887,7 @@ static void a_port_is_listened_on_once(void **state)
 {
     struct fixture *f = *state;
     uint16_t port = 0;
-    int taken = raw_listen(f);
+    int taken = listen_raw(f);
     unsigned taken_port = (unsigned)atoi(strrchr(f->url, ':') + 1);
 
     assert_int_equal(TANDEM_E_ADDRESS_IN_USE,
@@ -1089,7 +949,7 @@ static void nobody_there_is_unreachable(void **state)
 {
     static const char *urls[] = {"ws://127.0.0.1:%u", "ws://[::1]:%u", "ws://localhost:%u"};
     struct fixture *f = *state;
-    int fd = raw_listen(f);
+    int fd = listen_raw(f);
     unsigned port = (unsigned)atoi(strrchr(f->url, ':') + 1);
 
     close(fd);
@@ -1157,14 +1017,14 @@ static void a_server_of_another_kind_is_a_protocol_error(void **state)
 
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct side dialed = {0};
-        int listener = raw_listen(f), fd;
+        int listener = listen_raw(f), fd;
         char head[2000];
 
         dial(f, &dialed);
-        fd = raw_accept(f, listener);
+        fd = raw_accept(&f->loop, listener);
         if (cases[i].answer) {
-            assert_true(raw_read_head(f, fd, head, sizeof(head)));
-            raw_send(f, fd, cases[i].answer, strlen(cases[i].answer));
+            assert_true(raw_read_head(&f->loop, fd, head, sizeof(head)));
+            raw_send(&f->loop, fd, cases[i].answer, strlen(cases[i].answer));
         } else {
             raw_answer(f, fd, "");
         }
@@ -1319,9 +1179,9 @@ static void closing_waits_for_the_answer(void **state)
     td_connection_close(f->accepted[0]->connection, TANDEM_OK, NULL);
     assert_int_equal(1000, raw_read_close(f, fd));
     for (unsigned i = 0; i < 10; i++)
-        td_host_poll(f->host);
+        td_host_poll(f->loop.host);
     assert_int_equal(0, f->accepted[0]->closed);
-    assert_true(raw_send(f, fd, answer, sizeof(answer)));
+    assert_true(raw_send(&f->loop, fd, answer, sizeof(answer)));
     UNTIL(f, f->accepted[0]->closed);
     close(fd);
 }
@@ -1380,19 +1240,19 @@ static void close_before_poll(uv_prepare_t *prepare)
 static void closing_in_the_middle_of_a_handshake_ends_it(void **state)
 {
     struct fixture *f = *state;
-    int listener = raw_listen(f), before_request, before_answer;
+    int listener = listen_raw(f), before_request, before_answer;
     struct side first = {0}, second = {0};
     uv_prepare_t prepare = {.data = &second};
 
-    uv_timer_start(&f->deadline, on_deadline, TD_NETWORK_DIAL_S * 1000 / 2, 0);
+    uv_timer_start(&f->loop.deadline, on_deadline, TD_NETWORK_DIAL_S * 1000 / 2, 0);
     dial(f, &first);
     td_connection_close(first.connection, TANDEM_OK, NULL);
-    before_request = raw_accept(f, listener);
+    before_request = raw_accept(&f->loop, listener);
     UNTIL(f, first.closed);
     dial(f, &second);
-    before_answer = raw_accept(f, listener);
+    before_answer = raw_accept(&f->loop, listener);
     raw_answer(f, before_answer, PROTOCOL "\r\n");
-    uv_prepare_init(td_host_loop(f->host), &prepare);
+    uv_prepare_init(td_host_loop(f->loop.host), &prepare);
     uv_prepare_start(&prepare, close_before_poll);
     UNTIL(f, second.closed);
     assert_int_equal(0, first.opened + second.opened);
@@ -1431,7 +1291,7 @@ static void freeing_closes_whatever_is_open(void **state)
     struct side open[5] = {{0}}, sending = {.to_send = 1000, .send_size = 100000};
     struct side dialing = {0}, resolving = {0};
     struct side *held;
-    int raw = raw_connect(f), hanging = raw_client(f);
+    int raw = raw_connect(f->port), hanging = raw_client(f);
 
     for (unsigned i = 0; i < 5; i++)
         connect_pair(f, &open[i]);
@@ -1442,7 +1302,7 @@ static void freeing_closes_whatever_is_open(void **state)
     dial(f, &dialing);
     snprintf(f->url, sizeof(f->url), "ws://localhost:%u", f->port);
     dial(f, &resolving);
-    td_host_stop(f->host);
+    td_host_stop(f->loop.host);
     free_networks(f);
     for (unsigned i = 0; i < 5; i++)
         assert_int_equal(1, open[i].closed);
@@ -1454,20 +1314,16 @@ static void freeing_closes_whatever_is_open(void **state)
         assert_int_equal(1, f->accepted[i]->closed);
     close(raw);
     close(hanging);
-    /* The host is stopped: what is left on the loop is ours. */
-    uv_close((uv_handle_t *)&f->deadline, on_deadline_closed);
-    while (!f->deadline_closed)
-        uv_run(td_host_loop(f->host), UV_RUN_NOWAIT);
     for (unsigned i = 0; i < f->accepted_count; i++)
         free(f->accepted[i]);
-    td_host_free(f->host);
-    td_runtime_free(f->runtime);
+    /* The host is stopped: what is left on the loop is ours. */
+    loop_free(&f->loop);
     free(f);
 }
 
 static void free_inside(uv_timer_t *timer)
 {
-    struct fixture *f = timer->data;
+    struct fixture *f = timer->data; /* of its loop, which is first */
 
     free_networks(f);
     uv_timer_stop(timer);
@@ -1480,7 +1336,7 @@ static void freeing_within_another_callback_of_the_loop_works(void **state)
 
     for (unsigned i = 0; i < 3; i++)
         connect_pair(f, &open[i]);
-    uv_timer_start(&f->deadline, free_inside, 0, 0);
+    uv_timer_start(&f->loop.deadline, free_inside, 0, 0);
     UNTIL(f, !f->server);
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(1, open[i].closed);
@@ -1500,9 +1356,9 @@ static void freeing_in_the_turn_that_accepts_works(void **state)
 {
     struct fixture *f = *state;
     uv_check_t check = {.data = f};
-    int raw = raw_connect(f);
+    int raw = raw_connect(f->port);
 
-    uv_check_init(td_host_loop(f->host), &check);
+    uv_check_init(td_host_loop(f->loop.host), &check);
     uv_check_start(&check, free_after_poll);
     UNTIL(f, !f->server);
     close(raw);
@@ -1516,12 +1372,12 @@ static void networks_come_and_go_on_one_loop(void **state)
         td_network *network;
         uint16_t port;
 
-        assert_int_equal(TANDEM_OK, td_network_open(f->host, &network));
+        assert_int_equal(TANDEM_OK, td_network_open(f->loop.host, &network));
         if (i % 2)
             assert_int_equal(TANDEM_OK,
                              td_network_listen(network, "127.0.0.1", 0, on_accept, f, &port));
         if (i % 3)
-            turn(f);
+            turn(&f->loop);
         td_network_free(network);
     }
     assert_serves(f);
