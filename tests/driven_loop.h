@@ -110,15 +110,38 @@ static inline void raw_nodelay(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-static inline int raw_connect(uint16_t port)
+/* Let little lie between both sides of a socket, or of those that a listener accepts: nearly
+ * nothing is taken off a sender's hands that is not read. Before it is connected. */
+static inline void raw_narrow(int fd)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int bytes = 4096, segment = 536;
+
+    assert_int_equal(0, setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)));
+    assert_int_equal(0, setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof(segment)));
+}
+
+static inline int raw_socket(void)
+{
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
     assert_true(fd >= 0);
+    return fd;
+}
+
+static inline void raw_connect_to(int fd, uint16_t port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     assert_int_equal(0, connect(fd, (struct sockaddr *)&at, sizeof(at)));
     raw_nodelay(fd);
+}
+
+static inline int raw_connect(uint16_t port)
+{
+    int fd = raw_socket();
+
+    raw_connect_to(fd, port);
     return fd;
 }
 
@@ -126,9 +149,8 @@ static inline int raw_listen(uint16_t *port_out)
 {
     struct sockaddr_in at = {.sin_family = AF_INET};
     socklen_t size = sizeof(at);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = raw_socket();
 
-    assert_true(fd >= 0);
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     assert_int_equal(0, bind(fd, (struct sockaddr *)&at, sizeof(at)));
     assert_int_equal(0, listen(fd, 8));

@@ -159,7 +159,9 @@ int td_http_server_complete(td_connection *connection);
 int td_http_server_room(td_connection *connection);
 /* The deadline of what the connection is about; 0: none. */
 unsigned td_http_server_deadline_s(const td_connection *connection);
-/* The connection is gone, and with it its exchange. */
+/* It has passed: say so in the connection's reason. */
+void td_http_server_late(td_connection *connection);
+/* The connection is gone, for the reason recorded, and with it its exchange. */
 void td_http_server_gone(td_connection *connection);
 /* The client closed the connection. */
 void td_http_server_hung_up(td_connection *connection);

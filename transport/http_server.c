@@ -688,6 +688,18 @@ unsigned td_http_server_deadline_s(const td_connection *connection)
     return exchange->answered ? TD_NETWORK_MESSAGE_S : 0;
 }
 
+void td_http_server_late(td_connection *connection)
+{
+    const td_http_exchange *exchange = connection->exchange;
+
+    if (exchange && exchange->answered)
+        td_connection_set_reason(connection, TANDEM_E_TIMEOUT, 0,
+                                 "an answer was not taken within %d s", TD_NETWORK_MESSAGE_S);
+    else if (exchange)
+        td_connection_set_reason(connection, TANDEM_E_TIMEOUT, 0,
+                                 "a request was not finished within %d s", TD_HTTP_BODY_S);
+}
+
 void td_http_server_gone(td_connection *connection)
 {
     td_http_server_link *link;
@@ -697,7 +709,7 @@ void td_http_server_gone(td_connection *connection)
     link = connection->exchange->link;
     forget_exchange(connection);
     if (link && !link->base.peer_ended)
-        lose(link, TANDEM_E_UNREACHABLE, "the connection was lost");
+        lose(link, connection->err, connection->text);
 }
 
 /* Between two exchanges a client may change connections, but one that hangs up and sends no more is

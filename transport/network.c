@@ -33,6 +33,8 @@ enum {
     BYTES_PER_TURN = 1 << 20,  /* a fast reader does not keep the loop from the others */
     BUFFER_KEEP_BYTES = 64 * 1024,
     FDS_OF_CONTEXT = 4,
+    /* Our own deadlines decide: a request's body may pause for longer than a handshake may take. */
+    LWS_PATIENCE_S = 2 * TD_HTTP_BODY_S,
 };
 
 /* libwebsockets adds a few for itself. Above 2,560 it would trust the descriptor limit of the process
@@ -105,6 +107,8 @@ static void on_timer(uv_timer_t *timer)
         td_connection_shut(connection);
         return;
     }
+    if (connection->state == TD_CONNECTION_HTTP)
+        td_http_server_late(connection);
     td_connection_set_reason(connection, TANDEM_E_TIMEOUT, 0, "no answer within %d s",
                              TD_NETWORK_DIAL_S);
     if (!connection->wsi) {
@@ -721,7 +725,7 @@ static struct lws_context *open_context(td_network *network)
         .fd_limit_per_thread = FD_LIMIT,
         .max_http_header_pool2 = FD_LIMIT,
         .pt_serv_buf_size = TD_NETWORK_FRAME_BYTES + 4096,
-        .timeout_secs = TD_NETWORK_DIAL_S,
+        .timeout_secs = LWS_PATIENCE_S,
         .keepalive_timeout = TD_HTTP_IDLE_S,
         .connect_timeout_secs = TD_NETWORK_DIAL_S,
         .retry_and_idle_policy = &liveness,
