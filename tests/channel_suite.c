@@ -19,6 +19,7 @@
 
 #include "channel/channel.h"
 #include "job_maker.h"
+#include "stepped_clock.h"
 
 enum { MEMORY, WEBSOCKET, HTTP, EXCHANGE, BACKENDS };
 enum { POLL_MS = 100 };
@@ -31,7 +32,11 @@ enum {
     WINDOW_JOBS = 64,
     WINDOW_BYTES = 4 << 20,
     POLICY_ATTEMPTS = 4,
+    SILENCE_MS = 30 * 1000,
+    SILENCE_MS_MAX = 38 * 1000, /* libcurl measures a speed over some seconds */
+    ATTEMPT_MS_MAX = 16 * 1000, /* carriers say 10 s; above them it is 15 */
     PROXY_PAIRS_MAX = 8,
+    TRICKLE_TURNS = 100,
 };
 
 struct fixture;
@@ -103,6 +108,9 @@ struct proxy {
     } pairs[PROXY_PAIRS_MAX];
     uint16_t port;
     uint64_t left;
+    bool mute;     /* nothing gets through, and nobody is told */
+    bool trickles; /* what comes from b comes a byte at a time */
+    unsigned turns;
 };
 
 struct fixture {
@@ -110,6 +118,7 @@ struct fixture {
     td_memory_network *network;
     struct node a, b; /* a dials, b listens */
     struct proxy proxy;
+    bool steps; /* each turn is so much later, and no time is waited for */
     struct batch batch;
     struct chain chains[ORIGINS_MAX];
 };
@@ -635,6 +644,33 @@ static void proxy_accept(struct fixture *f, int i)
         proxy_drop_pair(proxy, i);
 }
 
+/* Nobody hears a, who hears nothing. False: it has hung up. */
+static bool proxy_swallow(int near)
+{
+    char bytes[8192];
+    ssize_t got = recv(near, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+    return got > 0 || (got < 0 && errno == EAGAIN);
+}
+
+/* One byte in so many turns comes back. */
+static bool proxy_trickle(struct fixture *f, int near, int far)
+{
+    uint64_t one = 1;
+
+    return proxy_move(f, near, far, NULL) &&
+           (++f->proxy.turns % TRICKLE_TURNS || proxy_move(f, far, near, &one));
+}
+
+static bool proxy_move_pair(struct fixture *f, int near, int far)
+{
+    if (f->proxy.mute)
+        return proxy_swallow(near);
+    if (f->proxy.trickles)
+        return proxy_trickle(f, near, far);
+    return proxy_move(f, near, far, &f->proxy.left) && proxy_move(f, far, near, NULL);
+}
+
 static void proxy_turn(struct fixture *f)
 {
     struct proxy *proxy = &f->proxy;
@@ -644,7 +680,7 @@ static void proxy_turn(struct fixture *f)
 
         if (near < 0)
             proxy_accept(f, i);
-        else if (!proxy_move(f, near, far, &proxy->left) || !proxy_move(f, far, near, NULL))
+        else if (!proxy_move_pair(f, near, far))
             proxy_drop_pair(proxy, i);
     }
     if (proxy->left == 0)
@@ -676,7 +712,9 @@ static void turn_sockets(struct fixture *f, uint64_t due_ms)
             fds[count++] = (struct pollfd){.fd = f->proxy.pairs[i].near, .events = POLLIN};
             fds[count++] = (struct pollfd){.fd = f->proxy.pairs[i].far, .events = POLLIN};
         }
-    poll(fds, count, timeout_ms);
+    poll(fds, count, f->steps ? 0 : timeout_ms);
+    if (f->steps)
+        step_clock(STEP_MS);
     for (int i = 0; i < 2; i++)
         if (nodes[i]->host)
             assert_int_equal(TANDEM_OK, td_host_poll(nodes[i]->host));
@@ -775,6 +813,21 @@ static struct end *dial(struct fixture *f)
     struct end *end = end_open(&f->a);
 
     assert_int_equal(TANDEM_OK, td_channel_start(end->channel, f->a.carrier, f->b.url));
+    return end;
+}
+
+/* The same by way of the proxy, if there is one. */
+static struct end *dial_over_proxy(struct fixture *f)
+{
+    struct end *end;
+    char url[64];
+
+    if (is_simulated())
+        return dial(f);
+    end = end_open(&f->a);
+    snprintf(url, sizeof(url), "%s://127.0.0.1:%u/tandem", f->a.carrier->ops->scheme,
+             f->proxy.port);
+    assert_int_equal(TANDEM_OK, td_channel_start(end->channel, f->a.carrier, url));
     return end;
 }
 
@@ -1217,17 +1270,8 @@ static void jobs_stay_whole_when_the_link_dies_in_the_middle(void **state)
 {
     enum { CUTS = 24, JOBS = 6 };
     struct fixture *f = *state;
-    struct end *a;
-    char url[64];
+    struct end *a = dial_over_proxy(f);
 
-    a = end_open(&f->a);
-    if (!is_simulated()) {
-        snprintf(url, sizeof(url), "%s://127.0.0.1:%u/tandem", f->a.carrier->ops->scheme,
-                 f->proxy.port);
-        assert_int_equal(TANDEM_OK, td_channel_start(a->channel, f->a.carrier, url));
-    } else {
-        assert_int_equal(TANDEM_OK, td_channel_start(a->channel, f->a.carrier, f->b.url));
-    }
     for (unsigned cut = 0; cut < CUTS; cut++) {
         unsigned closed;
 
@@ -1291,6 +1335,86 @@ static void a_network_error_surfaces_when_the_policy_is_spent(void **state)
     node_listen(&f->b);
     UNTIL(f, a->applied == 3);
     assert_false(td_channel_is_spent(a->channel));
+}
+
+/* From now on nothing, or hardly anything, comes from b. */
+static void silence(struct fixture *f, bool trickles)
+{
+    f->steps = true;
+    f->proxy.mute = !trickles;
+    f->proxy.trickles = trickles;
+    if (is_simulated())
+        td_memory_network_cut(f->network, "b", "a", false);
+}
+
+static void end_silence(struct fixture *f)
+{
+    f->proxy.mute = f->proxy.trickles = false;
+    if (is_simulated())
+        td_memory_network_heal(f->network, "b", "a");
+    else
+        proxy_drop(&f->proxy); /* what was lost does not come again */
+}
+
+/* Every attempt has a deadline, and that it passed is the network's trouble: retried by the policy,
+ * and told once that is spent. */
+static void a_peer_that_does_not_answer_is_given_up_and_tried_again(void **state)
+{
+    struct fixture *f = *state;
+    struct end *a;
+
+    silence(f, false);
+    a = dial_over_proxy(f);
+    for (unsigned attempt = 1; attempt <= POLICY_ATTEMPTS + 2; attempt++) {
+        uint64_t begun_ms = now_ms(&f->a);
+
+        if (attempt > 2) /* it answers, if that is to be called so */
+            silence(f, true);
+        UNTIL(f, a->closed == attempt);
+        assert_in_range(now_ms(&f->a) - begun_ms, 9000, ATTEMPT_MS_MAX);
+        assert_int_equal(attempt < POLICY_ATTEMPTS ? TANDEM_E_TIMEOUT : TANDEM_E_CHANNEL_NETWORK,
+                         a->closed_err);
+        assert_int_equal(attempt >= POLICY_ATTEMPTS, td_channel_is_spent(a->channel));
+        assert_int_equal(TD_CHANNEL_WAITING, td_channel_state_of(a->channel));
+    }
+    assert_int_equal(0, a->sessions);
+    send_jobs(f, a, &f->chains[0], 3, 1, 10);
+    end_silence(f);
+    UNTIL(f, a->applied == 3);
+    assert_false(td_channel_is_spent(a->channel));
+}
+
+/*
+ * The same of a session: it is over 30 s after the last message, on both sides. Where it is polled,
+ * every ten minutes, silence means nothing, but what is begun meanwhile must be answered. What was
+ * under way is sent again.
+ */
+static void a_peer_that_falls_silent_is_given_up_and_tried_again(void **state)
+{
+    static const td_poll_policy rarely = {.mode = TD_POLL_FIXED, .mean_ms = 600 * 1000};
+    struct fixture *f = *state;
+    struct end *a = dial_over_proxy(f);
+
+    if (polls)
+        td_channel_set_poll(a->channel, &rarely);
+    UNTIL(f, is_open(a));
+    for (unsigned round = 1; round <= 2; round++) {
+        uint64_t begun_ms;
+
+        silence(f, false);
+        begun_ms = now_ms(&f->a);
+        send_jobs(f, a, &f->chains[0], 5, 1, 10);
+        UNTIL(f, !is_open(a));
+        assert_in_range(now_ms(&f->a) - begun_ms, SILENCE_MS / 2, SILENCE_MS_MAX);
+        UNTIL(f, a->closed && (polls || !f->b.ends));
+        assert_int_equal(TANDEM_E_TIMEOUT, a->closed_err);
+        assert_int_equal(5 * (round - 1), a->applied);
+        end_silence(f);
+        UNTIL(f, a->applied == 5 * round);
+        assert_int_equal(5 * round, stored(&f->b, &f->chains[0]));
+        assert_false(td_channel_is_spent(a->channel));
+        a->closed = 0;
+    }
 }
 
 /* "a reachability hint retries now" */
@@ -1721,6 +1845,8 @@ int main(int argc, char **argv)
         TEST(an_accepted_channel_lives_as_long_as_its_link),
         TEST(jobs_stay_whole_when_the_link_dies_in_the_middle),
         TEST(a_network_error_surfaces_when_the_policy_is_spent),
+        TEST(a_peer_that_does_not_answer_is_given_up_and_tried_again),
+        TEST(a_peer_that_falls_silent_is_given_up_and_tried_again),
         TEST(a_hint_retries_now),
         TEST(what_the_peer_asks_for_is_a_floor),
         TEST(sessions_that_are_refused_are_backed_off_from),
