@@ -15,6 +15,7 @@ What can be set, all together if need be:
                   as TCP repeats it once the network is back
     delay_s       each piece is so long on its way
     rate          bytes a second and direction
+    trickle_s     what comes from the server comes byte by byte, each after so long
     split         each byte is a segment of its own
     corrupt       one bit in about so many bytes is flipped
     lose          a connection ends after about so many bytes, as `ends` says
@@ -32,8 +33,8 @@ import threading
 import time
 
 PIECE_BYTES = 16384
-GOOD = {"http_only": False, "refuse": False, "black_hole": False, "delay_s": 0, "rate": 0, "split": False,
-        "corrupt": 0, "lose": 0, "ends": "close"}
+GOOD = {"http_only": False, "refuse": False, "black_hole": False, "delay_s": 0, "rate": 0,
+        "trickle_s": 0, "split": False, "corrupt": 0, "lose": 0, "ends": "close"}
 
 
 def reset(sock):
@@ -68,11 +69,13 @@ class Connection:
             return
         pumps = [asyncio.ensure_future(self.pump(self.client, self.server)),
                  asyncio.ensure_future(self.pump(self.server, self.client))]
-        await self.ended.wait()
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-        self.server.close()
+        try:
+            await self.ended.wait()
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            self.server.close()
         if self.half_open:
             await self.stay_silent()
         self.client.close()
@@ -131,6 +134,10 @@ class Connection:
         if faults["rate"]:
             await asyncio.sleep(len(piece) / faults["rate"])
         self.proxy.carried_at = time.monotonic()
+        if target is self.client and faults["trickle_s"]:
+            while piece and self.proxy.faults is faults:
+                await loop.sock_sendall(target, bytes([piece.pop(0)]))
+                await asyncio.sleep(faults["trickle_s"])
         if faults["split"]:
             for byte in piece:
                 await loop.sock_sendall(target, bytes([byte]))
