@@ -208,6 +208,11 @@ bool cli_access_is_node(const cli_access *access)
     return access->node != NULL;
 }
 
+void cli_access_pause(const cli_access *access, int pause_ms)
+{
+    cli_admin_client_wait(access->node, pause_ms);
+}
+
 tandem_err cli_access_run(cli_access *access, const json_t *object, cli_emit_fn emit, void *context,
                           char why[CLI_WHY_BYTES])
 {
@@ -224,6 +229,8 @@ tandem_err cli_access_run_bytes(cli_access *access, const json_t *object, cli_em
         err = cli_admin_client_send(access->node, object, NULL, 0, why);
         if (err != TANDEM_OK)
             return err;
+        if (!cli_admin_client_wait(access->node, -1))
+            return TANDEM_E_CLOSED;
         return cli_admin_client_receive(access->node, emit, emit_bytes, context, NULL, why);
     }
     access->local.emit = emit;

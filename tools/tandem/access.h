@@ -24,11 +24,15 @@ void cli_access_free(cli_access *access); /* NULL is fine */
 /* Is it a running node? */
 bool cli_access_is_node(const cli_access *access);
 
-/* Run one request to its end. */
+/* Run one request to its end; TANDEM_E_CLOSED if a signal is noted (interrupt.h) before a node begins
+ * to answer. */
 tandem_err cli_access_run(cli_access *access, const json_t *object, cli_emit_fn emit, void *context,
                           char why[CLI_WHY_BYTES]);
 
-/* The same for one that gives raw bytes, too; both get context. */
+/* A node's: wait so long, or until the node is gone, or a signal is noted. */
+void cli_access_pause(const cli_access *access, int pause_ms);
+
+/* The same as cli_access_run() for one that gives raw bytes, too; both get context. */
 tandem_err cli_access_run_bytes(cli_access *access, const json_t *object, cli_emit_fn emit,
                                 cli_emit_bytes_fn emit_bytes, void *context,
                                 char why[CLI_WHY_BYTES]);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/tandem/interrupt.h"
 #include "tools/tandem/line_socket.h"
 
 enum { HELLO_MS = 10 * 1000 };
@@ -70,6 +71,11 @@ void cli_admin_client_free(cli_admin_client *client)
         return;
     cli_line_socket_release(&client->socket);
     free(client);
+}
+
+bool cli_admin_client_wait(const cli_admin_client *client, int timeout_ms)
+{
+    return cli_interrupt_wait(client->socket.fd, timeout_ms);
 }
 
 tandem_err cli_admin_client_send(cli_admin_client *client, const json_t *object, const char *bytes,

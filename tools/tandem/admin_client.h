@@ -14,6 +14,10 @@ typedef struct cli_admin_client cli_admin_client;
 tandem_err cli_admin_client_open(const char *path, cli_admin_client **out, char why[CLI_WHY_BYTES]);
 void cli_admin_client_free(cli_admin_client *client); /* NULL is fine */
 
+/* Wait until the node says something or is gone, or so many milliseconds (-1: for ever). False: a
+ * signal was noted (interrupt.h). */
+bool cli_admin_client_wait(const cli_admin_client *client, int timeout_ms);
+
 /* Send one request; raw bytes (NULL: none) follow its line. */
 tandem_err cli_admin_client_send(cli_admin_client *client, const json_t *object, const char *bytes,
                                  size_t size, char why[CLI_WHY_BYTES]);

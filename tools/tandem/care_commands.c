@@ -7,9 +7,10 @@
 #include <unistd.h>
 
 #include "tools/tandem/access.h"
+#include "tools/tandem/interrupt.h"
 #include "tools/tandem/print.h"
 
-enum { WATCH_MS = 1000 };
+enum { WATCH_MS = 1000, WATCH_BYTES = 256 * 1024 };
 
 /* ---- status ---- */
 
@@ -166,20 +167,61 @@ static tandem_err print_status(void *context, const json_t *result)
     return TANDEM_OK;
 }
 
+/* The same in place of what the terminal shows. */
+static tandem_err redraw_status(void *context, const json_t *result)
+{
+    fputs("\033[H\033[2J", stdout);
+    return print_status(context, result);
+}
+
+/* Show it again and again, until a signal comes or the node ends; a refresh is shown whole, or not
+ * at all. A stopped store is shown once: nobody changes it while we hold its lock. */
+static tandem_err watch_status(cli_access *access, const json_t *object, cli_emit_fn emit,
+                               const cli_call *call, char why[CLI_WHY_BYTES])
+{
+    tandem_err err;
+
+    setvbuf(stdout, NULL, _IOFBF, WATCH_BYTES);
+    for (;;) {
+        err = cli_access_run(access, object, emit, (void *)call, why);
+        if (fflush(stdout) || err != TANDEM_OK || cli_interrupt())
+            return err;
+        if (!cli_access_is_node(access)) {
+            snprintf(why, CLI_WHY_BYTES, "no node runs on %.180s, so nothing changes", call->data);
+            return TANDEM_E_UNREACHABLE;
+        }
+        cli_access_pause(access, WATCH_MS);
+        if (cli_interrupt())
+            return TANDEM_OK;
+    }
+}
+
+static int watch(const cli_call *call)
+{
+    cli_emit_fn emit = call->json              ? cli_print_json
+                       : isatty(STDOUT_FILENO) ? redraw_status
+                                               : print_status;
+    json_t *object = cli_request_of(call, "status");
+    cli_access *access = NULL;
+    char why[CLI_WHY_BYTES] = "";
+    tandem_err err = object ? cli_access_open(call, false, &access, why) : TANDEM_E_NOMEM;
+
+    cli_interrupt_begin();
+    if (err == TANDEM_OK)
+        err = watch_status(access, object, emit, call, why);
+    cli_access_free(access);
+    json_decref(object);
+    if (cli_interrupt())
+        return 128 + cli_interrupt();
+    return err == TANDEM_OK ? 0 : cli_fail(err, why, "`tandem status --watch` ended");
+}
+
 int cli_status(const cli_call *call)
 {
-    bool redraws = !call->json && isatty(STDOUT_FILENO);
-    int code;
-
-    for (;;) {
-        if (call->given[CLI_WATCH] && redraws)
-            fputs("\033[H\033[2J", stdout);
-        code = cli_run_request(call, false, cli_request_of(call, "status"),
-                               call->json ? cli_print_json : print_status, (void *)call, NULL);
-        if (code || !call->given[CLI_WATCH] || fflush(stdout))
-            return code;
-        cli_pause_ms(WATCH_MS);
-    }
+    if (call->given[CLI_WATCH] && !call->dry_run)
+        return watch(call);
+    return cli_run_request(call, false, cli_request_of(call, "status"),
+                           call->json ? cli_print_json : print_status, (void *)call, NULL);
 }
 
 /* ---- digest, verify ---- */

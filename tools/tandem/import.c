@@ -66,7 +66,7 @@ static bool source_fill(struct source *source)
 
     if (source->at < source->end)
         return true;
-    if (source->ended || !cli_interrupt_wait(source->fd))
+    if (source->ended || !cli_interrupt_wait(source->fd, -1))
         return false;
     do
         got = read(source->fd, source->buffer, sizeof(source->buffer));

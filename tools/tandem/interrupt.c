@@ -37,12 +37,12 @@ int cli_interrupt(void)
     return noted;
 }
 
-bool cli_interrupt_wait(int fd)
+bool cli_interrupt_wait(int fd, int timeout_ms)
 {
     struct pollfd pollers[] = {{.fd = fd, .events = POLLIN}, {.fd = bell[0], .events = POLLIN}};
 
     while (!noted)
-        if (poll(pollers, 2, -1) >= 0 || errno != EINTR)
+        if (poll(pollers, 2, timeout_ms) >= 0 || errno != EINTR)
             break;
     return !noted;
 }
