@@ -132,6 +132,16 @@ class Folder(support.Case):
         self.assertIn("(TANDEM_E_UNREACHABLE)",
                       self.tandem("--node", "unix:" + path, "status", code=5).err)
 
+    def test_what_only_reads_does_so_in_a_dry_run(self):
+        self.append("d", {"n": 1})
+        self.tandem("peer", "add", "p", "ws://127.0.0.1:1")
+        for args in (("op", "ls", "c"), ("doc", "ls", "c"), ("doc", "show", "c", "d"), ("digest",),
+                     ("verify",), ("job", "ls")):
+            self.assertEqual(self.json(*args), self.json("-n", *args), args)
+        for args in (("status",), ("peer", "ls"), ("peer", "show", "p")):  # with times of theirs
+            self.assertEqual(set(self.json(*args)[0]), set(self.json("-n", *args)[0]), args)
+        self.tandem("-n", "wait", "p")
+
     def test_a_dry_run_changes_nothing(self):
         for args in (("op", "append", "c", "d", "--type", "kv.SET", "--input", "{}"),
                      ("doc", "delete", "c", "d"), ("peer", "add", "a", "ws://127.0.0.1:1/tandem"),

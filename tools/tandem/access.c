@@ -168,7 +168,7 @@ tandem_err cli_access_open(const cli_call *call, bool create, cli_access **out,
     why[0] = 0;
     if (!access)
         return TANDEM_E_NOMEM;
-    if (call->dry_run) { /* goes nowhere: what is checked needs no store */
+    if (call->dry_run && create) { /* goes nowhere: what is checked needs no store */
         *out = access;
         return TANDEM_OK;
     }

@@ -16,7 +16,8 @@ enum { CLI_LOCK_TIMEOUT_MS = 5000 };
 
 typedef struct cli_access cli_access;
 
-/* Open the way. create: make the folder if it is missing. An error is not reported; why tells. */
+/* Open the way. create: make the folder if it is missing; in a dry run, go nowhere then. An error is
+ * not reported; why tells. */
 tandem_err cli_access_open(const cli_call *call, bool create, cli_access **out,
                            char why[CLI_WHY_BYTES]);
 void cli_access_free(cli_access *access); /* NULL is fine */

@@ -218,7 +218,7 @@ static int watch(const cli_call *call)
 
 int cli_status(const cli_call *call)
 {
-    if (call->given[CLI_WATCH] && !call->dry_run)
+    if (call->given[CLI_WATCH])
         return watch(call);
     return cli_run_request(call, false, cli_request_of(call, "status"),
                            call->json ? cli_print_json : print_status, (void *)call, NULL);

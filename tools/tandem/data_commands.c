@@ -63,13 +63,11 @@ static tandem_err print_receipt(void *context, const json_t *result)
 static int append_check(const cli_call *call, json_t *object, const char *what)
 {
     cli_request nowhere = {.emit = cli_print_nothing};
-    cli_call asks = *call;
     char why[CLI_WHY_BYTES] = "";
     tandem_err err = TANDEM_E_NOMEM;
 
-    asks.dry_run = false; /* the request is to get there: it changes nothing */
     if (object)
-        err = cli_ask(&asks, false, object, cli_print_nothing, NULL, why);
+        err = cli_ask(call, false, object, cli_print_nothing, NULL, why);
     /* There is no store yet: an empty one is in memory as well. */
     if (err == TANDEM_E_NOT_FOUND && (err = tandem_open(NULL, &nowhere.reactor)) == TANDEM_OK) {
         err = cli_request_run(&nowhere, object);

@@ -470,9 +470,12 @@ int cli_job_discard(const cli_call *call)
 int cli_wait(const cli_call *call)
 {
     struct job_table jobs = {.call = call, .dead = true};
-    int code = cli_run_request(call, false, request_named(call, "wait"),
-                               call->json ? cli_print_json : add_job_row, &jobs, NULL);
+    int code;
 
+    if (call->dry_run)
+        return cli_would(call, "wait for %s", call->args[0]);
+    code = cli_run_request(call, false, request_named(call, "wait"),
+                           call->json ? cli_print_json : add_job_row, &jobs, NULL);
     cli_table_free(jobs.table);
     if (!code)
         cli_note(call, "%s durably has all that this reactor held", call->args[0]);
