@@ -395,6 +395,13 @@ static bool link_expects(void *context)
     return channel->session && td_session_expects(channel->session);
 }
 
+static bool link_knows(void *context)
+{
+    tandem_channel *channel = context;
+
+    return channel->session && td_session_knows(channel->session);
+}
+
 static const td_connection_events link_events = {
     .opened = link_opened,
     .message = link_message,
@@ -404,6 +411,7 @@ static const td_connection_events link_events = {
     .exchange_began = link_exchange_began,
     .exchange_ended = link_exchange_ended,
     .expects = link_expects,
+    .knows = link_knows,
     .closed = link_closed,
 };
 

@@ -322,8 +322,7 @@ static void begin_exchange(struct exchange_link *link, tandem_writer *body, bool
     exchange->hold = full;
     exchange->ends = ends;
     exchange->pause_ms = exchange->number > 1 ? link->asking.pause_ms : 0;
-    exchange->wait_ms = exchange->pause_ms ? td_http_wait_ms(base, &link->asking)
-                                           : TD_HTTP_POLL_S * 1000;
+    exchange->wait_ms = td_http_wait_ms(base, &link->asking);
     if (ends)
         td_http_end_write(base, exchange->end, sizeof(exchange->end));
     send_parcel(link, REQUEST, exchange);
@@ -544,7 +543,14 @@ static void request_came(struct exchange_link *link, const struct exchange *head
 {
     unsigned allowed = TD_HTTP_UNDER_WAY_MAX + (*head->end ? 1 : 0);
     struct exchange *exchange;
+    uint64_t come_bytes = 0;
 
+    DL_FOREACH(link->exchanges, exchange)
+        come_bytes += exchange->body.size;
+    if (!td_http_link_has_room(&link->base, come_bytes, body.size)) {
+        lose(link, TANDEM_E_PROTOCOL, "too much before a HELLO that was accepted");
+        return;
+    }
     DL_FOREACH(link->exchanges, exchange)
         if (exchange->number == head->number)
             break;

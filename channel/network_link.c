@@ -63,6 +63,13 @@ static bool link_expects(void *context)
     return link->events->expects && link->events->expects(link->context);
 }
 
+static bool link_knows(void *context)
+{
+    td_network_link *link = context;
+
+    return !link->events->knows || link->events->knows(link->context);
+}
+
 static void link_closed(void *context, tandem_err err, const char *text)
 {
     td_network_link *link = context;
@@ -80,6 +87,7 @@ const td_connection_events td_network_link_events = {
     .exchange_began = link_exchange_began,
     .exchange_ended = link_exchange_ended,
     .expects = link_expects,
+    .knows = link_knows,
     .closed = link_closed,
 };
 

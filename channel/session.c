@@ -26,6 +26,7 @@ struct td_session {
 
     uint64_t sent_number, received_number;
     bool hello_sent, hello_received;
+    bool accepted; /* the peer's HELLO was */
     bool sums, peer_sums; /* this side's messages, the peer's, end with a sum */
     bool announce_pending, heartbeat_pending;
     uint64_t sent_ms, heard_ms;
@@ -181,6 +182,11 @@ tandem_err td_session_err(const td_session *session, const char **text)
 bool td_session_heard(const td_session *session)
 {
     return session->hello_received;
+}
+
+bool td_session_knows(const td_session *session)
+{
+    return session->accepted;
 }
 
 bool td_session_is_open(const td_session *session)
@@ -513,6 +519,7 @@ static tandem_err receive_hello(td_session *session, const td_wire_hello *hello)
         td_session_fail(session, err, tandem_err_text(err));
         return err;
     }
+    session->accepted = true;
     td_probe(session->env, TD_PROBE_HELLO_TAKEN);
     session->announce_pending = true;
     session->user->wake(session->context);
@@ -802,6 +809,8 @@ tandem_err td_session_receive(td_session *session, tandem_slice bytes)
 
     if (session->err != TANDEM_OK)
         return session->err;
+    if (!session->accepted && bytes.size > TD_OPENING_BYTES_MAX)
+        return protocol(session, "more than 64 KiB before a HELLO that was accepted");
     if (session->peer_sums && !td_wire_is_sealed(bytes))
         return changed_on_the_way(session);
     if (td_wire_read(bytes, &message) != TANDEM_OK)

@@ -117,6 +117,8 @@ bool td_session_is_over(const td_session *session);
 tandem_err td_session_err(const td_session *session, const char **text);
 /* Has the peer said HELLO? */
 bool td_session_heard(const td_session *session);
+/* Was that accepted? Whatever came then. */
+bool td_session_knows(const td_session *session);
 /* Was HELLO exchanged? */
 bool td_session_is_open(const td_session *session);
 

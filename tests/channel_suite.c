@@ -88,6 +88,7 @@ struct node {
     tandem_err refuse_link, refuse_have;
     uint64_t floor_ms; /* asked for when the peer ends a session */
     tandem_err peer_err; /* what it said then, last */
+    tandem_err accepted_err; /* why the last channel that it accepted was closed */
     uint8_t not_now[TANDEM_ORIGIN_BYTES]; /* of this origin nothing is taken: TANDEM_E_CLOCK */
     uint8_t never[TANDEM_ORIGIN_BYTES];   /* nor of this one: TANDEM_E_REFUSED */
     /* What it has. */
@@ -364,6 +365,8 @@ static void on_closed(void *context, tandem_err err, const char *text)
     end->closed++;
     end->closed_err = err;
     end->closed_for_good = end->accepted;
+    if (end->accepted)
+        end->node->accepted_err = err;
 }
 
 static const td_session_user user = {
@@ -1697,6 +1700,35 @@ static void a_peer_that_breaks_the_rules_is_shown_out(void **state)
     assert_int_equal(1, a->sessions);
 }
 
+/* "Until its HELLO was accepted …": of whoever says nothing else little is taken. */
+static void little_is_taken_of_a_peer_before_its_hello(void **state)
+{
+    struct fixture *f = *state;
+    struct end *a = connect_ends(f);
+
+    for (unsigned more = 0; more < 2; more++) {
+        struct stranger stranger = {.count = 0};
+        tandem_writer *out = stranger_says(&stranger);
+        size_t size = TD_OPENING_BYTES_MAX - 100 + 1000 * more;
+        uint8_t *bytes = calloc(1, size);
+
+        tandem_write_binary(out, tandem_slice_of(bytes, size));
+        free(bytes);
+        f->b.accepted_err = TANDEM_OK;
+        assert_int_equal(TANDEM_OK, f->a.carrier->ops->dial(f->a.carrier, f->b.url,
+                                                            &stranger_events, &stranger,
+                                                            &stranger.link));
+        UNTIL(f, stranger.closed && f->b.accepted_err != TANDEM_OK);
+        assert_int_equal(TANDEM_E_PROTOCOL, f->b.accepted_err);
+        /* What is refused as it comes is not answered in words. */
+        assert_true(stranger.heard.err == TANDEM_E_PROTOCOL || more);
+        tandem_writer_release(out);
+        send_jobs(f, a, &f->chains[0], 1, 1, 10);
+        UNTIL(f, a->applied == more + 1);
+    }
+    assert_int_equal(1, a->sessions);
+}
+
 /* ---- Memory: "with latency, loss, duplication, reordering, partition on request" ---- */
 
 static void send_through_faults(struct fixture *f, const td_memory_faults *faults)
@@ -1857,6 +1889,7 @@ int main(int argc, char **argv)
         TEST(a_channel_can_be_stopped_while_it_dials),
         TEST(urls_are_checked_before_anything_is_dialed),
         TEST(a_peer_that_breaks_the_rules_is_shown_out),
+        TEST(little_is_taken_of_a_peer_before_its_hello),
     };
     const struct CMUnitTest memory_faults[] = {
         TEST(latency_keeps_order_and_sessions),

@@ -37,6 +37,7 @@ struct side {
     unsigned echoes;
     uint64_t pace_ms; /* no long poll; 0: as always */
     bool expects;
+    bool unknown; /* nobody knows who the peer is */
     /* of exchanges */
     uint64_t pause_ms; /* the client's, as the server was told */
     unsigned paced, began, ended, full;
@@ -162,6 +163,14 @@ static inline bool on_expects(void *context)
     return side->expects;
 }
 
+static inline bool on_knows(void *context)
+{
+    struct side *side = context;
+
+    assert_int_equal(0, side->closed);
+    return !side->unknown;
+}
+
 static inline void on_closed(void *context, tandem_err err, const char *text)
 {
     struct side *side = context;
@@ -176,7 +185,8 @@ static inline void on_closed(void *context, tandem_err err, const char *text)
 static const td_connection_events events = {
     .opened = on_opened, .message = on_message, .writable = on_writable,
     .retry_after = on_retry_after, .paced = on_paced, .exchange_began = on_exchange_began,
-    .exchange_ended = on_exchange_ended, .expects = on_expects, .closed = on_closed};
+    .exchange_ended = on_exchange_ended, .expects = on_expects, .knows = on_knows,
+    .closed = on_closed};
 
 static inline tandem_err on_accept(void *context, td_http_link *link,
                                    const td_connection_events **events_out, void **context_out)

@@ -708,6 +708,91 @@ static void a_client_that_ignores_the_hold_is_shown_out(void **state)
     close(fd);
 }
 
+/* A request that claims so many bytes, of which none has come yet. */
+static void raw_claim(struct fixture *f, int fd, unsigned number, size_t size)
+{
+    char head[1000];
+    int used = sprintf(head, POST HOST TYPE LINK "Tandem-Exchange: %u\r\nContent-Length: %zu\r\n"
+                             "\r\n", number, size);
+
+    assert_true(raw_send(&f->loop, fd, head, (size_t)used));
+}
+
+/*
+ * Of all that is under way together, by what it claims. One that would not fit is refused and its
+ * bytes are passed over; whether it is the client's fault that they come so early depends on whether
+ * it overtakes another.
+ */
+static void little_is_taken_of_who_is_not_known(void **state)
+{
+    static const struct {
+        size_t first; /* of exchange 2, claimed before; 0: none */
+        size_t size;
+        unsigned number, status;
+        tandem_err err;
+    } cases[] = {
+        {0, TD_OPENING_BYTES_MAX + 1, 2, 413, TANDEM_E_PROTOCOL},
+        {0, TD_OPENING_BYTES_MAX + 1, 3, 409, TANDEM_E_UNREACHABLE},
+        {40000, 30000, 3, 409, TANDEM_E_UNREACHABLE},
+    };
+    struct fixture *f = *state;
+    struct http answer = {.body = NULL};
+    uint8_t *body = calloc(1, TD_OPENING_BYTES_MAX + 1);
+
+    f->accepted_do = (struct side){.unknown = true};
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int fd = raw_connect(f->port), second = raw_connect(f->port);
+        struct side *side = raw_open(f, fd);
+
+        if (cases[i].first)
+            raw_claim(f, second, 2, cases[i].first);
+        let_rest(&f->loop);
+        raw_claim(f, fd, cases[i].number, cases[i].size);
+        UNTIL(f, side->closed); /* without any of it */
+        assert_int_equal(cases[i].err, side->err);
+        assert_non_null(strstr(side->text, "HELLO"));
+        assert_true(raw_send(&f->loop, fd, body, cases[i].size));
+        assert_true(raw_read_http(f, fd, &answer));
+        assert_int_equal(cases[i].status, status_of(&answer));
+        assert_int_equal(0, side->messages);
+        close(fd);
+        close(second);
+    }
+    free(answer.body);
+    free(body);
+}
+
+/* What fits is taken, and everything once the client is known. */
+static void who_is_known_may_send_more(void **state)
+{
+    struct fixture *f = *state;
+    struct http answer = {.body = NULL};
+    uint8_t *body = calloc(1, 2 * TD_OPENING_BYTES_MAX); /* lengths of zero */
+    int first = raw_connect(f->port), second = raw_connect(f->port);
+    struct side *side;
+
+    f->accepted_do = (struct side){.unknown = true};
+    side = raw_open(f, first);
+    raw_claim(f, first, 2, TD_OPENING_BYTES_MAX - 10);
+    let_rest(&f->loop);
+    raw_exchange(f, second, 3, "a", "");
+    assert_true(raw_send(&f->loop, first, body, TD_OPENING_BYTES_MAX - 16));
+    assert_true(raw_send(&f->loop, first, "\0\0\0\2bc", 6));
+    UNTIL(f, side->messages == 2);
+    side->unknown = false;
+    assert_true(raw_read_http(f, first, &answer));
+    assert_int_equal(200, status_of(&answer));
+    raw_claim(f, first, 4, 2 * TD_OPENING_BYTES_MAX);
+    assert_true(raw_send(&f->loop, first, body, 2 * TD_OPENING_BYTES_MAX));
+    assert_true(raw_read_http(f, second, &answer));
+    assert_int_equal(200, status_of(&answer));
+    assert_int_equal(0, side->closed);
+    free(answer.body);
+    free(body);
+    close(first);
+    close(second);
+}
+
 static void an_end_is_heard_after_what_came_before_it(void **state)
 {
     struct fixture *f = *state;
@@ -953,6 +1038,32 @@ static void answers_are_heard_in_order(void **state)
     close(listener);
     UNTIL(f, dialed.closed);
     assert_int_equal(TANDEM_E_UNREACHABLE, dialed.err);
+}
+
+/* HELLO and the first HAVE, and no more before they are answered; which need not take as long as a
+ * long poll may. */
+static void a_client_greets_before_it_says_more(void **state)
+{
+    struct fixture *f = *state;
+    struct http request = {.body = NULL};
+    struct side dialed = {.to_send = 5, .send_size = 1};
+    int listener = listen_raw(f), fd = raw_serve(f, listener, &dialed);
+
+    assert_true(raw_read_http(f, fd, &request));
+    assert_int_equal(2 * 5, request.size);
+    assert_non_null(strstr(request.head, "\r\nTandem-Exchange: 2\r\n"));
+    assert_non_null(strstr(request.head, "\r\nTandem-Wait: 1000\r\n"));
+    td_http_link_want_write(dialed.link);
+    assert_true(is_silent(&f->loop, fd));
+    assert_int_equal(3, dialed.to_send);
+    raw_answer(f, fd, "", "");
+    assert_true(raw_read_http(f, fd, &request));
+    assert_int_equal(3 * 5, request.size);
+    assert_null(strstr(request.head, "Tandem-Wait"));
+    free(request.body);
+    close(fd);
+    close(listener);
+    free_both(f);
 }
 
 static void an_answer_may_be_split_anywhere(void **state)
@@ -1207,6 +1318,8 @@ int main(void)
         HTTP_TEST(a_client_that_pauses_may_hang_up),
         HTTP_TEST(a_holding_server_says_so_only_if_it_speaks),
         HTTP_TEST(a_client_that_ignores_the_hold_is_shown_out),
+        HTTP_TEST(little_is_taken_of_who_is_not_known),
+        HTTP_TEST(who_is_known_may_send_more),
         HTTP_TEST(an_end_is_heard_after_what_came_before_it),
         HTTP_TEST(the_server_ends_with_its_last_messages),
         HTTP_TEST(who_is_not_accepted_is_told),
@@ -1214,6 +1327,7 @@ int main(void)
         HTTP_TEST(garbage_from_a_server_is_refused),
         HTTP_TEST(an_endless_answer_is_cut),
         HTTP_TEST(answers_are_heard_in_order),
+        HTTP_TEST(a_client_greets_before_it_says_more),
         HTTP_TEST(an_answer_may_be_split_anywhere),
         HTTP_TEST(a_server_that_holds_gets_no_messages),
         HTTP_TEST(a_client_without_long_poll_says_so),

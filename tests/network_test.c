@@ -36,6 +36,7 @@ struct side {
     unsigned next_number;   /* of the message to come: each must carry it */
     bool numbered, echo, hold_after_each;
     bool close_in_opened, close_in_message, close_in_writable;
+    bool unknown;           /* nobody knows who the peer is */
     size_t echo_size;
     uint8_t *echo_bytes;
 };
@@ -138,8 +139,16 @@ static void on_closed(void *context, tandem_err err, const char *text)
     side->echo_bytes = NULL;
 }
 
-static const td_connection_events events = {
-    .opened = on_opened, .message = on_message, .writable = on_writable, .closed = on_closed};
+static bool on_knows(void *context)
+{
+    return !((const struct side *)context)->unknown;
+}
+
+static const td_connection_events events = {.opened = on_opened,
+                                            .message = on_message,
+                                            .writable = on_writable,
+                                            .knows = on_knows,
+                                            .closed = on_closed};
 
 static tandem_err on_accept(void *context, td_connection *connection,
                             const td_connection_events **events_out, void **context_out)
@@ -391,6 +400,68 @@ static void many_messages_keep_their_order_both_ways(void **state)
     accepted = connect_pair(f, &dialed);
     UNTIL(f, dialed.messages == 40 && accepted->messages == 3000);
     close_pair(f, &dialed, accepted);
+}
+
+/* By what a frame claims: of its bytes none is kept. In one frame, in many, and of one that was dialed. */
+static void little_is_taken_of_who_is_not_known(void **state)
+{
+    enum { MORE = TD_OPENING_BYTES_MAX + 1 };
+    struct fixture *f = *state;
+    uint8_t *bytes = calloc(1, MORE), head[14];
+    size_t size;
+
+    f->accepted_do = (struct side){.unknown = true};
+    for (int kind = 0; kind < 3; kind++) {
+        int fd = raw_client(f);
+        struct side *side = f->accepted[kind];
+        uint8_t *whole = frame(kind == 2 ? 0x02 : 0x82, bytes, MORE - 1, true, &size);
+
+        assert_true(raw_send(&f->loop, fd, whole, size));
+        free(whole);
+        if (kind == 2) { /* it goes on */
+            assert_true(raw_send(&f->loop, fd, head, frame_head(head, 0x80, 1, true)));
+        } else { /* the largest passes, as often as it comes */
+            UNTIL(f, side->messages == 1);
+            side->unknown = kind == 0;
+            assert_true(raw_send(&f->loop, fd, head, frame_head(head, 0x82, MORE, true)));
+        }
+        assert_true(raw_send(&f->loop, fd, bytes, 1));
+        if (kind == 1) { /* and everything, once it is known */
+            assert_true(raw_send(&f->loop, fd, bytes, MORE - 1));
+            UNTIL(f, side->messages == 2);
+            assert_int_equal(MORE, side->last_size);
+        } else {
+            assert_int_equal(1009, raw_read_close(f, fd));
+            UNTIL(f, side->closed);
+            assert_int_equal(TANDEM_E_PROTOCOL, side->err);
+            assert_non_null(strstr(side->text, "HELLO"));
+            assert_int_equal(kind == 0, side->messages);
+        }
+        close(fd);
+    }
+    free(bytes);
+}
+
+static void little_is_taken_of_a_server_that_is_not_known(void **state)
+{
+    struct fixture *f = *state;
+    struct side dialed = {.unknown = true};
+    uint8_t *bytes = calloc(1, TD_OPENING_BYTES_MAX + 1), head[14];
+    int listener = listen_raw(f), fd;
+
+    dial(f, &dialed);
+    fd = raw_accept(&f->loop, listener);
+    raw_answer(f, fd, PROTOCOL);
+    UNTIL(f, dialed.opened);
+    assert_true(raw_send(&f->loop, fd, head,
+                         frame_head(head, 0x82, TD_OPENING_BYTES_MAX + 1, false)));
+    assert_true(raw_send(&f->loop, fd, bytes, TD_OPENING_BYTES_MAX + 1));
+    free(bytes);
+    assert_int_equal(1009, raw_read_close(f, fd));
+    close(fd);
+    close(listener);
+    UNTIL(f, dialed.closed);
+    assert_int_equal(TANDEM_E_PROTOCOL, dialed.err);
 }
 
 static void a_message_too_large_is_refused_by_the_server(void **state)
@@ -1390,6 +1461,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         NETWORK_TEST(messages_of_any_size_go_there_and_back),
         NETWORK_TEST(many_messages_keep_their_order_both_ways),
+        NETWORK_TEST(little_is_taken_of_who_is_not_known),
+        NETWORK_TEST(little_is_taken_of_a_server_that_is_not_known),
         NETWORK_TEST(a_message_too_large_is_refused_by_the_server),
         NETWORK_TEST(a_message_too_large_is_refused_by_the_client),
         NETWORK_TEST(a_refusal_by_the_peer_is_a_protocol_error),

@@ -630,6 +630,34 @@ static void anything_before_hello_ends_the_session(void **state)
     }
 }
 
+/* A HELLO that is well formed, and larger than what is taken of a peer that is not known. */
+static void a_hello_that_is_too_large_ends_the_session(void **state)
+{
+    enum { FIT = TD_OPENING_BYTES_MAX / (TD_WIRE_TEXT_BYTES_MAX + 3) };
+    char feature[TD_WIRE_TEXT_BYTES_MAX + 1] = "";
+    const char *features[FIT + 1];
+    struct fixture *f = *state;
+
+    memset(feature, 'x', TD_WIRE_TEXT_BYTES_MAX);
+    for (int i = 0; i < FIT + 1; i++)
+        features[i] = feature;
+    for (int more = 0; more < 2; more++) {
+        td_wire_hello hello = {.major = TD_WIRE_MAJOR, .message_bytes = TD_MESSAGE_BYTES_MAX,
+                               .agent = tandem_slice_text("talker")};
+
+        assert_false(td_session_knows(f->a.session));
+        tandem_writer_clear(&f->out);
+        td_wire_write_hello(&f->out, 1, &hello, features, (uint32_t)(FIT - 1 + 2 * more));
+        assert_true(more == (f->out.size > TD_OPENING_BYTES_MAX));
+        assert_int_equal(more ? TANDEM_E_PROTOCOL : TANDEM_OK, said(f, &f->a));
+        assert_true(more != td_session_knows(f->a.session));
+        if (more)
+            assert_ends(f, &f->a, TANDEM_E_PROTOCOL);
+        side_end(&f->a);
+        side_begin(&f->a);
+    }
+}
+
 static void a_second_hello_ends_the_session(void **state)
 {
     struct fixture *f = *state;
@@ -2019,6 +2047,7 @@ int main(void)
         TEST(what_was_changed_on_the_way_is_never_taken),
         TEST(who_writes_no_sums_is_heard_without),
         TEST(anything_before_hello_ends_the_session),
+        TEST(a_hello_that_is_too_large_ends_the_session),
         TEST(a_second_hello_ends_the_session),
         TEST(another_major_version_is_refused_and_both_sides_say_so),
         TEST(the_user_may_refuse_the_peer),

@@ -29,6 +29,8 @@ enum {
     TD_CLOSE_TEXT_BYTES_MAX = 123,
 };
 
+#define TD_TOO_MUCH_TEXT "more than 64 KiB before a HELLO that was accepted"
+
 /* Close codes of RFC 6455. */
 enum {
     TD_CLOSE_NORMAL = 1000,

@@ -250,11 +250,12 @@ static bool add_header(struct request *request, const char *line)
 static bool add_pace(struct request *request)
 {
     const client_link *link = request->link;
+    unsigned wait_ms = td_http_wait_ms(&link->base, &link->asking);
     char wait[HEADER_BYTES], pause[HEADER_BYTES];
 
+    snprintf(wait, sizeof(wait), "Tandem-Wait: %u", wait_ms);
     if (!link->asking.pause_ms)
-        return true;
-    snprintf(wait, sizeof(wait), "Tandem-Wait: %u", td_http_wait_ms(&link->base, &link->asking));
+        return wait_ms == TD_HTTP_POLL_S * 1000 || add_header(request, wait);
     snprintf(pause, sizeof(pause), "Tandem-Pause: %" PRIu64,
              (link->asking.pause_ms + 999) / 1000);
     return add_header(request, wait) && add_header(request, pause);

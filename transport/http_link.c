@@ -1,6 +1,7 @@
 #include "transport/http_link.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,6 +122,13 @@ tandem_err td_http_link_take(td_http_link *link, tandem_slice body)
     return tandem_writer_err(&link->in);
 }
 
+bool td_http_link_has_room(const td_http_link *link, uint64_t come_bytes, uint64_t more_bytes)
+{
+    come_bytes += link->in.size - link->in_at;
+    return come_bytes + more_bytes <= TD_OPENING_BYTES_MAX || !link->events ||
+           !link->events->knows || link->events->knows(link->context);
+}
+
 static void forget_delivered(td_http_link *link)
 {
     link->in_at = 0;
@@ -184,11 +192,12 @@ static bool pull(td_http_link *link, tandem_writer *body)
     return link->state == TD_HTTP_OPEN;
 }
 
-void td_http_link_fill(td_http_link *link, tandem_writer *body)
+void td_http_link_fill(td_http_link *link, tandem_writer *body, unsigned messages_max)
 {
     assert(body->size == 0);
-    while (link->state == TD_HTTP_OPEN && link->wants && body->size < TD_HTTP_FILL_BYTES &&
-           pull(link, body))
+    for (unsigned i = 0; i < messages_max && link->state == TD_HTTP_OPEN && link->wants &&
+                         body->size < TD_HTTP_FILL_BYTES && pull(link, body);
+         i++)
         ;
     if (link->message.capacity > KEEP_BYTES)
         tandem_writer_release(&link->message);
@@ -206,7 +215,12 @@ static bool is_wanted(const td_http_link *link, const td_http_asking *asking)
     return !asking->pause_ms || asking->polled || (asking->peer_full && link->wants);
 }
 
-bool td_http_ask(td_http_link *link, const td_http_asking *asking, tandem_writer *body)
+static bool is_greeting(const td_http_asking *asking)
+{
+    return asking->greeting > asking->answered;
+}
+
+bool td_http_ask(td_http_link *link, td_http_asking *asking, tandem_writer *body)
 {
     bool wanted = is_wanted(link, asking);
 
@@ -214,8 +228,10 @@ bool td_http_ask(td_http_link *link, const td_http_asking *asking, tandem_writer
         return false;
     if (wanted && asking->pause_ms)
         link->wants = true; /* what could wait goes along */
-    if (!asking->peer_full)
-        td_http_link_fill(link, body);
+    if (!asking->peer_full && !is_greeting(asking))
+        td_http_link_fill(link, body, asking->greeting ? UINT_MAX : TD_HTTP_GREETING_MESSAGES);
+    if (body->size && !asking->greeting)
+        asking->greeting = asking->sent + 1;
     return body->size || (wanted && link->state == TD_HTTP_OPEN);
 }
 
@@ -228,6 +244,8 @@ void td_http_asked(td_http_asking *asking, bool full)
 
 unsigned td_http_wait_ms(const td_http_link *link, const td_http_asking *asking)
 {
+    if (!asking->pause_ms)
+        return is_greeting(asking) ? TD_HTTP_AWAIT_MS : TD_HTTP_POLL_S * 1000;
     if (asking->peer_full && link->wants)
         return TD_HTTP_POLL_S * 1000;
     return link->state == TD_HTTP_OPEN && link->events->expects &&
@@ -254,7 +272,7 @@ bool td_http_answer(td_http_link *link, const td_http_parked *parked, bool told_
                     uint64_t now_ms, tandem_writer *body)
 {
     if (!parked->hold)
-        td_http_link_fill(link, body);
+        td_http_link_fill(link, body, UINT_MAX);
     return body->size || (link->state == TD_HTTP_ENDING && !link->peer_ended) ||
            is_due(link, parked, told_full, now_ms);
 }

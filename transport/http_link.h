@@ -35,7 +35,7 @@ enum {
     TD_HTTP_LENGTH_BYTES = 4, /* before each message in a body */
     /* What a body may hold: 1 MiB, and the message that crosses that line. */
     TD_HTTP_BODY_BYTES_MAX = 2 * (TD_MESSAGE_BYTES_MAX + TD_HTTP_LENGTH_BYTES),
-    TD_HTTP_OPENING_BYTES_MAX = 64 * 1024, /* of the first exchange: it may be anybody's */
+    TD_HTTP_GREETING_MESSAGES = 2, /* HELLO, and the first HAVE */
     TD_HTTP_FILL_BYTES = 256 * 1024, /* no further message is added to a body that has so much */
     TD_HTTP_UNDER_WAY_MAX = 2,       /* exchanges; one more that ends the link */
     TD_HTTP_POLL_S = 20,  /* an exchange with nothing to say is answered after so long, at most */
@@ -111,8 +111,12 @@ void td_http_link_deliver(td_http_link *link);
 bool td_http_link_is_empty(const td_http_link *link);
 /* Held, and something waits to be delivered: the other side is to send no more. */
 bool td_http_link_is_full(const td_http_link *link);
-/* Append what there is to send to body, which is empty. The link may be ending afterwards. */
-void td_http_link_fill(td_http_link *link, tandem_writer *body);
+/* May so much more come of the other side, where so much has come and is not taken yet? Little may
+ * until it is known. */
+bool td_http_link_has_room(const td_http_link *link, uint64_t come_bytes, uint64_t more_bytes);
+/* Append what there is to send to body, which is empty, but no more than so many messages. The link
+ * may be ending afterwards. */
+void td_http_link_fill(td_http_link *link, tandem_writer *body, unsigned messages_max);
 /* Record why it ends, unless there is a reason already; it does not end by that. */
 void td_http_link_set_reason(td_http_link *link, tandem_err err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -127,6 +131,7 @@ void td_http_timer_look_in(uv_timer_t *timer, uint64_t delay_ms);
 
 typedef struct td_http_asking {
     uint64_t sent, answered; /* numbers of the last exchanges */
+    uint64_t greeting;       /* the number of the first that says something; 0: none yet */
     uint64_t pause_ms;       /* 0: long poll, one is always under way */
     bool polled;             /* one is asked for */
     bool peer_full;          /* the last answer said "hold" */
@@ -138,12 +143,18 @@ static inline unsigned td_http_under_way(const td_http_asking *asking)
     return (unsigned)(asking->sent - asking->answered);
 }
 
-/* Is the next exchange to begin now? Then body, which is empty, has what it is to carry, and
- * td_http_asked() is to follow. The link may be ending afterwards. */
-bool td_http_ask(td_http_link *link, const td_http_asking *asking, tandem_writer *body);
+/*
+ * Is the next exchange to begin now? Then body, which is empty, has what it is to carry, and
+ * td_http_asked() is to follow. The link may be ending afterwards.
+ *
+ * The first that says something is the greeting: little fits into it, and nothing more is said before
+ * it is answered, because the other side takes little of who is not known to it.
+ */
+bool td_http_ask(td_http_link *link, td_http_asking *asking, tandem_writer *body);
 /* It has begun; it said "hold", or not. */
 void td_http_asked(td_http_asking *asking, bool full);
-/* How long the answer may wait for something to say, in ms, where there is no long poll. */
+/* How long the answer to the next exchange, which was asked for, may wait for something to say, in
+ * ms. */
 unsigned td_http_wait_ms(const td_http_link *link, const td_http_asking *asking);
 
 /* ---- The rules of the side that answers ---- */

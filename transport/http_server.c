@@ -48,6 +48,7 @@ struct td_http_exchange {
     td_connection *connection;
     td_http_server_link *link; /* NULL: refused, opening one, or the link is over */
     uint64_t number;
+    uint64_t size; /* of the request's body, as it claims */
     uint8_t id[TD_HTTP_LINK_BYTES];
     bool hold;     /* the client takes no messages in the answer */
     bool complete; /* the body is there */
@@ -518,54 +519,48 @@ static bool read_limit(struct lws *wsi, const char *name, uint64_t missing, uint
     return true;
 }
 
-struct request {
-    const char *why;
-    uint64_t size;
-};
-
-/* The status that refuses this request, or 0. It fills in the exchange. */
-static unsigned judge(td_connection *connection, td_http_exchange *exchange,
-                      struct request *request)
+/* The status that refuses this request, and why, or 0. It fills in the exchange. */
+static unsigned judge(td_connection *connection, td_http_exchange *exchange, const char **why)
 {
     struct lws *wsi = connection->wsi;
     char text[END_VALUE_BYTES];
     int status;
 
-    request->why = "this speaks WebSocket, and HTTP by POST";
+    *why = "this speaks WebSocket, and HTTP by POST";
     if (!connection->network->http_accept || !lws_hdr_total_length(wsi, WSI_TOKEN_POST_URI))
         return STATUS_NOT_POST;
-    request->why = "not from there, or not to here";
+    *why = "not from there, or not to here";
     if ((status = td_server_judge_request(connection->listener, wsi, WSI_TOKEN_POST_URI)) != 0)
         return (unsigned)status;
-    request->why = "a body of known length is wanted";
+    *why = "a body of known length is wanted";
     if (lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) ||
         lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_HTTP_CONTENT_LENGTH) <= 0 ||
-        !read_number(text, &request->size))
+        !read_number(text, &exchange->size))
         return STATUS_NO_LENGTH;
-    request->why = "the body is too large";
-    if (request->size > TD_HTTP_BODY_BYTES_MAX)
+    *why = "the body is too large";
+    if (exchange->size > TD_HTTP_BODY_BYTES_MAX)
         return STATUS_TOO_LARGE;
-    request->why = "the type is to be " TD_HTTP_TYPE;
+    *why = "the type is to be " TD_HTTP_TYPE;
     if (lws_hdr_copy(wsi, text, sizeof(text), WSI_TOKEN_HTTP_CONTENT_TYPE) <= 0 ||
         strcmp(text, TD_HTTP_TYPE) != 0)
         return STATUS_TYPE;
-    request->why = "a body has four bytes at least";
-    if (request->size < TD_HTTP_LENGTH_BYTES)
+    *why = "a body has four bytes at least";
+    if (exchange->size < TD_HTTP_LENGTH_BYTES)
         return STATUS_BAD;
-    request->why = "Tandem-Link or Tandem-Exchange is missing or malformed";
+    *why = "Tandem-Link or Tandem-Exchange is missing or malformed";
     read_header(wsi, "tandem-link:", text, sizeof(text));
     if (!read_id(text, exchange->id))
         return STATUS_BAD;
     read_header(wsi, "tandem-exchange:", text, sizeof(text));
     if (!read_number(text, &exchange->number) || !exchange->number)
         return STATUS_BAD;
-    request->why = "the body is too large for the first exchange";
-    if (exchange->number == 1 && request->size > TD_HTTP_OPENING_BYTES_MAX)
+    *why = "the body is too large for the first exchange";
+    if (exchange->number == 1 && exchange->size > TD_OPENING_BYTES_MAX)
         return STATUS_TOO_LARGE;
     if (!read_limit(wsi, "tandem-wait:", TD_HTTP_POLL_S * 1000, TD_HTTP_POLL_S * 1000,
                     &exchange->wait_ms) ||
         !read_limit(wsi, "tandem-pause:", 0, TD_HTTP_PAUSE_S_MAX, &exchange->pause_ms)) {
-        request->why = "Tandem-Wait or Tandem-Pause is malformed";
+        *why = "Tandem-Wait or Tandem-Pause is malformed";
         return STATUS_BAD;
     }
     exchange->pause_ms *= 1000;
@@ -597,6 +592,18 @@ static bool join(td_http_server_link *link, td_http_exchange *exchange)
     return true;
 }
 
+/* Is there room for its body, beside those that have come or are on their way? */
+static bool has_room(const td_http_server_link *link, const td_http_exchange *exchange)
+{
+    const td_http_exchange *other;
+    uint64_t come_bytes = 0;
+
+    DL_FOREACH(link->exchanges, other)
+        if (!other->taken)
+            come_bytes += other->size;
+    return td_http_link_has_room(&link->base, come_bytes, exchange->size);
+}
+
 /* Find the link of a request that is in order so far. */
 static void find_place(td_connection *connection, td_http_exchange *exchange)
 {
@@ -604,6 +611,15 @@ static void find_place(td_connection *connection, td_http_exchange *exchange)
 
     if (!link && exchange->number == 1)
         return;
+    if (link && !link->lost && !has_room(link, exchange)) {
+        /* Of one that overtakes others it cannot be said that its client knew. */
+        bool early = exchange->number > link->taken + 1;
+
+        exchange->refusal = early ? STATUS_CONFLICT : STATUS_TOO_LARGE;
+        exchange->why = TD_TOO_MUCH_TEXT;
+        lose(link, early ? TANDEM_E_UNREACHABLE : TANDEM_E_PROTOCOL, TD_TOO_MUCH_TEXT);
+        return;
+    }
     if (link && !link->lost && join(link, exchange))
         return;
     exchange->refusal = STATUS_CONFLICT;
@@ -614,15 +630,15 @@ static void find_place(td_connection *connection, td_http_exchange *exchange)
 
 int td_http_server_request(td_connection *connection)
 {
-    struct request request = {0};
     td_http_exchange *exchange;
+    const char *why = NULL;
     unsigned status;
 
     if (connection->exchange || !(exchange = calloc(1, sizeof(*exchange))))
         return -1;
     exchange->connection = connection;
     tandem_writer_init(&exchange->body);
-    status = judge(connection, exchange, &request);
+    status = judge(connection, exchange, &why);
     if (status) {
         char line[100];
 
@@ -632,7 +648,7 @@ int td_http_server_request(td_connection *connection)
         free(exchange);
         if (connection->established)
             connection->network->rejected++;
-        snprintf(line, sizeof(line), "%s", request.why);
+        snprintf(line, sizeof(line), "%s", why);
         lws_return_http_status(connection->wsi, status, line);
         return -1;
     }

@@ -272,6 +272,22 @@ static void forget_message(td_connection *connection)
     tandem_writer_clear(&connection->in);
 }
 
+/* What comes without leave is refused, by what the frame claims before it has come; each addend is
+ * below 2^63. */
+static bool is_too_large(td_connection *connection, uint64_t size)
+{
+    const td_connection_events *events = connection->events;
+
+    if (size > TD_MESSAGE_BYTES_MAX) {
+        refuse_message(connection, TD_CLOSE_TOO_LARGE, "a message is larger than 1 MiB");
+        return true;
+    }
+    if (size <= TD_OPENING_BYTES_MAX || !events->knows || events->knows(connection->context))
+        return false;
+    refuse_message(connection, TD_CLOSE_TOO_LARGE, TD_TOO_MUCH_TEXT);
+    return true;
+}
+
 /* A piece of a frame; returns nonzero to have libwebsockets close. */
 static int on_bytes(td_connection *connection, const void *bytes, size_t size)
 {
@@ -285,11 +301,8 @@ static int on_bytes(td_connection *connection, const void *bytes, size_t size)
         refuse_message(connection, TD_CLOSE_NOT_BINARY, "a message is not binary");
         return 0;
     }
-    /* What the frame claims counts before it has come; each addend is below 2^63. */
-    if (connection->in.size + size + lws_remaining_packet_payload(wsi) > TD_MESSAGE_BYTES_MAX) {
-        refuse_message(connection, TD_CLOSE_TOO_LARGE, "a message is larger than 1 MiB");
+    if (is_too_large(connection, connection->in.size + size + lws_remaining_packet_payload(wsi)))
         return 0;
-    }
     whole = lws_is_final_fragment(wsi);
     if (whole && !began) {
         connection->events->message(connection->context, tandem_slice_of(bytes, size));

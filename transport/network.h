@@ -66,6 +66,9 @@ typedef struct td_connection_events {
     void (*exchange_ended)(void *context, uint64_t took_ms, uint64_t bytes, bool more);
     /* Dialed: is an answer awaited to what was sent, or is about to be? */
     bool (*expects)(void *context);
+    /* Is the peer known? Until then no more than TD_OPENING_BYTES_MAX is taken of it at once: what
+     * has come unasked may be anybody's. NULL: yes. */
+    bool (*knows)(void *context);
     /* Gone. TANDEM_OK after a normal close of either side, TANDEM_E_UNREACHABLE, TANDEM_E_TIMEOUT,
      * TANDEM_E_PROTOCOL (not a tandem peer, bad framing, message too large), TANDEM_E_INSECURE.
      * text: one sentence for people, borrowed. */

@@ -39,6 +39,8 @@ enum {
     TD_WIRE_MAJOR = 1,
     TD_WIRE_MINOR = 0,
     TD_MESSAGE_BYTES_MAX = 1024 * 1024,
+    /* So much is taken of a peer before its HELLO was accepted: it may be anybody. */
+    TD_OPENING_BYTES_MAX = 64 * 1024,
     TD_MESSAGE_DEPTH_MAX = 16,
     TD_MESSAGE_ITEMS_MAX = 65536,
     TD_WIRE_INSTANCE_BYTES = 16,
@@ -54,6 +56,10 @@ enum {
 _Static_assert(TANDEM_JOB_BYTES_MAX + 16 * TANDEM_JOB_OPERATIONS_MAX < TD_MESSAGE_BYTES_MIN,
                "any job fits into one message");
 _Static_assert(TD_MESSAGE_BYTES_MIN < TD_MESSAGE_BYTES_MAX, "every reader takes that much");
+_Static_assert(2 * (TD_SHARE_COLLECTIONS_MAX * (TANDEM_NAME_BYTES_MAX + 2) +
+                    TD_SHARE_FILTER_BYTES_MAX) + 4 * TD_WIRE_TEXT_BYTES_MAX <
+                   TD_OPENING_BYTES_MAX,
+               "any HELLO of ours fits, and the first HAVE behind it");
 
 typedef enum td_wire_type {
     TD_WIRE_HELLO = 1,

@@ -447,6 +447,58 @@ def strangers_are_refused_by_their_hello(field):
     ground.check_in_step()
 
 
+def open_link(target, link):
+    """The first exchange of a link over HTTP, which says nothing."""
+    raw = socket.create_connection(("127.0.0.1", target.port), timeout=DEADLINE_S)
+    raw.sendall(request_of(link, 1, 4) + bytes(4))
+    check(raw.recv(4096).startswith(b"HTTP/1.1 200 "), "a link was not opened")
+    return raw
+
+
+def request_of(link, number, size):
+    return ("POST /tandem HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/vnd.tandem.1\r\n"
+            "Tandem-Link: %s\r\nTandem-Exchange: %d\r\nContent-Length: %d\r\n\r\n" %
+            (link, number, size)).encode()
+
+
+def send_nearly(raw, bytes_):
+    """As much of it as is taken."""
+    with contextlib.suppress(OSError):
+        raw.settimeout(0.2)
+        raw.sendall(bytes_)
+
+
+def strangers_get_no_memory(field):
+    """Who never says HELLO and sends what is large, all but its end: hundreds of them at once, over
+    WebSocket and over HTTP, would else have a node hold a megabyte each, or four."""
+    ground = Ground(field)
+    count, raws = field.size(150, 450), []
+    for _ in range(count):
+        peer = Peer(ground.target.url)
+        send_nearly(peer.socket, b"\x82\xff" + struct.pack(">Q", 1 << 20) + bytes(4) +
+                    bytes((1 << 20) - 1))
+        raws.append(peer.socket)
+        # One that fits, as far as its frames tell: it grows by fragments.
+        peer = Peer(ground.target.url)
+        for i in range(16):
+            with contextlib.suppress(OSError):
+                peer.send_frame(bytes(60000), opcode=0 if i else 2, final=False)
+        raws.append(peer.socket)
+    for _ in range(count):
+        link = os.urandom(16).hex()
+        for number in (2, 3):
+            raw = open_link(ground.target, link) if number == 2 else socket.create_connection(
+                ("127.0.0.1", ground.target.port), timeout=DEADLINE_S)
+            send_nearly(raw, request_of(link, number, 2 << 20) + bytes((2 << 20) - 1))
+            raws.append(raw)
+    field.check_memory(ground.target)
+    ground.check_in_step()
+    for raw in raws:
+        raw.close()
+    ground.check_unharmed("strangers")
+    ground.check_in_step()
+
+
 def jobs_beyond_the_window_end_the_session(field):
     ground = Ground(field)
     before = ground.rejected()
@@ -736,6 +788,7 @@ node.main(garbage_on_the_port_is_refused,
           hostile_frames_are_refused,
           hostile_messages_are_refused,
           strangers_are_refused_by_their_hello,
+          strangers_get_no_memory,
           jobs_beyond_the_window_end_the_session,
           more_ranges_asked_than_may_be_end_the_session,
           hostile_operations_are_answered_one_by_one,
