@@ -271,6 +271,13 @@ tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads,
     return replace_heads(&origin->passed, &origin->passed_count, heads, count);
 }
 
+void td_coverage_part(td_coverage *coverage, td_origin_cover *origin)
+{
+    origin->parted = true;
+    origin->passed_seq = 0;
+    count_lag(coverage, origin);
+}
+
 tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, unsigned count)
 {
     origin->asked_sent = false;

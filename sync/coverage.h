@@ -60,7 +60,8 @@ struct td_origin_cover {
     uint64_t passed_seq; /* of what it refused last: nothing up to there is to be sent; 0: nothing */
     td_head *passed;     /* of a fork: through a filter the peer has all up to these */
     unsigned passed_count;
-    bool parted; /* through a filter it has another branch: what it asks for begins at 1 */
+    bool parted; /* through a filter it has another branch: all of ours goes */
+    td_head claimed; /* through a filter it has all up to here, which lies beyond ours; seq 0: nothing */
     uint64_t asked_first; /* where what it asked for last begins; 0: nothing */
     bool asked_failed; /* it could not take some of that, for another reason than what stands before it */
     td_head *asked;       /* of a fork: our heads, when it asked for all of it … */
@@ -170,6 +171,8 @@ void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uin
 void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
 /* Through a filter the peer has all up to these heads of a fork. TANDEM_E_NOMEM. */
 tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads, unsigned count);
+/* Through a filter the peer has another branch than ours: nothing was passed. */
+void td_coverage_part(td_coverage *coverage, td_origin_cover *origin);
 /* The peer asked for all of an origin of which these are our heads, or of something else (count 0).
  * TANDEM_E_NOMEM. */
 tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, unsigned count);

@@ -1098,7 +1098,8 @@ static void offered(void *context, tandem_job_handle *handle)
         !(cover = td_coverage_find_origin(collection, handle->origin)))
         return;
     if (collection->pairs && !cover->unmet &&
-        !cover->range.whole && !is_in_way(td_peer_gives(peer), collection->pairs, handle))
+        !cover->range.whole && !cover->parted &&
+        !is_in_way(td_peer_gives(peer), collection->pairs, handle))
         hear(node, "it offers %" PRIu64 ", which the peer holds through a filter",
              handle->last_seq);
     if (cover->head_count > 1 || cover->range.last != UINT64_MAX ||
@@ -1343,7 +1344,8 @@ static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_pe
     return TANDEM_OK;
 }
 
-/* In step with a peer, all is held of what it announced without a filter, and is in the way. */
+/* In step with a peer, all is held of what it announced without a filter, and is in the way. But where a
+ * pair covers more than the only head that it announced: that may be of a branch which neither knows. */
 static tandem_err check_in_step(td_oracle *oracle, unsigned number, const td_peer *peer)
 {
     const td_share *way = td_peer_takes(peer);
@@ -1357,7 +1359,9 @@ static tandem_err check_in_step(td_oracle *oracle, unsigned number, const td_pee
         for (const td_origin_cover *o = td_hash_table_first(&c->origins); o;
              o = td_hash_table_next(&o->hash_entry))
             for (unsigned i = 0; i < o->head_count; i++) {
-                uint64_t seq = missing_before(oracle, number, &way->filter, o->heads[i].hash, o);
+                uint64_t seq = o->head_count == 1 && o->in_seq > o->heads[0].seq
+                                   ? 0
+                                   : missing_before(oracle, number, &way->filter, o->heads[i].hash, o);
 
                 if (seq)
                     return fail(oracle, "%s: it is in step with a peer that announced %" PRIu64

@@ -129,9 +129,8 @@ static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collec
     if ((err = td_puller_look(peer, own)) != TANDEM_OK)
         return err;
     if (!own->lacking &&
-        (err = td_sender_add(peer, own, td_coverage_reached(own) + 1, UINT64_MAX,
-                             collection->base_ordinal)) !=
-            TANDEM_OK)
+        (err = td_sender_add(peer, own, own->parted ? 1 : td_coverage_reached(own) + 1, UINT64_MAX,
+                             own->parted ? 0 : collection->base_ordinal)) != TANDEM_OK)
         return err;
     td_sender_settle(peer, collection);
     return TANDEM_OK;
@@ -406,6 +405,7 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
     if ((err = td_coverage_set_heads(&peer->coverage, origin, entry->heads, entry->head_count)) !=
         TANDEM_OK)
         return err;
+    td_ways_take_heads(peer, origin);
     return TANDEM_OK;
 }
 
@@ -579,7 +579,7 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
                 return TANDEM_E_LIMIT;
             if ((err = origin_of(peer, collection, range.origin, &origin)) != TANDEM_OK)
                 return err;
-            if (origin->parted)
+            if (td_ways_part(peer, origin) || origin->parted)
                 range.first = 1;
             if (origin->range.active && origin->range.last == UINT64_MAX &&
                 origin->range.first <= range.first && range.first > td_coverage_reached(origin) &&
@@ -928,7 +928,9 @@ void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
         !collection->known || origin_of(peer, collection, own_origin(peer), &origin) != TANDEM_OK)
         return;
     td_coverage_set_ours(&peer->coverage, origin, seq);
-    if (!origin->range.active && !origin->lacking)
+    if (td_ways_part(peer, origin))
+        td_sender_add(peer, origin, 1, UINT64_MAX, 0);
+    else if (!origin->range.active && !origin->lacking)
         td_sender_add(peer, origin, td_coverage_reached(origin) + 1, UINT64_MAX, 0);
     if (td_planted(TD_PLANTED_OWN_NOT_SENT))
         return;

@@ -329,6 +329,11 @@ bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
 uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin);
 /* Did the peer announce a head that no head of ours vouches for? */
 bool td_way_in_is_vague(td_peer *peer, const td_origin_cover *origin);
+/* The peer has announced heads of an origin without a filter. */
+void td_ways_take_heads(td_peer *peer, td_origin_cover *origin);
+/* Does it show, now that we hold as much, that what a pair of the peer's covers is of another branch than
+ * ours? That is told once. */
+bool td_ways_part(td_peer *peer, td_origin_cover *origin);
 /* The peer has announced one of its pairs. */
 tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
                              const td_wire_vector *entry);

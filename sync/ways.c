@@ -32,20 +32,56 @@ bool td_way_out_has_filter(const td_peer *peer)
 
 /* ---- What a peer has in part ---- */
 
-/* Does its only head stand where we hold another operation? */
-static bool is_parted(td_peer *peer, const td_collection_cover *collection,
-                      const td_wire_origin *origin)
+enum where { BEHIND, BEYOND, ASIDE };
+
+/* Where does a head of a pair stand: before what we hold, further on, or is it of another branch? */
+static enum where where_is(td_peer *peer, const td_collection_cover *collection,
+                           const uint8_t *origin, const td_head *head)
 {
-    const td_head *head = &origin->heads[0];
+    td_op_store *ops = peer->sync->ops;
     uint64_t ordinal;
     bool held;
 
-    return origin->head_count == 1 &&
-           td_op_store_holds(peer->sync->ops, collection->name, origin->origin, head->seq,
-                             head->hash, &held) == TANDEM_OK &&
-           !held &&
-           td_op_store_at(peer->sync->ops, collection->name, origin->origin, head->seq, &ordinal) ==
-               TANDEM_OK;
+    if (td_op_store_holds(ops, collection->name, origin, head->seq, head->hash, &held) ==
+            TANDEM_OK &&
+        held)
+        return BEHIND;
+    return td_op_store_at(ops, collection->name, origin, head->seq, &ordinal) == TANDEM_OK ? ASIDE
+                                                                                           : BEYOND;
+}
+
+/* The peer has what is in the way up to this head. */
+static enum where claim(td_peer *peer, td_origin_cover *origin, const td_head *head)
+{
+    enum where where = where_is(peer, origin->collection, origin->origin, head);
+
+    if (where == ASIDE)
+        td_coverage_part(&peer->coverage, origin);
+    else if (where == BEYOND)
+        origin->claimed = *head;
+    return where;
+}
+
+void td_ways_take_heads(td_peer *peer, td_origin_cover *origin)
+{
+    if (!td_way_out_has_filter(peer))
+        return;
+    for (unsigned i = 0; i < origin->head_count; i++)
+        claim(peer, origin, &origin->heads[i]);
+}
+
+bool td_ways_part(td_peer *peer, td_origin_cover *origin)
+{
+    enum where where;
+
+    if (!origin->claimed.seq || origin->parted)
+        return false;
+    where = where_is(peer, origin->collection, origin->origin, &origin->claimed);
+    if (where != BEYOND)
+        origin->claimed.seq = 0;
+    if (where == ASIDE)
+        td_coverage_part(&peer->coverage, origin);
+    return where == ASIDE;
 }
 
 /* Through the filter of our way the peer has all up to these heads. */
@@ -80,19 +116,24 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
     for (uint32_t i = 0; i < entry->origin_count; i++) {
         td_origin_cover *cover;
         td_wire_origin origin;
+        enum where where;
         size_t known;
 
         if ((err = td_wire_read_origin(&origins, &origin)) != TANDEM_OK)
             return err;
         if (!origin.head_count)
             continue;
-        if (is_parted(peer, collection, &origin)) {
-            if ((err = td_coverage_origin(&peer->coverage, collection, origin.origin, &cover)) !=
-                TANDEM_OK)
-                return err;
-            cover->parted = cover->parted || is_way;
+        if (is_way && (err = td_coverage_origin(&peer->coverage, collection, origin.origin,
+                                                &cover)) != TANDEM_OK)
+            return err;
+        if (origin.head_count > 1)
+            where = BEHIND;
+        else if (is_way)
+            where = claim(peer, cover, &origin.heads[0]);
+        else
+            where = where_is(peer, collection, origin.origin, &origin.heads[0]);
+        if (where == ASIDE)
             continue;
-        }
         /* Of several heads the lowest: nothing is taken for covered that may not be. */
         known = td_hash_table_count(&pair->origins);
         if (peer->coverage.pair_origins >= TD_COVERS_MAX)
@@ -100,12 +141,7 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
         if ((err = td_pair_cover_set(pair, origin.origin, origin.heads[0].seq)) != TANDEM_OK)
             return err;
         peer->coverage.pair_origins += td_hash_table_count(&pair->origins) - known;
-        if (!is_way)
-            continue;
-        if ((err = td_coverage_origin(&peer->coverage, collection, origin.origin, &cover)) !=
-            TANDEM_OK)
-            return err;
-        if ((err = pass(peer, cover, origin.heads, origin.head_count)) != TANDEM_OK)
+        if (is_way && (err = pass(peer, cover, origin.heads, origin.head_count)) != TANDEM_OK)
             return err;
     }
     return TANDEM_OK;
@@ -123,7 +159,8 @@ bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
         return true;
     /* Of a fork a seq does not say which branch is covered; and who asks again knows better. */
     origin = td_coverage_find_origin((td_collection_cover *)collection, operation->origin);
-    if (origin && (origin->unmet || origin->vague || origin->range.whole))
+    if (origin &&
+        (origin->unmet || origin->vague || origin->parted || origin->range.whole))
         return true;
     LL_FOREACH(collection->pairs, pair)
         if (operation->seq <= td_pair_cover_seq(pair, operation->origin) &&
