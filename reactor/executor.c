@@ -517,8 +517,8 @@ static void group_done(td_executor *executor, uint64_t reached, tandem_err answe
     forget_own(executor);
 }
 
-/* Local requests do not wait any longer for what the failed commit has come to, nor do remote ones
- * if all are meant. It is looked for all the same. */
+/* What somebody waits for does not wait any longer for what the failed commit has come to, nor do the
+ * jobs of peers if all are meant. It is looked for all the same. */
 static void give_up(td_executor *executor, bool all)
 {
     size_t count = executor->member_count, kept = 0;
@@ -528,7 +528,7 @@ static void give_up(td_executor *executor, bool all)
     for (size_t i = 0; i < count; i++) {
         struct member member = executor->members[i];
 
-        if (member.remote && !all) {
+        if (member.remote && !member.remote->withdraw && !all) {
             executor->members[kept++] = member;
             continue;
         }

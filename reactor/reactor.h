@@ -103,7 +103,8 @@ TANDEM_API const uint8_t *tandem_reactor_origin(const tandem_reactor *reactor);
 
 /*
  * Withdraw all refusals: what was refused is asked for again, of whoever holds it, and options.admit
- * is asked once more. TANDEM_OK once that is durable; the errors of the disk.
+ * is asked once more. TANDEM_OK once that is durable; the errors of the disk; TANDEM_E_OUTCOME_UNKNOWN:
+ * the disk does not tell, it may be withdrawn.
  */
 TANDEM_API tandem_err tandem_withdraw_refusals(tandem_reactor *reactor);
 

@@ -349,6 +349,30 @@ static void positions_go_on_where_something_was_refused(void **state)
     tandem_harness_free(harness);
 }
 
+/* The disk goes on failing: whoever asked is told so, and does not wait for ever. */
+static void a_withdrawal_of_unknown_outcome_is_told(void **state)
+{
+    tandem_harness *harness = bed_open(9, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    write_with_poison(harness, "a", 3);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(1, rule.refused);
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "b", TANDEM_HARNESS_COMMITTED,
+                                                         TANDEM_E_IO, UINT64_MAX));
+    assert_int_equal(TANDEM_E_OUTCOME_UNKNOWN,
+                     tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    assert_int_equal(TANDEM_OK, tandem_harness_fail_disk(harness, "b", TANDEM_HARNESS_COMMITTED,
+                                                         TANDEM_OK, 0));
+    tandem_harness_run(harness, 20000);
+    assert_true(holds(harness, "b", "poison"));
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,6 +383,7 @@ int main(void)
         cmocka_unit_test(the_newest_and_the_first_of_all_may_be_refused),
         cmocka_unit_test(the_newest_comes_when_it_is_wanted),
         cmocka_unit_test(much_that_is_wanted_again_comes_at_once),
+        cmocka_unit_test(a_withdrawal_of_unknown_outcome_is_told),
         cmocka_unit_test(positions_go_on_where_something_was_refused),
     };
 
