@@ -108,6 +108,8 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
     }
     range->failed_seq = 0;
     range->again_seq = 0;
+    range->run = (td_run){.first = 0};
+    range->run_seq = 0;
     range->next_seq = gaps ? range->first : 0;
     set_asked(peer, range, range->last != UINT64_MAX);
     if (last != UINT64_MAX)
@@ -136,6 +138,12 @@ struct filling {
 static bool is_ready(const td_send_range *range)
 {
     return range->active && range->blocked == TANDEM_OK && range->retry_at_ms == 0;
+}
+
+/* Of a fork with gaps neither ordinals nor seqs tell what comes first. */
+static bool goes_by_runs(const td_send_range *range)
+{
+    return range->forked && range->last != UINT64_MAX;
 }
 
 static void block(struct filling *filling, td_origin_cover *origin, tandem_err err)
@@ -218,7 +226,7 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     td_origin_cover *origin = td_coverage_find_origin(filling->collection, operation->origin);
     td_send_range *range;
 
-    if (!origin || !is_ready(&origin->range))
+    if (!origin || !is_ready(&origin->range) || goes_by_runs(&origin->range))
         return false;
     range = &origin->range;
     if (ordinal <= range->sent_ordinal || operation->seq < range->first ||
@@ -245,21 +253,24 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     return true;
 }
 
-static tandem_err visit(void *context, tandem_err err, uint64_t ordinal,
-                        const td_operation *operation)
+/* A record cannot be read. */
+static tandem_err visit_corrupt(struct filling *filling, uint64_t ordinal)
 {
-    struct filling *filling = context;
-
-    if (err != TANDEM_OK) {
-        td_sync_count_corrupt(filling->peer->sync, filling->collection->name, ordinal);
-        if (filling->handle) {
-            block(filling, filling->origin, TANDEM_E_CORRUPT);
-            tandem_job_handle_free(filling->handle);
-            filling->handle = NULL;
-        }
-        filling->done_ordinal = ordinal;
-        return TANDEM_OK;
+    td_sync_count_corrupt(filling->peer->sync, filling->collection->name, ordinal);
+    if (filling->handle) {
+        block(filling, filling->origin, TANDEM_E_CORRUPT);
+        tandem_job_handle_free(filling->handle);
+        filling->handle = NULL;
     }
+    return TANDEM_OK;
+}
+
+/* The next operation of filling->origin, with which a job may begin, or that goes on with one. */
+static tandem_err gather(struct filling *filling, uint64_t ordinal, const td_operation *operation,
+                         bool begins)
+{
+    tandem_err err;
+
     if (filling->handle) {
         err = td_job_handle_add(filling->handle, operation);
         if (err != TANDEM_OK) {
@@ -269,15 +280,29 @@ static tandem_err visit(void *context, tandem_err err, uint64_t ordinal,
                 return err;
             block(filling, filling->origin, TANDEM_E_CORRUPT);
         }
-    } else if (is_wanted(filling, ordinal, operation, &filling->origin)) {
+    } else if (begins) {
         filling->matches = !filling->filtered;
         if ((err = td_job_handle_open(operation, ordinal, false, &filling->handle)) != TANDEM_OK)
             return err;
     }
     if (filling->handle && !filling->matches)
         filling->matches = td_way_out_has(filling->peer, filling->collection, operation);
-    if (filling->handle && !(operation->flags & TD_FLAG_CONTINUES) &&
-        (err = job_is_whole(filling)) != TANDEM_OK)
+    return filling->handle && !(operation->flags & TD_FLAG_CONTINUES) ? job_is_whole(filling)
+                                                                      : TANDEM_OK;
+}
+
+static tandem_err visit(void *context, tandem_err err, uint64_t ordinal,
+                        const td_operation *operation)
+{
+    struct filling *filling = context;
+
+    if (err != TANDEM_OK) {
+        filling->done_ordinal = ordinal;
+        return visit_corrupt(filling, ordinal);
+    }
+    err = gather(filling, ordinal, operation,
+                 !filling->handle && is_wanted(filling, ordinal, operation, &filling->origin));
+    if (err != TANDEM_OK)
         return err;
     if (!filling->handle)
         filling->done_ordinal = ordinal;
@@ -293,7 +318,7 @@ static bool scan_from(const td_collection_cover *collection, uint64_t *out, bool
     *ends_out = false;
     for (const td_origin_cover *o = td_hash_table_first(&collection->origins); o;
          o = td_hash_table_next(&o->hash_entry)) {
-        if (!is_ready(&o->range))
+        if (!is_ready(&o->range) || goes_by_runs(&o->range))
             continue;
         if (!any || o->range.sent_ordinal < *out)
             *out = o->range.sent_ordinal;
@@ -320,6 +345,20 @@ static bool scan_again(struct filling *filling, td_origin_cover *origin)
     return true;
 }
 
+/* All that was asked for is sent. */
+static void finish_asked(td_peer *peer, td_origin_cover *origin)
+{
+    td_send_range *range = &origin->range;
+
+    range->active = false;
+    range->repeat_last = 0;
+    set_asked(peer, range, false);
+    origin->asked_sent =
+        origin->asked_count && range->last >= origin->asked[origin->asked_count - 1].seq;
+    if (origin->asked_sent)
+        td_ways_progressed(peer);
+}
+
 /* All ready ranges are sent as far as the scan came; at its end, some are finished. */
 static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
 {
@@ -327,7 +366,7 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
          o = td_hash_table_next(&o->hash_entry)) {
         td_send_range *range = &o->range;
 
-        if (!is_ready(range))
+        if (!is_ready(range) || goes_by_runs(range))
             continue;
         if (filling->done_ordinal > range->sent_ordinal)
             range->sent_ordinal = filling->done_ordinal;
@@ -340,14 +379,99 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
         if (range->last == UINT64_MAX && range->next_seq && range->next_seq <= o->our_seq &&
             peer->sync->quarantined)
             block(filling, o, TANDEM_E_CORRUPT);
-        if (range->last != UINT64_MAX) {
-            range->active = false;
-            set_asked(peer, range, false);
-            o->asked_sent = o->asked_count && range->last >= o->asked[o->asked_count - 1].seq;
-            if (o->asked_sent)
-                td_ways_progressed(peer);
-        }
+        if (range->last != UINT64_MAX)
+            finish_asked(peer, o);
     }
+}
+
+/* ---- By runs ---- */
+
+struct run_reading {
+    struct filling *filling;
+    const td_run *run;
+    uint64_t next_seq;
+    uint8_t hash[TANDEM_HASH_BYTES]; /* of the operation before, once there was one */
+};
+
+/* Between its operations stand those of others. */
+static tandem_err visit_run(void *context, tandem_err err, uint64_t ordinal,
+                            const td_operation *operation)
+{
+    struct run_reading *reading = context;
+    struct filling *filling = reading->filling;
+    const td_send_range *range = &filling->origin->range;
+
+    if (err != TANDEM_OK)
+        return visit_corrupt(filling, ordinal);
+    if (memcmp(operation->origin, filling->origin->origin, TANDEM_ORIGIN_BYTES) ||
+        operation->seq != reading->next_seq ||
+        (operation->seq > reading->run->first &&
+         memcmp(operation->predecessor, reading->hash, TANDEM_HASH_BYTES)))
+        return TANDEM_OK;
+    reading->next_seq++;
+    memcpy(reading->hash, operation->hash, TANDEM_HASH_BYTES);
+    err = gather(filling, ordinal, operation,
+                 operation->seq >= range->run_seq && operation->seq >= range->first &&
+                     operation->seq <= range->last);
+    if (err != TANDEM_OK)
+        return err;
+    return operation->seq == reading->run->last ? TANDEM_END : TANDEM_OK;
+}
+
+/* Each stands behind what its first operation follows. TANDEM_END: the outbox is full. */
+static tandem_err fill_runs(struct filling *filling, td_origin_cover *origin)
+{
+    tandem_slice name = filling->collection->name;
+    td_send_range *range = &origin->range;
+    tandem_err err;
+
+    filling->origin = origin;
+    for (;;) {
+        struct run_reading reading = {.filling = filling, .run = &range->run};
+
+        if (!range->run_seq) {
+            err = td_op_store_next_run(filling->peer->sync->ops, name, origin->origin, &range->run);
+            if (err != TANDEM_OK || range->run.first > range->last)
+                break;
+            range->run_seq = range->next_seq = range->run.first;
+        }
+        reading.next_seq = range->run.first;
+        /* What is loose nobody can take who does not hold what it follows, and is not passed on. */
+        err = range->run.loose || range->run.last < range->first
+                  ? TANDEM_OK
+                  : td_op_store_scan(filling->peer->sync->ops, name, range->run.ordinal - 1,
+                                     visit_run, &reading);
+        tandem_job_handle_free(filling->handle);
+        filling->handle = NULL;
+        if (filling->full || (err != TANDEM_OK && err != TANDEM_END)) {
+            range->run_seq = range->next_seq;
+            return err;
+        }
+        if (!is_ready(range))
+            return TANDEM_OK;
+        range->run_seq = 0;
+    }
+    if (err != TANDEM_OK && err != TANDEM_END)
+        return err;
+    finish_asked(filling->peer, origin);
+    return TANDEM_OK;
+}
+
+static tandem_err fill_forks(struct filling *filling)
+{
+    tandem_err err = TANDEM_OK;
+
+    for (td_origin_cover *o = td_hash_table_first(&filling->collection->origins);
+         o && err == TANDEM_OK; o = td_hash_table_next(&o->hash_entry))
+        if (is_ready(&o->range) && goes_by_runs(&o->range))
+            err = fill_runs(filling, o);
+    return err;
+}
+
+static void log_failed(td_peer *peer, tandem_err err)
+{
+    td_log(peer->sync->env, TANDEM_LOG_ERROR, "sender", "reading for a peer failed: %s",
+           tandem_err_name(err));
 }
 
 /* Fill from one collection. False if the outbox is full, or reading failed: try again later; or if some
@@ -360,12 +484,20 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
     tandem_err err;
 
     *again_out = false;
+    filling.filtered = td_way_out_has_filter(peer) || collection->pairs;
+    if (!collection->stays && collection->known && (err = fill_forks(&filling)) != TANDEM_OK) {
+        if (err != TANDEM_END)
+            log_failed(peer, err);
+        collection->sending = true;
+        return false;
+    }
     if (collection->stays || !collection->known || !scan_from(collection, &from, &ends)) {
+        if (filling.skipped)
+            td_ways_progressed(peer);
         collection->sending = false;
         return true;
     }
     filling.done_ordinal = from;
-    filling.filtered = td_way_out_has_filter(peer) || collection->pairs;
     /* Where it is told what could not be read, or what there is no more of, the store is asked. */
     if (ends || peer->sync->quarantined ||
         !td_fresh_scan(&peer->sync->fresh, collection->name, from, visit, &filling, &err))
@@ -374,8 +506,7 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
     if (err == TANDEM_OK || filling.full)
         advance_ranges(peer, &filling, err == TANDEM_OK);
     else
-        td_log(peer->sync->env, TANDEM_LOG_ERROR, "sender", "reading for a peer failed: %s",
-               tandem_err_name(err));
+        log_failed(peer, err);
     if (filling.skipped)
         td_ways_progressed(peer);
     *again_out = err == TANDEM_OK && filling.again;
