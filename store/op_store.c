@@ -828,6 +828,13 @@ static tandem_err pair_make_room(td_op_store *ops, uint32_t id, tandem_slice fil
     return err;
 }
 
+/* Does a head tell more than one that is covered? At the same seq it is of another branch, and newer. */
+static bool is_news(const td_head *covered, const td_head *head)
+{
+    return head->seq > covered->seq ||
+           (head->seq == covered->seq && memcmp(head->hash, covered->hash, TANDEM_HASH_BYTES));
+}
+
 /* Put heads in the place of those that are covered. Who tells of fewer does not know the lowest
  * branches: those stay. */
 static unsigned heads_join(td_head covered[TANDEM_HEADS_MAX], unsigned covered_count,
@@ -865,7 +872,7 @@ static tandem_err cover(td_op_store *ops, tandem_slice name, tandem_slice filter
     id = collection->record.id;
     if ((err = td_pair_get(ops->txn, id, filter, origin_id, covered, &covered_count)) != TANDEM_OK)
         return err;
-    if (covered_count >= count && covered[covered_count - 1].seq >= heads[count - 1].seq)
+    if (covered_count >= count && !is_news(&covered[covered_count - 1], &heads[count - 1]))
         return TANDEM_OK;
     covered_count = heads_join(covered, covered_count, heads, count);
     origin->vector.gaps = true; /* what does not match may come later, in any order */

@@ -527,6 +527,46 @@ static void a_fork_inside_a_loose_job_is_loose(void **state)
     assert_sound(bed);
 }
 
+/* A pair names the heads of the branches that came; who tells of one branch takes no other away. */
+static void a_pair_covers_the_branches_that_it_was_told_of(void **state)
+{
+    struct bed *bed = *state;
+    td_head heads_of[2], found[TANDEM_HEADS_MAX];
+    td_operation ops[4], branch[2];
+    unsigned count;
+
+    chain(bed, origin_of(0), ops, 4);
+    branch[0] = after(bed, &ops[0], 0, "1");
+    branch[1] = after(bed, &branch[0], 0, "2");
+    cover(bed, some_filter(0), &ops[2]);
+    cover(bed, some_filter(0), &branch[1]); /* at the same seq: the other one, which is newer */
+    OK(td_op_store_pair_heads(bed->ops, NOTES, some_filter(0), origin_of(0), found, &count));
+    assert_int_equal(1, count);
+    assert_head(&branch[1], &found[0]);
+    for (unsigned i = 0; i < 2; i++) {
+        const td_operation *op = i ? &ops[3] : &branch[1];
+
+        heads_of[i].seq = op->seq;
+        memcpy(heads_of[i].hash, op->hash, TANDEM_HASH_BYTES);
+    }
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_cover(bed->ops, NOTES, some_filter(0), origin_of(0), heads_of, 2));
+    OK(td_op_store_commit(bed->ops));
+    cover(bed, some_filter(0), &ops[2]); /* goes back */
+    OK(td_op_store_pair_heads(bed->ops, NOTES, some_filter(0), origin_of(0), found, &count));
+    assert_int_equal(2, count);
+    assert_head(&branch[1], &found[0]);
+    assert_head(&ops[3], &found[1]);
+    /* Not dropped for the seq of its highest head alone. */
+    for (unsigned i = 0; i < 4; i++)
+        commit(bed, &ops[i], 1);
+    assert_int_equal(1, pairs(bed));
+    for (unsigned i = 0; i < 2; i++)
+        commit(bed, &branch[i], 1);
+    assert_int_equal(0, pairs(bed));
+    assert_sound(bed);
+}
+
 static void what_would_be_a_ninth_head_stays_loose(void **state)
 {
     struct bed *bed = *state;
@@ -802,6 +842,7 @@ int main(int argc, char **argv)
         ON_BED(the_missing_may_come_behind_what_is_loose),
         ON_BED(a_loose_branch_gets_a_head_of_its_own),
         ON_BED(a_fork_inside_a_loose_job_is_loose),
+        ON_BED(a_pair_covers_the_branches_that_it_was_told_of),
         ON_BED(what_would_be_a_ninth_head_stays_loose),
         ON_BED(pairs_are_bounded),
         ON_BED(behind_a_damaged_lack_nothing_is_taken),
