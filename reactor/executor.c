@@ -204,7 +204,7 @@ static tandem_err append(td_executor *executor, const td_operation *job, size_t 
     }
     executor->group_operations += result->appended;
     if (result->forked) {
-        executor->group_forks += result->heads_before == 1;
+        executor->group_forks += result->heads_before <= 1;
         executor->group_quarantined += result->heads == TANDEM_HEADS_MAX;
         event_fill(&executor->group_event, TANDEM_EVENT_FORK, &job[count - 1]);
     }

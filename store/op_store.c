@@ -656,7 +656,7 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
     result->heads_before = origin->vector.count;
     err = job_write(ops, origin, job + place.held, count - place.held, &place, result);
     result->heads = origin->vector.count;
-    result->forked = result->heads_before && result->heads > result->heads_before;
+    result->forked = result->heads > 1 && result->heads > result->heads_before;
     if (result->forked)
         td_probe(ops->env, result->heads_before > 1 ? TD_PROBE_FORK_GREW : TD_PROBE_FORK_KEPT);
     return err;

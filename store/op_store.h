@@ -89,8 +89,8 @@ typedef struct td_append_result {
     uint32_t appended;
     uint32_t duplicates; /* already held, by hash */
     bool loose;          /* it is behind no head, now or still */
-    bool forked;         /* the origin has more heads than before … */
-    unsigned heads_before, heads; /* … so many, at least one, and now so many */
+    bool forked;         /* the origin has several heads, and more than before … */
+    unsigned heads_before, heads; /* … so many, and now so many */
 } td_append_result;
 
 /* Begin a group. Errors: those of the td_store. */

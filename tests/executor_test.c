@@ -1364,6 +1364,39 @@ static tandem_err receive_one(struct bed *bed, struct maker *maker, uint64_t hlc
     return remote.jobs[0].err;
 }
 
+/* The branches were held loose, and had no heads before what they follow came. */
+static void a_fork_that_was_loose_is_told(void **state)
+{
+    tandem_event seen[TANDEM_EVENT_KINDS + 1] = {{0}};
+    struct bed *bed = *state;
+    tandem_subscription *subscription;
+    struct remote first, loose;
+    struct maker maker, branch;
+
+    assert_int_equal(TANDEM_OK, tandem_watch(bed->reactor, note_event, seen, &subscription));
+    maker_init(&maker, "c", 1);
+    remote_init(&first, bed);
+    remote_init(&loose, bed);
+    remote_add(&first, &maker, wall_hlc(bed), "r", "counter.ADD", 1, 0);
+    for (unsigned i = 1; i <= 2; i++) {
+        branch = maker;
+        remote_add(&loose, &branch, wall_hlc(bed) + i, "r", "counter.ADD", 1, 0);
+    }
+    loose.request.part = true;
+    remote_post(&loose);
+    settle(bed);
+    assert_true(loose.jobs[0].result.loose && loose.jobs[1].result.loose);
+    assert_int_equal(0, stat_of(bed).forks);
+    remote_post(&first);
+    settle(bed);
+    assert_int_equal(TANDEM_OK, first.jobs[0].err);
+    assert_int_equal(1, stat_of(bed).forks);
+    assert_int_equal(1, seen[TANDEM_EVENT_FORK].count);
+    tandem_unsubscribe(subscription);
+    remote_release(&loose);
+    remote_release(&first);
+}
+
 static void what_comes_and_should_not_is_told(void **state)
 {
     tandem_event seen[TANDEM_EVENT_KINDS + 1] = {{0}};
@@ -1555,6 +1588,7 @@ int main(void)
         ON_BED(it_fails_again_while_the_timer_still_runs),
         ON_BED(a_commit_that_failed_and_happened_is_a_success),
         cmocka_unit_test(a_commit_whose_outcome_shows_late),
+        ON_BED(a_fork_that_was_loose_is_told),
         ON_BED(what_comes_and_should_not_is_told),
         ON_BED(a_commit_that_failed_again_and_again_and_happened_is_a_success),
         ON_BED(nobody_waits_for_ever_for_an_outcome),
