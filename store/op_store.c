@@ -828,13 +828,6 @@ static tandem_err pair_make_room(td_op_store *ops, uint32_t id, tandem_slice fil
     return err;
 }
 
-/* Does a head tell more than one that is covered? At the same seq it is of another branch, and newer. */
-static bool is_news(const td_head *covered, const td_head *head)
-{
-    return head->seq > covered->seq ||
-           (head->seq == covered->seq && memcmp(head->hash, covered->hash, TANDEM_HASH_BYTES));
-}
-
 /* Put heads in the place of those that are covered. Who tells of fewer does not know the lowest
  * branches: those stay. */
 static unsigned heads_join(td_head covered[TANDEM_HEADS_MAX], unsigned covered_count,
@@ -855,6 +848,20 @@ static unsigned heads_join(td_head covered[TANDEM_HEADS_MAX], unsigned covered_c
     return kept + count;
 }
 
+/* Does who tells of these heads know more than is covered? From the highest branch down: none of them
+ * goes back. */
+static bool goes_on(const td_head *covered, unsigned covered_count, const td_head *heads,
+                    unsigned count)
+{
+    if (count > covered_count)
+        return true;
+    covered += covered_count - count;
+    while (count-- > 0)
+        if (heads[count].seq != covered[count].seq)
+            return heads[count].seq > covered[count].seq;
+    return false;
+}
+
 static tandem_err cover(td_op_store *ops, tandem_slice name, tandem_slice filter,
                         const uint8_t *origin_id, const td_head *heads, unsigned count)
 {
@@ -872,7 +879,7 @@ static tandem_err cover(td_op_store *ops, tandem_slice name, tandem_slice filter
     id = collection->record.id;
     if ((err = td_pair_get(ops->txn, id, filter, origin_id, covered, &covered_count)) != TANDEM_OK)
         return err;
-    if (covered_count >= count && !is_news(&covered[covered_count - 1], &heads[count - 1]))
+    if (!goes_on(covered, covered_count, heads, count))
         return TANDEM_OK;
     covered_count = heads_join(covered, covered_count, heads, count);
     origin->vector.gaps = true; /* what does not match may come later, in any order */

@@ -539,10 +539,10 @@ static void a_pair_covers_the_branches_that_it_was_told_of(void **state)
     branch[0] = after(bed, &ops[0], 0, "1");
     branch[1] = after(bed, &branch[0], 0, "2");
     cover(bed, some_filter(0), &ops[2]);
-    cover(bed, some_filter(0), &branch[1]); /* at the same seq: the other one, which is newer */
+    cover(bed, some_filter(0), &branch[1]); /* at the same seq: that is no more */
     OK(td_op_store_pair_heads(bed->ops, NOTES, some_filter(0), origin_of(0), found, &count));
     assert_int_equal(1, count);
-    assert_head(&branch[1], &found[0]);
+    assert_head(&ops[2], &found[0]);
     for (unsigned i = 0; i < 2; i++) {
         const td_operation *op = i ? &ops[3] : &branch[1];
 
@@ -586,6 +586,38 @@ static void what_would_be_a_ninth_head_stays_loose(void **state)
     assert_sound(bed);
     OK(td_op_store_reaches(bed->ops, NOTES, origin_of(0), 2, branches[7].hash, &reaches));
     assert_true(holds(bed, &branches[7]) && !reaches);
+}
+
+/* Heads of two branches, and what a pair keeps of such. */
+static void cover_both(struct bed *bed, const td_operation *low, const td_operation *high)
+{
+    td_head heads[2] = {{.seq = low->seq}, {.seq = high->seq}};
+
+    memcpy(heads[0].hash, low->hash, TANDEM_HASH_BYTES);
+    memcpy(heads[1].hash, high->hash, TANDEM_HASH_BYTES);
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_cover(bed->ops, NOTES, some_filter(0), high->origin, heads, 2));
+    OK(td_op_store_commit(bed->ops));
+}
+
+static void a_pair_goes_on_along_its_lower_branch(void **state)
+{
+    struct bed *bed = *state;
+    td_operation ops[6], branch[3];
+    td_head found[TANDEM_HEADS_MAX];
+    unsigned count;
+
+    chain(bed, origin_of(0), ops, 6);
+    branch[0] = after(bed, &ops[0], 0, "1");
+    branch[1] = after(bed, &branch[0], 0, "2");
+    branch[2] = after(bed, &branch[1], 0, "3");
+    cover_both(bed, &branch[0], &ops[5]);
+    cover_both(bed, &branch[2], &ops[5]);
+    cover_both(bed, &branch[1], &ops[5]); /* never back */
+    OK(td_op_store_pair_heads(bed->ops, NOTES, some_filter(0), origin_of(0), found, &count));
+    assert_int_equal(2, count);
+    assert_head(&branch[2], &found[0]);
+    assert_head(&ops[5], &found[1]);
 }
 
 static void pairs_are_bounded(void **state)
@@ -844,6 +876,7 @@ int main(int argc, char **argv)
         ON_BED(a_fork_inside_a_loose_job_is_loose),
         ON_BED(a_pair_covers_the_branches_that_it_was_told_of),
         ON_BED(what_would_be_a_ninth_head_stays_loose),
+        ON_BED(a_pair_goes_on_along_its_lower_branch),
         ON_BED(pairs_are_bounded),
         ON_BED(behind_a_damaged_lack_nothing_is_taken),
         ON_BED(verify_notices_damaged_lacks),
