@@ -11,6 +11,7 @@ static void origin_free(void *owner)
     free(origin->heads);
     free(origin->passed);
     free(origin->asked);
+    free(origin->told);
     free(origin->lacks);
     free(origin->our_lacks);
     free(origin);
@@ -284,6 +285,11 @@ tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, 
     return replace_heads(&origin->asked, &origin->asked_count, heads, count);
 }
 
+tandem_err td_coverage_set_told(td_origin_cover *origin, const td_head *heads, unsigned count)
+{
+    return replace_heads(&origin->told, &origin->told_count, heads, count);
+}
+
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last)
 {
     for (unsigned i = 0; i < origin->lack_count; i++)
@@ -304,6 +310,11 @@ static bool has_head(const td_head *heads, unsigned count, const td_head *head)
         if (heads[i].seq == head->seq && !memcmp(heads[i].hash, head->hash, TANDEM_HASH_BYTES))
             return true;
     return false;
+}
+
+bool td_coverage_is_told(const td_origin_cover *origin, const td_head *head)
+{
+    return has_head(origin->told, origin->told_count, head);
 }
 
 /*

@@ -80,6 +80,8 @@ struct td_origin_cover {
     td_lack *our_lacks;  /* as far as they were looked at */
     unsigned our_lack_count;
     uint64_t want_first, want_last; /* a lack of ours that the peer holds; 0: none */
+    td_head *told; /* there: by COVER of this session it is held up to these; a pair may keep others */
+    unsigned told_count;
     uint64_t in_seq; /* where the way from the peer has a filter: all that is in it is held up to here */
     uint64_t sent_seq;   /* the highest that was sent in this session */
     uint64_t announced_seq; /* the highest that the peer was told */
@@ -178,6 +180,10 @@ void td_coverage_part(td_coverage *coverage, td_origin_cover *origin);
 /* The peer asked for all of an origin of which these are our heads, or of something else (count 0).
  * TANDEM_E_NOMEM. */
 tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, unsigned count);
+/* The peer has told by COVER that all that is in the way from it is held up to these heads.
+ * TANDEM_E_NOMEM. */
+tandem_err td_coverage_set_told(td_origin_cover *origin, const td_head *heads, unsigned count);
+bool td_coverage_is_told(const td_origin_cover *origin, const td_head *head);
 /* Has the peer announced that it lacks any of these? */
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last);
 /* Nothing up to this seq is to be sent any more. */

@@ -598,6 +598,20 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
     return TANDEM_OK;
 }
 
+static tandem_err take_covered(td_peer *peer, tandem_slice name, const td_wire_origin *told)
+{
+    td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
+    td_origin_cover *origin =
+        collection ? td_coverage_find_origin(collection, told->origin) : NULL;
+    tandem_err err = TANDEM_OK;
+
+    if (origin && told->head_count)
+        err = td_coverage_set_told(origin, told->heads, told->head_count);
+    if (err == TANDEM_OK)
+        td_wants_cover(peer, name, told);
+    return err;
+}
+
 /* A session whose way here has no filter learns nothing by it. */
 static tandem_err take_cover(void *context, const td_wire_cover *cover)
 {
@@ -614,8 +628,9 @@ static tandem_err take_cover(void *context, const td_wire_cover *cover)
         for (uint32_t k = 0; k < entry.origin_count; k++) {
             if ((err = td_wire_read_origin(&entry.origins, &origin)) != TANDEM_OK)
                 return err;
-            if (td_way_in_has_filter(peer) && td_share_has(td_peer_takes(peer), entry.name))
-                td_wants_cover(peer, entry.name, &origin);
+            if (td_way_in_has_filter(peer) && td_share_has(td_peer_takes(peer), entry.name) &&
+                (err = take_covered(peer, entry.name, &origin)) != TANDEM_OK)
+                return err;
         }
     }
     return TANDEM_OK;

@@ -350,6 +350,8 @@ static uint64_t reached(td_peer *peer, const td_origin_cover *origin)
         .seq = origin->our_seq,
     };
 
+    if (origin->told_count && origin->told[origin->told_count - 1].seq > reach.seq)
+        reach.seq = origin->told[origin->told_count - 1].seq;
     /* A wider one tells the peer as much: it does not send COVER for what that covers. */
     td_op_store_pairs(peer->sync->ops, origin->collection->name, look_at_pair, &reach);
     return reach.seq;
@@ -365,6 +367,8 @@ static bool is_covered(td_peer *peer, const td_origin_cover *origin, const td_he
         .head = head,
     };
 
+    if (td_coverage_is_told(origin, head)) /* our pair may keep another branch */
+        return true;
     if (td_op_store_reaches(peer->sync->ops, origin->collection->name, origin->origin, head->seq,
                             head->hash, &reach.covered) == TANDEM_OK &&
         !reach.covered)

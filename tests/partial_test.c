@@ -360,6 +360,97 @@ static void it_goes_on_after_crashes(void **state)
     tandem_harness_free(harness);
 }
 
+/* ---- Copies ---- */
+
+/* A document in the way, with one before it that is not. */
+static void write_pair(tandem_harness *harness, const char *name, const char *document)
+{
+    write_kv(harness, name, "notes", "x");
+    write_kv(harness, name, "notes", document);
+}
+
+/* c has a, and b, which was copied from it; both write under one origin before they meet. */
+static tandem_harness *open_copies(uint64_t seed, bool gaps)
+{
+    tandem_harness *harness = bed_open(seed, (const char *[]){"c", "a"}, 2);
+
+    write_kv(harness, "a", "notes", "a0");
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "b"));
+    if (gaps)
+        write_kv(harness, "a", "notes", "x");
+    write_kv(harness, "a", "notes", "a1");
+    if (gaps)
+        write_kv(harness, "b", "notes", "x");
+    write_kv(harness, "b", "notes", "a2");
+    return harness;
+}
+
+static void connect_copies(tandem_harness *harness)
+{
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "a"));
+    share_documents(harness, "c", "a", "a*");
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "b"));
+    share_documents(harness, "c", "b", "a*");
+    assert_in_step(harness, "c", "b");
+}
+
+static void assert_nothing_more_comes(tandem_harness *harness, const char *name,
+                                      const char *remote)
+{
+    uint64_t before;
+
+    tandem_harness_run(harness, 60000);
+    before = bed_status(harness, name, remote).status.received_operations;
+    tandem_harness_run(harness, 60000);
+    assert_int_equal(before, bed_status(harness, name, remote).status.received_operations);
+}
+
+/* Branches that end at one seq: a pair keeps one of them. */
+static void of_another_branch_all_comes_once(void **state)
+{
+    tandem_harness *harness = open_copies(7, true);
+
+    (void)state;
+    connect_copies(harness);
+    assert_in_step(harness, "c", "a");
+    assert_true(holds(harness, "c", "notes", "a1") && holds(harness, "c", "notes", "a2"));
+    assert_nothing_more_comes(harness, "c", "a");
+    assert_nothing_more_comes(harness, "c", "b");
+    assert_in_step(harness, "c", "a");
+    assert_in_step(harness, "c", "b");
+    tandem_harness_free(harness);
+}
+
+/* The lower branch of a fork, of which a pair covers both, goes on. */
+static void the_lower_branch_may_go_on(void **state)
+{
+    tandem_harness *harness = bed_open(9, (const char *[]){"c", "h", "a"}, 3);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "h"));
+    share_documents(harness, "c", "h", "a*");
+    write_kv(harness, "a", "notes", "a0");
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "b"));
+    for (unsigned i = 0; i < 5; i++)
+        write_pair(harness, "a", (const char *[]){"a1", "a2", "a3", "a4", "a5"}[i]);
+    write_pair(harness, "b", "a6");
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "b", "later"));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "h"));
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "b", "h"));
+    tandem_harness_run(harness, 60000);
+    assert_in_step(harness, "c", "h");
+    write_pair(harness, "later", "a7");
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "later", "h"));
+    tandem_harness_run(harness, 60000);
+    assert_nothing_more_comes(harness, "c", "h");
+    assert_in_step(harness, "c", "h");
+    assert_true(holds(harness, "c", "notes", "a5") && holds(harness, "c", "notes", "a6"));
+    assert_true(holds(harness, "c", "notes", "a7"));
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,6 +461,8 @@ int main(void)
         cmocka_unit_test(one_way),
         cmocka_unit_test(a_third_ends_whole),
         cmocka_unit_test(it_goes_on_after_crashes),
+        cmocka_unit_test(of_another_branch_all_comes_once),
+        cmocka_unit_test(the_lower_branch_may_go_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
