@@ -186,10 +186,11 @@ tandem_err td_coverage_set_told(td_origin_cover *origin, const td_head *heads, u
 bool td_coverage_is_told(const td_origin_cover *origin, const td_head *head);
 /* Has the peer announced that it lacks any of these? */
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last);
-/* Nothing up to this seq is to be sent any more. */
+/* Nothing up to this seq is to be sent any more. What it announced of another branch says nothing. */
 static inline uint64_t td_coverage_reached(const td_origin_cover *origin)
 {
-    return origin->passed_seq > origin->peer_seq ? origin->passed_seq : origin->peer_seq;
+    return origin->parted || origin->passed_seq > origin->peer_seq ? origin->passed_seq
+                                                                   : origin->peer_seq;
 }
 /* The peer holds all that we hold of it. */
 void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin);

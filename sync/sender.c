@@ -241,7 +241,7 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
         return false;
     }
     /* Somebody else delivered it meanwhile. Of a fork the seq says nothing. */
-    if (operation->seq > range->repeat_last && origin->head_count <= 1 &&
+    if (operation->seq > range->repeat_last && origin->head_count <= 1 && !origin->parted &&
         operation->seq <= origin->peer_seq && range->last == UINT64_MAX) {
         td_probe(filling->peer->sync->env, TD_PROBE_SENT_BY_ANOTHER);
         range->sent_ordinal = ordinal;

@@ -91,8 +91,8 @@ static bool is_met(td_peer *peer, const struct requirement *requirement)
     if (!collection)
         return peer->peer_all_known;
     if ((origin = td_coverage_find_origin(collection, requirement->origin)))
-        return (origin->peer_seq >= requirement->seq || origin->passed_seq >= requirement->seq) &&
-               !origin->unmet && !lacks_some(origin, requirement->seq);
+        return td_coverage_reached(origin) >= requirement->seq && !origin->unmet &&
+               !lacks_some(origin, requirement->seq);
     return collection->base_ordinal > 0;
 }
 

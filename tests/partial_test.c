@@ -406,6 +406,19 @@ static void assert_nothing_more_comes(tandem_harness *harness, const char *name,
     assert_int_equal(before, bed_status(harness, name, remote).status.received_operations);
 }
 
+static void of_another_branch_all_comes(void **state)
+{
+    tandem_harness *harness = open_copies(7, false);
+
+    (void)state;
+    write_kv(harness, "b", "notes", "a3"); /* further on than what c holds of the other one */
+    connect_copies(harness);
+    assert_true(holds(harness, "c", "notes", "a1") && holds(harness, "c", "notes", "a2"));
+    assert_true(holds(harness, "c", "notes", "a3"));
+    assert_sound(harness, "c");
+    tandem_harness_free(harness);
+}
+
 /* Branches that end at one seq: a pair keeps one of them. */
 static void of_another_branch_all_comes_once(void **state)
 {
@@ -461,6 +474,7 @@ int main(void)
         cmocka_unit_test(one_way),
         cmocka_unit_test(a_third_ends_whole),
         cmocka_unit_test(it_goes_on_after_crashes),
+        cmocka_unit_test(of_another_branch_all_comes),
         cmocka_unit_test(of_another_branch_all_comes_once),
         cmocka_unit_test(the_lower_branch_may_go_on),
     };
