@@ -555,7 +555,7 @@ static tandem_err settle(td_op_store *ops, struct origin *origin, uint64_t first
     origin->collection->may_prune = origin->collection->may_prune || origin->vector.gaps;
     if (!origin->vector.loose)
         return TANDEM_OK;
-    while ((err = run_after(ops, origin, &run, &open)) == TANDEM_OK && run.first <= last + 1) {
+    while ((err = run_after(ops, origin, &run, &open)) == TANDEM_OK && run.first - 1 <= last) {
         bool settled = false;
 
         if (run.loose && (err = run_settle(ops, origin, &run, open, &settled)) != TANDEM_OK)
@@ -573,7 +573,8 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
 {
     struct collection *collection = origin->collection;
     const td_operation *last = &job[count - 1];
-    uint64_t first_ordinal = ops->position.ordinal + 1;
+    uint64_t first_ordinal = ops->position.ordinal + 1, from = job[0].seq, to = last->seq;
+    bool was_full = origin->vector.count == TANDEM_HEADS_MAX;
     tandem_err err;
 
     collection_give_id(ops, collection);
@@ -604,7 +605,11 @@ static tandem_err job_write(td_op_store *ops, struct origin *origin, const td_op
         (err = lacks_after(ops, origin, place)) != TANDEM_OK)
         return err;
     head_move(&origin->vector, place, last);
-    if (!place->is_loose && (err = settle(ops, origin, job[0].seq, last->seq)) != TANDEM_OK)
+    if (was_full && origin->vector.count < TANDEM_HEADS_MAX) {
+        from = 0; /* there is room for what stayed loose for want of it, wherever that is */
+        to = UINT64_MAX;
+    }
+    if (!place->is_loose && (err = settle(ops, origin, from, to)) != TANDEM_OK)
         return err;
     collection->dirty = origin->dirty = ops->dirty = true;
     result->first_ordinal = first_ordinal;

@@ -588,6 +588,38 @@ static void what_would_be_a_ninth_head_stays_loose(void **state)
     assert_true(holds(bed, &branches[7]) && !reaches);
 }
 
+/* Of a lack of several jobs the first part was a head of its own until the rest came. */
+static void what_stayed_loose_gets_the_place_of_a_head_that_goes(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[5], branches[TANDEM_HEADS_MAX - 3], root, leaves[2];
+    td_lack lack;
+
+    chain(bed, origin_of(0), ops, 5);
+    commit(bed, &ops[0], 1);
+    lack = lack_of(&ops[1], 3);
+    OK(want(bed, origin_of(0), &lack));
+    commit(bed, &ops[4], 1);
+    commit(bed, &ops[1], 1);
+    for (unsigned i = 0; i < TANDEM_HEADS_MAX - 3; i++) {
+        branches[i] = after(bed, &ops[0], 0, (const char *[]){"1", "2", "3", "4", "5"}[i]);
+        commit(bed, &branches[i], 1);
+    }
+    root = after(bed, &ops[0], 0, "6");
+    for (unsigned i = 0; i < 2; i++) {
+        leaves[i] = after(bed, &root, 0, (const char *[]){"7", "8"}[i]);
+        commit_part(bed, &leaves[i], 1);
+    }
+    commit(bed, &root, 1); /* one leaf is the eighth head */
+    assert_int_equal(TANDEM_HEADS_MAX, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+    commit(bed, &ops[2], 1);
+    commit(bed, &ops[3], 1);
+    assert_int_equal(TANDEM_HEADS_MAX, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+}
+
 /* Heads of two branches, and what a pair keeps of such. */
 static void cover_both(struct bed *bed, const td_operation *low, const td_operation *high)
 {
@@ -876,6 +908,7 @@ int main(int argc, char **argv)
         ON_BED(a_fork_inside_a_loose_job_is_loose),
         ON_BED(a_pair_covers_the_branches_that_it_was_told_of),
         ON_BED(what_would_be_a_ninth_head_stays_loose),
+        ON_BED(what_stayed_loose_gets_the_place_of_a_head_that_goes),
         ON_BED(a_pair_goes_on_along_its_lower_branch),
         ON_BED(pairs_are_bounded),
         ON_BED(behind_a_damaged_lack_nothing_is_taken),
