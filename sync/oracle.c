@@ -1097,8 +1097,8 @@ static void offered(void *context, tandem_job_handle *handle)
         !(collection = td_coverage_find((td_coverage *)&peer->coverage, handle->collection)) ||
         !(cover = td_coverage_find_origin(collection, handle->origin)))
         return;
-    if (collection->pairs && !cover->unmet &&
-        !cover->range.whole && !cover->parted &&
+    if (collection->pairs && !cover->unmet && !cover->vague && !cover->parted &&
+        !cover->range.whole &&
         !is_in_way(td_peer_gives(peer), collection->pairs, handle))
         hear(node, "it offers %" PRIu64 ", which the peer holds through a filter",
              handle->last_seq);
