@@ -219,6 +219,16 @@ static bool is_next(struct filling *filling, td_origin_cover *origin, const td_o
     return operation->seq <= range->next_seq;
 }
 
+/* What is loose is not passed on: it would be taken for what stands at its seq in a chain that is whole. */
+static bool is_loose(struct filling *filling, td_origin_cover *origin, const td_operation *operation)
+{
+    bool reaches;
+
+    return td_op_store_reaches(filling->peer->sync->ops, filling->collection->name, origin->origin,
+                               operation->seq, operation->hash, &reaches) == TANDEM_OK &&
+           !reaches;
+}
+
 /* Is this the first operation of a job that goes to the peer? */
 static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operation *operation,
                       td_origin_cover **origin_out)
@@ -232,7 +242,8 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     if (ordinal <= range->sent_ordinal || operation->seq < range->first ||
         operation->seq > range->last)
         return false;
-    if (!is_next(filling, origin, operation))
+    if (!is_next(filling, origin, operation) ||
+        (range->gaps && is_loose(filling, origin, operation)))
         return false;
     if (is_refused(origin, operation)) {
         range->sent_ordinal = ordinal;

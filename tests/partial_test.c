@@ -464,6 +464,41 @@ static void the_lower_branch_may_go_on(void **state)
     tandem_harness_free(harness);
 }
 
+/* h holds an origin whole, and beside that some of another branch, which came through a filter. */
+static void what_is_loose_is_not_passed_on(void **state)
+{
+    tandem_harness *harness = bed_open(11, (const char *[]){"c", "h", "a"}, 3);
+
+    (void)state;
+    write_kv(harness, "a", "notes", "a0");
+    assert_int_equal(TANDEM_OK, tandem_harness_copy(harness, "a", "b"));
+    write_kv(harness, "a", "notes", "x");
+    write_kv(harness, "b", "notes", "y");
+    write_kv(harness, "b", "notes", "a2");
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "h", "a"));
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "h", "a"));
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "h", "b"));
+    share_documents(harness, "h", "b", "a*");
+    assert_in_step(harness, "h", "b");
+    tandem_harness_run(harness, 30000);
+    assert_true(holds(harness, "h", "notes", "a2"));
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "h", "b"));
+    write_kv(harness, "a", "notes", "a1");
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "h", "a"));
+    assert_in_step(harness, "h", "a");
+    assert_true(holds(harness, "h", "notes", "a1"));
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "h", "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "h"));
+    tandem_harness_run(harness, 60000);
+    assert_in_step(harness, "c", "h");
+    assert_true(holds(harness, "c", "notes", "a1"));
+    assert_false(holds(harness, "c", "notes", "a2"));
+    assert_sound(harness, "c");
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -477,6 +512,7 @@ int main(void)
         cmocka_unit_test(of_another_branch_all_comes),
         cmocka_unit_test(of_another_branch_all_comes_once),
         cmocka_unit_test(the_lower_branch_may_go_on),
+        cmocka_unit_test(what_is_loose_is_not_passed_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
