@@ -43,8 +43,8 @@ typedef struct td_send_range {
     uint64_t clock_hlc;    /* retry_at_ms is for the peer's clock to reach this; 0: it is not */
     uint32_t attempts;
     uint64_t failed_seq; /* of what was asked for: the first that the peer could not take; 0: none */
-    bool gaps;           /* ordinals of it may not grow with seqs: it is sent in the order of these */
-    bool forked;         /* and several operations may have one: what is asked for is sent by runs … */
+    bool gaps;           /* ordinals of it may not grow with seqs: it is sent in the order of these … */
+    bool forked;         /* … as far as there is one; and what is asked for by runs … */
     td_run run;          /* … of which this one is the last that was begun … */
     uint64_t run_seq;    /* … and goes on with this seq; 0: the next one begins */
     bool whole;          /* it was asked for again: what the peer's pairs cover goes, too */

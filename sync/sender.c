@@ -140,10 +140,10 @@ static bool is_ready(const td_send_range *range)
     return range->active && range->blocked == TANDEM_OK && range->retry_at_ms == 0;
 }
 
-/* Of a fork with gaps neither ordinals nor seqs tell what comes first. */
+/* Where there are gaps ordinals do not tell what comes first, nor do seqs of a fork. */
 static bool goes_by_runs(const td_send_range *range)
 {
-    return range->forked && range->last != UINT64_MAX;
+    return range->gaps && range->last != UINT64_MAX;
 }
 
 static void block(struct filling *filling, td_origin_cover *origin, tandem_err err)
