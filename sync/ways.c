@@ -227,17 +227,27 @@ static tandem_err read_hash(void *context, tandem_err err, uint64_t ordinal,
     return TANDEM_END;
 }
 
-/* The operation that we hold at a seq. */
+/* The operation that we hold at a seq, on the way to our head. False also if it cannot be told. */
 static bool head_at(td_peer *peer, const td_origin_cover *origin, uint64_t seq, td_head *out)
 {
+    td_op_store *ops = peer->sync->ops;
     tandem_slice name = origin->collection->name;
     struct hash_reading reading = {.out = out};
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+    bool reaches;
 
+    if (td_op_store_heads(ops, name, origin->origin, heads, &count) == TANDEM_OK && count == 1 &&
+        heads[0].seq == seq) {
+        *out = heads[0];
+        return true;
+    }
     out->seq = seq;
-    if (td_op_store_at(peer->sync->ops, name, origin->origin, seq, &reading.ordinal) != TANDEM_OK)
+    if (td_op_store_at(ops, name, origin->origin, seq, &reading.ordinal) != TANDEM_OK)
         return false;
-    td_op_store_scan(peer->sync->ops, name, reading.ordinal - 1, read_hash, &reading);
-    return reading.found;
+    td_op_store_scan(ops, name, reading.ordinal - 1, read_hash, &reading);
+    return reading.found && td_op_store_reaches(ops, name, origin->origin, seq, out->hash,
+                                                &reaches) == TANDEM_OK && reaches;
 }
 
 /* The heads up to which all that is in the way was given now; 0: nothing new. A fork is given as a whole
