@@ -198,12 +198,13 @@ static uint64_t given_up_to(td_peer *peer, const td_origin_cover *origin)
 {
     const td_send_range *range = &origin->range;
     uint64_t reached = td_coverage_reached(origin), seq = range->next_seq ? range->next_seq - 1 : 0;
-    uint64_t on_its_way = first_on_its_way(peer, origin);
+    uint64_t on_its_way;
 
-    if (range->first > reached + 1)
-        return 0;
     if (range->failed_seq && range->failed_seq <= seq)
         seq = range->failed_seq - 1;
+    if (range->first > reached + 1 || seq <= reached)
+        return 0; /* most of them: before the outbox is gone through */
+    on_its_way = first_on_its_way(peer, origin);
     if (on_its_way <= seq)
         seq = on_its_way - 1;
     return seq > reached ? seq : 0;
