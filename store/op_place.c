@@ -232,6 +232,9 @@ tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t c
                             brings_end, &search);
         if (err != TANDEM_OK && err != TANDEM_END)
             return err;
+        /* With the lack would go what says that the rest of it is not held. */
+        if (out->is_loose && out->fills)
+            return TANDEM_E_PREDECESSOR;
     }
     return TANDEM_OK;
 }
@@ -258,7 +261,7 @@ tandem_err td_place_head(const td_chain *chain, td_place *place)
 
     if (place->follows && (err = head_before(chain, place->before, &place->head)) != TANDEM_OK)
         return err;
-    return place->head < 0 && !place->is_inside && !place->is_loose && chain->vector->count == TANDEM_HEADS_MAX
-               ? TANDEM_E_QUARANTINED
-               : TANDEM_OK;
+    if (place->head >= 0 || place->is_inside || place->is_loose)
+        return TANDEM_OK;
+    return chain->vector->count == TANDEM_HEADS_MAX ? TANDEM_E_QUARANTINED : TANDEM_OK;
 }

@@ -263,7 +263,8 @@ tandem_err td_op_store_pair_heads(td_op_store *ops, tandem_slice collection, tan
 tandem_err td_op_store_pair_vector(td_op_store *ops, tandem_slice collection, tandem_slice filter,
                                    const uint8_t *after_origin, td_visit_vector visit,
                                    void *context);
-/* Has the origin lacks in a collection, or had? Then its ordinals need not grow with seqs. */
+/* Has the origin lacks in a collection, or loose operations, or had it, or does a pair cover some of it?
+ * Then its ordinals need not grow with seqs. */
 tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const uint8_t *origin,
                                 bool *out);
 /* All such origins of a collection, in byte order. */

@@ -274,6 +274,8 @@ tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads,
 
 void td_coverage_part(td_coverage *coverage, td_origin_cover *origin)
 {
+    if (origin->parted)
+        return; /* what was passed since is of ours */
     origin->parted = true;
     origin->passed_seq = 0;
     count_lag(coverage, origin);

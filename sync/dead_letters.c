@@ -675,7 +675,7 @@ static bool is_announced(td_peer *peer, const td_dead_letter *letter)
             return true;
     }
     return origin->head_count && origin->peer_seq >= origin->our_seq && !origin->unmet &&
-           origin->our_seq >= letter->last_seq && !origin->passed_seq;
+           origin->our_seq >= letter->last_seq && !origin->passed_seq && !origin->parted;
 }
 
 void td_dead_letters_look(td_peer *peer)

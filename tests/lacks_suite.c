@@ -330,6 +330,13 @@ static td_append_result commit_part(struct bed *bed, const td_operation *job, si
     return result;
 }
 
+static tandem_err append_part_err(struct bed *bed, const td_operation *job, size_t count)
+{
+    td_append_result result;
+
+    return td_op_store_append_part(bed->ops, job, count, &result);
+}
+
 static tandem_slice some_filter(unsigned n)
 {
     static uint8_t bytes[32][64];
@@ -524,6 +531,32 @@ static void a_fork_inside_a_loose_job_is_loose(void **state)
     assert_sound(bed);
     commit(bed, &ops[1], 1);
     assert_int_equal(2, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+}
+
+/* A lack of several jobs: the last of them alone, through a filter, does not end it. */
+static void what_ends_a_lack_follows_what_is_before(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[4];
+    td_lack lack;
+
+    chain(bed, origin_of(0), ops, 4);
+    commit(bed, ops, 1);
+    lack = lack_of(&ops[1], 2);
+    OK(want(bed, origin_of(0), &lack));
+    commit(bed, &ops[3], 1);
+    OK(td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_PREDECESSOR, append_part_err(bed, &ops[2], 1));
+    OK(td_op_store_commit(bed->ops));
+    assert_int_equal(1, lacks(bed, NULL).count);
+    assert_sound(bed);
+    commit(bed, &ops[1], 1);
+    commit_part(bed, &ops[2], 1);
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&ops[3], &found[0]);
     assert_sound(bed);
 }
 
@@ -768,13 +801,6 @@ static void history_draw(struct bed *bed, uint64_t *random, struct history *hist
     history->count = HISTORY_JOBS;
 }
 
-static tandem_err append_part_err(struct bed *bed, const td_operation *job, size_t count)
-{
-    td_append_result result;
-
-    return td_op_store_append_part(bed->ops, job, count, &result);
-}
-
 enum { THROUGH_FILTER, TAKE, WANT, REFUSE };
 
 /* Of what is done with jobs that from one to another. */
@@ -906,6 +932,7 @@ int main(int argc, char **argv)
         ON_BED(the_missing_may_come_behind_what_is_loose),
         ON_BED(a_loose_branch_gets_a_head_of_its_own),
         ON_BED(a_fork_inside_a_loose_job_is_loose),
+        ON_BED(what_ends_a_lack_follows_what_is_before),
         ON_BED(a_pair_covers_the_branches_that_it_was_told_of),
         ON_BED(what_would_be_a_ninth_head_stays_loose),
         ON_BED(what_stayed_loose_gets_the_place_of_a_head_that_goes),
