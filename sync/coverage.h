@@ -82,6 +82,7 @@ struct td_origin_cover {
     uint64_t want_first, want_last; /* a lack of ours that the peer holds; 0: none */
     td_head *told; /* there: by COVER of this session it is held up to these; a pair may keep others */
     unsigned told_count;
+    bool refused_in_part; /* of what came through a filter in this session: our pair stays where it is */
     uint64_t in_seq; /* where the way from the peer has a filter: all that is in it is held up to here */
     uint64_t sent_seq;   /* the highest that was sent in this session */
     uint64_t announced_seq; /* the highest that the peer was told */

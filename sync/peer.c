@@ -598,17 +598,42 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
     return TANDEM_OK;
 }
 
+/* What the peer lacks itself it has not given: our pair ends before that, whatever this session may take for
+ * given. False: it covers nothing. */
+static bool end_before_lacks(const td_origin_cover *origin, td_wire_origin *told)
+{
+    td_head *last = &told->heads[told->head_count - 1];
+
+    for (unsigned i = 0; i < origin->lack_count; i++) {
+        const td_lack *lack = &origin->lacks[i];
+
+        if (lack->first > last->seq)
+            continue;
+        if (lack->first == 1 || told->head_count > 1)
+            return false;
+        last->seq = lack->first - 1;
+        memcpy(last->hash, lack->predecessor, TANDEM_HASH_BYTES);
+    }
+    return true;
+}
+
 static tandem_err take_covered(td_peer *peer, tandem_slice name, const td_wire_origin *told)
 {
     td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
     td_origin_cover *origin =
         collection ? td_coverage_find_origin(collection, told->origin) : NULL;
+    td_wire_origin kept = *told;
     tandem_err err = TANDEM_OK;
 
-    if (origin && told->head_count)
+    if (!told->head_count)
+        return TANDEM_OK;
+    if (origin)
         err = td_coverage_set_told(origin, told->heads, told->head_count);
-    if (err == TANDEM_OK)
-        td_wants_cover(peer, name, told);
+    if (err == TANDEM_OK &&
+        (!origin || (!origin->refused_in_part && end_before_lacks(origin, &kept))))
+        td_wants_cover(peer, name, &kept);
+    else if (err == TANDEM_OK)
+        err = td_puller_look(peer, origin);
     return err;
 }
 
@@ -772,6 +797,8 @@ static void note_sender(td_peer *peer, const tandem_job_handle *handle, const td
     if (!origin)
         return;
     td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
+    if (job->err == TANDEM_E_REFUSED && td_way_in_has_filter(peer))
+        origin->refused_in_part = true;
     if (job->err != TANDEM_OK || handle->last_seq <= origin->announced_seq)
         return;
     if (!job->result.loose && !td_way_in_has_filter(peer) &&
