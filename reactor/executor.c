@@ -204,7 +204,6 @@ static tandem_err append(td_executor *executor, const td_operation *job, size_t 
     }
     executor->group_operations += result->appended;
     if (result->forked) {
-        executor->group_forks += result->heads_before <= 1;
         executor->group_quarantined += result->heads == TANDEM_HEADS_MAX;
         event_fill(&executor->group_event, TANDEM_EVENT_FORK, &job[count - 1]);
     }
@@ -616,6 +615,7 @@ static void group_commit(td_executor *executor)
     uint64_t reached = td_op_store_group_ordinal(executor->ops);
     tandem_err err;
 
+    executor->group_forks = td_op_store_group_forks(executor->ops);
     if (td_planted(TD_PLANTED_ANSWERED_EARLY))
         answer_members(executor, TANDEM_OK);
     if (td_planted(TD_PLANTED_COMMITTED_EARLY)) {

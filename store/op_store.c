@@ -66,6 +66,7 @@ struct td_op_store {
     bool dirty;
     bool unproven; /* what a recovery found may not have been on disk: commit before confirming */
     int group_lacks; /* so many more, or fewer, with it */
+    unsigned group_forks; /* origins that it made a fork */
     bool group_changes_lacks;
     atomic_int lacks;
     atomic_uint lack_changes;
@@ -268,6 +269,7 @@ static void group_drop(td_op_store *ops)
     ops->txn = NULL;
     ops->dirty = false;
     ops->group_lacks = 0;
+    ops->group_forks = 0;
     ops->group_changes_lacks = false;
     ops->group_err = TANDEM_OK;
 }
@@ -662,6 +664,7 @@ static tandem_err append_job(td_op_store *ops, const td_operation *job, size_t c
     err = job_write(ops, origin, job + place.held, count - place.held, &place, result);
     result->heads = origin->vector.count;
     result->forked = result->heads > 1 && result->heads > result->heads_before;
+    ops->group_forks += result->forked && result->heads_before < 2;
     if (result->forked)
         td_probe(ops->env, result->heads_before > 1 ? TD_PROBE_FORK_GREW : TD_PROBE_FORK_KEPT);
     return err;
@@ -706,6 +709,18 @@ tandem_err td_op_store_append_part(td_op_store *ops, const td_operation *job, si
     return append(ops, job, count, true, result);
 }
 
+/* Behind a new lack something loose may stand, even several branches. */
+static tandem_err lack_record(td_op_store *ops, struct origin *origin, const td_lack *lack)
+{
+    unsigned before = origin->vector.count;
+    tandem_err err = lack_add(ops, origin, lack);
+
+    if (err == TANDEM_OK)
+        err = settle(ops, origin, lack->last, lack->last);
+    ops->group_forks += before < 2 && origin->vector.count > 1;
+    return err;
+}
+
 static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t count,
                              tandem_err reason)
 {
@@ -738,8 +753,7 @@ static tandem_err refuse_job(td_op_store *ops, const td_operation *job, size_t c
     memcpy(lack.predecessor, first->predecessor, TANDEM_HASH_BYTES);
     memcpy(lack.hash, last->hash, TANDEM_HASH_BYTES);
     td_probe(ops->env, TD_PROBE_RANGE_REFUSED);
-    if ((err = lack_add(ops, origin, &lack)) == TANDEM_OK)
-        err = settle(ops, origin, lack.last, lack.last);
+    err = lack_record(ops, origin, &lack);
     return err == TANDEM_OK ? reason : err;
 }
 
@@ -784,8 +798,7 @@ tandem_err td_op_store_want(td_op_store *ops, tandem_slice name, const uint8_t *
         return err; /* held */
     added.followed = false;
     td_probe(ops->env, added.reason == TANDEM_OK ? TD_PROBE_RANGE_WANTED : TD_PROBE_RANGE_REFUSED);
-    if ((err = lack_add(ops, origin, &added)) == TANDEM_OK)
-        err = settle(ops, origin, added.last, added.last);
+    err = lack_record(ops, origin, &added);
     if (breaks_group(err))
         ops->group_err = err;
     return err;
@@ -1135,6 +1148,12 @@ tandem_err td_op_store_reincarnate(td_op_store *ops, tandem_incarnation_reason r
     if (ops->group_err == TANDEM_OK)
         td_probe(ops->env, TD_PROBE_IDENTITY_WRITTEN);
     return ops->group_err;
+}
+
+unsigned td_op_store_group_forks(const td_op_store *ops)
+{
+    assert(ops->txn);
+    return ops->group_forks;
 }
 
 uint64_t td_op_store_group_ordinal(const td_op_store *ops)

@@ -177,6 +177,8 @@ tandem_err td_op_store_put_clock(td_op_store *ops, uint64_t hlc);
 tandem_err td_op_store_reincarnate(td_op_store *ops, tandem_incarnation_reason reason,
                                    bool with_reactor, uint64_t hlc);
 
+/* How many origins the open group has made forks. */
+unsigned td_op_store_group_forks(const td_op_store *ops);
 /* The last ordinal as of the open group. */
 uint64_t td_op_store_group_ordinal(const td_op_store *ops);
 

@@ -534,6 +534,27 @@ static void a_fork_inside_a_loose_job_is_loose(void **state)
     assert_sound(bed);
 }
 
+static void a_lack_before_loose_branches_makes_a_fork(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation ops[3], other;
+    td_lack lack;
+
+    chain(bed, origin_of(0), ops, 3);
+    other = after(bed, &ops[1], 0, "other");
+    commit(bed, ops, 1);
+    commit_part(bed, &ops[2], 1);
+    commit_part(bed, &other, 1);
+    lack = lack_of(&ops[1], 1);
+    OK(td_op_store_begin(bed->ops));
+    OK(td_op_store_want(bed->ops, NOTES, origin_of(0), &lack));
+    assert_int_equal(1, td_op_store_group_forks(bed->ops));
+    OK(td_op_store_commit(bed->ops));
+    assert_int_equal(2, heads(bed, origin_of(0), found));
+    assert_sound(bed);
+}
+
 /* A lack of several jobs: the last of them alone, through a filter, does not end it. */
 static void what_ends_a_lack_follows_what_is_before(void **state)
 {
@@ -932,6 +953,7 @@ int main(int argc, char **argv)
         ON_BED(the_missing_may_come_behind_what_is_loose),
         ON_BED(a_loose_branch_gets_a_head_of_its_own),
         ON_BED(a_fork_inside_a_loose_job_is_loose),
+        ON_BED(a_lack_before_loose_branches_makes_a_fork),
         ON_BED(what_ends_a_lack_follows_what_is_before),
         ON_BED(a_pair_covers_the_branches_that_it_was_told_of),
         ON_BED(what_would_be_a_ninth_head_stays_loose),
