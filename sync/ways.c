@@ -2,6 +2,16 @@
  * The ways of a session that do not carry everything (store/share.h): what of a collection is in them,
  * what a peer that holds it in part has already, and up to where we have given it all (COVER).
  * transport/PROTOCOL.md, section 6, has the rules.
+ *
+ * A chain that has not forked is told of by seqs. Of a fork those say nothing, so heads are compared:
+ *
+ *   parted     a head of the peer's stands at a seq where we hold another operation: all of ours is given,
+ *              from the beginning
+ *   claimed    a head of the peer's lies beyond ours: when ours have come that far it is looked at again
+ *   passed     our heads up to which a fork was given, as a whole or not at all
+ *   vague      we have several heads, and the peer one that a filter keeps from us: what it has behind
+ *              that is not known, and it is not counted as lacking there
+ *   told       heads that a COVER named, believed in its session whatever our pair keeps
  */
 #include <utlist.h>
 
