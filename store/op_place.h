@@ -17,7 +17,7 @@
 #ifndef TANDEM_STORE_OP_PLACE_H
 #define TANDEM_STORE_OP_PLACE_H
 
-#include "store/op_tables.h"
+#include "store/op_search.h"
 
 /* An origin as the open group has it; all borrowed. */
 typedef struct td_chain {

@@ -2,6 +2,8 @@
 
 #include <sodium.h>
 
+#include "store/op_pairs.h"
+
 static tandem_err position_read(td_op_store *ops, td_position *out)
 {
     td_txn *txn;

@@ -9,7 +9,7 @@
 #ifndef TANDEM_STORE_OP_READ_H
 #define TANDEM_STORE_OP_READ_H
 
-#include "store/op_tables.h"
+#include "store/op_search.h"
 
 /*
  * td_op_find() for an origin of which the vector is known: its heads tell whether the origin is

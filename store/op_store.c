@@ -11,6 +11,7 @@
 
 #include "store/filter.h"
 #include "store/hash_table.h"
+#include "store/op_pairs.h"
 #include "store/op_place.h"
 #include "store/op_read.h"
 #include "store/planted.h"

@@ -6,9 +6,8 @@
 
 enum {
     VECTOR_VERSION = 1,
-    HEAD_BYTES = 8 + TANDEM_HASH_BYTES,
     VECTOR_FIXED_BYTES = 1 + 8 + 1 + 2, /* version, floor, count, length of the signature */
-    VECTOR_BYTES_MAX = VECTOR_FIXED_BYTES + TANDEM_HEADS_MAX * HEAD_BYTES,
+    VECTOR_BYTES_MAX = VECTOR_FIXED_BYTES + TANDEM_HEADS_MAX * TD_HEAD_BYTES,
     VECTOR_GAPS = 0x80, /* beside the count */
     VECTOR_BRANCHED = 0x40,
     VECTOR_LOOSE = 0x20,
@@ -66,7 +65,7 @@ tandem_err td_record_get(td_txn *txn, unsigned table, tandem_slice key, tandem_s
 }
 
 /* What scratch holds behind eight spare bytes is the body. */
-static tandem_err put_sealed(td_txn *txn, unsigned table, tandem_slice key, tandem_writer *scratch)
+tandem_err td_record_seal(td_txn *txn, unsigned table, tandem_slice key, tandem_writer *scratch)
 {
     tandem_slice body;
 
@@ -77,7 +76,7 @@ static tandem_err put_sealed(td_txn *txn, unsigned table, tandem_slice key, tand
     return td_txn_put(txn, table, key, tandem_writer_slice(scratch));
 }
 
-static void begin_record(tandem_writer *scratch)
+void td_record_begin(tandem_writer *scratch)
 {
     static const uint8_t spare[TD_CHECKSUM_BYTES];
 
@@ -88,9 +87,9 @@ static void begin_record(tandem_writer *scratch)
 tandem_err td_record_put(td_txn *txn, unsigned table, tandem_slice key, tandem_slice body,
                          tandem_writer *scratch)
 {
-    begin_record(scratch);
+    td_record_begin(scratch);
     tandem_write_raw(scratch, body);
-    return put_sealed(txn, table, key, scratch);
+    return td_record_seal(txn, table, key, scratch);
 }
 
 /* ---- Meta ---- */
@@ -257,10 +256,10 @@ static tandem_err vector_body(tandem_slice body, td_vector_record *out)
     out->loose = at[9] & VECTOR_LOOSE;
     out->count = at[9] & ~(VECTOR_GAPS | VECTOR_BRANCHED | VECTOR_LOOSE);
     if ((out->count < 1 && !out->gaps) || out->count > TANDEM_HEADS_MAX ||
-        body.size != VECTOR_FIXED_BYTES + out->count * (size_t)HEAD_BYTES)
+        body.size != VECTOR_FIXED_BYTES + out->count * (size_t)TD_HEAD_BYTES)
         return TANDEM_E_CORRUPT;
     at += 10;
-    for (unsigned i = 0; i < out->count; i++, at += HEAD_BYTES) {
+    for (unsigned i = 0; i < out->count; i++, at += TD_HEAD_BYTES) {
         out->heads[i].seq = td_get_u64(at);
         memcpy(out->heads[i].hash, at + 8, TANDEM_HASH_BYTES);
     }
@@ -310,7 +309,7 @@ tandem_err td_vector_put(td_txn *txn, uint32_t id, const uint8_t *origin,
     for (unsigned i = 0; i < record->count; i++) {
         td_put_u64(at, record->heads[i].seq);
         memcpy(at + 8, record->heads[i].hash, TANDEM_HASH_BYTES);
-        at += HEAD_BYTES;
+        at += TD_HEAD_BYTES;
     }
     *at++ = 0; /* no head signature yet */
     *at++ = 0;
@@ -485,10 +484,10 @@ tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,
     uint8_t key[TD_OPERATION_KEY_BYTES];
 
     td_operation_key(key, id, ordinal);
-    begin_record(scratch);
+    td_record_begin(scratch);
     tandem_write_raw(scratch, tandem_slice_of(operation->hash, TANDEM_HASH_BYTES));
     tandem_write_raw(scratch, operation->canonical);
-    return put_sealed(txn, TD_TABLE_OPERATIONS, tandem_slice_of(key, sizeof(key)), scratch);
+    return td_record_seal(txn, TD_TABLE_OPERATIONS, tandem_slice_of(key, sizeof(key)), scratch);
 }
 
 bool td_key_has_id(tandem_slice key, uint32_t id)
@@ -504,483 +503,4 @@ void td_operation_place(const td_operation *operation, uint8_t out[TANDEM_HASH_B
 
     td_put_u64(size, operation->document.size);
     td_hash(out, parts, 3);
-}
-
-/* ---- Search ---- */
-
-/*
- * Look through one run for its operation at seq.
- *
- * The run's operations are told from a fork's, which may stand between them, by following the
- * chain. A record that cannot be read may have been one of them: then the next one of the origin is
- * taken to go on with the run, and if that lies beyond seq, the one sought is the damaged one.
- */
-static tandem_err find_in_run(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
-                              uint64_t seq, const uint8_t *hash, td_found *out)
-{
-    uint8_t start[TD_OPERATION_KEY_BYTES];
-    uint8_t reached_hash[TANDEM_HASH_BYTES];
-    uint64_t reached = run->first - 1;
-    bool lost = true; /* the first one's predecessor is not known here */
-    td_cursor *cursor;
-    tandem_slice key, value;
-    tandem_err err;
-
-    if ((err = td_txn_cursor(txn, TD_TABLE_OPERATIONS, &cursor)) != TANDEM_OK)
-        return err;
-    td_operation_key(start, id, run->ordinal);
-    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
-    for (; err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
-        td_operation op;
-
-        if (!td_key_has_id(key, id))
-            break;
-        if (td_operation_decode(key, value, &op) != TANDEM_OK) {
-            lost = true;
-            continue;
-        }
-        if (memcmp(op.origin, origin, TANDEM_ORIGIN_BYTES) || op.seq <= reached ||
-            op.seq > run->last)
-            continue;
-        if (!lost && (op.seq != reached + 1 ||
-                      memcmp(op.predecessor, reached_hash, TANDEM_HASH_BYTES)))
-            continue;
-        if (op.seq > seq)
-            break;
-        lost = false;
-        reached = op.seq;
-        memcpy(reached_hash, op.hash, TANDEM_HASH_BYTES);
-        if (reached < seq)
-            continue;
-        err = TANDEM_E_NOT_FOUND;
-        if (!hash || memcmp(hash, op.hash, TANDEM_HASH_BYTES) == 0) {
-            out->ordinal = td_get_u64(key.bytes + TD_ID_BYTES);
-            out->flags = op.flags;
-            out->loose = run->loose;
-            td_operation_place(&op, out->place);
-            err = TANDEM_OK;
-        }
-        td_cursor_free(cursor);
-        return err;
-    }
-    td_cursor_free(cursor);
-    return err == TANDEM_OK || err == TANDEM_END ? TANDEM_E_CORRUPT : err;
-}
-
-struct search {
-    td_txn *txn;
-    uint32_t id;
-    const uint8_t *origin;
-    uint64_t seq;
-    const uint8_t *hash;
-    td_found *best;
-    bool found;
-    bool corrupt;
-};
-
-/* TANDEM_END once nothing better can come. */
-static tandem_err search_run(struct search *s, const td_run *run)
-{
-    td_found found;
-    tandem_err err;
-
-    if (run->first > s->seq || run->last < s->seq)
-        return TANDEM_OK;
-    err = find_in_run(s->txn, s->id, s->origin, run, s->seq, s->hash, &found);
-    if (err == TANDEM_OK) {
-        if (!s->found || found.ordinal < s->best->ordinal)
-            *s->best = found;
-        s->found = true;
-        return s->hash ? TANDEM_END : TANDEM_OK;
-    }
-    if (err == TANDEM_E_CORRUPT)
-        s->corrupt = true;
-    return err == TANDEM_E_CORRUPT || err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
-}
-
-static bool run_of(tandem_slice key, uint32_t id, const uint8_t *origin)
-{
-    return key.size == TD_RUN_KEY_BYTES && td_key_has_id(key, id) &&
-           memcmp(key.bytes + TD_ID_BYTES, origin, TANDEM_ORIGIN_BYTES) == 0;
-}
-
-/* Runs that the groups table holds: the last that begins at or before seq, or all of those. */
-static tandem_err search_table(struct search *s, bool forked)
-{
-    uint8_t start[TD_RUN_KEY_BYTES];
-    tandem_slice key, value;
-    td_cursor *cursor;
-    td_run run;
-    tandem_err err;
-
-    if ((err = td_txn_cursor(s->txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
-        return err;
-    /* No ordinal is as large as that: the key lies behind all that begin at seq. */
-    td_run_key(start, s->id, s->origin, forked ? 0 : s->seq, forked ? 0 : UINT64_MAX);
-    err = forked ? td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value)
-                 : td_cursor_seek_before(cursor, tandem_slice_of(start, sizeof(start)), &key,
-                                         &value);
-    while (err == TANDEM_OK && run_of(key, s->id, s->origin)) {
-        if (td_run_decode(key, value, &run) != TANDEM_OK) {
-            s->corrupt = true;
-        } else {
-            if (run.first > s->seq)
-                break;
-            if ((err = search_run(s, &run)) != TANDEM_OK)
-                break;
-        }
-        if (!forked)
-            break;
-        err = td_cursor_next(cursor, &key, &value);
-    }
-    td_cursor_free(cursor);
-    return err == TANDEM_END ? TANDEM_OK : err;
-}
-
-tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
-                      const uint8_t *hash, bool forked, const td_run *open, unsigned open_count,
-                      td_found *out)
-{
-    struct search s = {
-        .txn = txn, .id = id, .origin = origin, .seq = seq, .hash = hash, .best = out};
-    tandem_err err;
-
-    if ((err = search_table(&s, forked)) != TANDEM_OK)
-        return err;
-    for (unsigned i = 0; i < open_count; i++) {
-        err = search_run(&s, &open[i]);
-        if (err != TANDEM_OK && err != TANDEM_END)
-            return err;
-    }
-    if (s.found)
-        return TANDEM_OK;
-    return s.corrupt ? TANDEM_E_CORRUPT : TANDEM_E_NOT_FOUND;
-}
-
-tandem_err td_run_next(td_txn *txn, uint32_t id, const uint8_t *origin, td_run *run)
-{
-    uint8_t start[TD_RUN_KEY_BYTES];
-    tandem_slice key, value;
-    td_cursor *cursor;
-    tandem_err err;
-
-    if ((err = td_txn_cursor(txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
-        return err;
-    td_run_key(start, id, origin, run->first, run->ordinal + 1);
-    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
-    if (err == TANDEM_OK)
-        err = run_of(key, id, origin) ? td_run_decode(key, value, run) : TANDEM_END;
-    td_cursor_free(cursor);
-    return err;
-}
-
-static tandem_err operation_at(td_txn *txn, uint32_t id, uint64_t ordinal, td_operation *out)
-{
-    uint8_t key[TD_OPERATION_KEY_BYTES];
-    tandem_slice value;
-    tandem_err err;
-
-    td_operation_key(key, id, ordinal);
-    err = td_txn_get(txn, TD_TABLE_OPERATIONS, tandem_slice_of(key, sizeof(key)), &value);
-    if (err == TANDEM_OK)
-        err = td_operation_decode(tandem_slice_of(key, sizeof(key)), value, out);
-    return err == TANDEM_E_NOT_FOUND ? TANDEM_E_CORRUPT : err;
-}
-
-tandem_err td_run_ends(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
-                       td_operation *first_out, td_operation *last_out)
-{
-    td_found found;
-    tandem_err err;
-
-    if ((err = operation_at(txn, id, run->ordinal, first_out)) == TANDEM_OK &&
-        (err = find_in_run(txn, id, origin, run, run->last, NULL, &found)) == TANDEM_OK)
-        err = operation_at(txn, id, found.ordinal, last_out);
-    return err;
-}
-
-/* Call visit for all runs of an origin, in order of their first seqs. */
-static tandem_err runs_each(td_txn *txn, uint32_t id, const uint8_t *origin,
-                            tandem_err (*visit)(void *context, const td_run *run), void *context)
-{
-    uint8_t start[TD_RUN_KEY_BYTES];
-    tandem_slice key, value;
-    td_cursor *cursor;
-    td_run run;
-    tandem_err err;
-
-    if ((err = td_txn_cursor(txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
-        return err;
-    td_run_key(start, id, origin, 0, 0);
-    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
-    while (err == TANDEM_OK && run_of(key, id, origin)) {
-        if ((err = td_run_decode(key, value, &run)) == TANDEM_OK &&
-            (err = visit(context, &run)) == TANDEM_OK)
-            err = td_cursor_next(cursor, &key, &value);
-    }
-    td_cursor_free(cursor);
-    return err == TANDEM_END ? TANDEM_OK : err;
-}
-
-struct from_search {
-    td_txn *txn;
-    uint32_t id;
-    const uint8_t *origin;
-    uint64_t seq;
-    uint64_t best; /* 0: none */
-};
-
-static tandem_err search_from(void *context, const td_run *run)
-{
-    struct from_search *s = context;
-    td_found found = {.ordinal = run->ordinal};
-    tandem_err err;
-
-    if (run->last < s->seq)
-        return TANDEM_OK;
-    if (run->first < s->seq && (err = find_in_run(s->txn, s->id, s->origin, run, s->seq, NULL,
-                                                  &found)) != TANDEM_OK)
-        return err;
-    if (!s->best || found.ordinal < s->best)
-        s->best = found.ordinal;
-    return TANDEM_OK;
-}
-
-tandem_err td_op_find_from(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
-                           uint64_t *ordinal_out)
-{
-    struct from_search s = {txn, id, origin, seq, 0};
-    tandem_err err = runs_each(txn, id, origin, search_from, &s);
-
-    *ordinal_out = s.best;
-    return err == TANDEM_OK && !s.best ? TANDEM_E_NOT_FOUND : err;
-}
-
-struct later_search {
-    uint64_t ordinal;
-    uint64_t seq; /* 0: none */
-};
-
-/* What a run names was committed at once, so it lies behind an ordinal whole or not at all. */
-static tandem_err search_later(void *context, const td_run *run)
-{
-    struct later_search *s = context;
-
-    if (run->ordinal > s->ordinal && (!s->seq || run->first < s->seq))
-        s->seq = run->first;
-    return TANDEM_OK;
-}
-
-tandem_err td_op_find_later(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t ordinal,
-                            uint64_t *seq_out)
-{
-    struct later_search s = {ordinal, 0};
-    tandem_err err = runs_each(txn, id, origin, search_later, &s);
-
-    *seq_out = s.seq;
-    return err == TANDEM_OK && !s.seq ? TANDEM_E_NOT_FOUND : err;
-}
-
-tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
-                          uint64_t last, const td_run *open, unsigned open_count, bool *out)
-{
-    uint8_t end[TD_RUN_KEY_BYTES];
-    tandem_slice key, value;
-    td_cursor *cursor;
-    td_run run;
-    tandem_err err;
-
-    *out = false;
-    for (unsigned i = 0; i < open_count; i++)
-        if (open[i].first <= last && open[i].last >= first)
-            *out = true;
-    if (*out)
-        return TANDEM_OK;
-    if ((err = td_txn_cursor(txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
-        return err;
-    td_run_key(end, id, origin, last, UINT64_MAX);
-    err = td_cursor_seek_before(cursor, tandem_slice_of(end, sizeof(end)), &key, &value);
-    if (err == TANDEM_OK && run_of(key, id, origin) &&
-        (err = td_run_decode(key, value, &run)) == TANDEM_OK)
-        *out = run.last >= first;
-    td_cursor_free(cursor);
-    return err == TANDEM_END ? TANDEM_OK : err;
-}
-
-/* ---- Pairs ---- */
-
-void td_pair_id(tandem_slice filter, uint8_t out[TD_PAIR_ID_BYTES])
-{
-    uint8_t hash[TANDEM_HASH_BYTES];
-
-    td_hash(hash, &filter, 1);
-    memcpy(out, hash, TD_PAIR_ID_BYTES);
-}
-
-static void pair_key(uint8_t out[TD_PAIR_VECTOR_KEY_BYTES], uint32_t id, tandem_slice filter,
-                     const uint8_t *origin)
-{
-    td_put_u32(out, id);
-    td_pair_id(filter, out + TD_ID_BYTES);
-    if (origin)
-        memcpy(out + TD_PAIR_KEY_BYTES, origin, TANDEM_ORIGIN_BYTES);
-}
-
-tandem_err td_pair_put(td_txn *txn, uint32_t id, tandem_slice filter, uint64_t ordinal,
-                       tandem_writer *scratch)
-{
-    uint8_t key[TD_PAIR_VECTOR_KEY_BYTES];
-    uint8_t at[8];
-
-    pair_key(key, id, filter, NULL);
-    td_put_u64(at, ordinal);
-    begin_record(scratch);
-    tandem_write_raw(scratch, tandem_slice_of(at, sizeof(at)));
-    tandem_write_raw(scratch, filter);
-    return put_sealed(txn, TD_TABLE_PAIRS, tandem_slice_of(key, TD_PAIR_KEY_BYTES), scratch);
-}
-
-tandem_err td_pairs_each(td_txn *txn, uint32_t id,
-                         tandem_err (*visit)(void *context, tandem_slice filter, uint64_t ordinal),
-                         void *context)
-{
-    uint8_t start[TD_ID_BYTES];
-    tandem_slice key, value, body;
-    td_cursor *cursor;
-    tandem_err err;
-
-    if ((err = td_txn_cursor(txn, TD_TABLE_PAIRS, &cursor)) != TANDEM_OK)
-        return err;
-    td_put_u32(start, id);
-    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
-    for (; err == TANDEM_OK && td_key_has_id(key, id); err = td_cursor_next(cursor, &key, &value)) {
-        if (key.size != TD_PAIR_KEY_BYTES)
-            continue;
-        if ((err = td_record_open(TD_TABLE_PAIRS, key, value, &body)) != TANDEM_OK)
-            goto out;
-        if (body.size <= 8) {
-            err = TANDEM_E_CORRUPT;
-            goto out;
-        }
-        if ((err = visit(context, tandem_slice_of(body.bytes + 8, body.size - 8),
-                         td_get_u64(body.bytes))) != TANDEM_OK)
-            goto out;
-    }
-    if (err == TANDEM_END)
-        err = TANDEM_OK;
-
-out:
-    td_cursor_free(cursor);
-    return err;
-}
-
-static tandem_err pair_heads(tandem_slice body, td_head *heads, unsigned *count_out)
-{
-    unsigned count = body.size ? body.bytes[0] : 0;
-
-    if (count < 1 || count > TANDEM_HEADS_MAX || body.size != 1 + count * (size_t)HEAD_BYTES)
-        return TANDEM_E_CORRUPT;
-    for (unsigned i = 0; i < count; i++) {
-        const uint8_t *at = body.bytes + 1 + i * (size_t)HEAD_BYTES;
-
-        heads[i].seq = td_get_u64(at);
-        memcpy(heads[i].hash, at + 8, TANDEM_HASH_BYTES);
-    }
-    *count_out = count;
-    return TANDEM_OK;
-}
-
-tandem_err td_pair_get(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *origin,
-                       td_head *heads, unsigned *count_out)
-{
-    uint8_t key[TD_PAIR_VECTOR_KEY_BYTES];
-    tandem_slice body;
-    tandem_err err;
-
-    *count_out = 0;
-    pair_key(key, id, filter, origin);
-    err = td_record_get(txn, TD_TABLE_PAIRS, tandem_slice_of(key, sizeof(key)), &body);
-    if (err == TANDEM_E_NOT_FOUND)
-        return TANDEM_OK;
-    return err == TANDEM_OK ? pair_heads(body, heads, count_out) : err;
-}
-
-tandem_err td_pair_put_heads(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *origin,
-                             const td_head *heads, unsigned count, tandem_writer *scratch)
-{
-    uint8_t key[TD_PAIR_VECTOR_KEY_BYTES];
-    uint8_t body[1 + TANDEM_HEADS_MAX * HEAD_BYTES];
-
-    assert(count >= 1 && count <= TANDEM_HEADS_MAX);
-    pair_key(key, id, filter, origin);
-    body[0] = (uint8_t)count;
-    for (unsigned i = 0; i < count; i++) {
-        uint8_t *at = body + 1 + i * (size_t)HEAD_BYTES;
-
-        td_put_u64(at, heads[i].seq);
-        memcpy(at + 8, heads[i].hash, TANDEM_HASH_BYTES);
-    }
-    return td_record_put(txn, TD_TABLE_PAIRS, tandem_slice_of(key, sizeof(key)),
-                         tandem_slice_of(body, 1 + count * (size_t)HEAD_BYTES), scratch);
-}
-
-tandem_err td_pair_vector(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *after,
-                          td_visit_vector visit, void *context)
-{
-    static const uint8_t lowest[TANDEM_ORIGIN_BYTES];
-    uint8_t start[TD_PAIR_VECTOR_KEY_BYTES];
-    tandem_slice key, value, body;
-    td_head heads[TANDEM_HEADS_MAX];
-    td_cursor *cursor;
-    unsigned count;
-    tandem_err err;
-
-    if ((err = td_txn_cursor(txn, TD_TABLE_PAIRS, &cursor)) != TANDEM_OK)
-        return err;
-    pair_key(start, id, filter, after ? after : lowest);
-    err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
-    for (; err == TANDEM_OK && key.size == TD_PAIR_VECTOR_KEY_BYTES &&
-           !memcmp(key.bytes, start, TD_PAIR_KEY_BYTES);
-         err = td_cursor_next(cursor, &key, &value)) {
-        const uint8_t *origin = key.bytes + TD_PAIR_KEY_BYTES;
-
-        if (after && !memcmp(origin, after, TANDEM_ORIGIN_BYTES))
-            continue;
-        if ((err = td_record_open(TD_TABLE_PAIRS, key, value, &body)) != TANDEM_OK ||
-            (err = pair_heads(body, heads, &count)) != TANDEM_OK ||
-            (err = visit(context, origin, heads, count)) != TANDEM_OK)
-            goto out;
-    }
-    if (err == TANDEM_END)
-        err = TANDEM_OK;
-
-out:
-    td_cursor_free(cursor);
-    return err;
-}
-
-tandem_err td_pair_del(td_txn *txn, uint32_t id, tandem_slice filter)
-{
-    uint8_t start[TD_PAIR_VECTOR_KEY_BYTES], found[TD_PAIR_VECTOR_KEY_BYTES];
-    tandem_slice key, value;
-    td_cursor *cursor;
-    tandem_err err;
-
-    pair_key(start, id, filter, NULL);
-    if ((err = td_txn_cursor(txn, TD_TABLE_PAIRS, &cursor)) != TANDEM_OK)
-        return err;
-    for (;;) { /* a delete, and the cursor has to seek again */
-        size_t size;
-
-        err = td_cursor_seek(cursor, tandem_slice_of(start, TD_PAIR_KEY_BYTES), &key, &value);
-        if (err != TANDEM_OK || key.size > sizeof(found) || key.size < TD_PAIR_KEY_BYTES ||
-            memcmp(key.bytes, start, TD_PAIR_KEY_BYTES) != 0)
-            break;
-        size = key.size;
-        memcpy(found, key.bytes, size);
-        if ((err = td_txn_del(txn, TD_TABLE_PAIRS, tandem_slice_of(found, size))) != TANDEM_OK)
-            break;
-    }
-    td_cursor_free(cursor);
-    return err == TANDEM_END ? TANDEM_OK : err;
 }

@@ -1,7 +1,7 @@
 /*
- * The bytes of the operations store's tables, and the search for one operation in them. Private to
- * op_store.c (the rules), op_read.c (reading) and op_verify.c (the proof that the rules were kept), so
- * that the layout that store/FORMAT.md describes is written down in C once.
+ * The bytes of the operations store's tables. Private to op_store.c (the rules), op_read.c (reading) and
+ * op_verify.c (the proof that the rules were kept), so that the layout that store/FORMAT.md describes is
+ * written down in C once: here, and for pairs in op_pairs.c. op_search.h finds operations by it.
  *
  * Every value begins with a checksum over what follows, seeded with the record's table and key: a
  * record that was moved or copied to another key does not pass for the one that belongs there. What
@@ -28,6 +28,7 @@ enum {
 
 enum {
     TD_CHECKSUM_BYTES = 8,
+    TD_HEAD_BYTES = 8 + TANDEM_HASH_BYTES,
     TD_ID_BYTES = 4,
     TD_OPERATION_KEY_BYTES = TD_ID_BYTES + 8,
     TD_VECTOR_KEY_BYTES = TD_ID_BYTES + TANDEM_ORIGIN_BYTES,
@@ -76,6 +77,9 @@ tandem_err td_record_get(td_txn *txn, unsigned table, tandem_slice key, tandem_s
 /* Put checksum || body. scratch is cleared and used. */
 tandem_err td_record_put(td_txn *txn, unsigned table, tandem_slice key, tandem_slice body,
                          tandem_writer *scratch);
+/* The same for a body that is written into scratch between these two. */
+void td_record_begin(tandem_writer *scratch);
+tandem_err td_record_seal(td_txn *txn, unsigned table, tandem_slice key, tandem_writer *scratch);
 
 /* TANDEM_E_FORMAT_NEWER, TANDEM_E_FORMAT, TANDEM_E_CORRUPT; TANDEM_E_NOT_FOUND. */
 tandem_err td_format_check(td_txn *txn);
@@ -104,12 +108,6 @@ tandem_err td_run_decode(tandem_slice key, tandem_slice value, td_run *out);
 tandem_err td_run_put(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
                       tandem_writer *scratch);
 
-/* The first run of an origin behind *run in the order of (first, ordinal). TANDEM_END. */
-tandem_err td_run_next(td_txn *txn, uint32_t id, const uint8_t *origin, td_run *run);
-/* Its first and its last operation; borrowed from txn. TANDEM_E_CORRUPT. */
-tandem_err td_run_ends(td_txn *txn, uint32_t id, const uint8_t *origin, const td_run *run,
-                       td_operation *first_out, td_operation *last_out);
-
 void td_lack_key(uint8_t out[TD_LACK_KEY_BYTES], uint32_t id, const uint8_t *origin,
                  const td_lack *lack);
 tandem_err td_lack_decode(tandem_slice key, tandem_slice value, td_lack *out);
@@ -130,68 +128,10 @@ tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operatio
 tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,
                             const td_operation *operation, tandem_writer *scratch);
 
-/* Does key belong to the collection with this id? */
-bool td_key_has_id(tandem_slice key, uint32_t id);
-
-/* ---- Pairs ---- */
-
-/* A filter's short name in keys. */
-void td_pair_id(tandem_slice filter, uint8_t out[TD_PAIR_ID_BYTES]);
-/* The record of a pair: its filter, and at which ordinal it was changed last. */
-tandem_err td_pair_put(td_txn *txn, uint32_t id, tandem_slice filter, uint64_t ordinal,
-                       tandem_writer *scratch);
-/* Call visit for each pair of a collection; it neither puts nor deletes. */
-tandem_err td_pairs_each(td_txn *txn, uint32_t id,
-                         tandem_err (*visit)(void *context, tandem_slice filter, uint64_t ordinal),
-                         void *context);
-/* How far it covers an origin; *count_out 0: not at all. heads has room for TANDEM_HEADS_MAX. */
-tandem_err td_pair_get(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *origin,
-                       td_head *heads, unsigned *count_out);
-tandem_err td_pair_put_heads(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *origin,
-                             const td_head *heads, unsigned count, tandem_writer *scratch);
-/* All origins > after (NULL: all) that it covers. */
-tandem_err td_pair_vector(td_txn *txn, uint32_t id, tandem_slice filter, const uint8_t *after,
-                          td_visit_vector visit, void *context);
-/* All of it. */
-tandem_err td_pair_del(td_txn *txn, uint32_t id, tandem_slice filter);
-
-/* ---- Search ---- */
-
-typedef struct td_found {
-    uint64_t ordinal;
-    uint64_t flags;
-    bool loose; /* it is behind no head, and so is all of the run that it stands in */
-    uint8_t place[TANDEM_HASH_BYTES]; /* hash of document and branch, see td_operation_place() */
-} td_found;
-
 /* One value for the place of an operation: those of one job share it. */
 void td_operation_place(const td_operation *operation, uint8_t out[TANDEM_HASH_BYTES]);
 
-/*
- * Find an operation of origin at seq.
- *
- * hash     which one; NULL: of all that are held at seq the one with the smallest ordinal
- * forked   the origin has more than one head, or gaps and branches: then several runs may hold seq, and all of
- *          those that begin at or before it are looked through; else the last of them is the only one
- * open     open_count runs that the groups table does not have yet
- *
- * Errors: TANDEM_E_NOT_FOUND; TANDEM_E_CORRUPT (records stand in the way that cannot be read).
- */
-tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
-                      const uint8_t *hash, bool forked, const td_run *open, unsigned open_count,
-                      td_found *out);
-
-/* Does any operation of origin stand at one of these seqs? */
-tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
-                          uint64_t last, const td_run *open, unsigned open_count, bool *out);
-/*
- * The smallest ordinal of an operation of origin, which has gaps, with a seq >= seq. Errors as above.
- */
-tandem_err td_op_find_from(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t seq,
-                           uint64_t *ordinal_out);
-/* The smallest seq of an operation of origin that was committed behind ordinal. TANDEM_E_NOT_FOUND:
- * there is none. */
-tandem_err td_op_find_later(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t ordinal,
-                            uint64_t *seq_out);
+/* Does key belong to the collection with this id? */
+bool td_key_has_id(tandem_slice key, uint32_t id);
 
 #endif

@@ -17,6 +17,8 @@
 #include "store/filter.h"
 #include "store/hash_table.h"
 #include "store/op_links.h"
+#include "store/op_pairs.h"
+#include "store/op_search.h"
 
 enum {
     LOST_MAX = 256, /* records that wait for their name; more are reported without one */
