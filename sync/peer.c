@@ -811,7 +811,7 @@ static void note_sender(td_peer *peer, const tandem_job_handle *handle, const td
 }
 
 /* In step only when COVER has come. */
-static void look_through_filter(td_peer *peer, const tandem_job_handle *handle)
+static void look_for_cover(td_peer *peer, const tandem_job_handle *handle)
 {
     td_origin_cover *origin = td_way_in_has_filter(peer) ? cover_of(peer, handle) : NULL;
 
@@ -871,7 +871,7 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
                   same_run(handle, delivery->handles[i + 1]);
         if (goes_on)
             continue;
-        look_through_filter(peer, handle);
+        look_for_cover(peer, handle);
         tell_others(peer, handle);
     }
     if (!delivery->session)

@@ -844,13 +844,13 @@ static bool is_equal(struct run *run, char why[256])
                      tandem_harness_converged(run->harness, why) == TANDEM_OK);
 }
 
-/* What cannot be equal yet must be seen to wait, on both sides. */
 struct waits {
     const struct run *run;
     unsigned node;
     char *why;
 };
 
+/* What cannot be equal yet must be seen to wait, on both sides. */
 static tandem_err check_wait(void *context, const tandem_remote_status *status)
 {
     const struct waits *waits = context;
@@ -877,6 +877,21 @@ static tandem_err check_wait(void *context, const tandem_remote_status *status)
     return TANDEM_E_STATE;
 }
 
+/* Is this true of each remote of all? The visitor gets a struct waits, and says why not. */
+static bool each_remote(const struct run *run,
+                        tandem_err (*check)(void *context, const tandem_remote_status *status),
+                        char *why)
+{
+    for (unsigned i = 0; i < run->nodes; i++) {
+        struct waits waits = {run, i, why};
+        tandem_sync *sync = tandem_harness_sync(run->harness, name_of(i));
+
+        if (sync && tandem_remotes(sync, check, &waits) != TANDEM_OK)
+            return false;
+    }
+    return true;
+}
+
 /* All that may be held everywhere is; what is dated ahead waits in sight, and nobody goes on
  * writing such. */
 static bool is_equal_but_ahead(struct run *run, char why[256])
@@ -891,14 +906,7 @@ static bool is_equal_but_ahead(struct run *run, char why[256])
         snprintf(why, 256, "a reactor writes ahead of its time, under the origin that it had");
         return false;
     }
-    for (unsigned i = 0; i < run->nodes; i++) {
-        struct waits waits = {run, i, why};
-        tandem_sync *sync = tandem_harness_sync(run->harness, name_of(i));
-
-        if (sync && tandem_remotes(sync, check_wait, &waits) != TANDEM_OK)
-            return false;
-    }
-    return true;
+    return each_remote(run, check_wait, why);
 }
 
 static tandem_err check_in_step(void *context, const tandem_remote_status *status)
@@ -916,16 +924,7 @@ static tandem_err check_in_step(void *context, const tandem_remote_status *statu
 /* Does everybody show that all has come that is shared? */
 static bool is_in_step(struct run *run, char why[256])
 {
-    if (!is_at_rest(run, why))
-        return false;
-    for (unsigned i = 0; i < run->nodes; i++) {
-        struct waits waits = {run, i, why};
-        tandem_sync *sync = tandem_harness_sync(run->harness, name_of(i));
-
-        if (sync && tandem_remotes(sync, check_in_step, &waits) != TANDEM_OK)
-            return false;
-    }
-    return true;
+    return is_at_rest(run, why) && each_remote(run, check_in_step, why);
 }
 
 static tandem_err converge(struct run *run, bool (*is_done)(struct run *run, char why[256]))

@@ -25,6 +25,17 @@ static inline tandem_harness *bed_open(uint64_t seed, const char *const *names, 
     return harness;
 }
 
+static inline void bed_say(void *context, const char *text)
+{
+    print_message("%s: %s\n", (const char *)context, text);
+}
+
+static inline void assert_sound(tandem_harness *harness, const char *name)
+{
+    assert_int_equal(TANDEM_OK,
+                     tandem_verify(tandem_harness_reactor(harness, name), bed_say, (void *)name));
+}
+
 static inline void assert_converges(tandem_harness *harness)
 {
     char why[256];

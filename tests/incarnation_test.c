@@ -16,6 +16,7 @@
 
 #include "sync/harness.h"
 #include "sync/sync_manager.h"
+#include "tests/harness_bed.h"
 
 enum { CONVERGE_MS = 120000 };
 static const int64_t year_ms = 365ll * 24 * 3600 * 1000;
@@ -60,13 +61,8 @@ static tandem_stat stat_of(tandem_harness *harness, const char *name)
 /* Reactors of these names, not connected; "a" has counted to 3. */
 static tandem_harness *open_shop(uint64_t seed, const char *const *names, size_t count)
 {
-    tandem_harness_options options = TANDEM_HARNESS_OPTIONS_INIT;
-    tandem_harness *harness;
+    tandem_harness *harness = bed_open(seed, names, count);
 
-    options.seed = seed;
-    assert_int_equal(TANDEM_OK, tandem_harness_open(&options, &harness));
-    for (size_t i = 0; i < count; i++)
-        assert_int_equal(TANDEM_OK, tandem_harness_add(harness, names[i], 0));
     count_to(harness, "a", 3);
     return harness;
 }

@@ -61,17 +61,6 @@ static uint64_t operations(tandem_harness *harness, const char *name)
     return stat.operations;
 }
 
-static void say(void *context, const char *text)
-{
-    print_message("%s: %s\n", (const char *)context, text);
-}
-
-static void assert_sound(tandem_harness *harness, const char *name)
-{
-    assert_int_equal(TANDEM_OK,
-                     tandem_verify(tandem_harness_reactor(harness, name), say, (void *)name));
-}
-
 static void share(tandem_harness *harness, const char *name, const char *remote,
                   const tandem_share *share)
 {

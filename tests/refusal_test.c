@@ -66,17 +66,6 @@ static bool no_poison(void *context, const tandem_operation *operation)
     return false;
 }
 
-static void say(void *context, const char *text)
-{
-    print_message("%s: %s\n", (const char *)context, text);
-}
-
-static void assert_sound(tandem_harness *harness, const char *name)
-{
-    assert_int_equal(TANDEM_OK,
-                     tandem_verify(tandem_harness_reactor(harness, name), say, (void *)name));
-}
-
 static void what_is_refused_stops_nothing_else(void **state)
 {
     tandem_harness *harness = bed_open(1, (const char *[]){"a", "b"}, 2);
@@ -373,6 +362,59 @@ static void a_withdrawal_of_unknown_outcome_is_told(void **state)
     tandem_harness_free(harness);
 }
 
+/* From a remote that it has now: two of the documents, of which one is refused here or there. */
+static void pull_two(tandem_harness *harness, const char *name, const char *remote)
+{
+    static const char *const documents[] = {"poison", "n15"};
+    tandem_share share = TANDEM_SHARE_INIT;
+
+    share.direction = TANDEM_DIRECTION_PULL;
+    share.documents = documents;
+    share.document_count = 2;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, name, remote));
+    assert_int_equal(TANDEM_OK, tandem_remote_set_share(tandem_harness_sync(harness, name), remote,
+                                                        &share));
+    tandem_harness_run(harness, 10000);
+    assert_true(holds(harness, name, "n15") && !holds(harness, name, "n3"));
+}
+
+static void what_was_refused_through_a_filter_comes_later(void **state)
+{
+    tandem_harness *harness = bed_open(10, (const char *[]){"a", "b"}, 2);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
+    write_with_poison(harness, "a", 21);
+    pull_two(harness, "b", "a");
+    assert_true(rule.refused > 0 && !holds(harness, "b", "poison"));
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "b", "a"));
+    pull_two(harness, "b", "a"); /* its pair does not cover what was refused */
+    assert_true(holds(harness, "b", "poison"));
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
+static void who_refuses_does_not_cover_it_for_others(void **state)
+{
+    tandem_harness *harness = bed_open(11, (const char *[]){"a", "b", "c"}, 3);
+    struct rule rule = {.off = false};
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "a", no_poison, &rule));
+    write_with_poison(harness, "c", 21);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "c"));
+    tandem_harness_run(harness, 10000);
+    assert_int_equal(1, rule.refused);
+    pull_two(harness, "b", "a");
+    assert_false(holds(harness, "b", "poison"));
+    pull_two(harness, "b", "c");
+    assert_true(holds(harness, "b", "poison"));
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +426,8 @@ int main(void)
         cmocka_unit_test(the_newest_comes_when_it_is_wanted),
         cmocka_unit_test(much_that_is_wanted_again_comes_at_once),
         cmocka_unit_test(a_withdrawal_of_unknown_outcome_is_told),
+        cmocka_unit_test(what_was_refused_through_a_filter_comes_later),
+        cmocka_unit_test(who_refuses_does_not_cover_it_for_others),
         cmocka_unit_test(positions_go_on_where_something_was_refused),
     };
 
