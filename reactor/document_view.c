@@ -161,8 +161,10 @@ static tandem_err answer_read(td_document_view *view, td_view_request *r)
 static tandem_err answer_prepare(td_document_view *view, td_view_request *r)
 {
     const td_preparer preparer = {view->index, view->folder, view->registry};
-    tandem_err err = td_prepare(&preparer, r->group);
+    tandem_err err;
 
+    r->group->origin = td_op_store_identity(view->ops)->origin;
+    err = td_prepare(&preparer, r->group);
     r->group->looked_at = view->position;
     memcpy(r->why, r->group->why, sizeof(r->why));
     return err;

@@ -17,6 +17,8 @@ const char *tandem_event_kind_name(tandem_event_kind kind)
         return "refusal";
     case TANDEM_EVENT_DEAD_LETTER:
         return "dead_letter";
+    case TANDEM_EVENT_WITHDRAWAL:
+        return "withdrawal";
     }
     return "unknown";
 }

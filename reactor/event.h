@@ -22,9 +22,10 @@ typedef enum tandem_event_kind {
     TANDEM_EVENT_CLAIM = 5,       /* a peer does not show what it claims to hold */
     TANDEM_EVENT_REFUSAL = 6,     /* operations were refused for good: tandem_options.admit */
     TANDEM_EVENT_DEAD_LETTER = 7, /* a peer has refused operations of ours for good */
+    TANDEM_EVENT_WITHDRAWAL = 8,  /* refusals were withdrawn: tandem_withdraw_refusals() */
 } tandem_event_kind;
 
-enum { TANDEM_EVENT_KINDS = 7 };
+enum { TANDEM_EVENT_KINDS = 8 };
 
 typedef struct tandem_event {
     tandem_event_kind kind;
@@ -32,7 +33,7 @@ typedef struct tandem_event {
     uint8_t origin[TANDEM_ORIGIN_BYTES]; /* the new one, or whose operations they are */
     /* INCARNATION: */
     tandem_incarnation_reason reason;
-    /* The others: the last operation of the job that it is about; CLAIM: that was asked for. */
+    /* The others, but WITHDRAWAL: the last operation of the job that it is about; CLAIM: that was asked for. */
     char collection[TANDEM_NAME_BYTES_MAX + 1];
     uint64_t seq;
     uint64_t hlc;

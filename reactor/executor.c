@@ -75,7 +75,7 @@ struct td_executor {
     td_message reincarnate_message;
     bool reincarnate_timed;
     td_message reincarnate_later;
-    _Atomic uint64_t forks, quarantined_origins;
+    _Atomic uint64_t forks, quarantined_origins, withdrawals;
     _Atomic uint64_t position;
     _Atomic int store_err;
 };
@@ -100,8 +100,19 @@ static void answer_remote(td_remote_request *request, tandem_err err)
     request->done(request);
 }
 
-static void answer_member(const struct member *member, tandem_err err)
+/* An error may not be the last word on what stands on disk: they may be withdrawn all the same. */
+static void tell_withdrawn(td_executor *executor)
 {
+    tandem_event event = {.kind = TANDEM_EVENT_WITHDRAWAL};
+
+    atomic_fetch_add(&executor->withdrawals, 1);
+    td_event_bus_tell(executor->bus, &event);
+}
+
+static void answer_member(td_executor *executor, const struct member *member, tandem_err err)
+{
+    if (member->remote && member->remote->withdraw)
+        tell_withdrawn(executor);
     if (member->local)
         answer_local(member->local, err);
     else
@@ -117,7 +128,7 @@ static void answer_members(td_executor *executor, tandem_err err)
         if (err == TANDEM_OK)
             td_probe(executor->env, executor->members[i].local ? TD_PROBE_LOCAL_BEFORE_ANSWER
                                                                : TD_PROBE_REMOTE_BEFORE_ANSWER);
-        answer_member(&executor->members[i], err);
+        answer_member(executor, &executor->members[i], err);
     }
 }
 
@@ -223,10 +234,13 @@ static tandem_err note_lacks(td_executor *executor)
     return TANDEM_OK;
 }
 
-static tandem_err refuse(td_executor *executor, const td_operation *job, size_t count)
+/* Of what came through a filter nothing is recorded where what it follows is not held. */
+static tandem_err refuse(td_executor *executor, const td_operation *job, size_t count, bool part)
 {
     tandem_err err = td_op_store_refuse(executor->ops, job, count, TANDEM_E_REFUSED), noted;
 
+    if (part && err == TANDEM_E_PREDECESSOR)
+        err = TANDEM_E_REFUSED;
     if (err != TANDEM_E_REFUSED)
         return err;
     tell_of(executor, TANDEM_EVENT_REFUSAL, &job[count - 1]);
@@ -315,7 +329,7 @@ static tandem_err append_remote_job(td_executor *executor, const td_remote_reque
     }
     if (job->err == TANDEM_OK && !restored &&
         !td_admission_takes(&executor->admission, executor->parsed, job->count)) {
-        job->err = refuse(executor, executor->parsed, job->count);
+        job->err = refuse(executor, executor->parsed, job->count, request->part);
         if (job->err == TANDEM_E_REFUSED && td_planted(TD_PLANTED_REFUSAL_AS_TAKEN))
             job->err = TANDEM_OK;
         job->result.duplicates = job->err == TANDEM_OK ? job->count : 0;
@@ -341,6 +355,7 @@ static tandem_err append_remote(td_executor *executor, td_remote_request *reques
 {
     tandem_err err;
 
+    request->withdrawals = atomic_load(&executor->withdrawals);
     if (request->withdraw)
         return withdraw(executor);
     for (uint32_t i = 0; i < request->count; i++) {
@@ -362,13 +377,20 @@ static bool is_of_future(td_executor *executor, const td_local_job *job)
     return job->created_hlc > td_clock_read(&executor->clock);
 }
 
+/* A payload that was made from a state may say who wrote it. */
+static bool is_other_origin(const td_executor *executor, const td_local_group *group)
+{
+    return memcmp(group->origin, td_op_store_identity(executor->ops)->origin,
+                  TANDEM_ORIGIN_BYTES) != 0;
+}
+
 /* Has a document changed since the view looked, in a way that matters to this job? */
 static bool is_stale(td_executor *executor, const td_local_group *group, const td_local_job *job)
 {
     uint64_t hash = td_recent_hash(job->collection, job->document);
     bool any_matters = job->create || job->has_expect || job->state_read;
 
-    return is_of_future(executor, job) ||
+    return is_of_future(executor, job) || (job->state_read && is_other_origin(executor, group)) ||
            td_recent_touched(&executor->recent, group->looked_at, hash, !any_matters);
 }
 
@@ -532,7 +554,7 @@ static void give_up(td_executor *executor, bool all)
             continue;
         }
         td_probe(executor->env, TD_PROBE_OUTCOME_NOT_KNOWN);
-        answer_member(&member, TANDEM_E_OUTCOME_UNKNOWN);
+        answer_member(executor, &member, TANDEM_E_OUTCOME_UNKNOWN);
     }
     executor->member_count = kept;
     if (kept < count)
@@ -666,12 +688,12 @@ static void group_add(td_executor *executor, struct member member)
     tandem_err err;
 
     if ((err = members_reserve(executor)) != TANDEM_OK) {
-        answer_member(&member, err);
+        answer_member(executor, &member, err);
         return;
     }
     if ((err = group_begin(executor)) != TANDEM_OK) {
         store_failed(executor, err);
-        answer_member(&member, err);
+        answer_member(executor, &member, err);
         return;
     }
     err = append_member(executor, &member);
@@ -680,7 +702,7 @@ static void group_add(td_executor *executor, struct member member)
     if (err != TANDEM_OK) {
         group_abort(executor);
         if (!is_fatal(err))
-            answer_member(&member, err);
+            answer_member(executor, &member, err);
         else if ((err = td_op_store_recover(executor->ops)) != TANDEM_OK)
             goto fail;
         if (executor->member_count && (err = group_repeat(executor)) != TANDEM_OK)
@@ -1163,6 +1185,11 @@ uint64_t td_executor_clock(td_executor *executor)
 uint64_t td_executor_forks(td_executor *executor)
 {
     return atomic_load(&executor->forks);
+}
+
+uint64_t td_executor_withdrawals(td_executor *executor)
+{
+    return atomic_load(&executor->withdrawals);
 }
 
 uint64_t td_executor_quarantined_origins(td_executor *executor)

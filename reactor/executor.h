@@ -94,6 +94,7 @@ struct td_remote_request {
     bool part; /* they came through a filter: their predecessors need not be held */
     bool withdraw; /* there are no jobs: want all that was refused; err is the answer */
     tandem_err err;
+    uint64_t withdrawals; /* td_executor_withdrawals() when its jobs were looked at */
     /* Exactly once. Each job's err tells; may free the request. */
     void (*done)(td_remote_request *request);
     void *context;
@@ -143,6 +144,9 @@ uint64_t td_executor_position(td_executor *executor);
 uint64_t td_executor_clock(td_executor *executor);
 /* Origins that have more than one head, counted in each collection. */
 uint64_t td_executor_forks(td_executor *executor);
+/* How often refusals were, or may have been, withdrawn since it was opened: TANDEM_EVENT_WITHDRAWAL tells
+ * of each afterwards. From any thread. */
+uint64_t td_executor_withdrawals(td_executor *executor);
 /* Those of them that have as many as can be: a further one is refused. */
 uint64_t td_executor_quarantined_origins(td_executor *executor);
 /* Why writing does not work at present; TANDEM_OK: it does. */

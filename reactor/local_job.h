@@ -52,7 +52,8 @@ typedef struct td_local_group {
     size_t count;
     uint64_t clock; /* the executor's: documents that are created later are of the future */
     tandem_writer payloads; /* the view's: prepared payloads, one after the other */
-    uint64_t looked_at;     /* the view's: it had indexed up to this ordinal */
+    uint64_t looked_at;     /* the view's: it had indexed up to this ordinal … */
+    const uint8_t *origin;  /* … and these were to be written under this origin: the store's */
     /* The outcome: */
     tandem_err err;
     size_t failed_job; /* which job err is about */

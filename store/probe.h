@@ -138,6 +138,7 @@
     X(LISTING_TAKEN, "a listing of a vector was taken to its end")                                 \
     X(LISTING_REPEATED, "a listing said less than was known")                                      \
     X(COVER_SENT, "a peer was told up to where it has all that is in the way to it")               \
+    X(WITHDRAWN_IN_PART, "what was refused through a filter was asked for in another session")     \
     X(CHANGES_ANNOUNCED, "what had changed was announced")                                         \
     X(POSITION_WENT_BACK, "a peer went back on what it had announced")                             \
     X(REFUSED_RANGE_TOLD, "a peer announced that it refuses operations of ours")                   \

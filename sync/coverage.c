@@ -12,6 +12,8 @@ static void origin_free(void *owner)
     free(origin->passed);
     free(origin->asked);
     free(origin->told);
+    free(origin->lacks_before);
+    free(origin->void_lacks);
     free(origin->lacks);
     free(origin->our_lacks);
     free(origin);
@@ -109,6 +111,28 @@ tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collec
     return TANDEM_OK;
 }
 
+static bool goes_whole(const td_coverage *coverage)
+{
+    return !coverage->gives || td_filter_is_all(&coverage->gives->filter);
+}
+
+/* Does a lack of the peer's keep back what we hold up to seq, and what goes there? */
+static bool counts(const td_coverage *coverage, const td_origin_cover *origin, const td_lack *lack,
+                   uint64_t seq)
+{
+    return goes_whole(coverage) && lack->last <= seq && lack->followed &&
+           !td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, lack->last, lack->hash);
+}
+
+bool td_coverage_lacks_some(const td_coverage *coverage, const td_origin_cover *origin,
+                            uint64_t seq)
+{
+    for (unsigned i = 0; i < origin->lack_count; i++)
+        if (counts(coverage, origin, &origin->lacks[i], seq))
+            return true;
+    return false;
+}
+
 static void count_lag(td_coverage *coverage, td_origin_cover *origin)
 {
     uint64_t reached = origin->peer_seq > origin->passed_seq ? origin->peer_seq : origin->passed_seq;
@@ -121,8 +145,7 @@ static void count_lag(td_coverage *coverage, td_origin_cover *origin)
         const td_lack *lack = &origin->lacks[i];
         uint64_t size = lack->last - lack->first + 1;
 
-        if (lack->last > origin->our_seq ||
-            td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, lack->last, lack->hash))
+        if (!counts(coverage, origin, lack, origin->our_seq))
             continue;
         if (lack->last <= reached)
             origin->lag += size;
@@ -189,14 +212,44 @@ static tandem_err replace_lacks(td_lack **list, unsigned *list_count, const td_l
     return TANDEM_OK;
 }
 
-tandem_err td_coverage_set_lacks(td_coverage *coverage, td_origin_cover *origin,
-                                 const td_lack *lacks, unsigned count)
+void td_coverage_begin_lacks(td_coverage *coverage, td_origin_cover *origin)
 {
-    tandem_err err = replace_lacks(&origin->lacks, &origin->lack_count, lacks, count);
+    free(origin->lacks_before);
+    origin->lacks_before = origin->lacks;
+    origin->lacks_before_count = origin->lack_count;
+    origin->lacks = NULL;
+    origin->lack_count = 0;
+    count_lag(coverage, origin);
+}
 
-    if (err == TANDEM_OK)
-        count_lag(coverage, origin);
-    return err;
+/* Where the first lack begins that is in one list, and not in the other. */
+static uint64_t first_gone(const td_lack *before, unsigned before_count, const td_lack *lacks,
+                           unsigned count)
+{
+    uint64_t first = UINT64_MAX;
+
+    for (unsigned i = 0; i < before_count; i++)
+        if (before[i].first < first &&
+            !td_coverage_has_lack(lacks, count, before[i].last, before[i].hash))
+            first = before[i].first;
+    return first;
+}
+
+bool td_coverage_lacks_gone(td_origin_cover *origin)
+{
+    bool gone = first_gone(origin->lacks_before, origin->lacks_before_count, origin->lacks,
+                           origin->lack_count) != UINT64_MAX;
+
+    free(origin->lacks_before);
+    origin->lacks_before = NULL;
+    origin->lacks_before_count = 0;
+    return gone;
+}
+
+void td_coverage_hold_lack(td_coverage *coverage, td_origin_cover *origin, td_lack *lack)
+{
+    lack->followed = true;
+    count_lag(coverage, origin);
 }
 
 tandem_err td_coverage_add_lack(td_coverage *coverage, td_origin_cover *origin,
@@ -213,16 +266,26 @@ tandem_err td_coverage_add_lack(td_coverage *coverage, td_origin_cover *origin,
 }
 
 tandem_err td_coverage_set_our_lacks(td_coverage *coverage, td_origin_cover *origin,
-                                     const td_lack *lacks, unsigned count)
+                                     const td_lack *lacks, unsigned count,
+                                     uint64_t *first_gone_out)
 {
     tandem_err err;
 
+    *first_gone_out = first_gone(origin->our_lacks, origin->our_lack_count, lacks, count);
     if (!count && !origin->our_lack_count)
         return TANDEM_OK;
     err = replace_lacks(&origin->our_lacks, &origin->our_lack_count, lacks, count);
     if (err == TANDEM_OK)
         count_lag(coverage, origin);
     return err;
+}
+
+static bool has_head(const td_head *heads, unsigned count, const td_head *head)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (heads[i].seq == head->seq && !memcmp(heads[i].hash, head->hash, TANDEM_HASH_BYTES))
+            return true;
+    return false;
 }
 
 static tandem_err replace_heads(td_head **list, unsigned *list_count, const td_head *heads,
@@ -267,6 +330,13 @@ void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t s
     count_lag(coverage, origin);
 }
 
+void td_coverage_pass_back(td_coverage *coverage, td_origin_cover *origin, uint64_t seq)
+{
+    if (seq < origin->passed_seq)
+        origin->passed_seq = seq;
+    count_lag(coverage, origin);
+}
+
 tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads, unsigned count)
 {
     return replace_heads(&origin->passed, &origin->passed_count, heads, count);
@@ -292,6 +362,32 @@ tandem_err td_coverage_set_told(td_origin_cover *origin, const td_head *heads, u
     return replace_heads(&origin->told, &origin->told_count, heads, count);
 }
 
+tandem_err td_coverage_add_void(td_origin_cover *origin, const td_head *last)
+{
+    td_head *grown;
+
+    if (has_head(origin->void_lacks, origin->void_count, last))
+        return TANDEM_OK;
+    if (!(grown = realloc(origin->void_lacks, (origin->void_count + 1) * sizeof(*grown))))
+        return TANDEM_E_NOMEM;
+    origin->void_lacks = grown;
+    grown[origin->void_count++] = *last;
+    return TANDEM_OK;
+}
+
+void td_coverage_clear_void(td_origin_cover *origin)
+{
+    origin->void_count = 0;
+}
+
+bool td_coverage_is_void(const td_origin_cover *origin, const td_lack *lack)
+{
+    td_head last = {.seq = lack->last};
+
+    memcpy(last.hash, lack->hash, TANDEM_HASH_BYTES);
+    return has_head(origin->void_lacks, origin->void_count, &last);
+}
+
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last)
 {
     for (unsigned i = 0; i < origin->lack_count; i++)
@@ -304,14 +400,6 @@ void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin)
 {
     origin->unmet = 0;
     td_coverage_acknowledge(coverage, origin, origin->our_seq);
-}
-
-static bool has_head(const td_head *heads, unsigned count, const td_head *head)
-{
-    for (unsigned i = 0; i < count; i++)
-        if (heads[i].seq == head->seq && !memcmp(heads[i].hash, head->hash, TANDEM_HASH_BYTES))
-            return true;
-    return false;
 }
 
 bool td_coverage_is_told(const td_origin_cover *origin, const td_head *head)

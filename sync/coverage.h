@@ -5,7 +5,8 @@
  * A collection whose digests were equal needs no table: the peer holds all that we hold there up to
  * base_ordinal. Entries exist for origins that differ, or changed since.
  *
- *   lag      operations of ours that the peer is not known to hold; of a branch of a fork, one
+ *   lag      operations of ours that the peer is not known to hold; of a branch of a fork, one. What is
+ *            lacking there counts only where all goes: else the peer asks for what is in the way
  *   refused  those of them that it will not have; refused_here: of its own, those that we will not
  *   lacking  the peer announced a head that we do not hold, or holds what we want (store/op_store.h,
  *            lacks)
@@ -42,7 +43,8 @@ typedef struct td_send_range {
     tandem_err retry_err;  /* why not */
     uint64_t clock_hlc;    /* retry_at_ms is for the peer's clock to reach this; 0: it is not */
     uint32_t attempts;
-    uint64_t failed_seq; /* of what was asked for: the first that the peer could not take; 0: none */
+    uint64_t failed_seq; /* of what was asked for: the first that the peer could not take, or that was
+                          * not held here then; 0: none */
     bool gaps;           /* ordinals of it may not grow with seqs: it is sent in the order of these … */
     bool forked;         /* … as far as there is one; and what is asked for by runs … */
     td_run run;          /* … of which this one is the last that was begun … */
@@ -69,12 +71,17 @@ struct td_origin_cover {
     td_head *asked;       /* of a fork: our heads, when it asked for all of it … */
     unsigned asked_count;
     bool asked_sent;     /* … and all of it was sent */
+    td_head sought;      /* the end of a lack of its that it asked for through a filter; seq 0: of none … */
+    bool sought_sent;    /* … and what of that is in the way was sent */
     uint64_t our_seq;    /* of our newest head, as far as it was looked at */
     unsigned unmet;      /* of a fork: our heads that the peer has not announced, and that were not passed */
     bool vague; /* it announced heads that we do not hold, nor need to: what is behind those is not known */
     uint64_t lag;        /* our_seq - peer_seq (passed_seq), or 0, and what lacks there; at least unmet */
-    td_lack *lacks;      /* the peer's, in (last, hash) order; none is known of what we refuse */
+    td_lack *lacks;      /* the peer's, in (last, hash) order; none is known of what we refuse. One is
+                          * followed if we hold it */
     unsigned lack_count;
+    td_lack *lacks_before; /* while an announcement is read: as they were */
+    unsigned lacks_before_count;
     uint64_t refused;    /* operations of ours in those that it refused */
     uint64_t refused_here; /* of its own, that we refused */
     td_lack *our_lacks;  /* as far as they were looked at */
@@ -82,6 +89,8 @@ struct td_origin_cover {
     uint64_t want_first, want_last; /* a lack of ours that the peer holds; 0: none */
     td_head *told; /* there: by COVER of this session it is held up to these; a pair may keep others */
     unsigned told_count;
+    td_head *void_lacks; /* the ends of lacks of ours of which nothing more is in the way from the peer */
+    unsigned void_count;
     bool refused_in_part; /* of what came through a filter in this session: our pair stays where it is */
     uint64_t in_seq; /* where the way from the peer has a filter: all that is in it is held up to here */
     uint64_t sent_seq;   /* the highest that was sent in this session */
@@ -151,15 +160,20 @@ tandem_err td_coverage_origin(td_coverage *coverage, td_collection_cover *collec
 /* The peer holds these heads (count may be 0). Does not look at lacking. */
 tandem_err td_coverage_set_heads(td_coverage *coverage, td_origin_cover *origin,
                                  const td_head *heads, unsigned count);
-/* These are its lacks (count may be 0). TANDEM_E_NOMEM. */
-tandem_err td_coverage_set_lacks(td_coverage *coverage, td_origin_cover *origin,
-                                 const td_lack *lacks, unsigned count);
+/* We hold what one of its lacks ends with. */
+void td_coverage_hold_lack(td_coverage *coverage, td_origin_cover *origin, td_lack *lack);
+/* None is known; those that were are kept until td_coverage_lacks_gone(). */
+void td_coverage_begin_lacks(td_coverage *coverage, td_origin_cover *origin);
+/* Does it hold some of those that it had? Once. */
+bool td_coverage_lacks_gone(td_origin_cover *origin);
 /* One more. TANDEM_E_NOMEM. */
 tandem_err td_coverage_add_lack(td_coverage *coverage, td_origin_cover *origin,
                                 const td_lack *lack);
-/* These are ours. TANDEM_E_NOMEM. */
+/* These are ours. first_gone_out: where the first begins that we had and hold now; UINT64_MAX: none.
+ * TANDEM_E_NOMEM. */
 tandem_err td_coverage_set_our_lacks(td_coverage *coverage, td_origin_cover *origin,
-                                     const td_lack *lacks, unsigned count);
+                                     const td_lack *lacks, unsigned count,
+                                     uint64_t *first_gone_out);
 /* So many operations that the peer holds were refused here. */
 void td_coverage_set_refused_here(td_coverage *coverage, td_origin_cover *origin, uint64_t count);
 /* The lack that holds seq, or NULL. */
@@ -174,6 +188,8 @@ bool td_coverage_has_lack(const td_lack *lacks, unsigned count, uint64_t last,
 void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
 /* The peer has refused what ends there, for good: what follows goes on. */
 void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
+/* What was passed behind this seq was not all that there is now. */
+void td_coverage_pass_back(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
 /* Through a filter the peer has all up to these heads of a fork. TANDEM_E_NOMEM. */
 tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads, unsigned count);
 /* Through a filter the peer has another branch than ours: nothing was passed. */
@@ -185,6 +201,13 @@ tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, 
  * TANDEM_E_NOMEM. */
 tandem_err td_coverage_set_told(td_origin_cover *origin, const td_head *heads, unsigned count);
 bool td_coverage_is_told(const td_origin_cover *origin, const td_head *head);
+/* Of the lack of ours that ends there nothing more comes from the peer. TANDEM_E_NOMEM. */
+tandem_err td_coverage_add_void(td_origin_cover *origin, const td_head *last);
+bool td_coverage_is_void(const td_origin_cover *origin, const td_lack *lack);
+void td_coverage_clear_void(td_origin_cover *origin);
+/* Is anything lacking there that we hold up to seq, as far as it counts in the lag? */
+bool td_coverage_lacks_some(const td_coverage *coverage, const td_origin_cover *origin,
+                            uint64_t seq);
 /* Has the peer announced that it lacks any of these? */
 bool td_coverage_refuses(const td_origin_cover *origin, uint64_t first, uint64_t last);
 /* Nothing up to this seq is to be sent any more. What it announced of another branch says nothing. */

@@ -22,6 +22,9 @@ struct td_letter {
     td_peer *offered_to; /* a handle is on its way there */
     uint64_t retry_at_ms;
     uint32_t attempts;
+    bool is_held; /* there: to be removed */
+    uint64_t session; /* for which it was looked whether … */
+    bool is_aside;    /* … nothing of it is in the way */
 };
 
 /* ---- Whose it is ---- */
@@ -88,6 +91,7 @@ static void take_away(tandem_sync *sync, td_letter *letter)
 {
     DL_DELETE(sync->dead.list, letter);
     sync->dead.to_retry -= letter->kept.retry;
+    sync->dead.to_remove -= letter->is_held;
     sync->dead.changes++;
     td_jobs_letter(sync, TANDEM_JOB_REMOVED, &letter->kept);
     free(letter);
@@ -146,28 +150,72 @@ void td_dead_letters_reserve_ids(tandem_sync *sync, uint64_t now_ms)
 
 /* ---- Looking ---- */
 
-uint32_t td_dead_letters_of(td_peer *peer, const td_dead_letter **first_out)
+struct finding {
+    const td_share *way;
+    uint64_t left; /* operations */
+    bool found;
+};
+
+static tandem_err find_in_way(void *context, tandem_err err, uint64_t ordinal,
+                              const td_operation *operation)
+{
+    struct finding *finding = context;
+
+    (void)ordinal;
+    /* What cannot be read may be in it. */
+    finding->found = err != TANDEM_OK || td_share_matches(finding->way, operation);
+    return finding->found || !--finding->left ? TANDEM_END : TANDEM_OK;
+}
+
+static bool is_aside(td_peer *peer, td_letter *letter)
+{
+    struct finding finding = {.way = td_peer_gives(peer), .left = letter->kept.operations};
+    tandem_err err;
+
+    if (!td_peer_is_open(peer) || td_share_is_all(td_peer_gives(peer)))
+        return false;
+    if (letter->session == peer->letters.session)
+        return letter->is_aside;
+    err = td_op_store_scan(peer->sync->ops, tandem_slice_text(letter->kept.collection),
+                           letter->kept.first_ordinal - 1, find_in_way, &finding);
+    letter->session = peer->letters.session;
+    letter->is_aside = (err == TANDEM_OK || err == TANDEM_END) && !finding.found;
+    return letter->is_aside;
+}
+
+static void look_at_letters(td_peer *peer)
 {
     td_peer_letters *its = &peer->letters;
     const td_peer *owner;
     td_letter *letter;
 
-    if (its->changes != peer->sync->dead.changes) {
-        its->changes = peer->sync->dead.changes;
-        its->count = 0;
-        its->first = NULL;
-        owner = owner_of(peer);
-        DL_FOREACH(peer->sync->dead.list, letter)
-        {
-            if (!is_its(&letter->kept, peer, owner))
-                continue;
-            if (!its->count++)
-                its->first = &letter->kept;
-        }
+    if (its->changes == peer->sync->dead.changes)
+        return;
+    its->changes = peer->sync->dead.changes;
+    its->count = its->blocking = 0;
+    its->first = NULL;
+    owner = owner_of(peer);
+    DL_FOREACH(peer->sync->dead.list, letter)
+    {
+        if (!is_its(&letter->kept, peer, owner))
+            continue;
+        its->count++;
+        if (!is_aside(peer, letter) && !its->blocking++)
+            its->first = &letter->kept;
     }
-    if (first_out)
-        *first_out = its->first;
-    return its->count;
+}
+
+uint32_t td_dead_letters_of(td_peer *peer)
+{
+    look_at_letters(peer);
+    return peer->letters.count;
+}
+
+uint32_t td_dead_letters_blocking(td_peer *peer, const td_dead_letter **first_out)
+{
+    look_at_letters(peer);
+    *first_out = peer->letters.first;
+    return peer->letters.blocking;
 }
 
 bool td_dead_letters_before(td_peer *peer, uint64_t ordinal)
@@ -176,7 +224,8 @@ bool td_dead_letters_before(td_peer *peer, uint64_t ordinal)
     td_letter *letter;
 
     DL_FOREACH(peer->sync->dead.list, letter)
-        if (letter->kept.first_ordinal <= ordinal && is_its(&letter->kept, peer, owner))
+        if (letter->kept.first_ordinal <= ordinal && is_its(&letter->kept, peer, owner) &&
+            !is_aside(peer, letter))
             return true;
     if (!peer->letters.refused_jobs)
         return false;
@@ -321,7 +370,7 @@ static tandem_err draft_init(td_peer *peer, tandem_job_handle *handle, uint32_t 
         out->kept = again;
         return TANDEM_OK;
     }
-    if (out->kept.remote[0] && td_dead_letters_of(peer, NULL) + news >= TD_DEAD_LETTERS_MAX)
+    if (out->kept.remote[0] && td_dead_letters_of(peer) + news >= TD_DEAD_LETTERS_MAX)
         return TANDEM_E_LIMIT;
     if (!(out->letter = calloc(1, sizeof(*out->letter))))
         return TANDEM_E_NOMEM;
@@ -364,6 +413,8 @@ static void drafts_kept(td_peer *peer, struct draft *drafts, size_t count)
             tell(sync, &draft->kept);
         } else {
             draft->letter->offered_to = NULL;
+            sync->dead.to_remove -= draft->letter->is_held; /* not any more */
+            draft->letter->is_held = false;
             change(sync, draft->letter, &draft->kept);
         }
         leave_outbox(peer, draft->handle);
@@ -562,7 +613,8 @@ static uint64_t offer_all(td_peer *peer, uint64_t now_ms)
     {
         tandem_err err;
 
-        if (!letter->kept.retry || letter->offered_to || !is_its(&letter->kept, peer, owner))
+        if (!letter->kept.retry || letter->is_held || letter->offered_to ||
+            !is_its(&letter->kept, peer, owner) || is_aside(peer, letter))
             continue;
         if (letter->retry_at_ms <= now_ms) {
             if ((err = offer(peer, letter)) == TANDEM_OK)
@@ -581,17 +633,6 @@ static uint64_t offer_all(td_peer *peer, uint64_t now_ms)
     return due_ms;
 }
 
-uint64_t td_dead_letters_tick(td_peer *peer, uint64_t now_ms)
-{
-    uint64_t keep_ms, offer_ms;
-
-    if (peer->removed)
-        return UINT64_MAX;
-    keep_ms = keep(peer, now_ms);
-    offer_ms = offer_all(peer, now_ms);
-    return keep_ms < offer_ms ? keep_ms : offer_ms;
-}
-
 /* ---- What became of them ---- */
 
 static tandem_err remove_from_disk(tandem_sync *sync, td_letter *letter)
@@ -608,11 +649,48 @@ static void is_held_there(td_peer *peer, td_letter *letter)
     uint64_t id = letter->kept.id;
     const char *name = owner_of(peer)->is_remote ? owner_of(peer)->record.name : "an inbound peer";
 
-    if (remove_from_disk(peer->sync, letter) != TANDEM_OK)
-        return; /* with its next announcement */
+    if (remove_from_disk(peer->sync, letter) != TANDEM_OK) {
+        peer->sync->dead.to_remove += !letter->is_held;
+        letter->is_held = true;
+        td_peer_tick_at(peer, td_sync_now_ms(peer->sync) + KEEP_AGAIN_MS);
+        return;
+    }
     td_log(peer->sync->env, TANDEM_LOG_INFO, "sync",
            "%s holds what it had refused: dead letter %llu is removed", name,
            (unsigned long long)id);
+}
+
+/* The disk failed when they were to be removed. */
+static uint64_t remove_held(tandem_sync *sync, uint64_t now_ms)
+{
+    td_dead_letters *dead = &sync->dead;
+    td_letter *letter, *next;
+
+    if (!dead->to_remove)
+        return UINT64_MAX;
+    if (now_ms < dead->remove_at_ms)
+        return dead->remove_at_ms;
+    DL_FOREACH_SAFE(dead->list, letter, next)
+    {
+        if (!letter->is_held || remove_from_disk(sync, letter) == TANDEM_OK)
+            continue;
+        dead->remove_at_ms = now_ms + KEEP_AGAIN_MS;
+        return dead->remove_at_ms;
+    }
+    return UINT64_MAX;
+}
+
+uint64_t td_dead_letters_tick(td_peer *peer, uint64_t now_ms)
+{
+    uint64_t due_ms, offer_ms, remove_ms;
+
+    if (peer->removed)
+        return UINT64_MAX;
+    due_ms = keep(peer, now_ms);
+    offer_ms = offer_all(peer, now_ms);
+    remove_ms = remove_held(peer->sync, now_ms);
+    due_ms = due_ms < offer_ms ? due_ms : offer_ms;
+    return due_ms < remove_ms ? due_ms : remove_ms;
 }
 
 void td_dead_letters_returned(td_peer *peer, const tandem_job_handle *handle)
@@ -645,12 +723,39 @@ void td_dead_letters_applied(td_peer *peer, const tandem_job_handle *handle)
     }
 }
 
+/* As far as it is known here. */
+static bool is_forked(tandem_sync *sync, const td_dead_letter *letter)
+{
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+
+    return td_executor_forks(sync->executor) &&
+           (td_op_store_heads(sync->ops, tandem_slice_text(letter->collection), letter->origin,
+                              heads, &count) != TANDEM_OK ||
+            count > 1);
+}
+
+/* Does a pair of the peer's cover all that is in the way up to there? It ends before what was refused. */
+static bool is_covered(td_peer *peer, const td_collection_cover *collection, td_letter *letter)
+{
+    const td_pair_cover *pair;
+
+    if (!td_way_out_has_filter(peer) || is_forked(peer->sync, &letter->kept) || is_aside(peer, letter))
+        return false;
+    LL_FOREACH(collection->pairs, pair)
+        if (td_filter_includes(&pair->filter, &td_peer_gives(peer)->filter) &&
+            td_pair_cover_seq(pair, letter->kept.origin) >= letter->kept.last_seq)
+            return true;
+    return false;
+}
+
 /*
  * Has the peer announced that it holds the operations? Its heads must reach them; of a forked origin
  * that says nothing, unless it is this very head, or nothing of ours is missing there at all.
  */
-static bool is_announced(td_peer *peer, const td_dead_letter *letter)
+static bool is_announced(td_peer *peer, td_letter *dead)
 {
+    const td_dead_letter *letter = &dead->kept;
     td_collection_cover *collection =
         td_coverage_find(&peer->coverage, tandem_slice_text(letter->collection));
     uint64_t last_ordinal = letter->first_ordinal + letter->operations - 1;
@@ -665,17 +770,20 @@ static bool is_announced(td_peer *peer, const td_dead_letter *letter)
     if (!(origin = td_coverage_find_origin(collection, letter->origin)) ||
         td_coverage_refuses(origin, letter->first_seq, letter->last_seq))
         return false;
+    if (is_covered(peer, collection, dead))
+        return true;
     for (unsigned i = 0; i < origin->head_count; i++) {
         const td_head *head = &origin->heads[i];
 
         if (head->seq == letter->last_seq && !memcmp(head->hash, letter->hash, TANDEM_HASH_BYTES))
             return true;
         if (head->seq > letter->last_seq && origin->head_count == 1 &&
-            !td_executor_forks(peer->sync->executor))
+            !is_forked(peer->sync, letter))
             return true;
     }
     return origin->head_count && origin->peer_seq >= origin->our_seq && !origin->unmet &&
-           origin->our_seq >= letter->last_seq && !origin->passed_seq && !origin->parted;
+           origin->our_seq >= letter->last_seq && !td_way_out_has_filter(peer) &&
+           (!origin->passed_seq || is_forked(peer->sync, letter));
 }
 
 void td_dead_letters_look(td_peer *peer)
@@ -688,9 +796,15 @@ void td_dead_letters_look(td_peer *peer)
     owner = owner_of(peer);
     DL_FOREACH_SAFE(peer->sync->dead.list, letter, next)
     {
-        if (is_its(&letter->kept, peer, owner) && is_announced(peer, &letter->kept))
+        if (is_its(&letter->kept, peer, owner) && is_announced(peer, letter))
             is_held_there(peer, letter);
     }
+}
+
+void td_dead_letters_opened(td_peer *peer)
+{
+    peer->letters.session = ++peer->sync->dead.sessions;
+    peer->letters.changes = 0; /* whose letters are its own, and which are in the way? */
 }
 
 void td_dead_letters_closed(td_peer *peer)

@@ -10,6 +10,8 @@
  *   retried  by command: offered as a new handle, whatever the remote announces to refuse, when it is
  *            there; that it is to be offered is kept on disk
  *   held     the remote announces that it holds the operations: the letter is removed
+ *   aside    nothing of it is in the way of this session, whose filter is another one now: it is kept, and
+ *            does not say of the remote that it is blocked
  *
  * Whose a letter is. It bears the name of the remote, and the id of the reactor that refused; either
  * will do, for a remote may come to be another reactor, and a reactor be met by an inbound session.
@@ -36,16 +38,21 @@ struct tandem_sync;
 typedef struct td_dead_letters {
     td_letter *list; /* in order of their ids */
     uint32_t to_retry;
+    uint32_t to_remove; /* held there, and still on disk */
+    uint64_t remove_at_ms; /* not before */
     uint64_t changes; /* counts them, so that a peer knows whether its count is still right */
     uint64_t first_job_id, last_job_id, reserved_job_ids;
     uint64_t reserve_at_ms; /* not before */
+    uint64_t sessions;
 } td_dead_letters;
 
 /* A peer's; in td_peer. */
 typedef struct td_peer_letters {
     uint64_t changes;
+    uint64_t session; /* its number among all of the sync's */
     uint32_t count;
-    const td_dead_letter *first;
+    uint32_t blocking; /* … of which so many are in the way of this session */
+    const td_dead_letter *first; /* of these */
     uint32_t refused_jobs; /* in its outbox, to be kept */
     tandem_err err;        /* why they could not be */
     uint64_t keep_at_ms;   /* when it is tried again */
@@ -63,6 +70,8 @@ void td_dead_letters_returned(td_peer *peer, const tandem_job_handle *handle);
 void td_dead_letters_applied(td_peer *peer, const tandem_job_handle *handle);
 /* The peer has announced something: what does it hold? */
 void td_dead_letters_look(td_peer *peer);
+/* The peer has said HELLO, and its ways are known. */
+void td_dead_letters_opened(td_peer *peer);
 /* The peer's session is over. */
 void td_dead_letters_closed(td_peer *peer);
 /* The peer is about to be freed. */
@@ -72,9 +81,10 @@ uint64_t td_dead_letters_tick(td_peer *peer, uint64_t now_ms);
 /* Keep the numbers of jobs ahead of those that are given. */
 void td_dead_letters_reserve_ids(struct tandem_sync *sync, uint64_t now_ms);
 
-/* How many the peer has, in order of their ids, and (may be NULL) the first. */
-uint32_t td_dead_letters_of(td_peer *peer, const td_dead_letter **first_out);
-/* Has it refused some of what stands up to this ordinal, kept or about to be? */
+uint32_t td_dead_letters_of(td_peer *peer); /* how many the peer has */
+/* How many of them are in the way of its session, or without one all; and the first, in order of their ids. */
+uint32_t td_dead_letters_blocking(td_peer *peer, const td_dead_letter **first_out);
+/* Has it refused some of what stands up to this ordinal and is in the way, kept or about to be? */
 bool td_dead_letters_before(td_peer *peer, uint64_t ordinal);
 /* Why refused jobs cannot be kept; TANDEM_OK: all are. TANDEM_E_LIMIT: there are as many as can be,
  * and nothing is sent. */

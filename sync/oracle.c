@@ -1098,7 +1098,7 @@ static void offered(void *context, tandem_job_handle *handle)
         !(cover = td_coverage_find_origin(collection, handle->origin)))
         return;
     if (collection->pairs && !cover->unmet && !cover->vague && !cover->parted &&
-        !cover->range.whole &&
+        !cover->range.whole && !td_coverage_refuses(cover, handle->first_seq, handle->last_seq) &&
         !is_in_way(td_peer_gives(peer), collection->pairs, handle))
         hear(node, "it offers %" PRIu64 ", which the peer holds through a filter",
              handle->last_seq);
@@ -1106,7 +1106,7 @@ static void offered(void *context, tandem_job_handle *handle)
         handle->last_seq <= cover->range.repeat_last)
         return;
     lack = td_coverage_lack_at(cover->lacks, cover->lack_count, handle->last_seq);
-    if (lack && lack->reason != TANDEM_OK)
+    if (lack && lack->followed && lack->reason != TANDEM_OK)
         hear(node, "it offers %" PRIu64 ", which the peer has announced to refuse",
              handle->last_seq);
 }
@@ -1345,7 +1345,8 @@ static tandem_err check_coverage(td_oracle *oracle, unsigned number, const td_pe
 }
 
 /* In step with a peer, all is held of what it announced without a filter, and is in the way. But where a
- * pair covers more than the only head that it announced: that may be of a branch which neither knows. */
+ * pair covers more than the only head that it announced: that may be of a branch which neither knows; and
+ * what was refused through a filter is recorded nowhere. */
 static tandem_err check_in_step(td_oracle *oracle, unsigned number, const td_peer *peer)
 {
     const td_share *way = td_peer_takes(peer);
@@ -1359,9 +1360,11 @@ static tandem_err check_in_step(td_oracle *oracle, unsigned number, const td_pee
         for (const td_origin_cover *o = td_hash_table_first(&c->origins); o;
              o = td_hash_table_next(&o->hash_entry))
             for (unsigned i = 0; i < o->head_count; i++) {
-                uint64_t seq = o->head_count == 1 && o->in_seq > o->heads[0].seq
-                                   ? 0
-                                   : missing_before(oracle, number, &way->filter, o->heads[i].hash, o);
+                bool is_open = (o->head_count == 1 && o->in_seq > o->heads[0].seq) ||
+                               o->refused_in_part;
+                uint64_t seq = is_open ? 0
+                                       : missing_before(oracle, number, &way->filter,
+                                                        o->heads[i].hash, o);
 
                 if (seq)
                     return fail(oracle, "%s: it is in step with a peer that announced %" PRIu64
@@ -1461,6 +1464,21 @@ bool td_oracle_has_stranded(const td_oracle *oracle)
             const struct known *known = known_find(oracle, loose->hash);
 
             if (known && is_stranded(oracle, known))
+                return true;
+        }
+    return false;
+}
+
+bool td_oracle_has_vain(const td_oracle *oracle)
+{
+    const struct lacked *lacked;
+
+    for (unsigned i = 0; i < TD_PLAN_NODES_MAX; i++)
+        LL_FOREACH(oracle->nodes[i].lacked, lacked)
+        {
+            const struct known *known = known_find(oracle, lacked->hash);
+
+            if (!known || !known->holders)
                 return true;
         }
     return false;
@@ -1573,13 +1591,27 @@ bool td_oracle_is_on_time(const td_oracle *oracle)
     return true;
 }
 
+/* What is loose, or follows such, is not passed on. */
+static bool is_loose_at(const td_oracle *oracle, unsigned number, const struct known *known)
+{
+    const struct loose *loose;
+
+    for (; known && (known->holders & UINT32_C(1) << number);
+         known = known_find(oracle, known->predecessor))
+        LL_FOREACH(oracle->nodes[number].loose, loose)
+            if (!memcmp(loose->hash, known->hash, TANDEM_HASH_BYTES))
+                return true;
+    return false;
+}
+
 bool td_oracle_lacks(const td_oracle *oracle, unsigned node, unsigned other)
 {
     uint32_t bit = UINT32_C(1) << node, others = UINT32_C(1) << other;
 
     for (const struct known *k = td_hash_table_first(&oracle->known); k;
          k = td_hash_table_next(&k->hash_entry))
-        if ((k->holders & others) && !(k->holders & bit) && !is_stranded(oracle, k))
+        if ((k->holders & others) && !(k->holders & bit) && !is_stranded(oracle, k) &&
+            !is_loose_at(oracle, other, k))
             return true;
     return false;
 }

@@ -47,13 +47,15 @@ tandem_err td_oracle_look(td_oracle *oracle, char why[256]);
 bool td_oracle_is_equal(const td_oracle *oracle);
 /* Is there such? */
 bool td_oracle_has_stranded(const td_oracle *oracle);
+/* Does any reactor want what nobody holds? Only who was told of it wants it, for ever. */
+bool td_oracle_has_vain(const td_oracle *oracle);
 /* The same but for what is dated further ahead of their clocks than may be, or follows such. */
 bool td_oracle_is_equal_but_ahead(const td_oracle *oracle);
 /* How far the newest of all that is held anywhere is dated ahead of their clocks. */
 uint64_t td_oracle_ahead_ms(const td_oracle *oracle);
 /* Does nobody write what others would have to refuse as dated ahead of this time? */
 bool td_oracle_is_on_time(const td_oracle *oracle);
-/* Does the other hold what node does not? */
+/* Does the other hold, and pass on, what node does not hold? */
 bool td_oracle_lacks(const td_oracle *oracle, unsigned node, unsigned other);
 /* The one running reactor of this id: -1 if there is none, or two. */
 int td_oracle_find(const td_oracle *oracle, const uint8_t reactor[TANDEM_ORIGIN_BYTES]);

@@ -225,7 +225,6 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
     tandem_err err;
 
     memcpy(peer->reactor, hello->reactor, TANDEM_ORIGIN_BYTES);
-    peer->letters.changes = 0; /* whose letters are its own? */
     memcpy(peer->origin, hello->origin, TANDEM_ORIGIN_BYTES);
     memcpy(peer->instance, hello->instance, sizeof(peer->instance));
     take_clock(peer, hello->clock);
@@ -247,6 +246,7 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
         return err;
     peer->said_hello = true;
     peer->coverage.gives = td_peer_gives(peer);
+    td_dead_letters_opened(peer);
     td_sender_settle_unshared(peer);
     peer->last_err = TANDEM_OK;
     peer->last_text[0] = 0;
@@ -394,9 +394,11 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
                          : td_coverage_origin(&peer->coverage, collection, entry->origin,
                                               &origin)) != TANDEM_OK)
         return err;
+    /* Another branch may have come there. */
+    if (entry->head_count != origin->head_count)
+        td_coverage_clear_void(origin);
     peer->refused_ranges -= origin->lack_count;
-    if ((err = td_coverage_set_lacks(&peer->coverage, origin, NULL, 0)) != TANDEM_OK)
-        return err;
+    td_coverage_begin_lacks(&peer->coverage, origin);
     if (last_seq(entry->heads, entry->head_count) < last_seq(origin->heads, origin->head_count)) {
         td_probe(peer->sync->env, is_change ? TD_PROBE_POSITION_WENT_BACK
                                             : TD_PROBE_LISTING_REPEATED);
@@ -439,6 +441,19 @@ static tandem_err take_lacks(td_peer *peer, td_collection_cover *collection,
     return TANDEM_OK;
 }
 
+/* Which of the peer's lacks do we hold, up to seq? Others are of a branch that may be gone everywhere. */
+static void look_at_lacks(td_peer *peer, td_origin_cover *origin, uint64_t seq)
+{
+    bool held;
+
+    for (unsigned i = 0; i < origin->lack_count; i++)
+        if (!origin->lacks[i].followed && origin->lacks[i].last <= seq &&
+            td_op_store_holds(peer->sync->ops, origin->collection->name, origin->origin,
+                              origin->lacks[i].last, origin->lacks[i].hash, &held) == TANDEM_OK &&
+            held)
+            td_coverage_hold_lack(&peer->coverage, origin, &origin->lacks[i]);
+}
+
 /* The peer tells of what we hold, and were silent about: the digests were equal, so it should have been
  * known there, but was not committed yet when it looked. */
 static void tell_back(td_peer *peer, td_origin_cover *origin)
@@ -450,7 +465,8 @@ static void tell_back(td_peer *peer, td_origin_cover *origin)
     td_announcer_soon(peer);
 }
 
-/* What is lacking here of the origins that an entry names, now that all of it was read. */
+/* What is lacking here of the origins that an entry names, now that all of it was read. What the peer has
+ * told of what it did not hold then, our pair says: it ends before that. */
 static tandem_err look_at_lacking(td_peer *peer, td_collection_cover *collection,
                                   const td_wire_vector *entry, bool is_change)
 {
@@ -461,9 +477,13 @@ static tandem_err look_at_lacking(td_peer *peer, td_collection_cover *collection
         td_origin_cover *origin;
         td_wire_origin found;
 
-        if ((err = td_wire_read_origin(&origins, &found)) == TANDEM_OK &&
-            (origin = td_coverage_find_origin(collection, found.origin)) &&
-            (err = td_puller_look(peer, origin)) == TANDEM_OK && is_change)
+        if ((err = td_wire_read_origin(&origins, &found)) != TANDEM_OK ||
+            !(origin = td_coverage_find_origin(collection, found.origin)))
+            continue;
+        look_at_lacks(peer, origin, UINT64_MAX);
+        if (td_coverage_lacks_gone(origin))
+            err = td_coverage_set_told(origin, NULL, 0);
+        if (err == TANDEM_OK && (err = td_puller_look(peer, origin)) == TANDEM_OK && is_change)
             tell_back(peer, origin);
     }
     return err;
@@ -589,6 +609,7 @@ static tandem_err take_pull(void *context, const td_wire_pull *pull)
             }
             if ((err = td_sender_add(peer, origin, range.first, range.last, 0)) != TANDEM_OK)
                 return err;
+            td_ways_seek(peer, origin, range.last);
             if (origin->range.last == UINT64_MAX && range.last > origin->range.repeat_last)
                 origin->range.repeat_last = range.last;
         }
@@ -617,6 +638,13 @@ static bool end_before_lacks(const td_origin_cover *origin, td_wire_origin *told
     return true;
 }
 
+/* Is it the end of what we lack, and asked for? */
+static bool wants(const td_origin_cover *origin, const td_head *head)
+{
+    return head->seq == origin->want_last &&
+           td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, head->seq, head->hash);
+}
+
 static tandem_err take_covered(td_peer *peer, tandem_slice name, const td_wire_origin *told)
 {
     td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
@@ -626,6 +654,15 @@ static tandem_err take_covered(td_peer *peer, tandem_slice name, const td_wire_o
     tandem_err err = TANDEM_OK;
 
     if (!told->head_count)
+        return TANDEM_OK;
+    if (origin && told->head_count == 1 && wants(origin, &told->heads[0])) {
+        if ((err = td_coverage_add_void(origin, &told->heads[0])) == TANDEM_OK)
+            err = td_puller_look(peer, origin);
+        return err;
+    }
+    /* The answer to what has come since. */
+    if (origin && origin->told_count && told->head_count == 1 &&
+        told->heads[0].seq < origin->told[origin->told_count - 1].seq)
         return TANDEM_OK;
     if (origin)
         err = td_coverage_set_told(origin, told->heads, told->head_count);
@@ -798,7 +835,7 @@ static void note_sender(td_peer *peer, const tandem_job_handle *handle, const td
         return;
     td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
     if (job->err == TANDEM_E_REFUSED && td_way_in_has_filter(peer))
-        origin->refused_in_part = true;
+        origin->refused_in_part = peer->refused_in_part = true;
     if (job->err != TANDEM_OK || handle->last_seq <= origin->announced_seq)
         return;
     if (!job->result.loose && !td_way_in_has_filter(peer) &&
@@ -842,6 +879,9 @@ static bool same_run(const tandem_job_handle *a, const tandem_job_handle *b)
 
 void td_peer_delivered(td_peer *peer, td_delivery *delivery)
 {
+    bool withdrawn =
+        delivery->request.withdrawals < td_executor_withdrawals(peer->sync->executor);
+
     peer->deliveries--;
     peer->sync->deliveries--;
     for (uint32_t i = 0; i < delivery->count; i++) {
@@ -877,6 +917,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
     if (!delivery->session)
         td_probe(peer->sync->env, TD_PROBE_DELIVERY_ORPHANED);
     td_session_delivered(delivery);
+    if (withdrawn)
+        td_peer_withdrawn(peer);
     if (td_peer_is_open(peer))
         td_puller_ask(peer);
     td_peer_refresh(peer);
@@ -943,6 +985,7 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     if (origin_of(peer, collection, origin_id, &origin) != TANDEM_OK)
         return;
     forked = look_at_ours(peer, origin, seq);
+    look_at_lacks(peer, origin, seq);
     if (origin->lacking) {
         origin->lacking_since_ms = td_sync_now_ms(peer->sync); /* it is coming */
         td_puller_look(peer, origin);
@@ -986,6 +1029,20 @@ void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
     }
 }
 
+/*
+ * What was refused through a filter is recorded nowhere: this session took it for given, and a COVER that
+ * says so may be on its way. Another session begins where our pair ends, which is before that.
+ */
+void td_peer_withdrawn(td_peer *peer)
+{
+    if (!peer->refused_in_part || !td_peer_is_open(peer))
+        return;
+    td_probe(peer->sync->env, TD_PROBE_WITHDRAWN_IN_PART);
+    peer->redial = peer->is_remote;
+    td_session_fail(td_channel_session(peer->channel), TANDEM_E_UNREACHABLE,
+                    "what was refused through a filter is taken now");
+}
+
 /* ---- The end ---- */
 
 /* The session is over: what was known of the peer is told again next time. */
@@ -1007,7 +1064,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     peer->all_ordinal = 0;
     peer->listings = peer->sending = NULL;
     peer->announce_at_ms = 0;
-    peer->covers_due = false;
+    peer->covers_due = peer->refused_in_part = false;
     peer->asked_ranges = peer->refused_ranges = 0;
     peer->troubled = false;
     peer->last_err = err;

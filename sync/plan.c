@@ -367,19 +367,6 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
      * makes others of them on the way. */
     if (plan->faults & TANDEM_FAULT_CORRUPT)
         plan->faults &= ~(uint32_t)TANDEM_FAULT_LIAR;
-    /* What was refused, and is gone with the only disk that held it, is wanted for ever; what is wanted
-     * of an origin waits as long as its newest that is dated ahead; and a dead letter of a branch of a
-     * fork may stay although it was delivered. */
-    if (plan->faults & (TANDEM_FAULT_RESTORE | TANDEM_FAULT_CLOCK_JUMP | TANDEM_FAULT_COPY |
-                        TANDEM_FAULT_LIAR))
-        plan->faults &= ~(uint32_t)TANDEM_FAULT_REFUSE;
-    /* Each for itself: */
-    if ((plan->faults & TANDEM_FAULT_REFUSE) && (plan->faults & TANDEM_FAULT_SHARE))
-        plan->faults &= ~(uint32_t)(td_plan_draw_below(&state, 2) ? TANDEM_FAULT_REFUSE
-                                                                  : TANDEM_FAULT_SHARE);
-    /* Open, see tests/RESULTS.md: what waits for its time, of a chain of which some is gone for good. */
-    if ((plan->faults & TANDEM_FAULT_RESTORE) && (plan->faults & TANDEM_FAULT_CLOCK_JUMP))
-        plan->faults &= ~(uint32_t)TANDEM_FAULT_SHARE;
     /* Windows that are ever full, in half of the plans. */
     if (td_plan_draw_below(&state, 2)) {
         plan->window_jobs = (uint32_t)(1 + td_plan_draw_below(&state, 6));

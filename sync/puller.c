@@ -57,20 +57,50 @@ static void forget(tandem_sync *sync, td_ask_range *ask)
     free(ask);
 }
 
-/* A lack of ours that is wanted, and that the peer holds; and how much of what it holds was refused. */
-static bool look_for_wanted(td_coverage *coverage, td_origin_cover *origin)
+static bool is_head(const td_origin_cover *origin, const td_lack *lack)
 {
-    uint64_t refused = 0;
-    bool found = false;
+    for (unsigned i = 0; i < origin->head_count; i++)
+        if (origin->heads[i].seq == lack->last &&
+            !memcmp(origin->heads[i].hash, lack->hash, TANDEM_HASH_BYTES))
+            return true;
+    return false;
+}
 
+/* Which of our lacks may the peer hold, all of whose heads are held here, or lacking? What nothing of that
+ * follows is behind none of them. Lacks stand in order, so what follows one is known before it. */
+static void note_holdable(const td_origin_cover *origin, bool holdable[TD_LACKS_MAX])
+{
+    for (unsigned i = origin->our_lack_count; i-- > 0;) {
+        const td_lack *lack = &origin->our_lacks[i];
+
+        holdable[i] = lack->followed || is_head(origin, lack);
+        for (unsigned k = i + 1; k < origin->our_lack_count && !holdable[i]; k++)
+            holdable[i] = holdable[k] && origin->our_lacks[k].first == lack->last + 1 &&
+                          !memcmp(origin->our_lacks[k].predecessor, lack->hash,
+                                  TANDEM_HASH_BYTES);
+    }
+}
+
+/* A lack of ours that is wanted, and that the peer holds; and how much of what it holds was refused.
+ * knows_heads: none of those that it announced is unknown here. Through a filter nobody knows whether
+ * what was refused is in the way. */
+static bool look_for_wanted(td_coverage *coverage, td_origin_cover *origin, bool knows_heads,
+                            bool filtered)
+{
+    bool holdable[TD_LACKS_MAX], found = false;
+    uint64_t refused = 0;
+
+    if (knows_heads)
+        note_holdable(origin, holdable);
     for (unsigned i = 0; i < origin->our_lack_count; i++) {
         const td_lack *lack = &origin->our_lacks[i];
 
         if (origin->peer_seq < lack->last ||
-            td_coverage_has_lack(origin->lacks, origin->lack_count, lack->last, lack->hash))
+            td_coverage_has_lack(origin->lacks, origin->lack_count, lack->last, lack->hash) ||
+            td_coverage_is_void(origin, lack) || (knows_heads && !holdable[i]))
             continue;
         if (lack->reason != TANDEM_OK) {
-            refused += lack->last - lack->first + 1;
+            refused += filtered ? 0 : lack->last - lack->first + 1;
         } else if (!found) {
             origin->want_first = lack->first;
             origin->want_last = lack->last;
@@ -81,7 +111,8 @@ static bool look_for_wanted(td_coverage *coverage, td_origin_cover *origin)
     return found;
 }
 
-/* The way from the peer is not whole: what is lacking is what our pair does not cover. */
+/* The way from the peer is not whole: what is lacking is what our pair does not cover; and of what we want
+ * whatever is in the way, until the peer says that it was all. */
 static void look_through_filter(td_peer *peer, td_origin_cover *origin)
 {
     bool lacking = false;
@@ -91,8 +122,20 @@ static void look_through_filter(td_peer *peer, td_origin_cover *origin)
         origin->in_seq = td_way_in_reached(peer, origin);
         origin->lacking_seq = origin->peer_seq;
         lacking = origin->lacking_seq > origin->in_seq;
+        if (!lacking && look_for_wanted(&peer->coverage, origin, false, true)) {
+            origin->lacking_seq = origin->want_last;
+            lacking = true;
+        }
     }
     td_coverage_set_lacking(&peer->coverage, origin, lacking, td_sync_now_ms(peer->sync));
+}
+
+/* The ask of it that waits for its time, if that is for something else than the lack that is wanted first. */
+static td_ask_range *waiting_ask(tandem_sync *sync, const td_origin_cover *origin)
+{
+    td_ask_range *ask = find(sync, origin->collection->name, origin->origin);
+
+    return ask && ask->waits_ms && (!ask->of_lack || ask->first > origin->want_first) ? ask : NULL;
 }
 
 tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
@@ -134,7 +177,7 @@ tandem_err td_puller_look(td_peer *peer, td_origin_cover *origin)
         }
     }
     origin->want_first = origin->want_last = 0;
-    if (look_for_wanted(&peer->coverage, origin) && !lacking) {
+    if (look_for_wanted(&peer->coverage, origin, !lacking, false) && (!lacking || waiting_ask(sync, origin))) {
         origin->lacking_seq = origin->want_last;
         lacking = true;
     } else {
@@ -209,15 +252,19 @@ static bool ask_range(td_peer *peer, td_origin_cover *origin, uint64_t now_ms)
     ask->last = origin->lacking_seq;
     ask->first = td_coverage_behind_lacks(origin->our_lacks, origin->our_lack_count,
                                           origin->our_seq + 1);
-    if (td_way_in_has_filter(peer)) {
-        ask->of_filter = true;
-        ask->first = origin->in_seq + 1;
-    } else if (origin->want_last) {
+    if (origin->want_last) {
         ask->of_lack = true;
         ask->first = origin->want_first;
+    } else if (td_way_in_has_filter(peer)) {
+        ask->of_filter = true;
+        ask->first = origin->in_seq + 1;
     } else if (origin->back || ask->first > ask->last) {
         ask->of_fork = true;
         ask->first = ask->last > origin->back ? ask->last - origin->back : 1;
+    } else if (td_coverage_lack_at(origin->lacks, origin->lack_count, ask->first)) {
+        /* It lacks what would show that this is another branch, and would send nothing. */
+        ask->of_fork = true;
+        ask->first = 1;
     } else {
         ask->last = sendable(origin, ask->first, ask->last);
     }
@@ -234,6 +281,7 @@ void td_puller_ask(td_peer *peer)
     tandem_sync *sync = peer->sync;
     uint64_t now_ms = td_sync_now_ms(sync);
     td_origin_cover *origin, *next;
+    td_ask_range *waiting;
     bool any = false;
 
     if (!td_peer_is_open(peer))
@@ -242,7 +290,8 @@ void td_puller_ask(td_peer *peer)
     {
         if (peer->asks >= sync->asks_max && !td_planted(TD_PLANTED_ASKS_WITHOUT_END))
             break;
-        if (!origin->collection->known || is_asked(peer, origin))
+        waiting = origin->want_last ? waiting_ask(sync, origin) : NULL;
+        if (!origin->collection->known || (!waiting && is_asked(peer, origin)))
             continue;
         /* What was refused once nobody pushes. */
         if (!origin->want_last && now_ms < origin->lacking_since_ms + TD_DIRECT_PATIENCE_MS &&
@@ -250,9 +299,13 @@ void td_puller_ask(td_peer *peer)
             td_probe(sync->env, TD_PROBE_DIRECT_PATIENCE);
             continue;
         }
-        if (td_puller_look(peer, origin) == TANDEM_OK && origin->lacking &&
-            (origin->want_last || td_way_in_has_filter(peer) || !td_wants_next(peer, origin)))
-            any = ask_range(peer, origin, now_ms) || any;
+        if (td_puller_look(peer, origin) != TANDEM_OK || !origin->lacking ||
+            (waiting && !origin->want_last) ||
+            (!origin->want_last && !td_way_in_has_filter(peer) && td_wants_next(peer, origin)))
+            continue;
+        if (waiting)
+            forget(sync, waiting); /* asked for again when nothing older is wanted */
+        any = ask_range(peer, origin, now_ms) || any;
     }
     if (any)
         td_session_announce(td_channel_session(peer->channel));
@@ -340,6 +393,17 @@ static bool lacks_before(td_peer *peer, tandem_slice collection, const uint8_t *
     return of && of->failed_seq > of->our_seq && of->failed_seq < seq;
 }
 
+/* While the newest waits for its time, what is wanted can come. */
+static void look_for_older(tandem_sync *sync, tandem_slice collection, const uint8_t *origin)
+{
+    for (td_peer *peer = sync->peers; peer; peer = peer->next) {
+        td_origin_cover *cover = td_peer_is_open(peer) ? cover_of(peer, collection, origin) : NULL;
+
+        if (cover && cover->our_lack_count)
+            td_puller_look(peer, cover);
+    }
+}
+
 void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origin, uint64_t seq,
                     uint64_t hlc)
 {
@@ -357,6 +421,7 @@ void td_puller_wait(td_peer *peer, tandem_slice collection, const uint8_t *origi
         return; /* of several jobs that came too early the first is due first */
     ask->last = UINT64_MAX; /* until it is time */
     ask->waits_ms = td_hlc_ms(hlc) + 1;
+    look_for_older(peer->sync, collection, origin);
 }
 
 bool td_puller_is_waiting(td_peer *peer, uint64_t *until_out)
@@ -410,6 +475,16 @@ static void note_claim(td_peer *peer, td_origin_cover *origin)
     td_event_bus_tell(td_reactor_bus(peer->sync->reactor), &event);
 }
 
+/* Is what begins there still lacking, and may it come from the peer? */
+static bool is_wanted(const td_origin_cover *origin, uint64_t first)
+{
+    for (unsigned i = 0; i < origin->our_lack_count; i++)
+        if (origin->our_lacks[i].first == first && origin->our_lacks[i].reason == TANDEM_OK &&
+            !td_coverage_is_void(origin, &origin->our_lacks[i]))
+            return true;
+    return false;
+}
+
 static bool is_answered(const td_ask_range *ask, const td_origin_cover *origin)
 {
     if (!origin->lacking)
@@ -417,7 +492,7 @@ static bool is_answered(const td_ask_range *ask, const td_origin_cover *origin)
     if (ask->of_filter)
         return origin->in_seq >= ask->last;
     if (ask->of_lack)
-        return origin->want_last != ask->last;
+        return !is_wanted(origin, ask->first);
     return !ask->of_fork && origin->our_seq >= ask->last;
 }
 

@@ -70,7 +70,7 @@ static tandem_remote_state unkept_state(td_peer *peer, tandem_err why, char *rea
         snprintf(reason, size,
                  "%u jobs were refused there, and no more dead letters are kept of it: retry or "
                  "discard some",
-                 td_dead_letters_of(peer, NULL) + refused);
+                 td_dead_letters_of(peer) + refused);
         return TANDEM_REMOTE_BLOCKED;
     }
     snprintf(reason, size, "%u refused job%s cannot be kept as %s: %s (%s)", refused,
@@ -84,7 +84,7 @@ static tandem_remote_state still_state(td_peer *peer, tandem_err trouble,
                                        const td_origin_cover *origin, char *reason, size_t size)
 {
     const td_dead_letter *first;
-    uint32_t letters = td_dead_letters_of(peer, &first);
+    uint32_t letters = td_dead_letters_blocking(peer, &first);
 
     if (letters) {
         snprintf(reason, size, "%u job%s refused there, the first in %s: %s (%s)", letters,
@@ -712,7 +712,7 @@ static tandem_err visit_peer(td_peer *peer, visit_remote_fn visit, void *context
     progress_fill(works, &status.progress);
     status.outbox = tandem_mailbox_jobs(td_channel_outbox(works->channel));
     status.inbox = tandem_mailbox_jobs(td_channel_inbox(works->channel));
-    status.dead_letters = td_dead_letters_of(peer, NULL);
+    status.dead_letters = td_dead_letters_of(peer);
     status.sent_operations = peer->sent_operations;
     status.received_operations = peer->received_operations;
     status.duplicate_operations = peer->duplicate_operations;

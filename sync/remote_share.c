@@ -319,7 +319,8 @@ void td_remote_take_back_shares(td_peer *remote)
 void td_remote_end_sharing(td_peer *remote)
 {
     for (td_peer *peer = remote->sync->peers; peer; peer = peer->next)
-        if (!peer->is_remote && is_same_reactor(remote, peer) && td_channel_session(peer->channel))
+        if (!peer->is_remote && (is_same_reactor(remote, peer) || peer->shares_of == remote) &&
+            td_channel_session(peer->channel))
             td_session_fail(td_channel_session(peer->channel), TANDEM_E_UNREACHABLE,
                             "what is shared was changed there");
     td_remote_take_back_shares(remote);

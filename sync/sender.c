@@ -196,9 +196,14 @@ static tandem_err job_is_whole(struct filling *filling)
 /* Nobody offers what the peer has refused, or knows to be lacking: it asks for that when it wants it. */
 static bool is_refused(const td_origin_cover *origin, const td_operation *operation)
 {
-    return !td_planted(TD_PLANTED_OFFERED_AGAIN) && origin->head_count <= 1 &&
-           origin->range.last == UINT64_MAX && operation->seq > origin->range.repeat_last &&
-           td_coverage_lack_at(origin->lacks, origin->lack_count, operation->seq);
+    const td_lack *lack;
+
+    if (td_planted(TD_PLANTED_OFFERED_AGAIN) || origin->head_count > 1 ||
+        origin->range.last != UINT64_MAX || operation->seq <= origin->range.repeat_last)
+        return false;
+    /* Of a branch that is not held here it says nothing. */
+    lack = td_coverage_lack_at(origin->lacks, origin->lack_count, operation->seq);
+    return lack && lack->followed;
 }
 
 /* Is this operation the next one of its range? What came late stands behind what follows it. */
@@ -364,6 +369,7 @@ static void finish_asked(td_peer *peer, td_origin_cover *origin)
     range->active = false;
     range->repeat_last = 0;
     set_asked(peer, range, false);
+    td_ways_sent(peer, origin);
     origin->asked_sent =
         origin->asked_count && range->last >= origin->asked[origin->asked_count - 1].seq;
     if (origin->asked_sent)
@@ -392,6 +398,8 @@ static void advance_ranges(td_peer *peer, struct filling *filling, bool at_end)
             block(filling, o, TANDEM_E_CORRUPT);
         if (range->last != UINT64_MAX)
             finish_asked(peer, o);
+        else
+            td_ways_sent(peer, o);
     }
 }
 
@@ -814,7 +822,8 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
             take_out(peer, handle, false); /* and offered again */
         } else if (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
                    (lack = td_coverage_lack_at(origin->lacks, origin->lack_count,
-                                               handle->last_seq))) {
+                                               handle->last_seq)) &&
+                   lack->followed) {
             /* If it was refused, the answer was lost. */
             if (lack->reason != TANDEM_OK)
                 tandem_job_handle_failed(handle, TANDEM_E_REFUSED);

@@ -14,7 +14,7 @@
 
 enum {
     CONVERGE_MS_MAX = 120000,
-    CONVERGE_POLLED_MS_MAX = 180000, /* by small windows, one at each poll */
+    CONVERGE_POLLED_MS_MAX = 300000, /* by small windows, one at each poll */
     SLICE_MS_MIN = 20, /* between two looks while all become equal */
     SLICE_MS_MAX = 500,
     READ_MS = 5000,
@@ -840,7 +840,7 @@ static bool is_equal(struct run *run, char why[256])
         return false;
     }
     /* A disk that has failed may hold what its reactor shows a little later. */
-    return rests && (td_oracle_has_stranded(run->oracle) ||
+    return rests && (td_oracle_has_stranded(run->oracle) || td_oracle_has_vain(run->oracle) ||
                      tandem_harness_converged(run->harness, why) == TANDEM_OK);
 }
 

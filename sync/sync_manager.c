@@ -406,8 +406,13 @@ static void happened(void *context, const tandem_event *event)
 {
     tandem_sync *sync = context;
 
-    if (event->kind == TANDEM_EVENT_INCARNATION && !sync->closing)
+    if (sync->closing)
+        return;
+    if (event->kind == TANDEM_EVENT_INCARNATION)
         td_copies_reincarnated(sync);
+    if (event->kind == TANDEM_EVENT_WITHDRAWAL)
+        for (td_peer *peer = sync->peers; peer; peer = peer->next)
+            td_peer_withdrawn(peer);
 }
 
 /* ---- Time ---- */

@@ -126,6 +126,7 @@ struct td_peer {
     td_collection_cover *listings; /* to be sent */
     uint64_t announce_at_ms;       /* dirty origins are due; 0: none */
     bool covers_due;               /* COVER may have something to say */
+    bool refused_in_part;          /* of some origin, in this session */
     td_collection_cover *sending;
     bool troubled; /* some range is blocked, or waits for its time */
     uint32_t asks;         /* ranges asked of it */
@@ -339,6 +340,13 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
                              const td_wire_vector *entry);
 /* Something was sent or acknowledged: COVER may be due. */
 void td_ways_progressed(td_peer *peer);
+/* We hold a lack of ours now that begins there: what was told of what follows was told without it. */
+void td_ways_filled(td_peer *peer, td_origin_cover *origin, uint64_t first);
+/* The peer asks for a range that ends there: if that is a lack of its, it is told when it has what of that is
+ * in the way … */
+void td_ways_seek(td_peer *peer, td_origin_cover *origin, uint64_t last);
+/* … and all of the range was sent now. */
+void td_ways_sent(td_peer *peer, td_origin_cover *origin);
 /* Append a COVER, or TANDEM_END. */
 tandem_err td_ways_announce(td_peer *peer, uint64_t number, tandem_writer *out);
 /* Do we hold a collection in part? */
@@ -367,6 +375,8 @@ void td_peer_committed(td_peer *peer, tandem_slice collection, const uint8_t *or
                        uint64_t seq);
 /* Our lacks of an origin are others now. */
 void td_peer_lacks_changed(td_peer *peer, tandem_slice collection, const uint8_t *origin);
+/* Refusals were withdrawn here. */
+void td_peer_withdrawn(td_peer *peer);
 /* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
  * not known yet. */
 tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);

@@ -60,17 +60,6 @@ static tandem_err note_requirements(td_waiter *waiter, td_peer *peer)
     return TANDEM_OK;
 }
 
-/* Is something that we hold lacking there, up to seq? */
-static bool lacks_some(const td_origin_cover *origin, uint64_t seq)
-{
-    for (unsigned i = 0; i < origin->lack_count; i++)
-        if (origin->lacks[i].last <= seq &&
-            !td_coverage_has_lack(origin->our_lacks, origin->our_lack_count,
-                                  origin->lacks[i].last, origin->lacks[i].hash))
-            return true;
-    return false;
-}
-
 /* Would it be met, but for what the peer has refused? */
 static bool is_refused(td_peer *peer, const struct requirement *requirement)
 {
@@ -92,7 +81,7 @@ static bool is_met(td_peer *peer, const struct requirement *requirement)
         return peer->peer_all_known;
     if ((origin = td_coverage_find_origin(collection, requirement->origin)))
         return td_coverage_reached(origin) >= requirement->seq && !origin->unmet &&
-               !lacks_some(origin, requirement->seq);
+               !td_coverage_lacks_some(&peer->coverage, origin, requirement->seq);
     return collection->base_ordinal > 0;
 }
 

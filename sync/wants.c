@@ -61,12 +61,15 @@ static tandem_err note_lack(void *context, const uint8_t *origin, const td_lack 
 tandem_err td_wants_load(td_peer *peer, td_origin_cover *origin)
 {
     struct lack_list list = {.lacks = NULL};
+    uint64_t gone = UINT64_MAX;
     tandem_err err;
 
     err = td_op_store_lacks(peer->sync->ops, origin->collection->name, origin->origin, note_lack,
                             &list);
     if (err == TANDEM_OK)
-        err = td_coverage_set_our_lacks(&peer->coverage, origin, list.lacks, list.count);
+        err = td_coverage_set_our_lacks(&peer->coverage, origin, list.lacks, list.count, &gone);
+    if (gone != UINT64_MAX)
+        td_ways_filled(peer, origin, gone);
     free(list.lacks);
     return err;
 }
@@ -90,6 +93,24 @@ static tandem_err note_origin(void *context, const uint8_t *origin, const td_lac
     return TANDEM_OK;
 }
 
+static int origin_compare(const void *a, const void *b)
+{
+    return memcmp(a, b, TANDEM_ORIGIN_BYTES);
+}
+
+/* Origins of which nothing is lacking any more. */
+static void look_at_filled(td_peer *peer, tandem_slice name, const struct origin_list *lacking)
+{
+    td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
+
+    for (td_origin_cover *o = collection ? td_hash_table_first(&collection->origins) : NULL; o;
+         o = td_hash_table_next(&o->hash_entry))
+        if ((o->our_lack_count || o->refused_here) &&
+            !bsearch(o->origin, lacking->origins, lacking->count, TANDEM_ORIGIN_BYTES,
+                     origin_compare))
+            td_peer_lacks_changed(peer, name, o->origin);
+}
+
 void td_wants_look(tandem_sync *sync, tandem_slice collection)
 {
     struct origin_list list = {calloc(TD_LACKS_MAX, TANDEM_ORIGIN_BYTES), 0};
@@ -103,6 +124,9 @@ void td_wants_look(tandem_sync *sync, tandem_slice collection)
         for (td_peer *peer = sync->peers; peer; peer = peer->next)
             if (td_peer_is_open(peer))
                 td_peer_lacks_changed(peer, collection, list.origins[i]);
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        if (td_peer_is_open(peer))
+            look_at_filled(peer, collection, &list);
     free(list.origins);
 }
 

@@ -12,6 +12,8 @@
  *   vague      we have several heads, and the peer one that a filter keeps from us: what it has behind
  *              that is not known, and it is not counted as lacking there
  *   told       heads that a COVER named, believed in its session whatever our pair keeps
+ *   sought     the end of a lack, which was asked for: a COVER that names it says that nothing more of it is
+ *              in the way
  */
 #include <utlist.h>
 
@@ -111,6 +113,24 @@ static tandem_err pass(td_peer *peer, td_origin_cover *cover, const td_head *hea
     return err;
 }
 
+void td_ways_filled(td_peer *peer, td_origin_cover *origin, uint64_t first)
+{
+    td_send_range *range = &origin->range;
+    const td_pair_cover *pair;
+    uint64_t kept = first - 1, seq;
+
+    if (!td_way_out_has_filter(peer))
+        return;
+    LL_FOREACH(origin->collection->pairs, pair)
+        if (td_filter_includes(&pair->filter, &td_peer_gives(peer)->filter) &&
+            (seq = td_pair_cover_seq(pair, origin->origin)) > kept)
+            kept = seq;
+    td_coverage_pass_back(&peer->coverage, origin, kept);
+    origin->asked_sent = false;
+    if (range->next_seq > first && (!range->failed_seq || first < range->failed_seq))
+        range->failed_seq = first;
+}
+
 tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
                              const td_wire_vector *entry)
 {
@@ -142,7 +162,8 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
             where = claim(peer, cover, &origin.heads[0]);
         else
             where = where_is(peer, collection, origin.origin, &origin.heads[0]);
-        if (where == ASIDE)
+        /* What lies beyond ours may be of another branch: better twice than not at all. */
+        if (where == ASIDE || (where == BEYOND && !is_way))
             continue;
         /* Of several heads the lowest: nothing is taken for covered that may not be. */
         known = td_hash_table_count(&pair->origins);
@@ -151,7 +172,9 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
         if ((err = td_pair_cover_set(pair, origin.origin, origin.heads[0].seq)) != TANDEM_OK)
             return err;
         peer->coverage.pair_origins += td_hash_table_count(&pair->origins) - known;
-        if (is_way && (err = pass(peer, cover, origin.heads, origin.head_count)) != TANDEM_OK)
+        /* Our lacks, to know when one is filled. */
+        if (is_way && ((err = td_wants_load(peer, cover)) != TANDEM_OK ||
+                       (err = pass(peer, cover, origin.heads, origin.head_count)) != TANDEM_OK))
             return err;
     }
     return TANDEM_OK;
@@ -167,10 +190,11 @@ bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
         return false;
     if (!collection->pairs)
         return true;
-    /* Of a fork a seq does not say which branch is covered; and who asks again knows better. */
+    /* Of a fork a seq does not say which branch is covered; what is lacking there no pair covers; and who asks
+     * again knows better. */
     origin = td_coverage_find_origin((td_collection_cover *)collection, operation->origin);
-    if (origin &&
-        (origin->unmet || origin->vague || origin->parted || origin->range.whole))
+    if (origin && (origin->unmet || origin->vague || origin->parted || origin->range.whole ||
+                   td_coverage_lack_at(origin->lacks, origin->lack_count, operation->seq)))
         return true;
     LL_FOREACH(collection->pairs, pair)
         if (operation->seq <= td_pair_cover_seq(pair, operation->origin) &&
@@ -261,6 +285,44 @@ static bool head_at(td_peer *peer, const td_origin_cover *origin, uint64_t seq, 
                                                 &reaches) == TANDEM_OK && reaches;
 }
 
+void td_ways_seek(td_peer *peer, td_origin_cover *origin, uint64_t last)
+{
+    const td_lack *lack = td_coverage_lack_at(origin->lacks, origin->lack_count, last);
+
+    origin->sought.seq = 0;
+    origin->sought_sent = false;
+    if (!td_way_out_has_filter(peer) || !lack || lack->last != last)
+        return;
+    origin->sought.seq = lack->last;
+    memcpy(origin->sought.hash, lack->hash, TANDEM_HASH_BYTES);
+}
+
+void td_ways_sent(td_peer *peer, td_origin_cover *origin)
+{
+    if (!origin->sought.seq)
+        return;
+    origin->sought_sent = true;
+    td_ways_progressed(peer);
+}
+
+/* Was all given that is in the way of the lack that the peer asked for? Who lacks some of it cannot tell. */
+static bool is_sought_given(td_peer *peer, td_origin_cover *origin)
+{
+    const td_send_range *range = &origin->range;
+    const td_lack *lack = NULL;
+
+    for (unsigned i = 0; i < origin->lack_count && origin->sought_sent && !lack; i++)
+        if (origin->lacks[i].last == origin->sought.seq && origin->lacks[i].followed &&
+            !memcmp(origin->lacks[i].hash, origin->sought.hash, TANDEM_HASH_BYTES))
+            lack = &origin->lacks[i];
+    for (unsigned i = 0; i < origin->our_lack_count && lack; i++)
+        if (origin->our_lacks[i].first <= lack->last && origin->our_lacks[i].last >= lack->first)
+            return false;
+    return lack && range->blocked == TANDEM_OK && range->retry_err == TANDEM_OK &&
+           !range->failed_seq && !origin->asked_failed &&
+           first_on_its_way(peer, origin) > origin->sought.seq;
+}
+
 /* The heads up to which all that is in the way was given now; 0: nothing new. A fork is given as a whole
  * or not at all. */
 static unsigned given(td_peer *peer, td_origin_cover *origin, td_head heads[TANDEM_HEADS_MAX])
@@ -268,7 +330,9 @@ static unsigned given(td_peer *peer, td_origin_cover *origin, td_head heads[TAND
     const td_send_range *range = &origin->range;
     uint64_t seq;
 
-    if (range->blocked != TANDEM_OK || range->retry_err != TANDEM_OK)
+    /* One that was filled just now was not sent. */
+    if (range->blocked != TANDEM_OK || range->retry_err != TANDEM_OK ||
+        (origin->our_lack_count && td_wants_load(peer, origin) != TANDEM_OK))
         return 0;
     if (origin->unmet || origin->vague) {
         if (!origin->asked_sent || range->failed_seq ||
@@ -278,8 +342,28 @@ static unsigned given(td_peer *peer, td_origin_cover *origin, td_head heads[TAND
         memcpy(heads, origin->asked, origin->asked_count * sizeof(heads[0]));
         return origin->asked_count;
     }
+    /* What was filled since then moves it back. */
+    if (!given_up_to(peer, origin) || td_wants_load(peer, origin) != TANDEM_OK)
+        return 0;
     seq = given_up_to(peer, origin);
     return seq && head_at(peer, origin, seq, &heads[0]) ? 1 : 0;
+}
+
+/* One thing at a time. */
+static unsigned to_tell(td_peer *peer, td_origin_cover *origin, td_head heads[TANDEM_HEADS_MAX])
+{
+    unsigned count;
+
+    if (is_sought_given(peer, origin)) {
+        heads[0] = origin->sought;
+        origin->sought.seq = 0;
+        origin->sought_sent = false;
+        td_ways_progressed(peer);
+        return 1;
+    }
+    if ((count = given(peer, origin, heads)))
+        pass(peer, origin, heads, count);
+    return count;
 }
 
 static uint32_t cover_collection(td_peer *peer, td_collection_cover *collection, tandem_writer *out)
@@ -290,14 +374,13 @@ static uint32_t cover_collection(td_peer *peer, td_collection_cover *collection,
     for (td_origin_cover *o = td_hash_table_first(&collection->origins); o;
          o = td_hash_table_next(&o->hash_entry)) {
         td_head heads[TANDEM_HEADS_MAX];
-        unsigned head_count = given(peer, o, heads);
+        unsigned head_count = to_tell(peer, o, heads);
 
         if (!head_count)
             continue;
         if (!count)
             at = td_wire_begin_cover_collection(out, collection->name);
         td_wire_write_origin(out, o->origin, heads, head_count);
-        pass(peer, o, heads, head_count);
         count++;
     }
     if (count)

@@ -66,6 +66,15 @@ static bool no_poison(void *context, const tandem_operation *operation)
     return false;
 }
 
+/* "a", "b" and so on, one of which refuses. */
+static tandem_harness *open_refusing(uint64_t seed, size_t count, const char *name, struct rule *rule)
+{
+    tandem_harness *harness = bed_open(seed, (const char *[]){"a", "b", "c"}, count);
+
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, name, no_poison, rule));
+    return harness;
+}
+
 static void what_is_refused_stops_nothing_else(void **state)
 {
     tandem_harness *harness = bed_open(1, (const char *[]){"a", "b"}, 2);
@@ -109,11 +118,10 @@ static void what_is_refused_stops_nothing_else(void **state)
 
 static void what_is_wanted_again_comes(void **state)
 {
-    tandem_harness *harness = bed_open(2, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(2, 2, "b", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
     write_with_poison(harness, "a", 21);
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
     tandem_harness_run(harness, 10000);
@@ -136,11 +144,10 @@ static void what_is_wanted_again_comes(void **state)
 /* a writes, b refuses, c hangs on b alone: it gets what b has, and the rest from a when it meets it. */
 static void a_third_gets_it_from_whoever_holds_it(void **state)
 {
-    tandem_harness *harness = bed_open(3, (const char *[]){"a", "b", "c"}, 3);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(3, 3, "b", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
     write_with_poison(harness, "a", 41);
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
     tandem_harness_run(harness, 10000);
@@ -176,11 +183,10 @@ static void a_third_gets_it_from_whoever_holds_it(void **state)
 /* What came late stands behind what follows it: it is sent in order all the same. */
 static void a_gap_that_was_filled_late_is_sent_in_order(void **state)
 {
-    tandem_harness *harness = bed_open(4, (const char *[]){"a", "b", "c"}, 3);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(4, 3, "b", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
     for (unsigned i = 0; i < 5; i++)
         write_with_poison(harness, "a", 21);
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
@@ -205,11 +211,10 @@ static void a_gap_that_was_filled_late_is_sent_in_order(void **state)
 
 static void the_newest_and_the_first_of_all_may_be_refused(void **state)
 {
-    tandem_harness *harness = bed_open(5, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(5, 2, "b", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
     write_kv(harness, "a", "poison", "{\"x\":1}");
     tandem_harness_run(harness, 20000);
@@ -235,11 +240,10 @@ static void the_newest_and_the_first_of_all_may_be_refused(void **state)
 /* Nothing stands behind it that would tell of it, and who wrote it announces it to nobody else. */
 static void the_newest_comes_when_it_is_wanted(void **state)
 {
-    tandem_harness *harness = bed_open(7, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(7, 2, "b", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
     tandem_harness_run(harness, 1000);
     write_kv(harness, "a", "poison", "{\"x\":1}");
@@ -341,11 +345,10 @@ static void positions_go_on_where_something_was_refused(void **state)
 /* The disk goes on failing: whoever asked is told so, and does not wait for ever. */
 static void a_withdrawal_of_unknown_outcome_is_told(void **state)
 {
-    tandem_harness *harness = bed_open(9, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(9, 2, "b", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
     write_with_poison(harness, "a", 3);
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
     tandem_harness_run(harness, 5000);
@@ -380,11 +383,10 @@ static void pull_two(tandem_harness *harness, const char *name, const char *remo
 
 static void what_was_refused_through_a_filter_comes_later(void **state)
 {
-    tandem_harness *harness = bed_open(10, (const char *[]){"a", "b"}, 2);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(10, 2, "b", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "b", no_poison, &rule));
     write_with_poison(harness, "a", 21);
     pull_two(harness, "b", "a");
     assert_true(rule.refused > 0 && !holds(harness, "b", "poison"));
@@ -398,11 +400,10 @@ static void what_was_refused_through_a_filter_comes_later(void **state)
 
 static void who_refuses_does_not_cover_it_for_others(void **state)
 {
-    tandem_harness *harness = bed_open(11, (const char *[]){"a", "b", "c"}, 3);
     struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(11, 3, "a", &rule);
 
     (void)state;
-    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "a", no_poison, &rule));
     write_with_poison(harness, "c", 21);
     assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "c"));
     tandem_harness_run(harness, 10000);
@@ -412,6 +413,100 @@ static void who_refuses_does_not_cover_it_for_others(void **state)
     pull_two(harness, "b", "c");
     assert_true(holds(harness, "b", "poison"));
     assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
+static void share_documents(tandem_harness *harness, const char *name, const char *remote,
+                            const char *glob)
+{
+    tandem_share share = TANDEM_SHARE_INIT;
+
+    share.documents = &glob;
+    share.document_count = 1;
+    assert_int_equal(TANDEM_OK, tandem_remote_set_share(tandem_harness_sync(harness, name), remote,
+                                                        &share));
+}
+
+/* Withdrawn while the session goes on: nothing but a new one can bring it. */
+static void a_withdrawal_brings_what_was_refused_through_a_filter(void **state)
+{
+    struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(12, 2, "b", &rule);
+
+    (void)state;
+    write_with_poison(harness, "a", 21);
+    pull_two(harness, "b", "a");
+    assert_true(rule.refused > 0 && !holds(harness, "b", "poison"));
+    rule.off = true;
+    assert_int_equal(TANDEM_OK,
+                     tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    tandem_harness_run(harness, 10000);
+    assert_true(holds(harness, "b", "poison"));
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, bed_status(harness, "b", "a").status.state);
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
+/* The barrier ends where something was refused, through a filter, too. */
+static void nobody_waits_for_what_was_refused_through_a_filter(void **state)
+{
+    struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(13, 2, "b", &rule);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    share_documents(harness, "a", "b", "[np]*");
+    write_kv(harness, "a", "n1", "{\"x\": 1}");
+    write_kv(harness, "a", "poison", "{\"x\": 1}");
+    tandem_harness_run(harness, 10000);
+    write_kv(harness, "a", "n2", "{\"x\": 1}");
+    assert_int_equal(TANDEM_E_REFUSED,
+                     tandem_wait_covered(tandem_harness_sync(harness, "a"), "b", 60000));
+    assert_true(holds(harness, "b", "n2"));
+    tandem_harness_free(harness);
+}
+
+/* What was refused of one peer does not block what has nothing of it in its way. */
+static void what_was_refused_blocks_no_other_way(void **state)
+{
+    struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(14, 3, "b", &rule);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "b", "c"));
+    write_kv(harness, "a", "n1", "{\"x\": 1}");
+    write_kv(harness, "a", "poison", "{\"x\": 1}");
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_REMOTE_BLOCKED, bed_status(harness, "b", "c").status.state);
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "b", "a"));
+    share_documents(harness, "b", "a", "n*");
+    tandem_harness_run(harness, 30000);
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, bed_status(harness, "b", "a").status.state);
+    tandem_harness_free(harness);
+}
+
+/* A backup takes back what was refused: what is written in its place is another branch. */
+static void what_was_refused_and_is_gone_keeps_nothing_back(void **state)
+{
+    struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(15, 2, "b", &rule);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    write_kv(harness, "a", "n1", "{\"x\": 1}");
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_OK, tandem_harness_backup(harness, "a"));
+    write_kv(harness, "a", "poison", "{\"x\": 1}");
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_go_back(harness, "a"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(harness, "a"));
+    write_kv(harness, "a", "n2", "{\"x\": 1}");
+    write_kv(harness, "a", "n3", "{\"x\": 1}");
+    tandem_harness_run(harness, 120000);
+    assert_true(holds(harness, "b", "n2") && holds(harness, "b", "n3"));
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, bed_status(harness, "a", "b").status.state);
     tandem_harness_free(harness);
 }
 
@@ -428,6 +523,10 @@ int main(void)
         cmocka_unit_test(a_withdrawal_of_unknown_outcome_is_told),
         cmocka_unit_test(what_was_refused_through_a_filter_comes_later),
         cmocka_unit_test(who_refuses_does_not_cover_it_for_others),
+        cmocka_unit_test(a_withdrawal_brings_what_was_refused_through_a_filter),
+        cmocka_unit_test(nobody_waits_for_what_was_refused_through_a_filter),
+        cmocka_unit_test(what_was_refused_blocks_no_other_way),
+        cmocka_unit_test(what_was_refused_and_is_gone_keeps_nothing_back),
         cmocka_unit_test(positions_go_on_where_something_was_refused),
     };
 

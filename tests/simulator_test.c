@@ -386,7 +386,7 @@ static tandem_err roll_open(void **state_out)
     return *state_out ? TANDEM_OK : TANDEM_E_NOMEM;
 }
 
-static tandem_err roll_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err roll_prepare(const void *state, const tandem_intent *intent,
                                tandem_writer *payload, char why[128])
 {
     tandem_write_nil(payload);
