@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "store/utf8.h"
+
 enum {
     WHY_BYTES = 128,
     /* States nest payloads inside structures of their own, as in tandem_write_canonical(). */
@@ -161,41 +163,13 @@ tandem_err tandem_json_read(tandem_slice text, tandem_writer *out, char why[128]
 
 /* ---- msgpack to JSON ---- */
 
-/* How many bytes the character at the front of text takes; 0 if it is not UTF-8. */
-static size_t utf8_size(tandem_slice text)
-{
-    const uint8_t *c = text.bytes;
-    uint8_t low = 0x80, high = 0xbf; /* what the second byte may be */
-    size_t size;
-
-    if (c[0] < 0x80)
-        return 1;
-    if (c[0] < 0xc2 || c[0] > 0xf4)
-        return 0;
-    size = c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
-    if (c[0] == 0xe0)
-        low = 0xa0; /* below are overlong forms */
-    if (c[0] == 0xed)
-        high = 0x9f; /* above are surrogates */
-    if (c[0] == 0xf0)
-        low = 0x90;
-    if (c[0] == 0xf4)
-        high = 0x8f; /* above is nothing in Unicode */
-    if (text.size < size || c[1] < low || c[1] > high)
-        return 0;
-    for (size_t i = 2; i < size; i++)
-        if ((c[i] & 0xc0) != 0x80)
-            return 0;
-    return size;
-}
-
 /* Append text, each byte that is not UTF-8 replaced. */
 static void append_utf8(tandem_writer *out, tandem_slice text)
 {
     size_t start = 0, at = 0;
 
     while (at < text.size) {
-        size_t size = utf8_size(tandem_slice_of(text.bytes + at, text.size - at));
+        size_t size = td_utf8_size(text.bytes + at, text.size - at);
 
         if (size) {
             at += size;

@@ -34,6 +34,14 @@ typedef struct tandem_change {
     const uint8_t *hash; /* TANDEM_HASH_BYTES */
 } tandem_change;
 
+/* What a user wants an operation to do; everything is borrowed for the call. */
+typedef struct tandem_intent {
+    tandem_slice verb;  /* "SET" */
+    tandem_slice input; /* one validated msgpack value */
+    uint32_t index;     /* of the operation among those of its job, which follow each other in its chain */
+    const uint8_t *origin; /* TANDEM_ORIGIN_BYTES: who will have written it */
+} tandem_intent;
+
 typedef struct tandem_model {
     size_t size;      /* sizeof(tandem_model): lets the struct grow */
     const char *name; /* 1 to 64 bytes of a-z 0-9 and '_' */
@@ -49,14 +57,12 @@ typedef struct tandem_model {
      * Check an input before its operation exists, and append the payload to store to payload.
      *
      * state    the folded state if prepare_reads_state, else NULL
-     * verb     "SET"
-     * input    one validated msgpack value
      * why      room for a sentence of at most 127 bytes that tells a user what is wrong
      *
      * TANDEM_E_INPUT refuses it; TANDEM_E_NOMEM.
      */
-    tandem_err (*prepare)(const void *state, tandem_slice verb, tandem_slice input,
-                          tandem_writer *payload, char why[128]);
+    tandem_err (*prepare)(const void *state, const tandem_intent *intent, tandem_writer *payload,
+                          char why[128]);
 
     /*
      * Fold one operation into the state. TANDEM_OK; TANDEM_E_INPUT if it is invalid at its place in
@@ -72,6 +78,17 @@ typedef struct tandem_model {
      * bytes: TANDEM_E_CORRUPT. */
     tandem_err (*save)(const void *state, tandem_writer *out);
     tandem_err (*restore)(tandem_slice snapshot, void **state_out);
+
+    /*
+     * Optional, both or none, for a model whose prepare reads the state: without them a job has one
+     * operation on a scope.
+     *
+     * pretend     show prepare the state as it will be once `payload`, which it has made of intent, is
+     *             folded: until take_back, which always follows. TANDEM_E_INPUT, TANDEM_E_NOMEM
+     * take_back   the state is again what it was before the first pretend
+     */
+    tandem_err (*pretend)(void *state, const tandem_intent *intent, tandem_slice payload);
+    void (*take_back)(void *state);
 } tandem_model;
 
 /* What a user calls a value of this kind, article included: for prepare's sentences. Static. */
@@ -102,10 +119,11 @@ static inline const char *tandem_kind_text(tandem_kind kind)
 }
 
 /* The built-in ones: "kv" (map of last-writer-wins entries: SET, UNSET), "counter" (ADD), "log"
- * (APPEND). Registered in every reactor. */
+ * (APPEND), "text" (collaborative text: EDIT). Registered in every reactor. */
 TANDEM_API extern const tandem_model tandem_model_kv;
 TANDEM_API extern const tandem_model tandem_model_counter;
 TANDEM_API extern const tandem_model tandem_model_log;
+TANDEM_API extern const tandem_model tandem_model_text;
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
  * named:
  *
  *   prepare     answers TANDEM_OK with one valid value, or TANDEM_E_INPUT
+ *   pretend     what was pretended and taken back shows as before (where the model has it)
  *   apply       answers TANDEM_OK or TANDEM_E_INPUT, whatever the payload
  *   refusal     an operation that apply refuses leaves the state as it was
  *   show        writes canonical msgpack

@@ -180,9 +180,36 @@ static tandem_err put_input(struct drawing *d, const char *verb, tandem_writer *
 
 /* ---- Operations ---- */
 
-/* As an origin makes it; what prepare refuses is sent by a stranger, as it is. */
-static tandem_err put_prepared(struct drawing *d, const char *verb, tandem_writer *out)
+/* What is pretended is taken back. */
+static tandem_err check_pretend(struct drawing *d, const tandem_intent *intent, tandem_slice payload)
 {
+    tandem_writer before, after;
+    tandem_err err;
+
+    if (!d->model->pretend || !d->model->prepare_reads_state)
+        return TANDEM_OK;
+    tandem_writer_init(&before);
+    tandem_writer_init(&after);
+    if ((err = d->model->show(d->seen, &before)) == TANDEM_OK) {
+        err = d->model->pretend(d->seen, intent, payload);
+        if (err == TANDEM_E_INPUT && d->forks)
+            err = TANDEM_OK; /* two operations of one origin may have one date */
+        d->model->take_back(d->seen);
+    }
+    if (err == TANDEM_OK && (err = d->model->show(d->seen, &after)) == TANDEM_OK &&
+        !tandem_slice_equal(tandem_writer_slice(&before), tandem_writer_slice(&after)))
+        err = td_model_why(d->why, TANDEM_E_INTERNAL, d->seed,
+                           "pretend: what was taken back shows another value");
+    tandem_writer_release(&before);
+    tandem_writer_release(&after);
+    return err;
+}
+
+/* As an origin makes it; what prepare refuses is sent by a stranger, as it is. */
+static tandem_err put_prepared(struct drawing *d, const struct chain *chain, const char *verb,
+                               tandem_writer *out)
+{
+    tandem_intent intent = {.verb = tandem_slice_text(verb), .origin = chain->origin};
     const void *state = d->model->prepare_reads_state ? d->seen : NULL;
     tandem_writer input;
     char said[128] = "";
@@ -191,7 +218,8 @@ static tandem_err put_prepared(struct drawing *d, const char *verb, tandem_write
     tandem_writer_init(&input);
     if ((err = put_input(d, verb, &input)) != TANDEM_OK)
         goto out;
-    err = d->model->prepare(state, tandem_slice_text(verb), tandem_writer_slice(&input), out, said);
+    intent.input = tandem_writer_slice(&input);
+    err = d->model->prepare(state, &intent, out, said);
     if (err == TANDEM_OK)
         err = tandem_writer_err(out);
     if (err == TANDEM_E_INPUT) {
@@ -204,6 +232,8 @@ static tandem_err put_prepared(struct drawing *d, const char *verb, tandem_write
                                     TANDEM_PAYLOAD_ITEMS_MAX) != TANDEM_OK)
             err = td_model_why(d->why, TANDEM_E_INTERNAL, d->seed,
                                "prepare: of %s it wrote what is not one valid value", verb);
+        else
+            err = check_pretend(d, &intent, tandem_writer_slice(out));
     } else if (err != TANDEM_E_NOMEM) {
         err = td_model_why(d->why, TANDEM_E_INTERNAL, d->seed, "prepare: of %s it answered %s",
                            verb, tandem_err_name(err));
@@ -325,7 +355,7 @@ static tandem_err draw_operation(struct drawing *d)
         put_bytes(dice, &payload, 20);
         break;
     default:
-        err = put_prepared(d, verb, &payload);
+        err = put_prepared(d, chain, verb, &payload);
         break;
     }
     if (err == TANDEM_OK && (err = tandem_writer_err(&payload)) == TANDEM_OK)

@@ -32,7 +32,7 @@ static bool model_valid(const tandem_model *model)
     /* The size comes first: what lies behind it may be another struct. */
     return model && model->size == sizeof(tandem_model) && name_valid(model->name) &&
            model->state_open && model->state_free && model->prepare && model->apply &&
-           model->show && model->save && model->restore;
+           model->show && model->save && model->restore && !model->pretend == !model->take_back;
 }
 
 tandem_err td_model_registry_open(td_model_registry **out)
@@ -41,6 +41,7 @@ tandem_err td_model_registry_open(td_model_registry **out)
         &tandem_model_kv,
         &tandem_model_counter,
         &tandem_model_log,
+        &tandem_model_text,
     };
     td_model_registry *registry = calloc(1, sizeof(*registry));
     tandem_err err;

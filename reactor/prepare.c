@@ -37,6 +37,7 @@ struct check {
     td_document_info info;
     struct overlay *overlay;
     const tandem_model *model;
+    size_t job_bytes; /* of the job, as far as it is prepared */
 };
 
 /* As much of a name as a sentence has room for, no character cut in two. */
@@ -282,7 +283,7 @@ static tandem_err check_states(struct check *check)
         td_why(why, "a group can have one job on a document of the model %s", check->model->name);
         return TANDEM_E_UNSUPPORTED;
     }
-    for (size_t i = 0; i < job->count; i++)
+    for (size_t i = 0; i < job->count && !check->model->pretend; i++)
         for (size_t j = 0; j < i; j++)
             if (tandem_slice_equal(job->operations[i].scope, job->operations[j].scope)) {
                 td_why(why, "a job can have one operation on a scope of the model %s",
@@ -292,45 +293,26 @@ static tandem_err check_states(struct check *check)
     return TANDEM_OK;
 }
 
-static tandem_err prepare_payload(struct check *check, td_local_operation *operation)
+static tandem_slice payload_of(const struct check *check, const td_local_operation *operation)
 {
-    const tandem_model *model = check->model;
-    td_local_group *group = check->group;
-    td_local_job *job = check->job;
-    td_fold fold = {0};
-    void *empty = NULL;
-    tandem_err err = TANDEM_OK;
+    return tandem_slice_of(check->group->payloads.bytes + operation->payload_at,
+                           operation->payload_size);
+}
 
-    if (model->prepare_reads_state) {
-        job->state_read = true;
-        check->overlay->state_read = true;
-        if (job->create || check->overlay->touched) {
-            err = model->state_open(&empty);
-            fold.state = empty;
-        } else {
-            err = td_folder_fold(check->preparer->folder, check->preparer->index, job->collection,
-                                 job->document, &check->info, job->branch, operation->scope, true,
-                                 &fold, group->why);
-        }
-        if (err)
-            return err;
-    }
-    operation->payload_at = group->payloads.size;
-    err = model->prepare(fold.state, operation->verb, operation->input, &group->payloads,
-                         group->why);
-    if (empty)
-        model->state_free(empty);
-    if (err == TANDEM_OK)
-        err = tandem_writer_err(&group->payloads);
-    operation->payload_size = group->payloads.size - operation->payload_at;
-    return err;
+static tandem_intent intent_of(const struct check *check, size_t index)
+{
+    const td_local_operation *operation = &check->job->operations[index];
+
+    return (tandem_intent){.verb = operation->verb,
+                           .input = operation->input,
+                           .index = (uint32_t)index,
+                           .origin = check->group->origin};
 }
 
 static tandem_err check_payload(struct check *check, const td_local_operation *operation)
 {
     char *why = check->group->why;
-    tandem_slice payload = tandem_slice_of(check->group->payloads.bytes + operation->payload_at,
-                                           operation->payload_size);
+    tandem_slice payload = payload_of(check, operation);
 
     if (strlen(check->model->name) + 1 + operation->verb.size > TANDEM_NAME_BYTES_MAX) {
         td_why(why, "the type %s.%.*s is longer than %d bytes", check->model->name,
@@ -350,32 +332,114 @@ static tandem_err check_payload(struct check *check, const td_local_operation *o
     return TANDEM_OK;
 }
 
-static tandem_err prepare_payloads(struct check *check)
+/* An operation more of the job: no more is prepared than it may have. */
+static tandem_err add_size(struct check *check, size_t bytes)
+{
+    const td_local_job *job = check->job;
+
+    check->job_bytes += OPERATION_OVERHEAD + job->collection.size + job->document.size +
+                        job->branch.size + strlen(check->model->name) + bytes;
+    if (check->job_bytes <= TANDEM_JOB_BYTES_MAX)
+        return TANDEM_OK;
+    td_why(check->group->why, "the job is larger than %d bytes", TANDEM_JOB_BYTES_MAX);
+    return TANDEM_E_LIMIT;
+}
+
+/* The operation's payload, and whether it may be one. */
+static tandem_err prepare_payload(struct check *check, size_t index, const void *state)
+{
+    td_local_group *group = check->group;
+    td_local_operation *operation = &check->job->operations[index];
+    const tandem_intent intent = intent_of(check, index);
+    tandem_err err;
+
+    operation->payload_at = group->payloads.size;
+    err = check->model->prepare(state, &intent, &group->payloads, group->why);
+    if (err == TANDEM_OK)
+        err = tandem_writer_err(&group->payloads);
+    operation->payload_size = group->payloads.size - operation->payload_at;
+    if (err == TANDEM_OK)
+        err = check_payload(check, operation);
+    return err == TANDEM_OK ? add_size(check, operation->scope.size + 1 + operation->verb.size +
+                                                  operation->payload_size)
+                            : err;
+}
+
+/* The next operation on the scope of this one; count: there is none. */
+static size_t next_on_scope(const td_local_job *job, size_t index)
+{
+    tandem_slice scope = job->operations[index].scope;
+
+    while (++index < job->count)
+        if (tandem_slice_equal(job->operations[index].scope, scope))
+            break;
+    return index;
+}
+
+static bool is_first_on_scope(const td_local_job *job, size_t index)
+{
+    for (size_t i = 0; i < index; i++)
+        if (tandem_slice_equal(job->operations[i].scope, job->operations[index].scope))
+            return false;
+    return true;
+}
+
+/* All operations on a scope, each against the state with those before it. */
+static tandem_err prepare_on_state(struct check *check, size_t index, void *state)
+{
+    const tandem_model *model = check->model;
+    const td_local_job *job = check->job;
+    tandem_err err = TANDEM_OK;
+
+    for (size_t next; index < job->count && err == TANDEM_OK; index = next) {
+        const td_local_operation *operation = &job->operations[index];
+        const tandem_intent intent = intent_of(check, index);
+
+        next = next_on_scope(job, index);
+        err = prepare_payload(check, index, state);
+        if (err == TANDEM_OK && next < job->count)
+            err = model->pretend(state, &intent, payload_of(check, operation));
+    }
+    if (model->take_back)
+        model->take_back(state);
+    return err;
+}
+
+static tandem_err prepare_scope(struct check *check, size_t index)
 {
     td_local_job *job = check->job;
-    size_t names = job->collection.size + job->document.size + job->branch.size;
-    size_t model_size = strlen(check->model->name);
-    size_t bytes = 0;
+    td_fold fold = {0};
+    void *empty = NULL;
+    tandem_err err;
+
+    job->state_read = check->overlay->state_read = true;
+    if (job->create || check->overlay->touched) {
+        if ((err = check->model->state_open(&empty)) == TANDEM_OK)
+            err = prepare_on_state(check, index, empty);
+        check->model->state_free(empty);
+        return err;
+    }
+    err = td_folder_fold(check->preparer->folder, check->preparer->index, job->collection,
+                         job->document, &check->info, job->branch, job->operations[index].scope,
+                         true, &fold, check->group->why);
+    /* What is pretended is taken back before anybody else sees it. */
+    return err == TANDEM_OK ? prepare_on_state(check, index, (void *)fold.state) : err;
+}
+
+static tandem_err prepare_payloads(struct check *check)
+{
+    const td_local_job *job = check->job;
     tandem_err err = check_states(check);
 
-    if (err)
-        return err;
-    if (job->create)
-        bytes += OPERATION_OVERHEAD + names + strlen(TD_SCOPE_DOCUMENT) + model_size + 8;
-    for (size_t i = 0; i < job->count; i++) {
-        td_local_operation *operation = &job->operations[i];
-
-        if ((err = prepare_payload(check, operation)) != TANDEM_OK ||
-            (err = check_payload(check, operation)) != TANDEM_OK)
-            return err;
-        bytes += OPERATION_OVERHEAD + names + operation->scope.size + model_size + 1 +
-                 operation->verb.size + operation->payload_size;
-        if (bytes > TANDEM_JOB_BYTES_MAX) {
-            td_why(check->group->why, "the job is larger than %d bytes", TANDEM_JOB_BYTES_MAX);
-            return TANDEM_E_LIMIT;
-        }
-    }
-    return TANDEM_OK;
+    check->job_bytes = 0;
+    if (err == TANDEM_OK && job->create)
+        err = add_size(check, strlen(TD_SCOPE_DOCUMENT) + 8);
+    for (size_t i = 0; i < job->count && err == TANDEM_OK; i++)
+        if (!check->model->prepare_reads_state)
+            err = prepare_payload(check, i, NULL);
+        else if (is_first_on_scope(job, i))
+            err = prepare_scope(check, i);
+    return err;
 }
 
 /* ---- The group ---- */

@@ -3,44 +3,22 @@
 #include <assert.h>
 #include <sodium.h>
 
+#include "store/utf8.h"
+
 enum { SYNC_ID_BYTES = 16, CONTROL_DELETE = 0x7f };
 
 _Static_assert(crypto_generichash_BYTES == TANDEM_HASH_BYTES, "BLAKE2b-256 is sodium's default");
 
 /* ---- Names ---- */
 
-static bool continuation(uint8_t byte)
+/* The length of the character at the start of bytes; 0 if it is no UTF-8, or a control character. */
+static size_t character_size(const uint8_t *bytes, size_t left)
 {
-    return (byte & 0xc0) == 0x80;
-}
-
-/*
- * The length of the UTF-8 sequence at the start of bytes; 0 if there is none, or if it is a control
- * character. Overlong forms, surrogates and what lies above U+10FFFF are none: two spellings of one
- * name would be two names here and one elsewhere.
- */
-static size_t utf8_sequence(const uint8_t *bytes, size_t left)
-{
-    uint8_t first = bytes[0];
-
-    if (first < 0x80)
-        return first >= 0x20 && first != CONTROL_DELETE;
-    if (first < 0xc2 || left < 2 || !continuation(bytes[1]))
+    if (bytes[0] < 0x20 || bytes[0] == CONTROL_DELETE)
         return 0;
-    if (first < 0xe0)
-        return first == 0xc2 && bytes[1] < 0xa0 ? 0 : 2; /* U+0080 to U+009F are controls */
-    if (left < 3 || !continuation(bytes[2]))
-        return 0;
-    if (first < 0xf0) {
-        if ((first == 0xe0 && bytes[1] < 0xa0) || (first == 0xed && bytes[1] >= 0xa0))
-            return 0;
-        return 3;
-    }
-    if (left < 4 || !continuation(bytes[3]) || first > 0xf4)
-        return 0;
-    if ((first == 0xf0 && bytes[1] < 0x90) || (first == 0xf4 && bytes[1] >= 0x90))
-        return 0;
-    return 4;
+    if (bytes[0] == 0xc2 && left > 1 && bytes[1] < 0xa0)
+        return 0; /* U+0080 to U+009F */
+    return td_utf8_size(bytes, left);
 }
 
 bool td_name_valid(tandem_slice name)
@@ -50,7 +28,7 @@ bool td_name_valid(tandem_slice name)
     if (name.size < 1 || name.size > TANDEM_NAME_BYTES_MAX)
         return false;
     while (at < name.size) {
-        size_t length = utf8_sequence(name.bytes + at, name.size - at);
+        size_t length = character_size(name.bytes + at, name.size - at);
 
         if (!length)
             return false;

@@ -27,11 +27,11 @@ static tandem_err probe_open(void **state_out)
 }
 
 /* Takes ADD of a number other than what the state is; the payload says what the state was. */
-static tandem_err probe_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err probe_prepare(const void *state, const tandem_intent *intent,
                                 tandem_writer *payload, char why[128])
 {
     const uint64_t *sum = state;
-    tandem_reader reader = tandem_reader_of(input);
+    tandem_reader reader = tandem_reader_of(intent->input);
     uint64_t value;
 
     if (!sum || tandem_read_uint(&reader, &value) != TANDEM_OK || value == *sum)
@@ -98,11 +98,11 @@ static const tandem_model probe = {
 };
 
 /* Takes any verb and makes its input one level deeper. */
-static tandem_err wrap_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err wrap_prepare(const void *state, const tandem_intent *intent,
                                tandem_writer *payload, char why[128])
 {
     tandem_write_array(payload, 1);
-    tandem_write_raw(payload, input);
+    tandem_write_raw(payload, intent->input);
     return TANDEM_OK;
 }
 

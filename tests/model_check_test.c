@@ -55,14 +55,14 @@ static bool addend_read(tandem_slice verb, tandem_slice value, uint64_t *out)
            tandem_read_uint(&reader, out) == TANDEM_OK;
 }
 
-static tandem_err sum_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err sum_prepare(const void *state, const tandem_intent *intent,
                               tandem_writer *payload, char why[128])
 {
     uint64_t addend;
 
     if (fault == PREPARE_FAILS)
         return TANDEM_E_IO;
-    if (!addend_read(verb, input, &addend)) {
+    if (!addend_read(intent->verb, intent->input, &addend)) {
         snprintf(why, 128, "sum takes ADD with an integer of 0 or more");
         return TANDEM_E_INPUT;
     }

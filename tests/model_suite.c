@@ -335,6 +335,16 @@ static tandem_err apply_to(void *state, const struct operation *operation)
     return apply_bytes(state, operation->verb, tandem_writer_slice(&operation->payload));
 }
 
+static tandem_err prepare_input(const void *state, const char *verb, tandem_slice input,
+                                tandem_writer *payload, char why[128])
+{
+    static const uint8_t origin[TANDEM_ORIGIN_BYTES] = {1};
+    const tandem_intent intent = {
+        .verb = tandem_slice_text(verb), .input = input, .origin = origin};
+
+    return model->prepare(state, &intent, payload, why);
+}
+
 static void *open_state(void)
 {
     void *state = NULL;
@@ -485,8 +495,8 @@ static void prepare_agrees_with_apply(void **unused)
         tandem_writer_init(&payload);
         tandem_writer_init(&canonical);
         put_byte(&payload, 0x2a); /* prepare appends */
-        err = model->prepare(model->prepare_reads_state ? state : NULL,
-                             tandem_slice_text(operation.verb), input, &payload, why);
+        err = prepare_input(model->prepare_reads_state ? state : NULL, operation.verb, input, &payload,
+                            why);
         check(&dice, err == apply_to(other, &operation));
         if (err == TANDEM_OK) {
             tandem_slice made = tandem_slice_of(payload.bytes + 1, payload.size - 1);
@@ -520,8 +530,7 @@ static void an_unknown_verb_is_refused_in_words(void **unused)
 
         tandem_writer_init(&payload);
         assert_int_equal(TANDEM_E_INPUT,
-                         model->prepare(state, tandem_slice_text(verbs[i]),
-                                        tandem_slice_of(nil, 1), &payload, why));
+                         prepare_input(state, verbs[i], tandem_slice_of(nil, 1), &payload, why));
         assert_int_equal(0, payload.size);
         assert_non_null(strstr(why, model->name));
         assert_int_equal(TANDEM_E_INPUT, apply_bytes(state, verbs[i], tandem_slice_of(nil, 1)));
@@ -561,8 +570,8 @@ static void bytes_that_are_no_value_are_refused(void **unused)
         if (tandem_msgpack_validate(tandem_writer_slice(&bytes), TANDEM_PAYLOAD_DEPTH_MAX,
                                     TANDEM_PAYLOAD_ITEMS_MAX) != TANDEM_OK) {
             check(&dice, apply_bytes(state, verb, tandem_writer_slice(&bytes)) == TANDEM_E_INPUT);
-            check(&dice, model->prepare(state, tandem_slice_text(verb), tandem_writer_slice(&bytes),
-                                        &payload, why) == TANDEM_E_INPUT);
+            check(&dice, prepare_input(state, verb, tandem_writer_slice(&bytes), &payload, why) ==
+                              TANDEM_E_INPUT);
             check(&dice, why[0] && payload.size == 0);
         }
         after = shown(state);
@@ -1431,8 +1440,8 @@ static void tells(const char *verb, const char *input, size_t size, const char *
     char why[128] = "";
 
     tandem_writer_init(&payload);
-    assert_int_equal(TANDEM_E_INPUT, model->prepare(NULL, tandem_slice_text(verb),
-                                                    tandem_slice_of(input, size), &payload, why));
+    assert_int_equal(TANDEM_E_INPUT, prepare_input(NULL, verb, tandem_slice_of(input, size), &payload,
+                                                   why));
     assert_string_equal(sentence, why);
     tandem_writer_release(&payload);
 }

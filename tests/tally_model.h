@@ -16,10 +16,10 @@ static tandem_err tally_open(void **state_out)
     return *state_out ? TANDEM_OK : TANDEM_E_NOMEM;
 }
 
-static tandem_err tally_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err tally_prepare(const void *state, const tandem_intent *intent,
                                 tandem_writer *payload, char why[128])
 {
-    if (!tandem_slice_equal(verb, tandem_slice_text("TICK"))) {
+    if (!tandem_slice_equal(intent->verb, tandem_slice_text("TICK"))) {
         snprintf(why, 128, "tally takes TICK");
         return TANDEM_E_INPUT;
     }

@@ -38,9 +38,10 @@ static bool read_whole_int(tandem_slice bytes, int64_t *out)
     return tandem_read_int(&reader, out) == TANDEM_OK && tandem_reader_left(&reader) == 0;
 }
 
-static tandem_err counter_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err counter_prepare(const void *state, const tandem_intent *intent,
                                   tandem_writer *payload, char why[128])
 {
+    tandem_slice verb = intent->verb, input = intent->input;
     tandem_reader reader = tandem_reader_of(input);
     tandem_item item;
     int64_t amount;

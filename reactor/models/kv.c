@@ -138,9 +138,10 @@ static tandem_err check_unset(tandem_slice input, char *why)
     return TANDEM_OK;
 }
 
-static tandem_err kv_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err kv_prepare(const void *state, const tandem_intent *intent,
                              tandem_writer *payload, char why[128])
 {
+    tandem_slice verb = intent->verb, input = intent->input;
     tandem_err err;
 
     if (verb_is(verb, "SET")) {

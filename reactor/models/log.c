@@ -40,9 +40,10 @@ static bool verb_is_append(tandem_slice verb)
     return tandem_slice_equal(verb, tandem_slice_text("APPEND"));
 }
 
-static tandem_err log_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err log_prepare(const void *state, const tandem_intent *intent,
                               tandem_writer *payload, char why[128])
 {
+    tandem_slice verb = intent->verb, input = intent->input;
     tandem_err err;
 
     if (!verb_is_append(verb)) {

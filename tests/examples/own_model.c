@@ -21,13 +21,13 @@ static bool read_score(tandem_slice verb, tandem_slice value, uint64_t *out)
 }
 
 /* Before an operation exists: tell the user what is wrong with the input. */
-static tandem_err score_prepare(const void *state, tandem_slice verb, tandem_slice input,
+static tandem_err score_prepare(const void *state, const tandem_intent *intent,
                                 tandem_writer *payload, char why[128])
 {
     uint64_t points;
 
     (void)state;
-    if (!read_score(verb, input, &points)) {
+    if (!read_score(intent->verb, intent->input, &points)) {
         snprintf(why, 128, "score takes REPORT with an integer of 0 or more");
         return TANDEM_E_INPUT;
     }
