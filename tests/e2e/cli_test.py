@@ -28,8 +28,7 @@ class Usage(support.Case):
                 self.assertIn(suggestion, result.err)
 
     def test_what_later_versions_do_is_unsupported(self):
-        for args in (("trace", "replay", "f", "--agents", "2"),
-                     ("peer", "add", "a", "https://127.0.0.1:1"),
+        for args in (("peer", "add", "a", "https://127.0.0.1:1"),
                      ("peer", "add", "a", "wss://127.0.0.1:1/tandem")):
             result = self.tandem(*args, code=2)
             self.assertIn("(TANDEM_E_UNSUPPORTED)", result.err, args)
@@ -532,9 +531,9 @@ class Terminal(support.Case):
 
 
 class Following(support.Case):
-    def follow(self, *args):
+    def follow(self, *args, verb=("op", "ls")):
         follower = subprocess.Popen(
-            [support.TANDEM, "--data", self.data, "--json", "op", "ls", *args, "--follow"],
+            [support.TANDEM, "--data", self.data, "--json", *verb, *args, "--follow"],
             stdout=subprocess.PIPE, text=True, env=support.environment())
         self.addCleanup(follower.stdout.close)
         self.addCleanup(follower.wait)
@@ -553,6 +552,30 @@ class Following(support.Case):
         rows = [json.loads(one.stdout.readline()) for _ in range(4)]
         self.assertEqual([1, 2, 3], [row["input"]["n"] for row in rows[1:]])
         self.assertEqual([1, 2, 3], [row["index"] for row in rows[1:]])
+
+    def test_a_document_is_shown_again_when_it_changes(self):
+        self.append("d", {"n": 1})
+        self.node()
+        follower = self.follow("c", "d", verb=("doc", "show"))
+        self.assertEqual({"n": 1}, json.loads(follower.stdout.readline())["state"])
+        self.append("other", {"n": 2})
+        self.append("d", {"n": 3})
+        self.assertEqual({"n": 3}, json.loads(follower.stdout.readline())["state"])
+        self.tandem("doc", "delete", "c", "d")
+        self.tandem("op", "append", "c", "d", "--type", "SET", "--model", "kv", "--input",
+                    '{"m": 4}')
+        self.assertEqual({"m": 4}, json.loads(follower.stdout.readline())["state"])
+
+    def test_text_is_edited_by_position(self):
+        def edit(code=0, **what):
+            return self.tandem("op", "append", "c", "t", "--type", "EDIT", "--model", "text",
+                               "--input", json.dumps(what), code=code)
+
+        edit(at=0, insert="h\u00e9llo")
+        edit(at=5, insert=" w\u00f6rld")
+        edit(at=0, delete=1, insert="H")
+        self.assertEqual("H\u00e9llo w\u00f6rld", self.json("doc", "show", "c", "t")[0]["state"])
+        self.assertIn("the text has 11 characters", edit(at=12, insert="x", code=2).err)
 
     def test_nothing_can_arrive_where_no_node_runs(self):
         self.append("d", {"n": 1})

@@ -74,6 +74,19 @@ class Import(support.Case):
         self.assertEqual(list(range(1, 2501)), self.operations(data))
 
     @support.on_both
+    def test_edits_of_a_text_are_one_job_and_come_back_as_they_stand(self, data):
+        edits = [{"document": "t", "model": "text", "type": "EDIT", "input": what}
+                 for what in ({"at": 0, "insert": "abc"}, {"at": 3, "insert": "d\u00e9f"},
+                              {"at": 1, "delete": 3, "insert": "\U0001f30d" * 30000})]
+        self.tandem("import", "c", data=data, stdin="".join(json.dumps(e) + "\n" for e in edits))
+        shown = "a" + "\U0001f30d" * 30000 + "\u00e9f"
+        self.assertEqual(shown, self.json("doc", "show", "c", "t", data=data)[0]["state"])
+        exported = self.tandem("export", "c", data=data).out
+        self.assertEqual(3, len(exported.splitlines()))
+        self.tandem("import", "again", data=data, stdin=exported)
+        self.assertEqual(shown, self.json("doc", "show", "again", "t", data=data)[0]["state"])
+
+    @support.on_both
     def test_names_of_an_operation_are_taken_over(self, data):
         text = json.dumps({"document": "d", "model": "log", "type": "APPEND", "input": "x",
                            "scope": "s", "branch": "b"}) + "\n"

@@ -45,6 +45,7 @@ static void print_events(const json_t *events)
         {"claim", "claims of peers not shown"},
         {"refusal", "jobs of peers refused for good"},
         {"dead_letter", "jobs that peers refused for good"},
+        {"withdrawal", "times that refusals were withdrawn"},
     };
     const char *between = "events  ";
 

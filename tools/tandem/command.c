@@ -448,8 +448,6 @@ bool cli_call_init(cli_call *call, int argc, char **argv, int *exit_out)
         cli_help(call->args[0], call->command);
         return false;
     }
-    if (call->command->later)
-        return true;
     return flags_check(&p, exit_out) && arguments_check(call, exit_out) &&
            texts_check(call, exit_out) && globals_read(call, exit_out);
 }
@@ -495,13 +493,4 @@ bool cli_number(const cli_call *call, cli_flag flag, uint64_t fallback, uint64_t
     cli_fail(TANDEM_E_USAGE, "it takes a whole number", "%s is `%.64s`", cli_flag_name(flag),
              value);
     return false;
-}
-
-int cli_later(const cli_call *call)
-{
-    const cli_command *command = call->command;
-
-    return cli_fail(TANDEM_E_UNSUPPORTED, "it arrives with a later version",
-                    "`tandem %s%s%s` does nothing yet", command->noun, command->verb ? " " : "",
-                    command->verb ? command->verb : "");
 }

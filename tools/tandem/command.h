@@ -71,6 +71,8 @@ typedef enum cli_flag {
     CLI_SECONDS,
     CLI_VARIANT,
     CLI_POLL,
+    CLI_AGENTS,
+    CLI_VIA,
     CLI_FLAG_COUNT,
 } cli_flag;
 
@@ -102,7 +104,6 @@ struct cli_command {
     uint64_t flags;        /* bit (1 << cli_flag) per own flag */
     unsigned args_min;
     unsigned args_max;
-    bool later;                       /* its arguments are not looked at */
     int (*run)(const cli_call *call); /* returns the exit code */
 };
 
@@ -183,6 +184,6 @@ int cli_verify(const cli_call *call);
 int cli_errors(const cli_call *call);
 int cli_sim(const cli_call *call);
 int cli_bench(const cli_call *call);
-int cli_later(const cli_call *call);
+int cli_trace_replay(const cli_call *call);
 
 #endif

@@ -12,64 +12,65 @@ _Static_assert(CLI_FLAG_COUNT <= 64, "a command's flags are the bits of one numb
 
 const cli_command cli_commands[] = {
     {"serve", NULL, "", "run the reactor node",
-     BIT(CLI_LISTEN) | BIT(CLI_PEER) | BIT(CLI_REFUSE) | BIT(CLI_INSECURE), 0, 0, false, cli_serve},
+     BIT(CLI_LISTEN) | BIT(CLI_PEER) | BIT(CLI_REFUSE) | BIT(CLI_INSECURE), 0, 0, cli_serve},
     {"status", NULL, "", "reactor, store, and each peer's state with its reason", BIT(CLI_WATCH), 0,
-     0, false, cli_status},
+     0, cli_status},
     {"op", "append", "COLLECTION DOCUMENT", "execute one operation",
      BIT(CLI_TYPE) | BIT(CLI_MODEL) | BIT(CLI_INPUT) | BIT(CLI_SCOPE) | BIT(CLI_BRANCH) |
          BIT(CLI_EXPECT),
-     2, 2, false, cli_op_append},
+     2, 2, cli_op_append},
     {"op", "ls", "COLLECTION [DOCUMENT]",
      "operations in order of arrival, or of one document in total order",
-     BIT(CLI_AFTER) | BIT(CLI_FOLLOW), 1, 2, false, cli_op_ls},
-    {"doc", "ls", "COLLECTION", "the documents of a collection", 0, 1, 1, false, cli_doc_ls},
+     BIT(CLI_AFTER) | BIT(CLI_FOLLOW), 1, 2, cli_op_ls},
+    {"doc", "ls", "COLLECTION", "the documents of a collection", 0, 1, 1, cli_doc_ls},
     {"doc", "show", "COLLECTION DOCUMENT", "one document's state",
-     BIT(CLI_BRANCH) | BIT(CLI_SCOPE), 2, 2, false, cli_doc_show},
-    {"doc", "delete", "COLLECTION DOCUMENT", "delete a document", 0, 2, 2, false, cli_doc_delete},
+     BIT(CLI_BRANCH) | BIT(CLI_SCOPE) | BIT(CLI_FOLLOW), 2, 2, cli_doc_show},
+    {"doc", "delete", "COLLECTION DOCUMENT", "delete a document", 0, 2, 2, cli_doc_delete},
     {"import", NULL, "COLLECTION [FILE]", "execute the operations of a file, one a line",
-     BIT(CLI_FROM), 1, 2, false, cli_import},
+     BIT(CLI_FROM), 1, 2, cli_import},
     {"export", NULL, "COLLECTION [FILE]", "write a collection's content, one operation a line", 0,
-     1, 2, false, cli_export},
+     1, 2, cli_export},
     {"digest", NULL, "[COLLECTION]", "digests: reactors that hold the same print the same", 0, 0, 1,
-     false, cli_digest},
-    {"verify", NULL, "", "read the whole store again and check it", 0, 0, 0, false, cli_verify},
+     cli_digest},
+    {"verify", NULL, "", "read the whole store again and check it", 0, 0, 0, cli_verify},
     {"peer", "add", "NAME URL", "keep this reactor in step with another",
-     FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 2, 2, false,
+     FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 2, 2,
      cli_peer_add},
     {"peer", "set", "NAME [URL]",
      "change a peer's URL, what is shared (less takes nothing away), how it is retried, or polled",
-     FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 1, 2, false, cli_peer_set},
-    {"peer", "ls", "", "the peers and their states", 0, 0, 0, false, cli_peer_ls},
-    {"peer", "show", "NAME", "one peer's state", 0, 1, 1, false, cli_peer_show},
-    {"peer", "pause", "NAME", "exchange nothing with a peer until resumed", 0, 1, 1, false,
+     FILTERS | BIT(CLI_RETRY) | BIT(CLI_POLL), 1, 2, cli_peer_set},
+    {"peer", "ls", "", "the peers and their states", 0, 0, 0, cli_peer_ls},
+    {"peer", "show", "NAME", "one peer's state", 0, 1, 1, cli_peer_show},
+    {"peer", "pause", "NAME", "exchange nothing with a peer until resumed", 0, 1, 1,
      cli_peer_pause},
-    {"peer", "resume", "NAME", "end a pause", 0, 1, 1, false, cli_peer_resume},
-    {"peer", "sync", "[NAME]", "try now, whatever the backoff says", BIT(CLI_WAIT), 0, 1, false,
+    {"peer", "resume", "NAME", "end a pause", 0, 1, 1, cli_peer_resume},
+    {"peer", "sync", "[NAME]", "try now, whatever the backoff says", BIT(CLI_WAIT), 0, 1,
      cli_peer_sync},
-    {"peer", "rm", "NAME", "forget a peer", 0, 1, 1, false, cli_peer_rm},
-    {"job", "ls", "", "job handles in flight, and dead letters: what a peer refuses", BIT(CLI_BOX), 0, 0, false, cli_job_ls},
-    {"job", "show", "ID", "one job handle or dead letter", 0, 1, 1, false, cli_job_show},
-    {"job", "retry", "ID", "offer a dead letter again, when its peer is there", 0, 1, 1, false,
+    {"peer", "rm", "NAME", "forget a peer", 0, 1, 1, cli_peer_rm},
+    {"job", "ls", "", "job handles in flight, and dead letters: what a peer refuses", BIT(CLI_BOX), 0, 0, cli_job_ls},
+    {"job", "show", "ID", "one job handle or dead letter", 0, 1, 1, cli_job_show},
+    {"job", "retry", "ID", "offer a dead letter again, when its peer is there", 0, 1, 1,
      cli_job_retry},
-    {"job", "discard", "ID", "give up a dead letter; its operations stay here", 0, 1, 1, false,
+    {"job", "discard", "ID", "give up a dead letter; its operations stay here", 0, 1, 1,
      cli_job_discard},
     {"wait", NULL, "PEER", "wait until a peer durably has all that this reactor holds now", 0, 1, 1,
-     false, cli_wait},
+     cli_wait},
     {"backup", NULL, "FILE", "write all that a reactor holds to a file, while it works", 0, 1, 1,
-     false, cli_backup},
-    {"restore", NULL, "FILE", "make a data folder of a backup; its peers begin paused", 0, 1, 1, false,
+     cli_backup},
+    {"restore", NULL, "FILE", "make a data folder of a backup; its peers begin paused", 0, 1, 1,
      cli_restore},
-    {"clone", NULL, "DIR", "make a data folder of another; its peers begin paused", 0, 1, 1, false,
+    {"clone", NULL, "DIR", "make a data folder of another; its peers begin paused", 0, 1, 1,
      cli_clone},
-    {"errors", NULL, "[CODE]", "the list of errors", 0, 0, 1, false, cli_errors},
+    {"errors", NULL, "[CODE]", "the list of errors", 0, 0, 1, cli_errors},
     {"bench", NULL, "[NAME]", "measure whole nodes on this machine; without a name: what there is",
      BIT(CLI_PEERS) | BIT(CLI_REACTORS) | BIT(CLI_RATE) |
-         BIT(CLI_SECONDS) | BIT(CLI_VARIANT), 0, 1, false, cli_bench},
-    {"trace", "replay", "FILE", "replay a recorded editing session", 0, 0, 0, true, cli_later},
+         BIT(CLI_SECONDS) | BIT(CLI_VARIANT), 0, 1, cli_bench},
+    {"trace", "replay", "FILE", "replay a recorded editing session over reactors",
+     BIT(CLI_AGENTS) | BIT(CLI_VIA), 1, 1, cli_trace_replay},
     {"sim", NULL, "", "the simulator: bad weeks drawn from seeds",
      BIT(CLI_SEED) | BIT(CLI_SEEDS) | BIT(CLI_STORE) | BIT(CLI_SCRIPT) | BIT(CLI_SHRINK) |
          BIT(CLI_EVENTS) | BIT(CLI_FAULT),
-     0, 0, false, cli_sim},
+     0, 0, cli_sim},
 };
 const size_t cli_command_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
 
@@ -140,6 +141,8 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_POLL] = {"--poll", 0, "HOW",
                   "over HTTP: long, a time (5s) between two requests, adaptive, or "
                   "adaptive=5s on average"},
+    [CLI_AGENTS] = {"--agents", 0, "N", "how many reactors (default: one for each author)"},
+    [CLI_VIA] = {"--via", 0, "CHANNEL", "memory (the default) or ws"},
 };
 
 const char *cli_flag_name(cli_flag flag)
@@ -201,7 +204,7 @@ static void help_commands(const char *noun)
         if (noun && strcmp(noun, command->noun))
             continue;
         cli_synopsis(command, synopsis, sizeof(synopsis));
-        printf("  %-31s %s%s\n", synopsis, command->help, command->later ? " (later)" : "");
+        printf("  %-31s %s\n", synopsis, command->help);
     }
 }
 

@@ -266,6 +266,7 @@ static tandem_err print_document(void *context, const json_t *result)
            cli_text_of(result, "branch"), cli_text_of(result, "scope"),
            (unsigned long long)cli_number_of(result, "operations", 0));
     cli_json_show(json_object_get(result, "state"));
+    fflush(stdout);
     return TANDEM_OK;
 }
 
@@ -279,6 +280,11 @@ int cli_doc_show(const cli_call *call)
     }
     put_flag(call, object, "branch", CLI_BRANCH);
     put_flag(call, object, "scope", CLI_SCOPE);
-    return cli_run_request(call, false, object, call->json ? cli_print_json : print_document, NULL,
-                           "the document cannot be shown");
+    if (object && call->given[CLI_FOLLOW])
+        json_object_set_new(object, "follow", json_true());
+    return cli_run_request(call, false, object,
+                           !call->json                ? print_document
+                           : call->given[CLI_FOLLOW] ? print_json_now
+                                                     : cli_print_json,
+                           NULL, "the document cannot be shown");
 }

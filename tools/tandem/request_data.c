@@ -1,9 +1,11 @@
 /*
  * Requests about documents and their operations.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/tandem/commit_alarm.h"
 #include "tools/tandem/request.h"
 
 /* The names that a request must have; TANDEM_E_PROTOCOL without. document_out may be NULL. */
@@ -165,39 +167,86 @@ tandem_err cli_doc_ls_run(cli_request *request, const json_t *object)
     return err == TANDEM_END ? TANDEM_OK : err;
 }
 
-tandem_err cli_doc_show_run(cli_request *request, const json_t *object)
+struct showing {
+    cli_request *request;
+    const char *collection, *name, *branch, *scope;
+    uint64_t timeout_ms;
+    uint64_t operations; /* of the state that was shown: no other one has as many */
+};
+
+/* Show it if it is another state than the one before. */
+static tandem_err show(struct showing *showing)
 {
-    const char *branch = cli_text_of(object, "branch");
-    const char *scope = cli_text_of(object, "scope");
-    const char *collection, *name;
+    cli_request *request = showing->request;
     tandem_document *document = NULL;
     uint64_t operations;
-    tandem_err err = names_of(request, object, &collection, &name);
+    tandem_err err = tandem_document_read(request->reactor, showing->collection, showing->name,
+                                          showing->branch, showing->scope, showing->timeout_ms,
+                                          &document, request->why);
 
     if (err != TANDEM_OK)
         return err;
-    err = tandem_document_read(request->reactor, collection, name, branch, scope,
-                               cli_timeout_of(object), &document, request->why);
-    if (err != TANDEM_OK)
-        return err;
     operations = tandem_document_operations(document);
-    err = cli_emit(request, json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}",
-                                      "collection", collection,
-                                      "document", name,
-                                      "model", tandem_document_model(document),
-                                      "branch", branch ? branch : "main",
-                                      "scope", scope ? scope : "global",
-                                      "operations", cli_json_number(operations),
-                                      "state", cli_json_value(tandem_document_state(document))));
+    if (operations != showing->operations)
+        err = cli_emit(request, json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}",
+                                          "collection", showing->collection,
+                                          "document", showing->name,
+                                          "model", tandem_document_model(document),
+                                          "branch", showing->branch ? showing->branch : "main",
+                                          "scope", showing->scope ? showing->scope : "global",
+                                          "operations", cli_json_number(operations),
+                                          "state", cli_json_value(tandem_document_state(document))));
+    showing->operations = operations;
     tandem_document_free(document);
     return err;
 }
 
+/* Again when it changes, until the caller has gone; while it is deleted, nothing. */
+static tandem_err follow(struct showing *showing)
+{
+    cli_commit_alarm alarm;
+    tandem_err err = cli_commit_alarm_init(&alarm, showing->request->reactor);
+
+    while (err == TANDEM_OK) {
+        err = show(showing);
+        if (err == TANDEM_OK || err == TANDEM_E_NOT_FOUND)
+            err = cli_commit_alarm_wait(&alarm, showing->request);
+    }
+    cli_commit_alarm_release(&alarm);
+    return err;
+}
+
+tandem_err cli_doc_show_run(cli_request *request, const json_t *object)
+{
+    struct showing showing = {.request = request,
+                              .branch = cli_text_of(object, "branch"),
+                              .scope = cli_text_of(object, "scope"),
+                              .timeout_ms = cli_timeout_of(object)};
+    bool follows = json_is_true(json_object_get(object, "follow"));
+    tandem_err err = names_of(request, object, &showing.collection, &showing.name);
+
+    if (err == TANDEM_OK)
+        err = show(&showing);
+    if (err == TANDEM_OK && follows && !request->running)
+        err = cli_refuse(request, TANDEM_E_UNREACHABLE, "no node runs, so nothing more can arrive");
+    return err == TANDEM_OK && follows ? follow(&showing) : err;
+}
+
 /* ---- Export ---- */
+
+enum { EXPORT_TEXT_BYTES = 60000 }; /* of a text, in one line */
 
 static bool slice_is(tandem_slice slice, const char *text)
 {
     return tandem_slice_equal(slice, tandem_slice_text(text));
+}
+
+static void export_place(json_t *line, tandem_slice branch, tandem_slice scope)
+{
+    if (line && !slice_is(scope, "global"))
+        json_object_set_new(line, "scope", cli_json_name(scope));
+    if (line && !slice_is(branch, "main"))
+        json_object_set_new(line, "branch", cli_json_name(branch));
 }
 
 static json_t *export_line(const char *document, const char *model,
@@ -209,31 +258,103 @@ static json_t *export_line(const char *document, const char *model,
                              "type", cli_json_name(operation->type),
                              "input", cli_json_value(operation->payload));
 
-    if (line && !slice_is(operation->scope, "global"))
-        json_object_set_new(line, "scope", cli_json_name(operation->scope));
-    if (line && !slice_is(operation->branch, "main"))
-        json_object_set_new(line, "branch", cli_json_name(operation->branch));
+    export_place(line, operation->branch, operation->scope);
     return line;
+}
+
+/* Of a code point in UTF-8, is it not the first byte? */
+static bool is_inside(uint8_t byte)
+{
+    return (byte & 0xc0) == 0x80;
+}
+
+/* What was typed is anchored to what was typed before, so a text goes out as it stands: edits that insert it
+ * piece by piece. */
+static tandem_err export_text(cli_request *request, const char *collection,
+                              const tandem_document_entry *entry, const char *branch,
+                              const char *scope)
+{
+    tandem_document *document = NULL;
+    tandem_slice text = {NULL, 0};
+    tandem_reader reader;
+    uint64_t at = 0;
+    tandem_err err = tandem_document_read(request->reactor, collection, entry->document, branch,
+                                          scope, UINT64_MAX, &document, request->why);
+
+    if (err != TANDEM_OK)
+        return err;
+    reader = tandem_reader_of(tandem_document_state(document));
+    tandem_read_string(&reader, &text);
+    while (err == TANDEM_OK && text.size) {
+        size_t size = 0;
+        uint64_t begin = at;
+        json_t *line;
+
+        /* At least so many, to the end of a code point. */
+        for (; size < text.size && (size < EXPORT_TEXT_BYTES || is_inside(text.bytes[size])); size++)
+            at += !is_inside(text.bytes[size]);
+        line = json_pack("{s:o, s:s, s:s, s:{s:o, s:o}}",
+                         "document", cli_json_name(tandem_slice_text(entry->document)),
+                         "model", entry->model,
+                         "type", "text.EDIT",
+                         "input", "at", cli_json_number(begin),
+                         "insert", cli_json_name(tandem_slice_of(text.bytes, size)));
+        export_place(line, tandem_slice_text(branch), tandem_slice_text(scope));
+        if ((err = cli_emit(request, line)) == TANDEM_OK)
+            err = cli_check(request);
+        text.bytes += size;
+        text.size -= size;
+    }
+    tandem_document_free(document);
+    return err;
+}
+
+/* Each of its texts once: seen has their branches and scopes. */
+static tandem_err export_text_once(cli_request *request, const char *collection,
+                                   const tandem_document_entry *entry, json_t *seen,
+                                   const tandem_operation *operation)
+{
+    char branch[TANDEM_NAME_BYTES_MAX + 1], scope[TANDEM_NAME_BYTES_MAX + 1];
+    char place[2 * TANDEM_NAME_BYTES_MAX + 2];
+
+    snprintf(branch, sizeof(branch), "%.*s", (int)operation->branch.size,
+             (const char *)operation->branch.bytes);
+    snprintf(scope, sizeof(scope), "%.*s", (int)operation->scope.size,
+             (const char *)operation->scope.bytes);
+    snprintf(place, sizeof(place), "%s\n%s", branch, scope);
+    if (json_object_get(seen, place))
+        return TANDEM_OK;
+    if (json_object_set_new(seen, place, json_true()) < 0)
+        return TANDEM_E_NOMEM;
+    return export_text(request, collection, entry, branch, scope);
 }
 
 static tandem_err export_document(cli_request *request, const char *collection,
                                   const tandem_document_entry *entry)
 {
+    bool is_text = !strcmp(entry->model, tandem_model_text.name);
     tandem_operations *operations = NULL;
+    json_t *seen = json_object();
     tandem_operation operation;
-    tandem_err err = tandem_operations_open(request->reactor, collection, entry->document, 0,
-                                            &operations);
+    tandem_err err = seen ? tandem_operations_open(request->reactor, collection, entry->document, 0,
+                                                   &operations)
+                          : TANDEM_E_NOMEM;
 
-    if (err != TANDEM_OK)
+    if (err != TANDEM_OK) {
+        json_decref(seen);
         return err;
+    }
     while ((err = tandem_operations_next(operations, &operation)) == TANDEM_OK) {
         /* CREATE and DELETE live in the scope `document`; importing creates by itself. */
-        if (operation.counts && !slice_is(operation.scope, "document"))
+        if (operation.counts && !slice_is(operation.scope, "document") && is_text)
+            err = export_text_once(request, collection, entry, seen, &operation);
+        else if (operation.counts && !slice_is(operation.scope, "document"))
             err = cli_emit(request, export_line(entry->document, entry->model, &operation));
         if (err != TANDEM_OK || (err = cli_check(request)) != TANDEM_OK)
             break;
     }
     tandem_operations_free(operations);
+    json_decref(seen);
     return err == TANDEM_END ? TANDEM_OK : err;
 }
 

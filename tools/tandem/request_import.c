@@ -11,11 +11,13 @@
 
 struct import_group {
     cli_request *request;
-    size_t count;
+    size_t count; /* lines */
     json_t **parsed; /* the names in jobs point into them */
     char **inputs;
     tandem_input *operations;
     tandem_job *jobs;
+    size_t *first_lines; /* of each job */
+    size_t job_count;
 };
 
 static void group_release(struct import_group *group, size_t count)
@@ -30,6 +32,7 @@ static void group_release(struct import_group *group, size_t count)
     free(group->inputs);
     free(group->operations);
     free(group->jobs);
+    free(group->first_lines);
 }
 
 static tandem_err group_init(struct import_group *group, cli_request *request, size_t lines)
@@ -40,7 +43,8 @@ static tandem_err group_init(struct import_group *group, cli_request *request, s
     group->inputs = calloc(lines, sizeof(char *));
     group->operations = calloc(lines, sizeof(tandem_input));
     group->jobs = calloc(lines, sizeof(tandem_job));
-    if (group->parsed && group->inputs && group->operations && group->jobs)
+    group->first_lines = calloc(lines, sizeof(size_t));
+    if (group->parsed && group->inputs && group->operations && group->jobs && group->first_lines)
         return TANDEM_OK;
     group_release(group, 0);
     return TANDEM_E_NOMEM;
@@ -141,6 +145,30 @@ static tandem_err line_parse(struct import_group *group, const char *text, size_
     return TANDEM_OK;
 }
 
+static bool same_name(const char *a, const char *b)
+{
+    return a == b || (a && b && !strcmp(a, b));
+}
+
+/*
+ * The line that was parsed last is a job, or goes on with the one before: edits of one text that follow each
+ * other are one job, for a group cannot have several jobs that depend on one state.
+ */
+static void add_line(struct import_group *group)
+{
+    tandem_job *line = &group->jobs[group->count];
+    tandem_job *last = group->job_count ? &group->jobs[group->job_count - 1] : NULL;
+
+    if (last && last->count < TANDEM_JOB_OPERATIONS_MAX - 1 &&
+        same_name(last->document, line->document) && same_name(last->branch, line->branch) &&
+        same_name(last->model, line->model) && same_name(line->model, tandem_model_text.name)) {
+        last->count++;
+        return;
+    }
+    group->first_lines[group->job_count] = group->count;
+    group->jobs[group->job_count++] = *line;
+}
+
 /* Parse all lines; on an error group->count is the bad line's index. */
 static tandem_err lines_parse(struct import_group *group, const char *collection,
                               const char *bytes, size_t size, size_t lines)
@@ -157,6 +185,7 @@ static tandem_err lines_parse(struct import_group *group, const char *collection
         if ((err = line_parse(group, bytes + at, length)) != TANDEM_OK)
             return err;
         group->jobs[group->count].collection = collection;
+        add_line(group);
         at += length + 1;
     }
     if (at < size)
@@ -183,8 +212,10 @@ tandem_err cli_request_import(cli_request *request, const json_t *object, const 
     err = lines_parse(&group, collection, bytes, size, lines);
     failed = err == TANDEM_OK ? 0 : group.count;
     if (err == TANDEM_OK && !json_is_true(json_object_get(object, "dry_run")))
-        err = tandem_execute_group(request->reactor, group.jobs, group.count, NULL, &failed,
+        err = tandem_execute_group(request->reactor, group.jobs, group.job_count, NULL, &failed,
                                    request->why);
+    if (group.job_count && group.count == lines)
+        failed = group.first_lines[failed];
     request->line = first + failed;
     group_release(&group, lines);
     if (err != TANDEM_OK)

@@ -1,19 +1,7 @@
 /*
  * Listing operations, and following what arrives.
  */
-#include <pthread.h>
-#include <time.h>
-
-#include "tools/tandem/request.h"
-
-enum { LOOK_MS = 250 }; /* how often a follower looks whether its caller is still there */
-
-/* A follower's alarm clock. */
-struct follow {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    uint64_t committed;
-};
+#include "tools/tandem/commit_alarm.h"
 
 /* One listing; last is the ordinal up to which operations were handed out. */
 struct listing {
@@ -101,60 +89,19 @@ static tandem_err document_round(struct listing *l)
     return err == TANDEM_END ? TANDEM_OK : err;
 }
 
-static void on_committed(void *context, uint64_t position)
-{
-    struct follow *follow = context;
-
-    pthread_mutex_lock(&follow->lock);
-    follow->committed = position;
-    pthread_cond_signal(&follow->wake);
-    pthread_mutex_unlock(&follow->lock);
-}
-
-/* Wait for a commit after *seen. */
-static tandem_err follow_wait(cli_request *request, struct follow *follow, uint64_t *seen)
-{
-    tandem_err err;
-
-    while ((err = cli_check(request)) == TANDEM_OK) {
-        struct timespec until;
-        bool news;
-
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += LOOK_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000L;
-        }
-        pthread_mutex_lock(&follow->lock);
-        if (follow->committed == *seen)
-            pthread_cond_timedwait(&follow->wake, &follow->lock, &until);
-        news = follow->committed != *seen;
-        *seen = follow->committed;
-        pthread_mutex_unlock(&follow->lock);
-        if (news)
-            return TANDEM_OK;
-    }
-    return err;
-}
-
 /* Go on with what arrives until the caller has gone; operations is the collection's iterator. */
 static tandem_err follow(struct listing *l, tandem_operations *operations)
 {
-    struct follow alarm = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-    tandem_subscription *subscription = NULL;
-    uint64_t seen = 0;
-    tandem_err err = tandem_subscribe(l->request->reactor, on_committed, &alarm, &subscription);
+    cli_commit_alarm alarm;
+    tandem_err err = cli_commit_alarm_init(&alarm, l->request->reactor);
 
-    /* First a round: what was committed before the subscription wakes nobody. */
+    /* First a round: what was committed before the alarm wakes nobody. */
     while (err == TANDEM_OK) {
         err = l->document ? document_round(l) : drain(l, operations, UINT64_MAX);
         if (err == TANDEM_OK || err == TANDEM_END)
-            err = follow_wait(l->request, &alarm, &seen);
+            err = cli_commit_alarm_wait(&alarm, l->request);
     }
-    tandem_unsubscribe(subscription);
-    pthread_cond_destroy(&alarm.wake);
-    pthread_mutex_destroy(&alarm.lock);
+    cli_commit_alarm_release(&alarm);
     return err;
 }
 
