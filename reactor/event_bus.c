@@ -10,9 +10,7 @@ enum { COMMITTED = 1, CALL };
 struct tandem_subscription {
     td_event_bus *bus;
     td_subscription *next;
-    void (*committed)(void *, uint64_t position); /* this, or … */
-    void (*happened)(void *, const tandem_event *event);
-    void *context;
+    td_subscriber to;
     bool gone; /* unsubscribed from within a dispatch: freed at its end */
 };
 
@@ -31,6 +29,13 @@ struct td_event_bus {
     td_subscription *subscriptions;
 };
 
+static void subscription_free(td_subscription *subscription)
+{
+    if (subscription->to.released)
+        subscription->to.released(subscription->to.context);
+    free(subscription);
+}
+
 static void sweep(td_event_bus *bus)
 {
     for (td_subscription **at = &bus->subscriptions; *at;) {
@@ -41,7 +46,7 @@ static void sweep(td_event_bus *bus)
             continue;
         }
         *at = subscription->next;
-        free(subscription);
+        subscription_free(subscription);
     }
 }
 
@@ -53,8 +58,8 @@ static void dispatch_position(td_event_bus *bus)
         return;
     bus->told = position;
     for (td_subscription *s = bus->subscriptions; s; s = s->next)
-        if (!s->gone && s->committed)
-            s->committed(s->context, position);
+        if (!s->gone && s->to.committed)
+            s->to.committed(s->to.context, position);
 }
 
 static void dispatch_event(td_event_bus *bus, unsigned kind)
@@ -68,8 +73,15 @@ static void dispatch_event(td_event_bus *bus, unsigned kind)
         return;
     bus->events_told[kind] = event.count;
     for (td_subscription *s = bus->subscriptions; s; s = s->next)
-        if (!s->gone && s->happened)
-            s->happened(s->context, &event);
+        if (!s->gone && s->to.happened)
+            s->to.happened(s->to.context, &event);
+}
+
+static void dispatch_rousing(td_event_bus *bus)
+{
+    for (td_subscription *s = bus->subscriptions; s; s = s->next)
+        if (!s->gone && s->to.roused)
+            s->to.roused(s->to.context);
 }
 
 static void dispatch(td_event_bus *bus)
@@ -81,6 +93,7 @@ static void dispatch(td_event_bus *bus)
     dispatch_position(bus);
     for (unsigned kind = 1; kind <= TANDEM_EVENT_KINDS; kind++)
         dispatch_event(bus, kind);
+    dispatch_rousing(bus);
     bus->dispatching = false;
     sweep(bus);
     pthread_mutex_unlock(&bus->lock);
@@ -130,7 +143,7 @@ void td_event_bus_free(td_event_bus *bus)
     while (bus->subscriptions) {
         td_subscription *next = bus->subscriptions->next;
 
-        free(bus->subscriptions);
+        subscription_free(bus->subscriptions);
         bus->subscriptions = next;
     }
     pthread_mutex_destroy(&bus->lock);
@@ -173,15 +186,20 @@ uint64_t td_event_bus_count(td_event_bus *bus, tandem_event_kind kind)
     return count;
 }
 
-static tandem_err subscribe(td_event_bus *bus, const td_subscription *wanted, td_subscription **out)
+void td_event_bus_rouse(td_event_bus *bus)
+{
+    post(bus);
+}
+
+tandem_err td_event_bus_subscribe(td_event_bus *bus, const td_subscriber *subscriber,
+                                  td_subscription **out)
 {
     td_subscription *subscription = calloc(1, sizeof(*subscription));
     bool inside = td_host_is_current(td_actor_host(bus->actor)) && bus->dispatching;
 
     if (!subscription)
         return TANDEM_E_NOMEM;
-    *subscription = *wanted;
-    subscription->bus = bus;
+    *subscription = (td_subscription){.bus = bus, .to = *subscriber};
     if (!inside)
         pthread_mutex_lock(&bus->lock);
     subscription->next = bus->subscriptions;
@@ -190,19 +208,6 @@ static tandem_err subscribe(td_event_bus *bus, const td_subscription *wanted, td
         pthread_mutex_unlock(&bus->lock);
     *out = subscription;
     return TANDEM_OK;
-}
-
-tandem_err td_event_bus_subscribe(td_event_bus *bus, void (*committed)(void *, uint64_t position),
-                                  void *context, td_subscription **out)
-{
-    return subscribe(bus, &(td_subscription){.committed = committed, .context = context}, out);
-}
-
-tandem_err td_event_bus_watch(td_event_bus *bus,
-                              void (*happened)(void *, const tandem_event *event), void *context,
-                              td_subscription **out)
-{
-    return subscribe(bus, &(td_subscription){.happened = happened, .context = context}, out);
 }
 
 void td_event_bus_unsubscribe(td_subscription *subscription)

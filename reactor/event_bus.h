@@ -26,12 +26,21 @@ void td_event_bus_committed(td_event_bus *bus, uint64_t position);
 void td_event_bus_tell(td_event_bus *bus, const tandem_event *event);
 /* How many of a kind there were. */
 uint64_t td_event_bus_count(td_event_bus *bus, tandem_event_kind kind);
+/* Have every subscriber that wants it roused; several of these may become one. */
+void td_event_bus_rouse(td_event_bus *bus);
 
-tandem_err td_event_bus_subscribe(td_event_bus *bus, void (*committed)(void *, uint64_t position),
-                                  void *context, td_subscription **out);
-tandem_err td_event_bus_watch(td_event_bus *bus,
-                              void (*happened)(void *, const tandem_event *event), void *context,
-                              td_subscription **out);
+/* Each may be NULL. */
+typedef struct td_subscriber {
+    void (*committed)(void *context, uint64_t position);
+    void (*happened)(void *context, const tandem_event *event);
+    void (*roused)(void *context);   /* whenever the bus has told something, and when it is asked to */
+    void (*released)(void *context); /* nothing of it is called any more; may run on any thread */
+    void *context;
+} td_subscriber;
+
+/* subscriber is copied. TANDEM_E_NOMEM; then released is not called. */
+tandem_err td_event_bus_subscribe(td_event_bus *bus, const td_subscriber *subscriber,
+                                  td_subscription **out);
 void td_event_bus_unsubscribe(td_subscription *subscription); /* NULL is fine */
 
 /* Have run(call) called on the loop; call->message.drop must be set. */

@@ -371,7 +371,8 @@ tandem_err tandem_subscribe(tandem_reactor *reactor,
 {
     if (!reactor || !committed || !out)
         return TANDEM_E_INVALID;
-    return td_event_bus_subscribe(reactor->bus, committed, context, out);
+    return td_event_bus_subscribe(
+        reactor->bus, &(td_subscriber){.committed = committed, .context = context}, out);
 }
 
 tandem_err tandem_watch(tandem_reactor *reactor,
@@ -380,7 +381,8 @@ tandem_err tandem_watch(tandem_reactor *reactor,
 {
     if (!reactor || !happened || !out)
         return TANDEM_E_INVALID;
-    return td_event_bus_watch(reactor->bus, happened, context, out);
+    return td_event_bus_subscribe(
+        reactor->bus, &(td_subscriber){.happened = happened, .context = context}, out);
 }
 
 void tandem_unsubscribe(tandem_subscription *subscription)

@@ -291,12 +291,25 @@ typedef struct tandem_subscription tandem_subscription;
 TANDEM_API tandem_err tandem_subscribe(tandem_reactor *reactor,
                                        void (*committed)(void *context, uint64_t position),
                                        void *context, tandem_subscription **out);
+/*
+ * Be told that a document has changed: that operations of it arrived, in any scope of any branch,
+ * since the subscription was made, and can be read. position is that of the newest one, as
+ * tandem_document_position() gives it, or 0 if the index could not be asked: reading tells why.
+ *
+ * Changes are no queue: those that come while a subscriber is busy are one call, after the last of
+ * them. The document need not exist. On the loop: a callback may read, and holds up the network as
+ * long as it does. TANDEM_E_INVALID: an argument is NULL or no name. TANDEM_E_NOMEM.
+ */
+TANDEM_API tandem_err tandem_subscribe_document(tandem_reactor *reactor, const char *collection,
+                                                const char *document,
+                                                void (*changed)(void *context, uint64_t position),
+                                                void *context, tandem_subscription **out);
 /* Be told of what else happens (event.h). On the loop; event is borrowed for the call.
  * TANDEM_E_NOMEM. */
 TANDEM_API tandem_err tandem_watch(tandem_reactor *reactor,
                                    void (*happened)(void *context, const tandem_event *event),
                                    void *context, tandem_subscription **out);
-/* Of either kind. After it returns the callback does not run. NULL is fine. */
+/* Of any kind. After it returns the callback does not run. NULL is fine. */
 TANDEM_API void tandem_unsubscribe(tandem_subscription *subscription);
 
 /* ---- Care ---- */

@@ -680,6 +680,7 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
 {
     tandem_sync *sync;
     td_sync_call call = {.run = begin};
+    td_subscriber subscriber = {.committed = committed, .happened = happened};
     td_store *store;
     tandem_err err;
 
@@ -698,6 +699,7 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
     sync->runtime = td_reactor_runtime(reactor);
     sync->loop = td_reactor_loop(reactor);
     sync->memory = memory;
+    subscriber.context = sync;
     sync->source = (td_job_source){.read = td_sender_read, .context = sync};
     sync->tick = (td_message){.kind = TD_SYNC_TICK, .drop = drop_nothing};
     snprintf(sync->agent, sizeof(sync->agent), "tandem %s", tandem_version());
@@ -713,10 +715,8 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
     if ((err = td_actor_open(sync->loop, &sync_ops, sync, &sync->actor)) != TANDEM_OK)
         goto fail;
     if ((err = td_sync_call_loop(sync, &call)) != TANDEM_OK ||
-        (err = td_event_bus_subscribe(td_reactor_bus(reactor), committed, sync,
-                                      &sync->subscription)) != TANDEM_OK ||
-        (err = td_event_bus_watch(td_reactor_bus(reactor), happened, sync, &sync->watch)) !=
-            TANDEM_OK) {
+        (err = td_event_bus_subscribe(td_reactor_bus(reactor), &subscriber,
+                                      &sync->subscription)) != TANDEM_OK) {
         sync->memory = NULL;
         tandem_sync_close(sync);
         return err;
@@ -785,7 +785,6 @@ void tandem_sync_close(tandem_sync *sync)
         return;
     loop = sync->loop;
     td_event_bus_unsubscribe(sync->subscription);
-    td_event_bus_unsubscribe(sync->watch);
     asked = sync->farewell[0];
     ended = sync->farewell[1];
     freed = sync->farewell[2];

@@ -172,7 +172,7 @@ struct tandem_sync {
     td_mailbox_share outboxes;
     uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller */
     td_job_source source;
-    tandem_subscription *subscription, *watch;
+    tandem_subscription *subscription;
     uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* this life of the reactor */
     td_replaced replaced[TD_REPLACED_KEPT];   /* a ring */
     uint32_t replaced_count;                  /* ever */

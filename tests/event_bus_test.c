@@ -78,8 +78,10 @@ static void told(void *context, uint64_t position)
 
 static void listen(struct listener *listener, td_event_bus *bus)
 {
+    td_subscriber to = {.committed = told, .context = listener};
+
     listener->bus = bus;
-    assert_int_equal(TANDEM_OK, td_event_bus_subscribe(bus, told, listener, &listener->own));
+    assert_int_equal(TANDEM_OK, td_event_bus_subscribe(bus, &to, &listener->own));
 }
 
 static void commit(struct bed *bed, uint64_t position)
@@ -156,6 +158,58 @@ static void subscribing_from_inside_hears_the_next(void **state)
     settle(bed);
     assert_int_equal(1, late.told);
     assert_int_equal(2, first.told);
+}
+
+struct sleeper {
+    td_subscription *own;
+    unsigned roused, released;
+    bool leaves;
+};
+
+static void roused(void *context)
+{
+    struct sleeper *sleeper = context;
+
+    sleeper->roused++;
+    if (sleeper->leaves)
+        td_event_bus_unsubscribe(sleeper->own);
+    assert_int_equal(0, sleeper->released); /* not while it is called */
+}
+
+static void released(void *context)
+{
+    ((struct sleeper *)context)->released++;
+}
+
+static void who_is_roused_is_released_once(void **state)
+{
+    struct bed *bed = *state;
+    struct sleeper sleepers[2] = {{0}};
+
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(TANDEM_OK, td_event_bus_subscribe(
+                                        bed->bus,
+                                        &(td_subscriber){.roused = roused, .released = released,
+                                                         .context = &sleepers[i]},
+                                        &sleepers[i].own));
+    for (unsigned i = 0; i < 10; i++)
+        td_event_bus_rouse(bed->bus);
+    settle(bed);
+    assert_int_equal(1, sleepers[0].roused); /* ten of them have become one */
+    commit(bed, 5);
+    settle(bed);
+    assert_int_equal(2, sleepers[0].roused);
+    sleepers[1].leaves = true;
+    td_event_bus_rouse(bed->bus);
+    settle(bed);
+    assert_int_equal(3, sleepers[1].roused);
+    assert_int_equal(1, sleepers[1].released);
+    td_event_bus_unsubscribe(sleepers[0].own);
+    assert_int_equal(1, sleepers[0].released);
+    td_event_bus_rouse(bed->bus);
+    settle(bed);
+    assert_int_equal(3, sleepers[0].roused);
+    assert_int_equal(3, sleepers[1].roused);
 }
 
 struct counted_call {
@@ -239,7 +293,9 @@ static void after_unsubscribing_the_callback_does_not_run(void **state)
 
         assert_non_null(slow);
         assert_int_equal(TANDEM_OK,
-                         td_event_bus_subscribe(bus, told_slowly, slow, &subscription));
+                         td_event_bus_subscribe(bus, &(td_subscriber){.committed = told_slowly,
+                                                                      .context = slow},
+                                                &subscription));
         td_event_bus_committed(bus, round * 2);
         if (round % 2)
             while (atomic_load(&slow->told) == 0 && atomic_load(&slow->inside) == 0)
@@ -264,6 +320,7 @@ int main(void)
                                         bed_free),
         cmocka_unit_test_setup_teardown(subscribing_from_inside_hears_the_next, bed_open,
                                         bed_free),
+        cmocka_unit_test_setup_teardown(who_is_roused_is_released_once, bed_open, bed_free),
         cmocka_unit_test_setup_teardown(calls_run_in_order_or_are_dropped, bed_open, bed_free),
         cmocka_unit_test(after_unsubscribing_the_callback_does_not_run),
     };

@@ -166,13 +166,20 @@ static void on_committed(void *context, uint64_t position)
 
 /* ---- Jobs ---- */
 
+static tandem_err run_in(struct bed *bed, const char *collection, const char *document,
+                         const char *type, const char *json, tandem_receipt *receipt)
+{
+    tandem_input input = {.type = type, .json = json};
+    tandem_job job = {.collection = collection, .document = document, .operations = &input,
+                      .count = 1};
+
+    return tandem_execute(bed->reactor, &job, receipt, NULL);
+}
+
 static tandem_err run(struct bed *bed, const char *document, const char *type, const char *json,
                       tandem_receipt *receipt)
 {
-    tandem_input input = {.type = type, .json = json};
-    tandem_job job = {.collection = "c", .document = document, .operations = &input, .count = 1};
-
-    return tandem_execute(bed->reactor, &job, receipt, NULL);
+    return run_in(bed, "c", document, type, json, receipt);
 }
 
 static void add(struct bed *bed, const char *document, tandem_receipt *receipt)
@@ -1100,6 +1107,93 @@ static void a_subscriber_hears_of_commits(void **state)
     signal_release(&outside);
 }
 
+static void a_subscriber_hears_of_one_document(void **state)
+{
+    struct bed *bed = *state;
+    struct signal any, one;
+    tandem_subscription *subscriptions[2];
+    tandem_receipt receipt;
+    uint64_t before;
+
+    signal_init(&any);
+    signal_init(&one);
+    assert_int_equal(TANDEM_OK, tandem_subscribe_document(bed->reactor, "c", "late", on_committed, &one,
+                                                          &subscriptions[0]));
+    assert_int_equal(TANDEM_OK, tandem_subscribe(bed->reactor, on_committed, &any,
+                                                 &subscriptions[1]));
+    /* Of others nothing, nor of what has its name elsewhere. */
+    for (unsigned i = 0; i < 10; i++)
+        add(bed, "d", &receipt);
+    assert_int_equal(TANDEM_OK, run_in(bed, "other", "late", "counter.CREATE", NULL, &receipt));
+    signal_wait(bed, &any, 1, receipt.ordinal);
+    /* It comes to be. */
+    assert_int_equal(TANDEM_OK, run(bed, "late", "counter.CREATE", NULL, &receipt));
+    signal_wait(bed, &one, 1, receipt.ordinal);
+    assert_int_equal(1, one.count);
+    assert_int_equal(receipt.ordinal, one.position);
+    /* It changes: the last call is after the last change, and changes are no queue. */
+    for (unsigned i = 0; i < 50; i++) {
+        add(bed, "late", &receipt);
+        add(bed, "d", NULL);
+    }
+    signal_wait(bed, &one, 2, receipt.ordinal);
+    assert_int_equal(receipt.ordinal, one.position);
+    assert_true(one.count <= 51);
+    if (driven)
+        assert_int_equal(2, one.count);
+    /* It is deleted. */
+    before = one.count;
+    assert_int_equal(TANDEM_OK, tandem_delete(bed->reactor, "c", "late", &receipt, NULL));
+    signal_wait(bed, &one, (unsigned)before + 1, receipt.ordinal);
+    /* Nothing more is told. */
+    tandem_unsubscribe(subscriptions[0]);
+    before = one.count;
+    assert_int_equal(TANDEM_OK, run(bed, "late", "counter.CREATE", NULL, &receipt));
+    signal_wait(bed, &any, 1, receipt.ordinal);
+    assert_int_equal(before, one.count);
+    tandem_unsubscribe(subscriptions[1]);
+    assert_int_equal(TANDEM_E_INVALID, tandem_subscribe_document(bed->reactor, "c", "", on_committed,
+                                                                 &one, &subscriptions[0]));
+    signal_release(&any);
+    signal_release(&one);
+}
+
+static void count_change(void *context, uint64_t position)
+{
+    struct signal *signal = context;
+
+    pthread_mutex_lock(&signal->lock);
+    signal->count += position > 0;
+    pthread_mutex_unlock(&signal->lock);
+}
+
+/* A watch whose question is with the view when the reactor is closed, or it is given up. */
+static void a_document_is_watched_to_the_end(void **state)
+{
+    for (unsigned i = 0; i < 40; i++) {
+        struct bed *bed = *state;
+        tandem_subscription *subscriptions[2];
+        struct signal *signal = malloc(sizeof(*signal));
+
+        assert_non_null(signal);
+        signal_init(signal);
+        for (unsigned k = 0; k < 2; k++)
+            assert_int_equal(TANDEM_OK, tandem_subscribe_document(bed->reactor, "c", "d", count_change,
+                                                                  signal, &subscriptions[k]));
+        add(bed, "d", NULL);
+        if (driven && i % 4 < 2)
+            turn(bed);
+        tandem_unsubscribe(subscriptions[0]);
+        if (i % 2)
+            tandem_unsubscribe(subscriptions[1]);
+        tandem_close(bed->reactor);
+        signal_release(signal);
+        memset(signal, 0xee, sizeof(*signal));
+        free(signal);
+        bed_reopen(bed);
+    }
+}
+
 static void after_closing_nobody_is_called(void **state)
 {
     for (unsigned i = 0; i < 20; i++) {
@@ -1591,6 +1685,8 @@ int main(int argc, char **argv)
         ON_BED(a_damaged_file_is_told_before_its_records_are_read),
         ON_BED(collections_are_visited_in_order),
         ON_BED(a_subscriber_hears_of_commits),
+        ON_BED(a_subscriber_hears_of_one_document),
+        ON_BED(a_document_is_watched_to_the_end),
         ON_BED(after_closing_nobody_is_called),
         ON_BED(waiting_for_a_position),
         ON_BED(a_commit_makes_the_descriptor_readable),

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/tandem/commit_alarm.h"
+#include "tools/tandem/change_alarm.h"
 #include "tools/tandem/request.h"
 
 /* The names that a request must have; TANDEM_E_PROTOCOL without. document_out may be NULL. */
@@ -204,15 +204,16 @@ static tandem_err show(struct showing *showing)
 /* Again when it changes, until the caller has gone; while it is deleted, nothing. */
 static tandem_err follow(struct showing *showing)
 {
-    cli_commit_alarm alarm;
-    tandem_err err = cli_commit_alarm_init(&alarm, showing->request->reactor);
+    cli_change_alarm alarm;
+    tandem_err err = cli_change_alarm_init(&alarm, showing->request->reactor,
+                                           showing->collection, showing->name);
 
     while (err == TANDEM_OK) {
         err = show(showing);
         if (err == TANDEM_OK || err == TANDEM_E_NOT_FOUND)
-            err = cli_commit_alarm_wait(&alarm, showing->request);
+            err = cli_change_alarm_wait(&alarm, showing->request);
     }
-    cli_commit_alarm_release(&alarm);
+    cli_change_alarm_release(&alarm);
     return err;
 }
 

@@ -1,7 +1,7 @@
 /*
  * Listing operations, and following what arrives.
  */
-#include "tools/tandem/commit_alarm.h"
+#include "tools/tandem/change_alarm.h"
 
 /* One listing; last is the ordinal up to which operations were handed out. */
 struct listing {
@@ -92,16 +92,16 @@ static tandem_err document_round(struct listing *l)
 /* Go on with what arrives until the caller has gone; operations is the collection's iterator. */
 static tandem_err follow(struct listing *l, tandem_operations *operations)
 {
-    cli_commit_alarm alarm;
-    tandem_err err = cli_commit_alarm_init(&alarm, l->request->reactor);
+    cli_change_alarm alarm;
+    tandem_err err = cli_change_alarm_init(&alarm, l->request->reactor, l->collection, l->document);
 
     /* First a round: what was committed before the alarm wakes nobody. */
     while (err == TANDEM_OK) {
         err = l->document ? document_round(l) : drain(l, operations, UINT64_MAX);
         if (err == TANDEM_OK || err == TANDEM_END)
-            err = cli_commit_alarm_wait(&alarm, l->request);
+            err = cli_change_alarm_wait(&alarm, l->request);
     }
-    cli_commit_alarm_release(&alarm);
+    cli_change_alarm_release(&alarm);
     return err;
 }
 
