@@ -469,6 +469,7 @@ static bool answer(td_document_view *view, td_view_request *r)
         break;
     case TD_VIEW_STAT:
         td_stream_index_stat_get(view->index, &r->stat);
+        r->folded = td_folder_folded(view->folder);
         break;
     case TD_VIEW_VERIFY:
         err = answer_verify(view, r);

@@ -111,6 +111,7 @@ struct td_view_request {
     uint64_t next_index; /* STREAM: in: index of the first entry (1: the first page); out: next */
     uint8_t digest[TANDEM_HASH_BYTES]; /* STATES */
     td_stream_index_stat stat; /* STAT */
+    uint64_t folded;           /* STAT: entries applied to states since the view was opened */
     /* READ: the state in canonical msgpack. DOCUMENTS: an array per document [name, model,
      * operations, deleted], one after the other. STREAM: an array per operation [index, ordinal,
      * canonical bytes (bin), hash (bin)]. STREAMS: an array per stream [branch, scope, operations].

@@ -38,6 +38,7 @@ struct td_folder {
     td_hash_table states; /* the longest unused first */
     struct state *loose;  /* the last one that was not to be kept */
     tandem_writer snapshot;
+    uint64_t folded;
     td_entry page[PAGE_ENTRIES];
     size_t page_count;
 };
@@ -333,6 +334,7 @@ static tandem_err apply_one(void *context, const td_entry *entry, const td_opera
     s->place = entry->place;
     s->folded++;
     s->since++;
+    run->folder->folded++;
     err = td_fold_apply(s->model, s->state, operation);
     if (err != TANDEM_OK && err != TANDEM_E_INPUT) {
         td_why(run->why, "the model %s failed: %s", s->model->name, tandem_err_name(err));
@@ -381,6 +383,11 @@ static tandem_err page_add(void *context, const td_place *place, uint64_t ordina
 
     folder->page[folder->page_count++] = (td_entry){*place, ordinal};
     return folder->page_count == PAGE_ENTRIES ? TANDEM_END : TANDEM_OK;
+}
+
+uint64_t td_folder_folded(const td_folder *folder)
+{
+    return folder->folded;
 }
 
 /* Apply everything after the state's place. */

@@ -18,7 +18,13 @@
 #include "reactor/model_registry.h"
 #include "store/stream_index.h"
 
-/* A snapshot is left after this many entries, and after as many as make up for its size. */
+/*
+ * A snapshot is left after this many entries, and after as many as make up for its size. So all that are
+ * kept of a stream take less than 64 bytes an operation, which has four times as many on disk: a fifth
+ * of it at most. A late operation folds what it is behind, up to four times as much where it is late by
+ * far, and one such distance (tests/late_operation_test.c). Of a log whose entries are longer than 64
+ * bytes there is none: whoever reads it is given all of them anyhow.
+ */
 enum { TD_SNAPSHOT_ENTRIES_MIN = 256, TD_SNAPSHOT_BYTES_PER_ENTRY = 64 };
 
 typedef struct td_folder td_folder;
@@ -36,6 +42,8 @@ tandem_err td_folder_open(td_op_store *ops, const td_model_registry *registry, u
 void td_folder_free(td_folder *folder); /* NULL is fine */
 /* Forget all states. */
 void td_folder_clear(td_folder *folder);
+/* How many entries were applied to states so far, no-ops included: the work that folding was. */
+uint64_t td_folder_folded(const td_folder *folder);
 
 /*
  * Fold a stream up to what the index holds.

@@ -356,6 +356,7 @@ typedef struct tandem_stat {
     uint64_t lacks;   /* ranges of chains that are lacking here and wanted … */
     uint64_t refused; /* … and those that were refused: options.admit */
     uint64_t partial_collections; /* held in part: see tandem_digest */
+    uint64_t folded; /* operations applied to states since open: the work that showing documents was */
 } tandem_stat;
 
 /* TANDEM_E_INVALID: an argument is NULL. Figures of different moments may not add up. */

@@ -414,6 +414,7 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
         out->index_bytes = stat->bytes;
         out->index_lag = out->position > stat->position ? out->position - stat->position : 0;
         out->quarantined = stat->corrupt;
+        out->folded = td_ask_request(asked)->folded;
     } else if (err != TANDEM_E_CLOSED && err != TANDEM_E_NOMEM) {
         out->index_lag = out->position; /* there is no index at present */
         err = TANDEM_OK;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "reactor/document_view.h"
+#include "reactor/fold.h"
 #include "store/stream_records.h"
 #include "reactor/runtime.h"
 #include "tests/folder.h"
@@ -463,6 +464,51 @@ static void a_long_fold_leaves_snapshots(void **state)
     td_store_free(bed->store);
     view_start(bed);
     assert_true(before == number_of(bed, "d"));
+}
+
+/* What is kept of a stream, however often it is read and however much of it there is. */
+static void snapshots_cost_a_share_of_the_disk(void **state)
+{
+    enum { COUNT = 8000, READ_EVERY = 300 };
+    static struct made made[COUNT];
+    static const uint8_t payload[32] = {0xc4, 30};
+    struct bed *bed = *state;
+    tandem_slice key, value;
+    struct maker maker;
+    td_cursor *cursor;
+    unsigned count = 0;
+    size_t bytes = 0;
+    td_txn *txn;
+
+    one(bed, 1, 1, "d", "document", "log.CREATE");
+    maker_init(&maker, "c", 2);
+    for (uint32_t i = 0; i < COUNT; i++)
+        make(&maker, 100 + i, "d", "main", "global", "log.APPEND",
+             tandem_slice_of(payload, sizeof(payload)), &made[i]);
+    for (size_t at = 0; at < COUNT; at += READ_EVERY) {
+        tandem_writer found;
+
+        arrive(bed->ops, made + at, NULL, COUNT - at < READ_EVERY ? COUNT - at : READ_EVERY);
+        committed(bed);
+        found = state_of(bed, "d");
+        tandem_writer_release(&found);
+    }
+    made_release(made, COUNT);
+    view_stop(bed);
+    assert_int_equal(TANDEM_OK, open_index(bed, false, &bed->store));
+    assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, TD_INDEX_SNAPSHOTS, &cursor));
+    for (tandem_err err = td_cursor_seek(cursor, tandem_slice_of("", 1), &key, &value);
+         err == TANDEM_OK; err = td_cursor_next(cursor, &key, &value)) {
+        count++;
+        bytes += key.size + value.size;
+    }
+    td_cursor_free(cursor);
+    td_txn_abort(txn);
+    td_store_free(bed->store);
+    view_start(bed);
+    assert_in_range(count, 3, TD_SNAPSHOTS_MAX);
+    assert_in_range(bytes, COUNT, COUNT * TD_SNAPSHOT_BYTES_PER_ENTRY);
 }
 
 static void effects_may_come_before_their_cause(void **state)
@@ -1588,6 +1634,7 @@ int main(void)
         ON_A_BED(a_fold_is_the_same_after_any_order_of_arrival),
         ON_A_BED(a_state_in_memory_is_gone_on_from),
         ON_A_BED(a_long_fold_leaves_snapshots),
+        ON_A_BED(snapshots_cost_a_share_of_the_disk),
         ON_A_BED(effects_may_come_before_their_cause),
         ON_A_BED(a_life_begins_empty),
         ON_A_BED(of_two_models_the_first_created_is_folded),
