@@ -37,6 +37,7 @@ struct td_folder {
     unsigned states_max;
     td_hash_table states; /* the longest unused first */
     struct state *loose;  /* the last one that was not to be kept */
+    bool held;
     tandem_writer snapshot;
     uint64_t folded;
     td_entry page[PAGE_ENTRIES];
@@ -153,10 +154,28 @@ tandem_err td_folder_open(td_op_store *ops, const td_model_registry *registry, u
     return TANDEM_OK;
 }
 
+static void make_room(td_folder *folder)
+{
+    while (!folder->held && td_hash_table_count(&folder->states) > folder->states_max)
+        forget(folder, td_hash_table_first(&folder->states));
+}
+
+void td_folder_hold(td_folder *folder)
+{
+    folder->held = true;
+}
+
+void td_folder_release(td_folder *folder)
+{
+    folder->held = false;
+    make_room(folder);
+}
+
 void td_folder_clear(td_folder *folder)
 {
     struct state *s;
 
+    assert(!folder->held);
     while ((s = td_hash_table_first(&folder->states)))
         forget(folder, s);
     if (folder->loose)
@@ -201,8 +220,7 @@ static tandem_err touch(td_folder *folder, struct state *s, bool is_new)
         state_free(s);
         return err;
     }
-    if (td_hash_table_count(&folder->states) > folder->states_max)
-        forget(folder, td_hash_table_first(&folder->states));
+    make_room(folder);
     return TANDEM_OK;
 }
 

@@ -32,7 +32,7 @@ typedef struct td_folder td_folder;
 /* What a fold found. */
 typedef struct td_fold {
     const tandem_model *model;
-    const void *state; /* valid until the next call on the folder */
+    const void *state; /* valid until the next call on the folder, or while that is held */
     uint64_t entries;  /* in the stream, those that are no-ops included */
 } td_fold;
 
@@ -40,7 +40,11 @@ typedef struct td_fold {
 tandem_err td_folder_open(td_op_store *ops, const td_model_registry *registry, unsigned states_max,
                           td_folder **out);
 void td_folder_free(td_folder *folder); /* NULL is fine */
-/* Forget all states. */
+/* From here on until it is released, no state is forgotten to make room: what folds have given stays
+ * valid, as long as no stream is folded twice. */
+void td_folder_hold(td_folder *folder);
+void td_folder_release(td_folder *folder);
+/* Forget all states. Not while it is held. */
 void td_folder_clear(td_folder *folder);
 /* How many entries were applied to states so far, no-ops included: the work that folding was. */
 uint64_t td_folder_folded(const td_folder *folder);

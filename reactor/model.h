@@ -34,11 +34,15 @@ typedef struct tandem_change {
     const uint8_t *hash; /* TANDEM_HASH_BYTES */
 } tandem_change;
 
+enum { TANDEM_INTENT_INDEX_MAX = 1000000 };
+
 /* What a user wants an operation to do; everything is borrowed for the call. */
 typedef struct tandem_intent {
     tandem_slice verb;  /* "SET" */
     tandem_slice input; /* one validated msgpack value */
-    uint32_t index;     /* of the operation among those of its job, which follow each other in its chain */
+    /* Which one it is of those that are committed together, in its chain: what two of them differ by is
+     * the difference of their seqs. */
+    uint32_t index; /* up to TANDEM_INTENT_INDEX_MAX */
     const uint8_t *origin; /* TANDEM_ORIGIN_BYTES: who will have written it */
 } tandem_intent;
 
@@ -81,7 +85,7 @@ typedef struct tandem_model {
 
     /*
      * Optional, both or none, for a model whose prepare reads the state: without them a job has one
-     * operation on a scope.
+     * operation on a scope, and a group one job on a document.
      *
      * pretend     show prepare the state as it will be once `payload`, which it has made of intent, is
      *             folded: until take_back, which always follows. TANDEM_E_INPUT, TANDEM_E_NOMEM

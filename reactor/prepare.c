@@ -7,6 +7,9 @@
 
 #include "store/hash_table.h"
 
+_Static_assert(TD_GROUP_JOBS_MAX * TANDEM_JOB_OPERATIONS_MAX <= TANDEM_INTENT_INDEX_MAX,
+               "each operation of a group has an index");
+
 enum {
     /* What an operation has around its payload, besides its names: headers, origin, predecessor. */
     OPERATION_OVERHEAD = 128,
@@ -16,12 +19,29 @@ enum {
 
 _Static_assert(OPERATION_OVERHEAD + 5 * TANDEM_NAME_BYTES_MAX <= 1024, "any names fit");
 
+/* How many operations the group has in the chain of a collection so far. */
+struct chain {
+    td_hash_entry hash_entry;
+    uint32_t operations;
+    char key[];
+};
+
+/* The state of a scope, and on it what the group has pretended so far. */
+struct ground {
+    td_hash_entry hash_entry;
+    const tandem_model *model;
+    void *state;
+    bool is_own; /* not a fold's */
+    char key[];
+};
+
 /* What the group has made of a document so far. */
 struct overlay {
     td_hash_entry hash_entry;
     bool live;
     bool state_read;
     bool touched; /* created or deleted in this group: no fold shows it */
+    uint32_t lives; /* begun in this group */
     uint64_t created_hlc; /* of the CREATE that makes it live; 0 if that is of this group */
     char model[TANDEM_NAME_BYTES_MAX + 1];
     size_t size;
@@ -31,12 +51,13 @@ struct overlay {
 struct check {
     const td_preparer *preparer;
     td_local_group *group;
-    td_hash_table overlays;
+    td_hash_table overlays, chains, grounds;
 
     td_local_job *job;
     td_document_info info;
     struct overlay *overlay;
     const tandem_model *model;
+    struct chain *chain;
     size_t job_bytes; /* of the job, as far as it is prepared */
 };
 
@@ -271,19 +292,20 @@ static tandem_err check_model(struct check *check)
 
 /* ---- Payloads ---- */
 
-/* A model that looks at the state must not be shown one that the group itself has made stale. */
+/* A model that looks at the state, and cannot pretend, must not be shown one that the group itself has
+ * made stale. */
 static tandem_err check_states(struct check *check)
 {
     const td_local_job *job = check->job;
     char *why = check->group->why;
 
-    if (!check->model->prepare_reads_state)
+    if (!check->model->prepare_reads_state || check->model->pretend)
         return TANDEM_OK;
     if (check->overlay->state_read) {
         td_why(why, "a group can have one job on a document of the model %s", check->model->name);
         return TANDEM_E_UNSUPPORTED;
     }
-    for (size_t i = 0; i < job->count && !check->model->pretend; i++)
+    for (size_t i = 0; i < job->count; i++)
         for (size_t j = 0; j < i; j++)
             if (tandem_slice_equal(job->operations[i].scope, job->operations[j].scope)) {
                 td_why(why, "a job can have one operation on a scope of the model %s",
@@ -305,7 +327,7 @@ static tandem_intent intent_of(const struct check *check, size_t index)
 
     return (tandem_intent){.verb = operation->verb,
                            .input = operation->input,
-                           .index = (uint32_t)index,
+                           .index = check->chain->operations + check->job->create + (uint32_t)index,
                            .origin = check->group->origin};
 }
 
@@ -384,46 +406,96 @@ static bool is_first_on_scope(const td_local_job *job, size_t index)
     return true;
 }
 
+/* ---- States ---- */
+
+/* A name and what separates it from the next one. */
+static size_t key_add(char *key, size_t size, tandem_slice name)
+{
+    memcpy(key + size, name.bytes, name.size);
+    key[size + name.size] = '\0';
+    return size + name.size + 1;
+}
+
+static void ground_free(void *item)
+{
+    struct ground *ground = item;
+
+    if (ground->is_own)
+        ground->model->state_free(ground->state);
+    else if (ground->model->take_back)
+        ground->model->take_back(ground->state);
+    free(ground);
+}
+
+static tandem_err ground_open(struct check *check, tandem_slice scope, struct ground *ground)
+{
+    const td_local_job *job = check->job;
+    td_fold fold = {0};
+    tandem_err err;
+
+    ground->model = check->model;
+    if ((ground->is_own = job->create || check->overlay->touched))
+        return ground->model->state_open(&ground->state);
+    err = td_folder_fold(check->preparer->folder, check->preparer->index, job->collection,
+                         job->document, &check->info, job->branch, scope, true, &fold,
+                         check->group->why);
+    ground->state = (void *)fold.state; /* what is pretended is taken back before anybody sees it */
+    return err;
+}
+
+/* What an operation on a scope is prepared against. */
+static tandem_err ground_of(struct check *check, tandem_slice scope, struct ground **out)
+{
+    const td_local_job *job = check->job;
+    char key[4 * (TANDEM_NAME_BYTES_MAX + 1) + sizeof(uint32_t)];
+    uint32_t life = check->overlay->lives + job->create;
+    size_t size = 0;
+    tandem_err err;
+
+    size = key_add(key, size, job->collection);
+    size = key_add(key, size, job->document);
+    size = key_add(key, size, job->branch);
+    size = key_add(key, size, scope);
+    memcpy(key + size, &life, sizeof(life));
+    size += sizeof(life);
+    if ((*out = td_hash_table_find(&check->grounds, tandem_slice_of(key, size))))
+        return TANDEM_OK;
+    if (!(*out = calloc(1, sizeof(**out) + size)))
+        return TANDEM_E_NOMEM;
+    memcpy((*out)->key, key, size);
+    if ((err = ground_open(check, scope, *out)) != TANDEM_OK) {
+        free(*out);
+        return err;
+    }
+    if ((err = td_hash_table_add(&check->grounds, &(*out)->hash_entry,
+                                 tandem_slice_of((*out)->key, size), *out)) != TANDEM_OK)
+        ground_free(*out);
+    return err;
+}
+
 /* All operations on a scope, each against the state with those before it. */
-static tandem_err prepare_on_state(struct check *check, size_t index, void *state)
+static tandem_err prepare_scope(struct check *check, size_t index)
 {
     const tandem_model *model = check->model;
-    const td_local_job *job = check->job;
-    tandem_err err = TANDEM_OK;
+    const td_local_group *group = check->group;
+    td_local_job *job = check->job;
+    bool is_last_job = job == &group->jobs[group->count - 1];
+    struct ground *ground;
+    tandem_err err;
 
+    job->state_read = check->overlay->state_read = true;
+    if ((err = ground_of(check, job->operations[index].scope, &ground)) != TANDEM_OK)
+        return err;
     for (size_t next; index < job->count && err == TANDEM_OK; index = next) {
         const td_local_operation *operation = &job->operations[index];
         const tandem_intent intent = intent_of(check, index);
 
         next = next_on_scope(job, index);
-        err = prepare_payload(check, index, state);
-        if (err == TANDEM_OK && next < job->count)
-            err = model->pretend(state, &intent, payload_of(check, operation));
+        err = prepare_payload(check, index, ground->state);
+        if (err == TANDEM_OK && model->pretend && (next < job->count || !is_last_job))
+            err = model->pretend(ground->state, &intent, payload_of(check, operation));
     }
-    if (model->take_back)
-        model->take_back(state);
     return err;
-}
-
-static tandem_err prepare_scope(struct check *check, size_t index)
-{
-    td_local_job *job = check->job;
-    td_fold fold = {0};
-    void *empty = NULL;
-    tandem_err err;
-
-    job->state_read = check->overlay->state_read = true;
-    if (job->create || check->overlay->touched) {
-        if ((err = check->model->state_open(&empty)) == TANDEM_OK)
-            err = prepare_on_state(check, index, empty);
-        check->model->state_free(empty);
-        return err;
-    }
-    err = td_folder_fold(check->preparer->folder, check->preparer->index, job->collection,
-                         job->document, &check->info, job->branch, job->operations[index].scope,
-                         true, &fold, check->group->why);
-    /* What is pretended is taken back before anybody else sees it. */
-    return err == TANDEM_OK ? prepare_on_state(check, index, (void *)fold.state) : err;
 }
 
 static tandem_err prepare_payloads(struct check *check)
@@ -444,6 +516,21 @@ static tandem_err prepare_payloads(struct check *check)
 
 /* ---- The group ---- */
 
+static tandem_err chain_of(struct check *check, tandem_slice collection, struct chain **out)
+{
+    tandem_err err;
+
+    if ((*out = td_hash_table_find(&check->chains, collection)))
+        return TANDEM_OK;
+    if (!(*out = calloc(1, sizeof(**out) + collection.size)))
+        return TANDEM_E_NOMEM;
+    memcpy((*out)->key, collection.bytes, collection.size);
+    if ((err = td_hash_table_add(&check->chains, &(*out)->hash_entry,
+                                 tandem_slice_of((*out)->key, collection.size), *out)) != TANDEM_OK)
+        free(*out);
+    return err;
+}
+
 static tandem_err check_job(struct check *check)
 {
     td_local_job *job = check->job;
@@ -453,15 +540,20 @@ static tandem_err check_job(struct check *check)
     job->create = job->state_read = false;
     job->created_hlc = 0;
     if ((err = check_form(check)) != TANDEM_OK || (err = look(check)) != TANDEM_OK ||
-        (err = check_expect(check)) != TANDEM_OK)
+        (err = check_expect(check)) != TANDEM_OK ||
+        (err = chain_of(check, job->collection, &check->chain)) != TANDEM_OK)
         return err;
-    if (job->is_delete)
+    if (job->is_delete) {
+        check->chain->operations++;
         return check_delete(check);
+    }
     if ((err = check_model(check)) != TANDEM_OK || (err = prepare_payloads(check)) != TANDEM_OK)
         return err;
+    check->chain->operations += (uint32_t)job->count + job->create;
     if (job->create) {
         check->overlay->live = true;
         check->overlay->touched = true;
+        check->overlay->lives++;
         check->overlay->created_hlc = 0;
         memcpy(check->overlay->model, job->model_found, sizeof(job->model_found));
     }
@@ -475,6 +567,7 @@ tandem_err td_prepare(const td_preparer *preparer, td_local_group *group)
 
     assert(group->count >= 1 && group->count <= TD_GROUP_JOBS_MAX);
     tandem_writer_clear(&group->payloads);
+    td_folder_hold(preparer->folder);
     group->err = TANDEM_OK;
     group->failed_job = 0;
     group->why[0] = '\0';
@@ -487,6 +580,9 @@ tandem_err td_prepare(const td_preparer *preparer, td_local_group *group)
         if (!group->why[0])
             td_why(group->why, "%s", tandem_err_text(group->err));
     }
+    td_hash_table_clear(&check.grounds, ground_free);
+    td_hash_table_clear(&check.chains, free);
     td_hash_table_clear(&check.overlays, free);
+    td_folder_release(preparer->folder);
     return group->err;
 }

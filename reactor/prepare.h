@@ -23,8 +23,8 @@ typedef struct td_preparer {
  * err, failed_job and why are filled; looked_at is the caller's to set. Returns group->err.
  *
  * Errors: TANDEM_E_INPUT (a name, a verb, what the model refuses), TANDEM_E_UNSUPPORTED (a reserved
- * collection; two jobs on one document, or operations on one scope, whose payloads depend on the
- * state), TANDEM_E_CONFLICT, TANDEM_E_MODEL_UNKNOWN, TANDEM_E_MODEL_MISMATCH, TANDEM_E_NOT_FOUND
+ * collection; two jobs on one document, or operations on one scope, of a model that looks at the state
+ * and cannot pretend), TANDEM_E_CONFLICT, TANDEM_E_MODEL_UNKNOWN, TANDEM_E_MODEL_MISMATCH, TANDEM_E_NOT_FOUND
  * (nothing to delete), TANDEM_E_PAYLOAD, TANDEM_E_LIMIT, TANDEM_E_NOMEM, and those of a fold.
  */
 tandem_err td_prepare(const td_preparer *preparer, td_local_group *group);

@@ -561,6 +561,63 @@ static void closing_calls_back_what_was_accepted(void **state)
 
 /* ---- Documents ---- */
 
+/* What a plain string makes of the same edits. */
+static void plain_edit(char *text, size_t at, size_t deleted, char inserted)
+{
+    size_t size = strlen(text);
+
+    memmove(text + at + 1, text + at + deleted, size - at - deleted + 1);
+    text[at] = inserted;
+}
+
+/* Each job of a group is prepared on the state that those before it leave: of more documents than stay in
+ * memory, beside jobs in another collection. */
+static void jobs_of_a_group_see_each_other(void **state)
+{
+    enum { JOBS = 1000, DOCUMENTS = 100, GROUPS = 3 };
+    static char names[DOCUMENTS][8], texts[DOCUMENTS][JOBS], json[JOBS][80];
+    static tandem_input inputs[JOBS];
+    static tandem_job jobs[JOBS];
+    static const tandem_input count = {.type = "ADD", .json = "1"};
+    struct bed *bed = *state;
+    uint64_t dice = 7;
+
+    for (unsigned d = 0; d < DOCUMENTS; d++)
+        snprintf(names[d], sizeof(names[d]), "t%u", d);
+    for (unsigned group = 0; group < GROUPS; group++) {
+        char why[TANDEM_WHY_BYTES] = "";
+        size_t failed;
+
+        for (unsigned i = 0; i < JOBS; i++) {
+            unsigned d = (unsigned)(dice >> 33) % DOCUMENTS;
+            size_t size = strlen(texts[d]), at = (size_t)(dice >> 40) % (size + 1);
+            size_t deleted = at < size && (dice >> 50) % 3 == 0 ? 1 : 0;
+            char letter = (char)('a' + i % 26);
+
+            dice = dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+            if (i % 7 == 0) {
+                jobs[i] = (tandem_job){.collection = i % 2 ? "c" : "other", .document = "count",
+                                       .model = "counter", .operations = &count, .count = 1};
+                continue;
+            }
+            snprintf(json[i], sizeof(json[i]), "{\"at\": %zu, \"delete\": %zu, \"insert\": \"%c\"}",
+                     at, deleted, letter);
+            inputs[i] = (tandem_input){.type = "EDIT", .json = json[i]};
+            jobs[i] = (tandem_job){.collection = "c", .document = names[d], .model = "text",
+                                   .operations = &inputs[i], .count = 1};
+            plain_edit(texts[d], at, deleted, letter);
+        }
+        if (tandem_execute_group(bed->reactor, jobs, JOBS, NULL, &failed, why) != TANDEM_OK)
+            fail_msg("job %zu: %s", failed, why);
+        for (unsigned d = 0; d < DOCUMENTS; d++) {
+            char expected[JOBS + 3];
+
+            snprintf(expected, sizeof(expected), "\"%.*s\"", JOBS - 1, texts[d]);
+            expect_read(bed, names[d], NULL, NULL, texts[d][0] ? expected : NULL);
+        }
+    }
+}
+
 static void a_document_is_deleted_and_made_again(void **state)
 {
     struct bed *bed = *state;
@@ -1124,10 +1181,10 @@ static void a_subscriber_hears_of_one_document(void **state)
     /* Of others nothing, nor of what has its name elsewhere. */
     for (unsigned i = 0; i < 10; i++)
         add(bed, "d", &receipt);
-    assert_int_equal(TANDEM_OK, run_in(bed, "other", "late", "counter.CREATE", NULL, &receipt));
+    assert_int_equal(TANDEM_OK, run_in(bed, "other", "late", "counter.ADD", "1", &receipt));
     signal_wait(bed, &any, 1, receipt.ordinal);
     /* It comes to be. */
-    assert_int_equal(TANDEM_OK, run(bed, "late", "counter.CREATE", NULL, &receipt));
+    add(bed, "late", &receipt);
     signal_wait(bed, &one, 1, receipt.ordinal);
     assert_int_equal(1, one.count);
     assert_int_equal(receipt.ordinal, one.position);
@@ -1148,7 +1205,7 @@ static void a_subscriber_hears_of_one_document(void **state)
     /* Nothing more is told. */
     tandem_unsubscribe(subscriptions[0]);
     before = one.count;
-    assert_int_equal(TANDEM_OK, run(bed, "late", "counter.CREATE", NULL, &receipt));
+    add(bed, "late", &receipt);
     signal_wait(bed, &any, 1, receipt.ordinal);
     assert_int_equal(before, one.count);
     tandem_unsubscribe(subscriptions[1]);
@@ -1673,6 +1730,7 @@ int main(int argc, char **argv)
         ON_BED(a_group_is_executed_whole_or_not_at_all),
         ON_BED(an_async_job_calls_back_once),
         ON_BED(closing_calls_back_what_was_accepted),
+        ON_BED(jobs_of_a_group_see_each_other),
         ON_BED(a_document_is_deleted_and_made_again),
         ON_BED(branches_and_scopes_have_states_of_their_own),
         ON_BED(a_read_sees_everything_committed_before_it),

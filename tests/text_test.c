@@ -256,7 +256,7 @@ static size_t plain_find(const struct plain *plain, unsigned author, uint64_t se
         const struct plain_character *c = &plain->all[i];
 
         if (c->author == author && c->offset == offset &&
-            (name < 1000 ? c->seq == seq - name : c->hlc == name))
+            (name <= TANDEM_INTENT_INDEX_MAX ? c->seq == seq - name : c->hlc == name))
             break;
     }
     assert_true(i < plain->count);

@@ -22,9 +22,9 @@
  *               behind, 1: before
  *   deletions   an array of [origin or nil, name, offset, count, further, offset, count, …]: so many
  *               characters of one operation after the other; further: by how much its HLC is higher
- *   name        of the operation that inserted the character: its HLC; or up to 999: the operation so many
- *               before this one in its chain, which is of the same job (its HLC is not known when the
- *               payload is made; HLCs are larger)
+ *   name        of the operation that inserted the character: its HLC; or up to a million: the operation
+ *               so many before this one in its chain, which was committed together with it (its HLC is
+ *               not known when the payload is made; HLCs are larger)
  *   origin      missing, or nil: that of this operation
  *
  * An edit of which anything is named that is not there is a no-op: its cause is missing. Deleting what
@@ -47,7 +47,7 @@
 enum {
     BEHIND,
     BEFORE,
-    NAMES_BACK_MAX = TANDEM_JOB_OPERATIONS_MAX - 1, /* below every HLC that a clock gives */
+    NAMES_BACK_MAX = TANDEM_INTENT_INDEX_MAX, /* below every HLC that a clock gives */
     DELETIONS_MAX = 20000,  /* pieces that were typed at once, in one edit */
 };
 

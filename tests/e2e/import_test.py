@@ -74,7 +74,7 @@ class Import(support.Case):
         self.assertEqual(list(range(1, 2501)), self.operations(data))
 
     @support.on_both
-    def test_edits_of_a_text_are_one_job_and_come_back_as_they_stand(self, data):
+    def test_edits_of_a_text_come_back_as_they_stand(self, data):
         edits = [{"document": "t", "model": "text", "type": "EDIT", "input": what}
                  for what in ({"at": 0, "insert": "abc"}, {"at": 3, "insert": "d\u00e9f"},
                               {"at": 1, "delete": 3, "insert": "\U0001f30d" * 30000})]
@@ -85,6 +85,24 @@ class Import(support.Case):
         self.assertEqual(3, len(exported.splitlines()))
         self.tandem("import", "again", data=data, stdin=exported)
         self.assertEqual(shown, self.json("doc", "show", "again", "t", data=data)[0]["state"])
+
+    @support.on_both
+    def test_keystrokes_of_texts_are_taken_in_any_order(self, data):
+        shown, edits = {"one": "", "two": "", "large": ""}, []
+        for i in range(5000):
+            name = "one" if i < 2500 else ("one", "two")[i % 2]
+            at, letter = i * 7919 % (len(shown[name]) + 1), chr(97 + i % 26)
+            shown[name] = shown[name][:at] + letter + shown[name][at:]
+            edits.append((name, at, letter))
+        for i in range(20):
+            shown["large"] += chr(97 + i) * 60000
+            edits.append(("large", 60000 * i, chr(97 + i) * 60000))
+        stdin = "".join(json.dumps({"document": name, "model": "text", "type": "EDIT",
+                                    "input": {"at": at, "insert": text}}) + "\n"
+                        for name, at, text in edits)
+        self.tandem("import", "c", data=data, stdin=stdin)
+        for name, text in shown.items():
+            self.assertEqual(text, self.json("doc", "show", "c", name, data=data)[0]["state"])
 
     @support.on_both
     def test_names_of_an_operation_are_taken_over(self, data):

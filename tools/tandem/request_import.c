@@ -9,6 +9,8 @@
 
 #include "tools/tandem/request.h"
 
+enum { JOINED_BYTES_MAX = 256 * 1024 };
+
 struct import_group {
     cli_request *request;
     size_t count; /* lines */
@@ -18,6 +20,7 @@ struct import_group {
     tandem_job *jobs;
     size_t *first_lines; /* of each job */
     size_t job_count;
+    size_t last_bytes; /* of the lines of the last job */
 };
 
 static void group_release(struct import_group *group, size_t count)
@@ -150,21 +153,21 @@ static bool same_name(const char *a, const char *b)
     return a == b || (a && b && !strcmp(a, b));
 }
 
-/*
- * The line that was parsed last is a job, or goes on with the one before: edits of one text that follow each
- * other are one job, for a group cannot have several jobs that depend on one state.
- */
-static void add_line(struct import_group *group)
+/* The line that was parsed last, of so many bytes, is a job, or goes on with the one before: edits of one
+ * text that follow each other are sent and folded together, and few names cost less. */
+static void add_line(struct import_group *group, size_t bytes)
 {
     tandem_job *line = &group->jobs[group->count];
     tandem_job *last = group->job_count ? &group->jobs[group->job_count - 1] : NULL;
 
+    group->last_bytes += bytes;
     if (last && last->count < TANDEM_JOB_OPERATIONS_MAX - 1 &&
-        same_name(last->document, line->document) && same_name(last->branch, line->branch) &&
+        group->last_bytes <= JOINED_BYTES_MAX && same_name(last->document, line->document) && same_name(last->branch, line->branch) &&
         same_name(last->model, line->model) && same_name(line->model, tandem_model_text.name)) {
         last->count++;
         return;
     }
+    group->last_bytes = bytes;
     group->first_lines[group->job_count] = group->count;
     group->jobs[group->job_count++] = *line;
 }
@@ -185,7 +188,7 @@ static tandem_err lines_parse(struct import_group *group, const char *collection
         if ((err = line_parse(group, bytes + at, length)) != TANDEM_OK)
             return err;
         group->jobs[group->count].collection = collection;
-        add_line(group);
+        add_line(group, length);
         at += length + 1;
     }
     if (at < size)
