@@ -402,6 +402,11 @@ void td_coverage_acknowledge_all(td_coverage *coverage, td_origin_cover *origin)
     td_coverage_acknowledge(coverage, origin, origin->our_seq);
 }
 
+bool td_coverage_is_announced(const td_origin_cover *origin, const td_head *head)
+{
+    return has_head(origin->heads, origin->head_count, head);
+}
+
 bool td_coverage_is_told(const td_origin_cover *origin, const td_head *head)
 {
     return has_head(origin->told, origin->told_count, head);

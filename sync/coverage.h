@@ -197,6 +197,8 @@ void td_coverage_part(td_coverage *coverage, td_origin_cover *origin);
 /* The peer asked for all of an origin of which these are our heads, or of something else (count 0).
  * TANDEM_E_NOMEM. */
 tandem_err td_coverage_set_asked(td_origin_cover *origin, const td_head *heads, unsigned count);
+/* Is it one of the heads that the peer has announced? */
+bool td_coverage_is_announced(const td_origin_cover *origin, const td_head *head);
 /* The peer has told by COVER that all that is in the way from it is held up to these heads.
  * TANDEM_E_NOMEM. */
 tandem_err td_coverage_set_told(td_origin_cover *origin, const td_head *heads, unsigned count);

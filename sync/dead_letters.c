@@ -749,6 +749,23 @@ static bool is_covered(td_peer *peer, const td_collection_cover *collection, td_
     return false;
 }
 
+/* Through a filter a head counts as met where all before it that is in the way was given. Has the peer
+ * announced each of ours? */
+static bool shows_our_heads(td_peer *peer, const td_dead_letter *letter,
+                            const td_origin_cover *origin)
+{
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+
+    if (td_op_store_heads(peer->sync->ops, tandem_slice_text(letter->collection), letter->origin,
+                          heads, &count) != TANDEM_OK)
+        return false;
+    for (unsigned i = 0; i < count; i++)
+        if (!td_coverage_is_announced(origin, &heads[i]))
+            return false;
+    return count > 0;
+}
+
 /*
  * Has the peer announced that it holds the operations? Its heads must reach them; of a forked origin
  * that says nothing, unless it is this very head, or nothing of ours is missing there at all.
@@ -782,7 +799,8 @@ static bool is_announced(td_peer *peer, td_letter *dead)
             return true;
     }
     return origin->head_count && origin->peer_seq >= origin->our_seq && !origin->unmet &&
-           origin->our_seq >= letter->last_seq && !td_way_out_has_filter(peer) &&
+           origin->our_seq >= letter->last_seq &&
+           (!td_way_out_has_filter(peer) || shows_our_heads(peer, letter, origin)) &&
            (!origin->passed_seq || is_forked(peer->sync, letter));
 }
 

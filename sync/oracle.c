@@ -104,6 +104,7 @@ struct node {
     uint64_t scanned; /* ordinals up to here */
     uint64_t wall_ms_max;  /* that its clock may run by, … */
     uint64_t wall_ms_ever; /* … and one that goes back to what was kept of its disk */
+    uint64_t wall_ms_since; /* that it ran by since the last look, where it was set meanwhile */
     uint64_t hlc_max; /* of all that came in this life and incarnation up to the last look, … */
     uint64_t hlc_now; /* … and to this one */
     uint32_t incarnation;
@@ -237,6 +238,8 @@ void td_oracle_clock(td_oracle *oracle, unsigned node)
         oracle->nodes[node].wall_ms_max = wall_ms;
     if (wall_ms > oracle->nodes[node].wall_ms_ever)
         oracle->nodes[node].wall_ms_ever = wall_ms;
+    if (wall_ms > oracle->nodes[node].wall_ms_since)
+        oracle->nodes[node].wall_ms_since = wall_ms;
 }
 
 void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of)
@@ -565,6 +568,9 @@ static tandem_err scan(td_oracle *oracle, unsigned number, tandem_reactor *react
     struct grown grown = {.scanned = node->scanned, .last = node->scanned};
     tandem_err err;
 
+    if (node->wall_ms_since > scanning.wall_ms)
+        scanning.wall_ms = node->wall_ms_since;
+    node->wall_ms_since = 0;
     if (is_new && works && (err = check_incarnation(oracle, number, identity)) != TANDEM_OK)
         return err;
     scanning.is_new = is_same_writer(node, identity, is_new, works) && is_new;

@@ -26,7 +26,8 @@ void td_oracle_free(td_oracle *oracle); /* NULL is fine */
 void td_oracle_added(td_oracle *oracle, unsigned node, int copy_of);
 /* It begins another life, on the disk as it was. */
 void td_oracle_restarted(td_oracle *oracle, unsigned node);
-/* Its clock was set, if it runs: it may go by that, and die, before the next look. */
+/* Before and after its clock is set: what comes until the next look may have come by the one or the
+ * other, and it may die before that. */
 void td_oracle_clock(td_oracle *oracle, unsigned node);
 /* It begins to refuse operations for good, by a rule. */
 void td_oracle_refuses(td_oracle *oracle, unsigned node);

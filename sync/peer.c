@@ -925,7 +925,8 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
     td_sync_check_waiters(peer->sync);
 }
 
-/* We hold an origin up to seq now. Of several heads that says nothing: is it forked? */
+/* We hold an origin up to seq now. Of several heads that says nothing: is it forked? Then what the peer is
+ * shown to hold is to be looked at again. */
 static bool look_at_ours(td_peer *peer, td_origin_cover *origin, uint64_t seq)
 {
     td_head heads[TANDEM_HEADS_MAX];
@@ -934,11 +935,9 @@ static bool look_at_ours(td_peer *peer, td_origin_cover *origin, uint64_t seq)
     td_coverage_set_ours(&peer->coverage, origin, seq);
     if (!td_executor_forks(peer->sync->executor) ||
         td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads,
-                          &count) != TANDEM_OK ||
-        count < 2)
+                          &count) != TANDEM_OK)
         return false;
-    td_coverage_set_our_heads(&peer->coverage, origin, heads, count);
-    return true;
+    return count > 1;
 }
 
 /* What came may have filled a gap below what was announced. */
@@ -986,10 +985,10 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
         return;
     forked = look_at_ours(peer, origin, seq);
     look_at_lacks(peer, origin, seq);
-    if (origin->lacking) {
+    if (origin->lacking)
         origin->lacking_since_ms = td_sync_now_ms(peer->sync); /* it is coming */
+    if (origin->lacking || forked)
         td_puller_look(peer, origin);
-    }
     /* What another one wrote under our origin is here now: ours follows it from here on. */
     if (collection->known && !origin->lacking && !origin->range.active &&
         !memcmp(origin_id, own_origin(peer), TANDEM_ORIGIN_BYTES))

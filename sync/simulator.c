@@ -256,6 +256,7 @@ static void fail_disk(struct run *run, const td_step *step)
 
 static void set_clock(struct run *run, unsigned node, int64_t skew_ms)
 {
+    td_oracle_clock(run->oracle, node);
     tandem_harness_set_clock(run->harness, name_of(node), skew_ms);
     td_oracle_clock(run->oracle, node);
 }
@@ -614,7 +615,7 @@ static void do_step(struct run *run, const td_step *step)
         jump_clock(run, step);
         break;
     case TD_STEP_CLOCK_BACK:
-        tandem_harness_set_clock(run->harness, a, 0);
+        set_clock(run, step->a, 0);
         break;
     case TD_STEP_BACKUP:
         if (tandem_harness_backup(run->harness, a) == TANDEM_OK)
