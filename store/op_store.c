@@ -1057,12 +1057,18 @@ tandem_err td_op_store_withdraw(td_op_store *ops)
     char name[TANDEM_NAME_BYTES_MAX];
     tandem_slice key, value, after = tandem_slice_of(NULL, 0);
     td_cursor *cursor = NULL;
-    tandem_err err;
+    tandem_err err = TANDEM_OK;
 
     assert(ops->txn);
     if (!refusals.list)
         return TANDEM_E_NOMEM;
-    err = td_txn_cursor(ops->txn, TD_TABLE_COLLECTIONS, &cursor);
+    /* Those that the open group has begun are in no table yet. */
+    for (struct collection *entry = td_hash_table_first(&ops->collections);
+         entry && err == TANDEM_OK; entry = td_hash_table_next(&entry->hash_entry))
+        if (entry->dirty)
+            err = withdraw_in(ops, entry->name, &refusals);
+    if (err == TANDEM_OK)
+        err = td_txn_cursor(ops->txn, TD_TABLE_COLLECTIONS, &cursor);
     while (err == TANDEM_OK) {
         err = td_cursor_seek(cursor, after, &key, &value);
         if (err == TANDEM_OK && after.size && tandem_slice_equal(key, after))

@@ -277,6 +277,21 @@ static void refusals_are_withdrawn_and_counted(void **state)
     assert_sound(bed);
 }
 
+/* The first that is heard of a collection is refused, and that withdrawn, before anything is committed. */
+static void what_was_refused_in_the_same_group_is_withdrawn(void **state)
+{
+    struct bed *bed = *state;
+    td_operation op = first_of(bed, "notes", origin_of(0), 0, "1");
+
+    OK(td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_REFUSED, td_op_store_refuse(bed->ops, &op, 1, TANDEM_E_REFUSED));
+    OK(td_op_store_withdraw(bed->ops));
+    OK(td_op_store_commit(bed->ops));
+    assert_int_equal(1, lacks(bed, NULL).count);
+    assert_int_equal(TANDEM_OK, lacks(bed, NULL).lacks[0].reason);
+    assert_sound(bed);
+}
+
 static void lacks_are_bounded(void **state)
 {
     struct bed *bed = *state;
@@ -946,6 +961,7 @@ int main(int argc, char **argv)
         ON_BED(a_fork_beside_a_gap_is_kept),
         ON_BED(a_gap_may_end_inside_a_job),
         ON_BED(refusals_are_withdrawn_and_counted),
+        ON_BED(what_was_refused_in_the_same_group_is_withdrawn),
         ON_BED(lacks_are_bounded),
         ON_BED(what_an_origin_reached_is_told_in_spite_of_gaps),
         ON_BED(what_is_loose_was_not_reached),
