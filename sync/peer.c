@@ -847,12 +847,22 @@ static void note_sender(td_peer *peer, const tandem_job_handle *handle, const td
     td_announcer_soon(peer);
 }
 
-/* In step only when COVER has come. */
-static void look_for_cover(td_peer *peer, const tandem_job_handle *handle)
+/* Does something that is wanted stand behind everything that was known to be held there? */
+static bool wants_last(const td_origin_cover *origin)
 {
-    td_origin_cover *origin = td_way_in_has_filter(peer) ? cover_of(peer, handle) : NULL;
+    for (unsigned i = 0; i < origin->our_lack_count; i++)
+        if (origin->our_lacks[i].reason == TANDEM_OK && !origin->our_lacks[i].followed)
+            return true;
+    return false;
+}
 
-    if (origin)
+/* Through a filter it is in step only when COVER has come. And whoever gave what follows something that is
+ * wanted holds that, though it may never announce it. */
+static void look_at_delivered(td_peer *peer, const tandem_job_handle *handle)
+{
+    td_origin_cover *origin = cover_of(peer, handle);
+
+    if (origin && (td_way_in_has_filter(peer) || wants_last(origin)))
         td_puller_look(peer, origin);
 }
 
@@ -911,7 +921,7 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
                   same_run(handle, delivery->handles[i + 1]);
         if (goes_on)
             continue;
-        look_for_cover(peer, handle);
+        look_at_delivered(peer, handle);
         tell_others(peer, handle);
     }
     if (!delivery->session)

@@ -444,8 +444,13 @@ void td_puller_failed(td_peer *peer, tandem_slice collection, const uint8_t *ori
     td_ask_range *ask = find(peer->sync, collection, origin);
     td_origin_cover *of = cover_of(peer, collection, origin);
 
-    if (why == TANDEM_E_REFUSED)
-        return; /* it is lacking: what comes behind it goes on */
+    if (why == TANDEM_E_REFUSED) {
+        /* It is lacking: what comes behind it goes on. That was the answer; whether it is wanted again
+         * since the next look tells. */
+        if (ask && ask->peer == peer && ask->of_lack && ask->first == seq && !ask->queued)
+            forget(peer->sync, ask);
+        return;
+    }
     if (of && why != TANDEM_E_CLOCK && why != TANDEM_E_PREDECESSOR &&
         (of->failed_seq <= of->our_seq || seq < of->failed_seq))
         of->failed_seq = seq;

@@ -259,6 +259,58 @@ static void the_newest_comes_when_it_is_wanted(void **state)
     tandem_harness_free(harness);
 }
 
+/* Withdrawn too early, and again as soon as that was refused: it does not wait for what had been asked. */
+static void what_was_wanted_too_early_comes_at_once(void **state)
+{
+    struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(16, 2, "b", &rule);
+    uint64_t begun_ms;
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    write_kv(harness, "a", "poison", "{\"x\":1}");
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(1, rule.refused);
+    for (unsigned i = 2; i < 20; i++) {
+        assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+        begun_ms = tandem_harness_now_ms(harness);
+        while (rule.refused < i && tandem_harness_now_ms(harness) < begun_ms + 2000)
+            tandem_harness_step(harness);
+        assert_int_equal(i, rule.refused);
+    }
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    tandem_harness_run(harness, 2000);
+    assert_true(holds(harness, "b", "poison"));
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
+/* It is wanted before whose it is has told of it, and then that need not be told any more: it is behind
+ * what came since. */
+static void what_is_followed_since_it_is_wanted_comes(void **state)
+{
+    struct rule rule = {.off = false};
+    tandem_harness *harness = open_refusing(17, 2, "b", &rule);
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    write_kv(harness, "a", "first", "{\"x\":1}");
+    tandem_harness_run(harness, 1000);
+    write_kv(harness, "a", "poison", "{\"x\":1}");
+    while (!rule.refused)
+        tandem_harness_step(harness);
+    rule.off = true;
+    assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+    write_kv(harness, "a", "good", "{\"x\":1}");
+    tandem_harness_run(harness, 2000);
+    assert_true(holds(harness, "b", "good"));
+    assert_true(holds(harness, "b", "poison"));
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, bed_status(harness, "a", "b").status.state);
+    assert_sound(harness, "b");
+    tandem_harness_free(harness);
+}
+
 /* Whose it is pushes none of it: one job after the other is asked for, and none waits for patience. */
 static void much_that_is_wanted_again_comes_at_once(void **state)
 {
@@ -519,6 +571,8 @@ int main(void)
         cmocka_unit_test(a_gap_that_was_filled_late_is_sent_in_order),
         cmocka_unit_test(the_newest_and_the_first_of_all_may_be_refused),
         cmocka_unit_test(the_newest_comes_when_it_is_wanted),
+        cmocka_unit_test(what_was_wanted_too_early_comes_at_once),
+        cmocka_unit_test(what_is_followed_since_it_is_wanted_comes),
         cmocka_unit_test(much_that_is_wanted_again_comes_at_once),
         cmocka_unit_test(a_withdrawal_of_unknown_outcome_is_told),
         cmocka_unit_test(what_was_refused_through_a_filter_comes_later),
