@@ -142,15 +142,6 @@ static tandem_err origin_add(td_heads *heads, const uint8_t *name, struct origin
     return TANDEM_OK;
 }
 
-static int head_compare(const void *a, const void *b)
-{
-    const td_head *x = a, *y = b;
-
-    if (x->seq != y->seq)
-        return x->seq < y->seq ? -1 : 1;
-    return memcmp(x->hash, y->hash, TANDEM_HASH_BYTES);
-}
-
 tandem_err td_heads_add(td_heads *heads, const td_link *job)
 {
     struct origin *origin = find(heads, job->origin);
@@ -176,7 +167,7 @@ tandem_err td_heads_add(td_heads *heads, const td_link *job)
     head->seq = job->last_seq;
     memcpy(head->hash, job->last_hash, sizeof(head->hash));
     if (origin->count > 1)
-        qsort(origin->heads, origin->count, sizeof(*origin->heads), head_compare);
+        qsort(origin->heads, origin->count, sizeof(*origin->heads), td_head_compare);
     return TANDEM_OK;
 }
 

@@ -46,6 +46,9 @@ typedef struct td_head {
     uint8_t hash[TANDEM_HASH_BYTES];
 } td_head;
 
+/* Their order everywhere: by seq, then by hash. For qsort(). */
+int td_head_compare(const void *a, const void *b);
+
 /*
  * A piece of an origin's chain that this store knows it does not hold, though heads may stand behind
  * it: refused for good, or wanted. What names its last operation as predecessor is taken; what belongs
