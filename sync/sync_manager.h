@@ -252,6 +252,11 @@ tandem_err td_sync_call_loop(tandem_sync *sync, td_sync_call *call);
 tandem_err td_sync_call_with(tandem_sync *sync, td_sync_call *call, td_reply *reply);
 /* A record that does not verify was met: count it once. */
 void td_sync_count_corrupt(tandem_sync *sync, tandem_slice collection, uint64_t ordinal);
+/* Under which we write. */
+static inline const uint8_t *td_sync_origin(const tandem_sync *sync)
+{
+    return td_op_store_identity(sync->ops)->origin;
+}
 /* Visit peers that are open and known: for what must reach all. */
 static inline bool td_peer_is_open(const td_peer *peer)
 {
@@ -366,6 +371,28 @@ void td_sync_end_waiters(tandem_sync *sync);
 
 extern const td_session_user td_peer_user;
 void td_peer_closed(void *context, tandem_err err, const char *text);
+/* It has told what its clock is. */
+void td_peer_take_clock(td_peer *peer, uint64_t hlc);
+
+/* ---- announced.c ---- */
+
+/* The session's calls; context is a td_peer. */
+tandem_err td_announced_have(void *context, const td_wire_have *have);
+tandem_err td_announced_pull(void *context, const td_wire_pull *pull);
+tandem_err td_announced_cover(void *context, const td_wire_cover *cover);
+/* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
+ * not known yet. */
+tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);
+/* An entry of a collection that was equal up to its base: the peer holds what stood before it. */
+tandem_err td_peer_origin(td_peer *peer, td_collection_cover *collection, const uint8_t *origin,
+                          td_origin_cover **out);
+/* Which of the peer's lacks do we hold, up to seq? Others are of a branch that may be gone everywhere. */
+void td_peer_look_at_lacks(td_peer *peer, td_origin_cover *origin, uint64_t seq);
+
+/* ---- deliveries.c ---- */
+
+/* The session's call; context is a td_peer. */
+void td_deliveries_take(void *context, td_delivery *delivery);
 /* A delivery came back from the executor. */
 void td_peer_delivered(td_peer *peer, td_delivery *delivery);
 /* Our own origin has operations in this collection that it had not. */
@@ -377,9 +404,6 @@ void td_peer_committed(td_peer *peer, tandem_slice collection, const uint8_t *or
 void td_peer_lacks_changed(td_peer *peer, tandem_slice collection, const uint8_t *origin);
 /* Refusals were withdrawn here. */
 void td_peer_withdrawn(td_peer *peer);
-/* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
- * not known yet. */
-tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);
 
 /* ---- copies.c ---- */
 
