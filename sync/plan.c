@@ -273,17 +273,20 @@ static const char *draw_one(uint64_t *state, const char *const *names, unsigned 
     return names[td_plan_draw_below(state, count)];
 }
 
-/* By the names that workload.c writes under: few, so that one is often in several shares. */
-void td_plan_draw_share(uint64_t random, td_drawn_share *out)
+void td_plan_draw_share(uint64_t random, const tandem_workload *workload, td_drawn_share *out)
 {
     static const char *const collections[] = {"c0", "c1", "c2"};
-    static const char *const documents[] = {"map*", "map0", "map[12]", "counter", "log", "[cl]*"};
     static const char *const scopes[] = {"global", "notes"};
     static const char *const branches[] = {"main", "draft"};
     static const tandem_direction ways[] = {TANDEM_DIRECTION_BOTH, TANDEM_DIRECTION_BOTH,
                                             TANDEM_DIRECTION_PULL, TANDEM_DIRECTION_PUSH};
+    const char *const *documents =
+        workload->documents ? workload->documents : tandem_default_workload()->documents;
+    unsigned document_count = 0;
     uint64_t state = random;
 
+    while (documents[document_count])
+        document_count++;
     memset(out, 0, sizeof(*out));
     out->share = (tandem_share)TANDEM_SHARE_INIT;
     out->share.direction = ways[td_plan_draw_below(&state, 4)];
@@ -299,7 +302,7 @@ void td_plan_draw_share(uint64_t random, td_drawn_share *out)
     out->share.branch_count = td_plan_draw_below(&state, 6) == 0;
     for (unsigned i = 0; i < 2; i++) {
         out->collections[i] = draw_one(&state, collections, 3);
-        out->documents[i] = draw_one(&state, documents, 6);
+        out->documents[i] = draw_one(&state, documents, document_count);
     }
     out->scopes[0] = draw_one(&state, scopes, 2);
     out->branches[0] = draw_one(&state, branches, 2);
@@ -340,6 +343,17 @@ static tandem_err draw_steps(tandem_plan *plan, uint64_t *state)
     return err;
 }
 
+/* A script need not name the default one. */
+static const tandem_workload *workload_of(const tandem_simulator_options *options)
+{
+    const tandem_workload *workload = options->workload;
+
+    return workload && workload->name && workload != tandem_default_workload() &&
+                   tandem_find_workload(workload->name) == workload
+               ? workload
+               : NULL;
+}
+
 tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *options,
                             tandem_plan **out)
 {
@@ -351,12 +365,16 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
 
     if (!options)
         options = &defaults;
-    if (options->size != sizeof(*options) || !out)
+    if (options->size != sizeof(*options) || !out ||
+        (options->workload && options->workload->reactors_min > TD_PLAN_REACTORS_MAX))
         return TANDEM_E_INVALID;
     if (!(plan = calloc(1, sizeof(*plan))))
         return TANDEM_E_NOMEM;
     plan->seed = seed;
     plan->reactors = sizes[td_plan_draw_below(&state, sizeof(sizes))];
+    plan->workload = workload_of(options);
+    if (options->workload && plan->reactors < options->workload->reactors_min)
+        plan->reactors = options->workload->reactors_min;
     plan->shape = (td_shape)td_plan_draw_below(&state, TD_SHAPES);
     plan->both = td_plan_draw_below(&state, 2);
     dice = td_plan_draw_next(&state);
@@ -435,6 +453,8 @@ tandem_err tandem_plan_write(const tandem_plan *plan, char **text_out)
     fprintf(out, "window_jobs %u\nwindow_bytes %" PRIu64 "\npool_bytes %" PRIu64 "\n",
             plan->window_jobs, plan->window_bytes, plan->pool_bytes);
     fprintf(out, "http_percent %u\nheal_ms %" PRIu64 "\n", plan->http_percent, plan->heal_ms);
+    if (plan->workload)
+        fprintf(out, "workload %s\n", plan->workload->name);
     for (unsigned i = 0; i < FAULTS; i++)
         if (plan->faults & UINT32_C(1) << i)
             fprintf(out, "fault %s\n", faults[i]);
@@ -523,6 +543,8 @@ static bool read_line(tandem_plan *plan, const char *line, bool *is_plan, tandem
         plan->shape = (td_shape)number;
         return true;
     }
+    if (sscanf(line, "workload %31s", word) == 1)
+        return (plan->workload = tandem_find_workload(word)) != NULL;
     if (sscanf(line, "fault %31s", word) == 1) {
         if (!read_word(word, faults, FAULTS, &number))
             return false;

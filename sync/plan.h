@@ -89,6 +89,7 @@ struct tandem_plan {
     uint32_t http_percent; /* of the remotes: over links as of HTTP */
     uint32_t faults; /* that it has */
     uint64_t heal_ms; /* from then on nothing goes wrong any more */
+    const tandem_workload *workload; /* NULL: one that is not built in, or the default one */
     td_step *steps;
     size_t count, capacity;
 };
@@ -102,12 +103,12 @@ uint64_t td_plan_draw_below(uint64_t *state, uint64_t limit);
 bool td_plan_joins(const tandem_plan *plan, unsigned a, unsigned b);
 /* If it is one, is it over a link as of HTTP? */
 bool td_plan_is_http(const tandem_plan *plan, unsigned a, unsigned b);
-/* Draw what is shared with a remote: a tandem_share and its lists. */
+/* Draw what is shared with a remote, of what a workload writes: a tandem_share and its lists. */
 typedef struct td_drawn_share {
     tandem_share share;
     const char *collections[2], *documents[2], *scopes[1], *branches[1];
 } td_drawn_share;
-void td_plan_draw_share(uint64_t random, td_drawn_share *out);
+void td_plan_draw_share(uint64_t random, const tandem_workload *workload, td_drawn_share *out);
 tandem_err td_plan_copy(const tandem_plan *plan, tandem_plan **out);
 /* "write a", "cut a b". */
 void td_step_text(const td_step *step, char out[64]);

@@ -144,7 +144,12 @@ static void write_job(struct run *run, unsigned node, uint64_t random)
     if (!reactor)
         return;
     number = ++run->jobs;
-    run->workload->job(run->work, number, random, &job);
+    run->workload->job(run->work, reactor, number, random, &job);
+    /* Reading takes time. */
+    if (!(reactor = tandem_harness_reactor(run->harness, name_of(node)))) {
+        run->workload->outcome(run->work, number, TANDEM_OUTCOME_FAILED);
+        return;
+    }
     if (job.count == 0) {
         err = tandem_delete(reactor, job.collection, job.document, &receipt, NULL);
         job_ended(run, node, number, err, &receipt);
@@ -202,7 +207,7 @@ static void read_one(struct run *run, unsigned node, uint64_t random)
         read_own(run, node, reactor);
         return;
     }
-    run->workload->job(run->work, 0, random, &job); /* for the names in it */
+    run->workload->job(run->work, reactor, 0, random, &job); /* for the names in it */
     if (random & 1)
         tandem_digest_collection(reactor, job.collection, READ_MS, &digest, NULL);
     else if (tandem_document_read(reactor, job.collection, job.document, NULL, NULL, READ_MS,
@@ -503,7 +508,7 @@ static void share(struct run *run, const td_step *step)
 {
     td_drawn_share drawn;
 
-    td_plan_draw_share(step->random, &drawn);
+    td_plan_draw_share(step->random, run->workload, &drawn);
     set_share(run, step->a, name_of(step->b), &drawn.share);
 }
 
@@ -1209,7 +1214,9 @@ tandem_err tandem_simulate(const tandem_plan *plan, const tandem_simulator_optio
         return TANDEM_E_INVALID;
     memset(result, 0, sizeof(*result));
     run.options = options;
-    run.workload = options->workload ? options->workload : tandem_default_workload();
+    run.workload = options->workload ? options->workload
+                   : plan->workload  ? plan->workload
+                                     : tandem_default_workload();
     if ((err = world_open(&run)) == TANDEM_OK && (err = chaos(&run)) == TANDEM_OK) {
         heal(&run);
         if ((err = become_equal(&run)) == TANDEM_OK)

@@ -79,26 +79,50 @@ typedef enum tandem_outcome {
     TANDEM_OUTCOME_STRANDED, /* was durable, and what it follows is lost: who held it in part holds it still */
 } tandem_outcome;
 
-/* What is written. Every slot is needed. */
+/* What is written. Every function is needed. */
 typedef struct tandem_workload {
     /* Begin a run: what *out becomes is the context of the others. */
     tandem_err (*open)(void **out);
-    /* Fill in job `number` (1, 2, 3 …), whose content depends on number and random alone; without
-     * operations it deletes its document. All is borrowed until the next call. */
-    void (*job)(void *context, uint64_t number, uint64_t random, tandem_job *job);
+    /*
+     * Fill in job `number` (1, 2, 3 …), whose content depends on number, on random, and on what
+     * the reactor shows; without operations it deletes its document. All is borrowed until the
+     * next call.
+     *
+     * number   0: nothing is executed, only a collection and a document are wanted: read nothing
+     * reactor  is to execute it, and may be read. That takes virtual time: meanwhile others write
+     *          to it, and it may crash; then calls say so, and the job fails
+     */
+    void (*job)(void *context, tandem_reactor *reactor, uint64_t number, uint64_t random,
+                tandem_job *job);
     void (*outcome)(void *context, uint64_t number, tandem_outcome outcome);
     /* All reactors are equal: is what they show right? Else a sentence in why. */
     tandem_err (*check)(void *context, tandem_reactor *reactor, char why[256]);
     void (*free)(void *context);
+    /* NULL, or: it is built in, and scripts know it by this name. */
+    const char *name;
+    /* Globs of documents, of which some are shared with a remote and others not; NULL behind the
+     * last one. Itself NULL: those of the default one. Collections are c0, c1 and c2. */
+    const char *const *documents;
+    unsigned reactors_min; /* that a plan is drawn with: 0 to 7 */
 } tandem_workload;
 
-/* Counters, maps and logs: what the simulator writes by default. */
+/* Counters, maps and logs: what the simulator writes by default. "mixed". */
 TANDEM_API const tandem_workload *tandem_default_workload(void);
+/*
+ * Texts, "text": five reactors or more type into the same ones at once, forwards and backwards, and
+ * delete. Each character is another one, so that a text tells who typed what. Whatever is read, at
+ * any time: what one typed at a place is not interleaved with what another did. In the end: each
+ * character of a durable job that nobody has deleted is there once, deleted ones are gone, and all
+ * stand in the order in which their authors saw them.
+ */
+TANDEM_API const tandem_workload *tandem_text_workload(void);
+/* One of these by its name; NULL: there is none. */
+TANDEM_API const tandem_workload *tandem_find_workload(const char *name);
 
 typedef struct tandem_simulator_options {
     size_t size;         /* sizeof(tandem_simulator_options) */
     uint32_t faults;     /* of tandem_fault: those that may be drawn */
-    const tandem_workload *workload;   /* NULL: the default one */
+    const tandem_workload *workload;   /* NULL: the plan's, or the default one */
     const tandem_model *const *models; /* of one's own; borrowed */
     size_t model_count;
     const char *folder; /* NULL: disks are in memory; else as in tandem_harness_options */
@@ -118,7 +142,8 @@ typedef struct tandem_simulator_options {
 
 typedef struct tandem_plan tandem_plan;
 
-/* Draw the plan of a seed. options NULL: defaults. TANDEM_E_NOMEM, TANDEM_E_INVALID. */
+/* Draw the plan of a seed, for options->workload: the plan knows it if it is built in. options NULL:
+ * defaults. TANDEM_E_NOMEM, TANDEM_E_INVALID. */
 TANDEM_API tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *options,
                                        tandem_plan **out);
 /* Read a script. TANDEM_E_INVALID, and a sentence that names the line, or what is missing. */

@@ -103,13 +103,15 @@ static void write_blob(struct workload *workload, uint64_t number, tandem_job *j
     job->count = 1;
 }
 
-static void workload_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
+static void workload_job(void *context, tandem_reactor *reactor, uint64_t number, uint64_t random,
+                         tandem_job *job)
 {
     struct workload *workload = context;
     uint64_t state = random;
     unsigned which = (unsigned)td_plan_draw_below(&state, COUNTERS);
     struct written written = {.counter = COUNTERS};
 
+    (void)reactor;
     snprintf(workload->collection, sizeof(workload->collection), "c%u", which);
     *job = (tandem_job){.collection = workload->collection,
                         .document = workload->document,
@@ -267,13 +269,28 @@ static void workload_free(void *context)
 
 const tandem_workload *tandem_default_workload(void)
 {
+    /* Few, so that one is often in several shares. */
+    static const char *const documents[] = {"map*", "map0", "map[12]", "counter",
+                                            "log",  "[cl]*", NULL};
     static const tandem_workload workload = {
         .open = workload_open,
         .job = workload_job,
         .outcome = workload_outcome,
         .check = workload_check,
         .free = workload_free,
+        .name = "mixed",
+        .documents = documents,
     };
 
     return &workload;
+}
+
+const tandem_workload *tandem_find_workload(const char *name)
+{
+    const tandem_workload *const all[] = {tandem_default_workload(), tandem_text_workload()};
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (!strcmp(all[i]->name, name))
+            return all[i];
+    return NULL;
 }

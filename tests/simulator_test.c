@@ -204,9 +204,10 @@ static tandem_err unlucky_open(void **out)
     return tandem_default_workload()->open(out);
 }
 
-static void unlucky_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
+static void unlucky_job(void *context, tandem_reactor *reactor, uint64_t number, uint64_t random,
+                        tandem_job *job)
 {
-    tandem_default_workload()->job(context, number, random, job);
+    tandem_default_workload()->job(context, reactor, number, random, job);
     if (number && random % 31 == 7)
         unlucky_written = true;
 }
@@ -265,9 +266,10 @@ static void what_fails_becomes_small(void **state)
 /* Two faults: the smaller one is always there. */
 static uint64_t jobs_written;
 
-static void fickle_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
+static void fickle_job(void *context, tandem_reactor *reactor, uint64_t number, uint64_t random,
+                       tandem_job *job)
 {
-    tandem_default_workload()->job(context, number, random, job);
+    tandem_default_workload()->job(context, reactor, number, random, job);
     jobs_written = number ? number : jobs_written;
 }
 
@@ -423,7 +425,8 @@ static const tandem_model roulette = {
     .restore = roll_restore,
 };
 
-static void roulette_job(void *context, uint64_t number, uint64_t random, tandem_job *job)
+static void roulette_job(void *context, tandem_reactor *reactor, uint64_t number, uint64_t random,
+                         tandem_job *job)
 {
     static const tandem_input roll = {.type = "roulette.ROLL", .json = "null"};
 

@@ -73,6 +73,7 @@ typedef enum cli_flag {
     CLI_POLL,
     CLI_AGENTS,
     CLI_VIA,
+    CLI_WORKLOAD,
     CLI_FLAG_COUNT,
 } cli_flag;
 

@@ -69,7 +69,7 @@ const cli_command cli_commands[] = {
      BIT(CLI_AGENTS) | BIT(CLI_VIA), 1, 1, cli_trace_replay},
     {"sim", NULL, "", "the simulator: bad weeks drawn from seeds",
      BIT(CLI_SEED) | BIT(CLI_SEEDS) | BIT(CLI_STORE) | BIT(CLI_SCRIPT) | BIT(CLI_SHRINK) |
-         BIT(CLI_EVENTS) | BIT(CLI_FAULT),
+         BIT(CLI_EVENTS) | BIT(CLI_FAULT) | BIT(CLI_WORKLOAD),
      0, 0, cli_sim},
 };
 const size_t cli_command_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
@@ -143,6 +143,8 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
                   "adaptive=5s on average"},
     [CLI_AGENTS] = {"--agents", 0, "N", "how many reactors (default: one for each author)"},
     [CLI_VIA] = {"--via", 0, "CHANNEL", "memory (the default) or ws"},
+    [CLI_WORKLOAD] = {"--workload", 0, "NAME",
+                      "what is written: mixed (the default), or text: several type into one text"},
 };
 
 const char *cli_flag_name(cli_flag flag)

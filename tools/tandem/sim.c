@@ -61,6 +61,15 @@ static int take_faults(struct sim *sim)
     return 0;
 }
 
+static int take_workload(struct sim *sim)
+{
+    const char *name = cli_value(sim->call, CLI_WORKLOAD);
+
+    if (name && !(sim->options.workload = tandem_find_workload(name)))
+        return cli_fail(TANDEM_E_INVALID, "it is mixed or text", "there is no workload %s", name);
+    return 0;
+}
+
 /* A folder for real stores: where nothing is really written to a disk, if there is such a place. From
  * then on a signal is waited for between two runs, when the folder is empty. */
 static int take_store(struct sim *sim)
@@ -185,6 +194,8 @@ static void print_replay(const struct sim *sim, uint64_t seed)
         fprintf(stderr, "replay: tandem sim --script %s", script);
     else
         fprintf(stderr, "replay: tandem sim --seed %" PRIu64, seed);
+    if (sim->options.workload)
+        fprintf(stderr, " --workload %s", sim->options.workload->name);
     for (size_t i = 0; i < call->given[CLI_FAULT]; i++)
         fprintf(stderr, " --fault %s", call->values[CLI_FAULT][i]);
     fprintf(stderr, "%s -vv\n", sim->folder[0] ? " --store lmdb" : "");
@@ -306,7 +317,8 @@ int cli_sim(const cli_call *call)
         sim->options.log = log_line;
         sim->options.log_level = TANDEM_LOG_DEBUG;
     }
-    if ((code = take_faults(sim)) == 0 && (code = take_store(sim)) == 0)
+    if ((code = take_faults(sim)) == 0 && (code = take_workload(sim)) == 0 &&
+        (code = take_store(sim)) == 0)
         code = script ? run_script(sim, script) : run_seeds(sim);
     if (!code && call->given[CLI_EVENTS] && print_events(sim) != TANDEM_OK)
         code = cli_fail(TANDEM_E_NOMEM, NULL, "the events could not be printed");
