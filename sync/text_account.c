@@ -19,6 +19,7 @@ struct name {
 /* An operation of the text, in total order. */
 struct told {
     struct name name; /* both hlc and seq */
+    bool is_create; /* no edit; else … */
     td_mark first;
     uint32_t count;
     bool counts;       /* for something: else … */
@@ -29,7 +30,6 @@ struct told {
 struct account {
     td_typing *typing;
     unsigned text;
-    struct name created; /* the last CREATE that was come by */
     struct told *told;
     size_t count, capacity;
     bool *inserted, *deleted; /* by mark: by what counts */
@@ -106,6 +106,12 @@ static tandem_err follow(const struct account *account, struct told *told, const
 
 /* ---- Words ---- */
 
+/* Of one that inserts. */
+static const td_edit *edit_of(const struct account *account, const struct told *told)
+{
+    return td_typing_edit_at(account->typing, td_typing_edit_of(account->typing, told->first));
+}
+
 static tandem_err read_origin(tandem_reader *reader, const struct told *told, const uint8_t **out)
 {
     tandem_item item;
@@ -120,6 +126,19 @@ static tandem_err read_origin(tandem_reader *reader, const struct told *told, co
     return TANDEM_OK;
 }
 
+/* Fugue's rule: behind its left neighbour, if nothing is behind that yet. */
+static tandem_err check_behind(const struct account *account, const struct told *told,
+                               td_mark anchor)
+{
+    const td_edit *edit = edit_of(account, told);
+
+    if (edit->behind != anchor)
+        return wrong(account, told, "is behind another character than its author typed it behind");
+    if (edit->sees_behind)
+        return wrong(account, told, "is right behind a character with another one behind it");
+    return TANDEM_OK;
+}
+
 static tandem_err read_anchor(const struct account *account, struct told *told,
                               tandem_reader *reader)
 {
@@ -127,18 +146,22 @@ static tandem_err read_anchor(const struct account *account, struct told *told,
     const struct told *anchor;
     uint64_t side, offset, number;
     tandem_item item;
+    tandem_err err;
 
     if (tandem_read(reader, &item) != TANDEM_OK)
         return TANDEM_E_PAYLOAD;
     if (item.kind == TANDEM_NIL)
-        return TANDEM_OK;
+        return told->count ? check_behind(account, told, 0) : TANDEM_OK;
     if (item.kind != TANDEM_ARRAY || item.count < 3 ||
         tandem_read_uint(reader, &side) != TANDEM_OK ||
         tandem_read_uint(reader, &offset) != TANDEM_OK ||
         tandem_read_uint(reader, &number) != TANDEM_OK ||
         (item.count > 3 && read_origin(reader, told, &origin) != TANDEM_OK))
         return TANDEM_E_PAYLOAD;
-    return follow(account, told, origin, number, offset, 1, &anchor);
+    err = follow(account, told, origin, number, offset, 1, &anchor);
+    return err == TANDEM_OK && anchor && !side
+               ? check_behind(account, told, anchor->first + (td_mark)offset)
+               : err;
 }
 
 static tandem_err add_deletes(struct account *account, td_mark first, uint64_t count)
@@ -186,8 +209,13 @@ static tandem_err read_block(struct account *account, struct told *told, tandem_
 /* Is it the first of a job that begins the document? */
 static bool begins(const struct account *account, const struct told *told)
 {
-    return !memcmp(account->created.origin, told->name.origin, TANDEM_ORIGIN_BYTES) &&
-           account->created.seq + 1 == told->name.seq;
+    struct name create = {.seq = told->name.seq - 1};
+    bool found = false;
+
+    memcpy(create.origin, told->name.origin, TANDEM_ORIGIN_BYTES);
+    for (size_t i = 0; i < account->count && !found; i++)
+        found = account->told[i].is_create && is_named(&account->told[i], &create);
+    return found;
 }
 
 /* What it inserts is what somebody typed in one edit. */
@@ -260,9 +288,7 @@ static tandem_err take(struct account *account, struct told *told)
 {
     if (account->delete_count)
         qsort(account->deletes, account->delete_count, sizeof(td_mark), mark_compare);
-    if (told->count &&
-        !deletes(account, td_typing_edit_at(account->typing,
-                                            td_typing_edit_of(account->typing, told->first))))
+    if (told->count && !deletes(account, edit_of(account, told)))
         return wrong(account, told, "deletes something else than its author wanted");
     if (!told->count && !find_deleting(account, true) && !find_deleting(account, false))
         return wrong(account, told, "deletes what nobody wanted to");
@@ -294,6 +320,11 @@ static tandem_err read_words(struct account *account, struct told *told, tandem_
     return err;
 }
 
+static bool is_create(const tandem_operation *operation)
+{
+    return tandem_slice_equal(operation->type, tandem_slice_text("text.CREATE"));
+}
+
 static struct name name_itself(const tandem_operation *operation)
 {
     struct name name = {.hlc = operation->hlc, .seq = operation->seq};
@@ -304,8 +335,11 @@ static struct name name_itself(const tandem_operation *operation)
 
 static tandem_err add(struct account *account, const tandem_operation *operation)
 {
-    struct told told = {.counts = operation->counts, .is_former = !operation->counts};
-    tandem_err err;
+    struct told told = {.name = name_itself(operation),
+                        .counts = operation->counts,
+                        .is_former = !operation->counts,
+                        .is_create = is_create(operation)};
+    tandem_err err = TANDEM_OK;
 
     if (account->count == account->capacity) {
         size_t capacity = account->capacity ? 2 * account->capacity : 256;
@@ -316,13 +350,14 @@ static tandem_err add(struct account *account, const tandem_operation *operation
         account->told = grown;
         account->capacity = capacity;
     }
-    told.name = name_itself(operation);
-    err = read_words(account, &told, operation->payload);
-    if (err == TANDEM_E_PAYLOAD)
-        err = wrong(account, &told, "is no edit of a text");
-    if (err == TANDEM_OK && told.counts)
-        err = take(account, &told);
-    account->unread += !told.counts && !told.count;
+    if (!told.is_create) {
+        err = read_words(account, &told, operation->payload);
+        if (err == TANDEM_E_PAYLOAD)
+            err = wrong(account, &told, "is no edit of a text");
+        if (err == TANDEM_OK && told.counts)
+            err = take(account, &told);
+        account->unread += !told.counts && !told.count;
+    }
     account->told[account->count++] = told;
     return err;
 }
@@ -403,11 +438,6 @@ static bool is_of(const tandem_operation *operation, const td_text_place *place)
            tandem_slice_equal(operation->scope, tandem_slice_text(place->scope));
 }
 
-static bool is_create(const tandem_operation *operation)
-{
-    return tandem_slice_equal(operation->type, tandem_slice_text("text.CREATE"));
-}
-
 static tandem_err read_all(struct account *account, const td_text_place *place,
                            tandem_reactor *reactor)
 {
@@ -418,9 +448,7 @@ static tandem_err read_all(struct account *account, const td_text_place *place,
 
     while (err == TANDEM_OK &&
            (err = tandem_operations_next(operations, &operation)) == TANDEM_OK)
-        if (is_create(&operation))
-            account->created = name_itself(&operation);
-        else if (is_of(&operation, place))
+        if (is_create(&operation) || is_of(&operation, place))
             err = add(account, &operation);
     tandem_operations_free(operations);
     return err == TANDEM_END ? TANDEM_OK : err;

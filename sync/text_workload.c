@@ -38,6 +38,8 @@ static const struct {
     {{"c2", "scrap", "main", "global"}, 15, true},
 };
 
+_Static_assert((int)TEXTS <= (int)TD_TEXTS_MAX, "each is known by its number");
+
 struct workload {
     td_typing *typing;
     tandem_err err;
@@ -256,14 +258,15 @@ static void draw_edits(struct workload *workload, uint64_t *state)
     unsigned dice = (unsigned)td_plan_draw_below(state, 100);
     bool backwards;
 
-    if (length > LENGTH_MAX || dice < 1) {
+    if (length > LENGTH_MAX || dice < 3) {
         do_much(workload, state);
     } else if (dice < 55) {
         at = draw_cursor(workload, state, &backwards);
         edit(workload, at, 0, 1 + td_plan_draw_below(state, 6), backwards);
     } else if (dice < 65) {
         at = draw_place(workload, state);
-        edit(workload, at, 0, 1 + td_plan_draw_below(state, 6), td_plan_draw_below(state, 2));
+        backwards = td_plan_draw_below(state, 2);
+        edit(workload, at, 0, 1 + td_plan_draw_below(state, 6), backwards);
     } else if (dice < 75) {
         delete_some(workload, state, draw_place(workload, state), 8);
     } else if (dice < 82) {

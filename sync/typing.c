@@ -26,7 +26,8 @@ struct seen {
 struct character {
     uint32_t edit;
     td_mark behind;
-    uint64_t deleted_in; /* the first job that did; 0: none */
+    uint32_t deleted_behind; /* of those that were typed right behind it, how many were deleted */
+    uint64_t deleted_in;     /* the first job that did; 0: none */
 };
 
 struct job {
@@ -44,13 +45,14 @@ struct job {
 };
 
 struct td_typing {
-    struct character *characters; /* by mark; 0 is the beginning */
+    struct character *characters; /* by mark; 0 is the beginning … */
+    struct character beginnings[TD_TEXTS_MAX]; /* … of any text; of each */
     size_t mark_count, mark_capacity;
     td_edit *edits;
     size_t edit_count, edit_capacity;
     struct job *jobs; /* in ascending order of number */
     size_t job_count, job_capacity;
-    uint64_t begun_anew; /* a bit for each text whose document was deleted */
+    bool begun_anew[TD_TEXTS_MAX]; /* its document was deleted */
 };
 
 /* Make room for one more. */
@@ -155,6 +157,24 @@ tandem_err td_marks_read(tandem_slice text, td_mark **out, size_t *count_out)
     return TANDEM_OK;
 }
 
+/* NULL: that job is of no text. */
+static struct job *find_job(const td_typing *typing, uint64_t number)
+{
+    size_t first = 0, end = typing->job_count;
+
+    while (first < end) {
+        size_t middle = (first + end) / 2;
+
+        if (typing->jobs[middle].number == number)
+            return &typing->jobs[middle];
+        if (typing->jobs[middle].number < number)
+            first = middle + 1;
+        else
+            end = middle;
+    }
+    return NULL;
+}
+
 /* ---- What a job sees ---- */
 
 static struct job *present(const td_typing *typing)
@@ -203,6 +223,11 @@ static size_t position_of(const struct job *job, td_mark mark)
     return TD_NOWHERE;
 }
 
+static bool is_by(const struct job *job, unsigned text, const uint8_t *origin)
+{
+    return job->text == text && job->has_view && !memcmp(job->origin, origin, TANDEM_ORIGIN_BYTES);
+}
+
 static bool shows(const struct job *job, td_marks marks)
 {
     size_t at = 0;
@@ -217,34 +242,29 @@ static bool shows(const struct job *job, td_marks marks)
     return at == marks.count;
 }
 
-static bool is_by(const struct job *job, unsigned text, const uint8_t *origin)
-{
-    return job->text == text && job->has_view && !memcmp(job->origin, origin, TANDEM_ORIGIN_BYTES);
-}
-
 /* The last job of the same author in the same text, if the text is as that left it. A document that
  * has begun anew may count as many operations as before. */
-static const struct job *unbroken(const td_typing *typing, unsigned text, const td_view *view)
+static const struct job *find_unbroken(const td_typing *typing, unsigned text, const td_view *view)
 {
     for (size_t i = typing->job_count; i-- > 0;) {
         const struct job *job = &typing->jobs[i];
 
         if (!is_by(job, text, view->origin) || job->failed)
             continue;
-        return job->operations == view->operations && !view->is_new &&
-                       !(typing->begun_anew >> text & 1) && shows(job, view->marks)
+        return job->operations == view->operations && !view->is_new && !typing->begun_anew[text] &&
+                       shows(job, view->marks)
                    ? job
                    : NULL;
     }
     return NULL;
 }
 
-static tandem_err see(td_typing *typing, struct job *job, const td_view *view)
+static bool see(const td_typing *typing, struct job *job, const td_view *view)
 {
-    const struct job *last = unbroken(typing, job->text, view);
+    const struct job *last = find_unbroken(typing, job->text, view);
 
     if (!job_grow(job, last ? last->count : view->marks.count))
-        return TANDEM_E_NOMEM;
+        return false;
     job->has_view = true;
     memcpy(job->origin, view->origin, TANDEM_ORIGIN_BYTES);
     job->operations = view->operations + view->is_new;
@@ -253,25 +273,23 @@ static tandem_err see(td_typing *typing, struct job *job, const td_view *view)
         job->count = last->count;
         if (last->count)
             memcpy(job->seen, last->seen, last->count * sizeof(*job->seen));
-        return TANDEM_OK;
+        return true;
     }
     job->count = view->marks.count;
     for (size_t i = 0; i < job->count; i++)
         job->seen[i] = (struct seen){.mark = view->marks.all[i]};
-    return TANDEM_OK;
+    return true;
 }
 
 tandem_err td_typing_begin(td_typing *typing, uint64_t number, unsigned text, const td_view *view)
 {
-    struct job job = {
-        .number = number, .text = text, .unbroken = (td_mark)typing->mark_count};
-    tandem_err err;
+    struct job job = {.number = number, .text = text, .unbroken = (td_mark)typing->mark_count};
 
     if (!grow((void **)&typing->jobs, typing->job_count, &typing->job_capacity,
               sizeof(typing->jobs[0])))
         return TANDEM_E_NOMEM;
-    if (view && (err = see(typing, &job, view)) != TANDEM_OK)
-        return err;
+    if (view && !see(typing, &job, view))
+        return TANDEM_E_NOMEM;
     typing->jobs[typing->job_count++] = job;
     return TANDEM_OK;
 }
@@ -328,6 +346,43 @@ static int mark_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static struct character *left_of(td_typing *typing, const struct job *job, td_mark mark)
+{
+    return mark ? &typing->characters[mark] : &typing->beginnings[job->text];
+}
+
+/*
+ * Does one stand right before another, which was typed right behind it, and nothing that is deleted
+ * between? They are next to each other as the job sees it. What its author has typed without a
+ * break he has in its place, deleted or not. Else, what could be between was typed right behind the
+ * one, too: so nothing of that was ever deleted, but by him.
+ */
+static bool is_next_to(td_typing *typing, const struct job *job, td_mark left, td_mark right)
+{
+    const td_edit *edit = &typing->edits[typing->characters[right].edit];
+    uint32_t own = 0;
+
+    if (typing->characters[right].behind != left)
+        return false;
+    if (right >= job->unbroken)
+        return true;
+    /* Whose clock has begun again may have a document begun for him, before all that he sees. */
+    if (!left && (typing->begun_anew[job->text] ||
+                  !is_by(find_job(typing, edit->job), job->text, job->origin)))
+        return false;
+    for (size_t i = 0; i < job->count; i++)
+        own += job->seen[i].deleted && typing->characters[job->seen[i].mark].behind == left;
+    return left_of(typing, job, left)->deleted_behind == own;
+}
+
+static bool sees_behind(const td_typing *typing, const struct job *job, td_mark left)
+{
+    for (size_t i = 0; i < job->count; i++)
+        if (typing->characters[job->seen[i].mark].behind == left)
+            return true;
+    return false;
+}
+
 /* Those that are visible from a place on. */
 static tandem_err delete_from(td_typing *typing, size_t place, size_t count, td_edit *edit)
 {
@@ -345,8 +400,10 @@ static tandem_err delete_from(td_typing *typing, size_t place, size_t count, td_
             continue;
         seen->deleted = true;
         edit->deleted[edit->deleted_count++] = seen->mark;
-        if (!character->deleted_in)
+        if (!character->deleted_in) {
             character->deleted_in = job->number;
+            left_of(typing, job, character->behind)->deleted_behind++;
+        }
     }
     qsort(edit->deleted, edit->deleted_count, sizeof(*edit->deleted), mark_compare);
     return TANDEM_OK;
@@ -358,8 +415,9 @@ static tandem_err insert_at(td_typing *typing, size_t place, size_t count, td_ed
     td_mark left = place ? job->seen[place - 1].mark : 0;
 
     edit->first = (td_mark)typing->mark_count;
-    if (place < job->count && job->seen[place].mark >= job->unbroken &&
-        typing->characters[job->seen[place].mark].behind == left)
+    edit->behind = left;
+    edit->sees_behind = sees_behind(typing, job, left);
+    if (place < job->count && is_next_to(typing, job, left, job->seen[place].mark))
         edit->before = job->seen[place].mark;
     if (typing->mark_count + count > TD_MARKS_MAX || !job_grow(job, job->count + count))
         return TANDEM_E_NOMEM;
@@ -407,25 +465,7 @@ tandem_err td_typing_edit(td_typing *typing, size_t at, size_t deleted, size_t i
 
 void td_typing_deleted(td_typing *typing, unsigned text)
 {
-    typing->begun_anew |= UINT64_C(1) << text;
-}
-
-/* NULL: that job is of no text. */
-static struct job *find_job(const td_typing *typing, uint64_t number)
-{
-    size_t first = 0, end = typing->job_count;
-
-    while (first < end) {
-        size_t middle = (first + end) / 2;
-
-        if (typing->jobs[middle].number == number)
-            return &typing->jobs[middle];
-        if (typing->jobs[middle].number < number)
-            first = middle + 1;
-        else
-            end = middle;
-    }
-    return NULL;
+    typing->begun_anew[text] = true;
 }
 
 static uint64_t job_of(const td_typing *typing, td_mark mark)
@@ -441,8 +481,16 @@ void td_typing_unsee(td_typing *typing, uint64_t number)
     for (size_t i = 0; i < job->count; i++)
         if (job_of(typing, job->seen[i].mark) == number)
             job->seen[kept++] = job->seen[i];
-    job->has_view = job->has_view && kept == job->count;
+    if (kept == job->count)
+        return;
+    job->has_view = false;
     job->count = kept;
+    for (size_t i = 0; i < typing->edit_count; i++)
+        if (typing->edits[i].job == number) {
+            typing->edits[i].sees_behind = false;
+            if (typing->edits[i].before && job_of(typing, typing->edits[i].before) != number)
+                typing->edits[i].before = 0;
+        }
 }
 
 void td_typing_outcome(td_typing *typing, uint64_t number, tandem_outcome outcome)
@@ -638,34 +686,38 @@ static td_mark before(const td_typing *typing, td_mark mark)
     return edit->first == mark ? edit->before : 0;
 }
 
+/* … of all before which `first` was typed, and the next of these, up to end? */
+static bool has_seen_none(const td_typing *typing, td_mark typed, td_mark first, td_mark end)
+{
+    td_mark right = before(typing, first);
+
+    while (right != end && is_ignorant(typing, typed, right))
+        right = before(typing, right);
+    return is_ignorant(typing, typed, right);
+}
+
 /* From what was typed right before another one to that, or to the next of such of which anything is
  * left: who else stands there has seen one of them. */
 static tandem_err step_backwards(struct look *look, td_mark first)
 {
     const td_typing *typing = look->typing;
-    td_mark end = before(typing, first), at;
+    td_mark end = before(typing, first), at, stranger = 0;
 
     while (end && look->states[end] == AHEAD)
         end = before(typing, end);
     if (!end)
         return TANDEM_OK;
-    for (at = look->next[first]; at && at != end; at = look->next[at]) {
-        td_mark right = before(typing, first);
-
-        while (is_ignorant(typing, at, right) && right != end)
-            right = before(typing, right);
-        if (is_ignorant(typing, at, right)) {
-            snprintf(look->why, 256, "what job %" PRIu64 " typed right before what it had typed in"
-                     " job %" PRIu64 " is interleaved: job %" PRIu64 " stands between",
-                     job_of(typing, first), job_of(typing, end), job_of(typing, at));
-            return TANDEM_E_STATE;
-        }
-    }
-    if (at)
-        return TANDEM_OK;
-    snprintf(look->why, 256, "what job %" PRIu64 " typed right before job %" PRIu64
-             " stands behind it", job_of(typing, first), job_of(typing, end));
-    return TANDEM_E_STATE;
+    for (at = look->next[first]; at && at != end; at = look->next[at])
+        if (!stranger && has_seen_none(typing, at, first, end))
+            stranger = at;
+    if (!at)
+        snprintf(look->why, 256, "what job %" PRIu64 " typed right before job %" PRIu64
+                 " stands behind it", job_of(typing, first), job_of(typing, end));
+    else if (stranger)
+        snprintf(look->why, 256, "what job %" PRIu64 " typed right before job %" PRIu64
+                 " is interleaved: job %" PRIu64 " stands between", job_of(typing, first),
+                 job_of(typing, end), job_of(typing, stranger));
+    return at && !stranger ? TANDEM_OK : TANDEM_E_STATE;
 }
 
 static tandem_err look_backwards(struct look *look, unsigned text)

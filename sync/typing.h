@@ -12,15 +12,14 @@
  *   forwards   a character, what was typed behind it, what behind that … stand together, it first:
  *              nothing else stands among them. So of two who type at one place at once neither's
  *              run, nor what others add to it, has the other's in it
- *   backwards  where somebody typed right before what he had just typed, nothing stands between
- *              that was typed by one who had not seen the latter
+ *   backwards  where one was typed right before another, nothing stands between that was typed by
+ *              who had not seen the latter: so neither those who type backwards interleave
  *
  * *Forwards* is forward non-interleaving, word for word: the order of a text is a walk over that
  * tree, each before its children (Weidner and Kleppmann, The Art of the Fugue, 2023). *Backwards*
- * is what is promised of backward non-interleaving. It is looked for before what one has just typed
- * only: between older neighbours there may be a deleted character, of which nobody but the model
- * knows, and behind which others may have typed. Fugue promises nothing about those at one place
- * whose right neighbours were different ones.
+ * is what is promised of backward non-interleaving: nothing is promised about those at one place
+ * whose right neighbours were different ones. It is looked for where the two were typed behind the
+ * same one, and nothing that was deleted can stand between them, behind which others may type.
  *
  * And in the end (td_typing_order()): in the order in which an author saw characters, his own in
  * their places, they stand for ever. So what one types on stands in the order in which he did.
@@ -51,7 +50,9 @@ typedef struct td_edit {
     unsigned text;
     td_mark first;
     uint32_t count;   /* from first on, each behind the one before */
-    td_mark before;   /* typed right before this one, which its author had just typed; 0: no such */
+    td_mark behind;   /* typed right behind this one; 0: at the beginning */
+    bool sees_behind; /* its author saw something that was typed right behind that before */
+    td_mark before;   /* typed right before this one; 0: not known, or the end */
     td_mark *deleted; /* in ascending order */
     uint32_t deleted_count;
 } td_edit;
@@ -59,8 +60,8 @@ typedef struct td_edit {
 /* What its author sees before he edits. */
 typedef struct td_view {
     td_marks marks;
-    uint64_t operations; /* that it is the fold of; 0: nobody looked */
-    bool is_new;         /* the text was not there */
+    uint64_t operations;   /* that it is the fold of */
+    bool is_new;           /* the text is not there */
     const uint8_t *origin; /* TANDEM_ORIGIN_BYTES: who sees it */
 } td_view;
 
@@ -69,7 +70,7 @@ void td_typing_free(td_typing *typing); /* NULL is fine */
 
 /* ---- Code points ---- */
 
-enum { TD_MARK_BYTES_MAX = 4, TD_MARKS_MAX = 120000 };
+enum { TD_MARK_BYTES_MAX = 4, TD_MARKS_MAX = 120000, TD_TEXTS_MAX = 8 };
 
 /* UTF-8, of one to four bytes; how many. */
 size_t td_mark_write(td_mark mark, char out[TD_MARK_BYTES_MAX]);
@@ -80,9 +81,9 @@ tandem_err td_marks_read(tandem_slice text, td_mark **out, size_t *count_out);
 /* ---- Typing ---- */
 
 /*
- * A job on a text begins, of edits that follow each other. Where nothing has changed since the same
- * author's job before it, it goes on with that.
+ * A job on a text begins, of edits that follow each other.
  *
+ * text  0 to TD_TEXTS_MAX - 1
  * view  NULL: it is typed at the beginning, whatever stands there
  * Errors: TANDEM_E_NOMEM: no edit may follow.
  */

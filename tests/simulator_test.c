@@ -147,6 +147,7 @@ static void a_script_that_is_none_is_refused_by_its_line(void **state)
         {"", "no line says `plan 1`"},
         {"# a word\nreactors 2\n", "no line says `plan 1`"},
         {"plan 2\n", "line 1 is no line of a plan: plan 2"},
+        {"plan 1\nworkload idle\n", "line 2 is no line of a plan: workload idle"},
         {"plan 1\nshape cube\n", "line 2 is no line of a plan: shape cube"},
         {"plan 1\nfault laziness\n", "line 2 is no line of a plan: fault laziness"},
         {"plan 1\nstep 10 ff dance a\n", "line 2 is no line of a plan: step 10 ff dance a"},
@@ -172,6 +173,56 @@ static void a_script_that_is_none_is_refused_by_its_line(void **state)
         assert_int_equal(TANDEM_E_INVALID, tandem_plan_read(bad[i].text, &plan, why));
         assert_string_equal(bad[i].why, why);
     }
+}
+
+/* A plan knows for what it was drawn, if that can be said in a script. */
+static void a_plan_keeps_its_workload(void **state)
+{
+    static const char *const lines[] = {NULL, NULL, "workload text\n", NULL};
+    tandem_workload own = *tandem_default_workload();
+    const tandem_workload *const workloads[] = {NULL, tandem_default_workload(),
+                                                tandem_text_workload(), &own};
+
+    (void)state;
+    assert_ptr_equal(tandem_default_workload(), tandem_find_workload("mixed"));
+    assert_ptr_equal(tandem_text_workload(), tandem_find_workload("text"));
+    assert_null(tandem_find_workload("idle"));
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+        tandem_simulator_result drawn, read;
+        char *text, *line, why[256];
+        tandem_plan *plan, *script;
+
+        options.workload = workloads[i];
+        assert_int_equal(TANDEM_OK, tandem_plan_draw(2, &options, &plan));
+        assert_int_equal(TANDEM_OK, tandem_plan_write(plan, &text));
+        line = strstr(text, "workload ");
+        assert_true(lines[i] ? line && !strncmp(line, lines[i], strlen(lines[i])) : !line);
+        assert_int_equal(TANDEM_OK, tandem_plan_read(text, &script, why));
+        drawn = run_plan(plan, &options);
+        read = run_plan(script, NULL);
+        assert_true(drawn.ok && read.trace_hash == drawn.trace_hash);
+        assert_true(!lines[i] || drawn.reactors >= 5);
+        free(text);
+        tandem_plan_free(plan);
+        tandem_plan_free(script);
+    }
+}
+
+static void a_world_has_room_for_seven(void **state)
+{
+    tandem_workload crowd = *tandem_default_workload();
+    tandem_simulator_options options = TANDEM_SIMULATOR_OPTIONS_INIT;
+    tandem_plan *plan;
+
+    (void)state;
+    options.workload = &crowd;
+    crowd.reactors_min = 8;
+    assert_int_equal(TANDEM_E_INVALID, tandem_plan_draw(2, &options, &plan));
+    crowd.reactors_min = 7;
+    assert_int_equal(TANDEM_OK, tandem_plan_draw(2, &options, &plan));
+    assert_int_equal(7, run_plan(plan, &options).reactors);
+    tandem_plan_free(plan);
 }
 
 /* As many steps as a plan may have, and one more; lines of any length. */
@@ -556,6 +607,8 @@ int main(void)
         cmocka_unit_test(real_stores_run_the_same_seeds),
         cmocka_unit_test(a_plan_survives_being_written_and_read),
         cmocka_unit_test(a_script_that_is_none_is_refused_by_its_line),
+        cmocka_unit_test(a_plan_keeps_its_workload),
+        cmocka_unit_test(a_world_has_room_for_seven),
         cmocka_unit_test(a_script_has_its_limits),
         cmocka_unit_test(what_fails_becomes_small),
         cmocka_unit_test(what_fails_becomes_small_for_the_same_reason),
