@@ -46,6 +46,9 @@
     X(OWN_GOES_ON, "", "a reactor whose chain another continued keeps its origin")                 \
     X(ORIGINS_WITHOUT_END, "", "a new origin is taken however often there is a reason")            \
     X(OWN_FORK_FORGOTTEN, "", "a crash makes a reactor forget that its chain was continued")       \
+    X(BACKWARDS_MIXED, "--workload text", "what is typed backwards is anchored as if typed forwards") \
+    X(NEIGHBOUR_DELETED, "--workload text", "a deletion takes what was typed before it, too")      \
+    X(BRANCHING_NOT_KEPT, "--workload text", "a snapshot forgets behind what something was typed") \
     /* channel */                                                                                  \
     X(ACKED_EARLY, "", "a job is acknowledged when it arrives")                                    \
     X(ANSWERS_MIXED_UP, "", "of the jobs of one message each gets another's answer")               \

@@ -42,6 +42,7 @@
 #include "reactor/model.h"
 #include "reactor/models/text_sequence.h"
 #include "reactor/models/text_snapshot.h"
+#include "store/planted.h"
 #include "store/utf8.h"
 
 enum {
@@ -219,7 +220,7 @@ static void write_place(const td_sequence *sequence, const tandem_intent *intent
         left = td_sequence_at(sequence, at - 1, &offset);
     if (left && offset + 1 < left->count) {
         write_anchor(sequence, intent, BEFORE, character_of(left, offset + 1), out);
-    } else if (left && !left->branched) {
+    } else if (left && (!left->branched || td_planted(TD_PLANTED_BACKWARDS_MIXED))) {
         write_anchor(sequence, intent, BEHIND, character_of(left, offset), out);
     } else if (!left && !td_sequence_branched(sequence)) {
         tandem_write_nil(out);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "store/planted.h"
 #include "store/utf8.h"
 
 enum { BLOCK_NODES = 256 };
@@ -587,7 +588,7 @@ void td_sequence_delete(td_sequence *sequence, td_numbers numbers)
         td_run_node *piece = piece_of(sequence, (td_character){numbers.author, at});
         uint32_t piece_end = piece->first + piece->count;
 
-        if (!piece->deleted && at > piece->first) {
+        if (!piece->deleted && at > piece->first && !td_planted(TD_PLANTED_NEIGHBOUR_DELETED)) {
             split(sequence, piece, at - piece->first);
             piece = piece->next_piece;
         }

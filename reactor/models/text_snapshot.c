@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "store/planted.h"
 #include "store/utf8.h"
 
 enum { DELETED = 1, BRANCHED = 2, LEB_BYTES_MAX = 10 };
@@ -108,7 +109,9 @@ static tandem_err save_runs(const td_sequence *sequence, tandem_writer *out)
         put_number(out, run->author);
         put_number(out, zigzag((int64_t)run->first - (int64_t)ends[run->author]));
         put_number(out, last->first + last->count - run->first);
-        put_number(out, (run->deleted ? DELETED : 0) | (last->branched ? BRANCHED : 0));
+        put_number(out, (run->deleted ? DELETED : 0) |
+                            (last->branched && !td_planted(TD_PLANTED_BRANCHING_NOT_KEPT) ? BRANCHED
+                                                                                          : 0));
         ends[run->author] = last->first + last->count;
     }
     free(ends);
