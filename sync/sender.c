@@ -442,6 +442,7 @@ static tandem_err fill_runs(struct filling *filling, td_origin_cover *origin)
 {
     tandem_slice name = filling->collection->name;
     td_send_range *range = &origin->range;
+    uint64_t end;
     tandem_err err;
 
     filling->origin = origin;
@@ -472,6 +473,10 @@ static tandem_err fill_runs(struct filling *filling, td_origin_cover *origin)
     }
     if (err != TANDEM_OK && err != TANDEM_END)
         return err;
+    /* The last run may not reach as far as one before it. */
+    end = range->last < origin->our_seq ? range->last : origin->our_seq;
+    if (range->next_seq <= end)
+        range->next_seq = end + 1;
     finish_asked(filling->peer, origin);
     return TANDEM_OK;
 }

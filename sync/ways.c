@@ -62,10 +62,29 @@ static enum where where_is(td_peer *peer, const td_collection_cover *collection,
                                                                                            : BEYOND;
 }
 
+/* The same of a head up to which the peer has all that is in the way: one that is held loose is of another
+ * branch where ours has come that far. */
+static enum where where_claimed_is(td_peer *peer, const td_origin_cover *origin, const td_head *head)
+{
+    td_op_store *ops = peer->sync->ops;
+    tandem_slice name = origin->collection->name;
+    enum where where = where_is(peer, origin->collection, origin->origin, head);
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
+    bool reaches;
+
+    if (where != BEHIND ||
+        td_op_store_reaches(ops, name, origin->origin, head->seq, head->hash, &reaches) !=
+            TANDEM_OK ||
+        reaches || td_op_store_heads(ops, name, origin->origin, heads, &count) != TANDEM_OK)
+        return where;
+    return count && heads[count - 1].seq >= head->seq ? ASIDE : BEYOND;
+}
+
 /* The peer has what is in the way up to this head. */
 static enum where claim(td_peer *peer, td_origin_cover *origin, const td_head *head)
 {
-    enum where where = where_is(peer, origin->collection, origin->origin, head);
+    enum where where = where_claimed_is(peer, origin, head);
 
     if (where == ASIDE)
         td_coverage_part(&peer->coverage, origin);
@@ -88,7 +107,7 @@ bool td_ways_part(td_peer *peer, td_origin_cover *origin)
 
     if (!origin->claimed.seq || origin->parted)
         return false;
-    where = where_is(peer, origin->collection, origin->origin, &origin->claimed);
+    where = where_claimed_is(peer, origin, &origin->claimed);
     if (where != BEYOND)
         origin->claimed.seq = 0;
     if (where == ASIDE)
