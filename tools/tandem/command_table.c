@@ -142,7 +142,7 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
                   "over HTTP: long, a time (5s) between two requests, adaptive, or "
                   "adaptive=5s on average"},
     [CLI_AGENTS] = {"--agents", 0, "N", "how many reactors (default: one for each author)"},
-    [CLI_VIA] = {"--via", 0, "CHANNEL", "memory (the default) or ws"},
+    [CLI_VIA] = {"--via", 0, "CHANNEL", "memory, in virtual time (the default), or ws: real ones on loopback"},
     [CLI_WORKLOAD] = {"--workload", 0, "NAME",
                       "what is written: mixed (the default), or text: several type into one text"},
 };
