@@ -2,6 +2,8 @@
  * A late operation costs what lies behind it, and one distance between snapshots: in operations folded,
  * not in time.
  *
+ * The same of opening: what is shown first in a new life is folded from the newest snapshot.
+ *
  * usage: late_operation_test MODEL OPERATIONS
  *
  * One reactor writes a document of that many operations. Others hold it since it was created, wrote
@@ -248,11 +250,33 @@ static void one_that_comes_all_the_time_costs_no_more(void **state)
     world_close(&world);
 }
 
+static void opened_anew_it_folds_from_the_newest_snapshot(void **state)
+{
+    struct world world;
+    uint64_t operations, cost;
+
+    (void)state;
+    world_open(&world);
+    write_up_to(&world, total);
+    read_document(&world, &operations);
+    tandem_harness_run(world.harness, 1000); /* the index is on disk */
+    assert_int_equal(TANDEM_OK, tandem_harness_crash(world.harness, "writer"));
+    assert_int_equal(TANDEM_OK, tandem_harness_restart(world.harness, "writer"));
+    world.writer = tandem_harness_reactor(world.harness, "writer");
+    cost = read_document(&world, &operations);
+    assert_int_equal(total + 1, operations);
+    print_message("%s of %" PRIu64 ": opened anew it folds %" PRIu64 ", of at most %" PRIu64 "\n",
+                  model, total, cost, interval());
+    assert_in_range(cost, 0, interval());
+    world_close(&world);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_late_operation_costs_what_it_is_behind),
         cmocka_unit_test(one_that_comes_all_the_time_costs_no_more),
+        cmocka_unit_test(opened_anew_it_folds_from_the_newest_snapshot),
     };
 
     if (argc > 2) {
