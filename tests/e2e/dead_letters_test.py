@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import re
+import select
 import socket
 import threading
 
@@ -13,6 +14,9 @@ import websocket
 
 import small_client
 import support
+from returning_client import Returning
+
+REFUSED = -32
 
 
 class Accepted(websocket.WebSocket):
@@ -37,25 +41,30 @@ class Accepted(websocket.WebSocket):
         frame.mask = 0  # what goes this way is not masked
         return super().send_frame(frame)
 
+    def exchange(self, out, seconds):
+        for message in out:
+            self.send_binary(message)
+        return [self.recv()] if select.select([self], [], [], seconds)[0] else []
 
-class Particular(small_client.Peer):
+
+class Particular(Returning):
     """Takes everything but the documents of one name."""
 
-    def __init__(self):
-        super().__init__()
-        self.poison = "bad"
+    def __init__(self, peer, exchange, before):
+        super().__init__(exchange, before, peer.reactor)
+        self.of = peer
 
     def store(self, raws):
-        if small_client.read_operation(raws[0]).document == self.poison:
-            raise small_client.Refusal(small_client.REFUSED, 0)
+        if small_client.read_operation(raws[0]).place[0] == self.of.poison:
+            return REFUSED, 0
         return super().store(raws)
 
 
 class Peer:
-    """It listens, and has one session at a time."""
+    """It listens, has one session at a time, and keeps what it took in those before."""
 
     def __init__(self):
-        self.replica = Particular()
+        self.reactor, self.poison = os.urandom(16), "bad"
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = "ws://127.0.0.1:%d/tandem" % self.listener.getsockname()[1]
         self.over = False
@@ -63,15 +72,16 @@ class Peer:
         self.thread.start()
 
     def serve(self):
+        replica = None
         while True:
             try:
                 accepted = self.listener.accept()[0]
             except OSError:
                 return
             try:
-                self.replica.join(Accepted(accepted))
+                replica = Particular(self, Accepted(accepted).exchange, replica)
                 while not self.over:
-                    self.replica.step()
+                    replica.step()
             except (OSError, websocket.WebSocketException):
                 pass
             accepted.close()
@@ -111,7 +121,7 @@ class DeadLetters(support.Case):
                               "last_seq": 4, "error": "TANDEM_E_REFUSED", "offered": 1,
                               "retry": False}.items(), letter.items())
         self.assertRegex(letter["refused_at"], r"^20\d\d-.*Z$")
-        self.assertEqual(self.peer.replica.reactor.hex(), letter["reactor"])
+        self.assertEqual(self.peer.reactor.hex(), letter["reactor"])
         table = self.tandem("job", "ls", "--box", "dead").out.splitlines()
         self.assertRegex(table[0], r"^ *ID +PEER +COLLECTION +DOCUMENT")
         self.assertRegex(table[1], r"^ *%d +p +c +bad .*TANDEM_E_REFUSED" % letter["id"])
@@ -150,7 +160,7 @@ class DeadLetters(support.Case):
         again, = self.dead()
         self.assertEqual(letter["id"], again["id"])
         self.assertGreaterEqual(again["refused_at"], letter["refused_at"])
-        self.peer.replica.poison = None
+        self.peer.poison = None
         self.assertEqual([{"id": letter["id"], "retry": True}],
                          self.json("job", "retry", str(letter["id"])))
         self.until("it is gone", lambda: not self.dead())
@@ -162,7 +172,7 @@ class DeadLetters(support.Case):
         node.end()
         self.tandem("job", "retry", str(letter["id"]))
         self.assertTrue(self.dead()[0]["retry"])
-        self.peer.replica.poison = None
+        self.peer.poison = None
         self.start()
         self.until("it is gone", lambda: not self.dead())
         self.tandem("wait", "p", "--timeout", "30")

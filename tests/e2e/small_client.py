@@ -1,247 +1,160 @@
 #!/usr/bin/python3
-"""A whole peer of Tandem, to be read at a sitting; (7) is section 7 of transport/PROTOCOL.md.
+"""A small peer of Tandem; (7) is section 7 of transport/PROTOCOL.md. small_client.py URL [N] joins
+ws://HOST:7400/tandem or http://HOST:7400/tandem, creates N documents, and when both hold the same
+prints the newest operation of each writer. Without a store each life is a new reactor, and origin.
 
-usage: small_client.py URL [N]      ws://127.0.0.1:7400/tandem or http://127.0.0.1:7400/tandem
-
-Joins, creates N documents, and when both hold the same prints how much that is, and its digests. It
-has no store, so each life is a new reactor with a new origin (6). It knows no shares (11), sums (3)
-and pages (6), and has one session and, in it, one job in flight, which fits any window (7).
-"""
-import collections, hashlib, http.client, msgpack, os, sys, time, urllib.parse, websocket
+It joins once, with nothing held, so it compares no digests and announces no changes (6). It leaves
+out forks, of which it keeps the branch that came first, and lacks: with a peer that has either it
+never ends (7). It knows no shares (4), sums (3) or Tandem-Hold (2), asks and offers once (7, 8),
+and looks neither for limits (9) and odd names (10) nor for most that is wrong in messages (3)."""
+import collections, hashlib, http.client, itertools, msgpack, os, select, sys, time, websocket
 
 class M: HELLO, HAVE, JOBS, ACK, PULL, ERROR = 1, 2, 3, 4, 5, 7
-PREDECESSOR, PROTOCOL, PAYLOAD, CLOCK, CHAIN, REFUSED = -2, -3, -22, -29, -31, -32
-FIELDS = "version flags collection origin seq predecessor hlc document branch scope type payload"
+PREDECESSOR, PROTOCOL, NETWORK, TIMEOUT, PAYLOAD = -2, -3, -4, -16, -22
+UNSUPPORTED, QUARANTINED, CLOCK, CHAIN = -23, -28, -29, -31
 TYPES = [int, int, str, bytes, int, bytes, int, str, str, str, str, bytes]
+Operation = collections.namedtuple("Operation", "raw chain place flags hlc before id")
 
-class Refusal(Exception): pass  # (error, detail): why a job is not stored
-
-class Operation(collections.namedtuple("Operation", FIELDS + " raw id")):  # an id is (seq, hash)
-    before = property(lambda op: (op.seq - 1, op.predecessor))
-    chain = property(lambda op: (op.collection, op.origin))
-    place = property(lambda op: (op.chain, op.document, op.branch))
-
-def B(*parts):
-    return hashlib.blake2b(b"".join(parts), digest_size=32).digest()
-
-def unpack(data):
-    return msgpack.unpackb(data, object_pairs_hook=list, strict_map_key=False)
+def B(*parts): return hashlib.blake2b(b"".join(parts), digest_size=32).digest()
+def unpack(data): return msgpack.unpackb(data, object_pairs_hook=list, strict_map_key=False)
 
 def read_operation(raw):
-    fields = unpack(raw)[:12]
-    known = raw[:1] + msgpack.packb(fields)[1:]  # canonical; items of a later version may follow
-    if not raw.startswith(known) or [type(field) for field in fields] != TYPES: raise ValueError
-    body, rest = fields[11], raw[len(known):]
-    return Operation(*fields, raw, (fields[4], B(B(known[:len(known) - len(body)], rest), B(body))))
+    """From its canonical bytes (10); items of a later version may follow the twelve."""
+    items = unpack(raw)
+    version, flags, c, origin, seq, link, hlc, document, branch, _, _, body = items[:12]
+    known = msgpack.Packer().pack_array_header(len(items)) + msgpack.packb(items[:12])[1:]
+    if not raw.startswith(known) or [type(item) for item in items[:12]] != TYPES: raise ValueError
+    if min(version, flags + 1, seq, hlc + 1) < 1 or len(origin + link) != 48: raise ValueError
+    hash = B(B(known[:len(known) - len(body)], raw[len(known):]), B(body))
+    return Operation(raw, (c, origin), (document, branch), flags, hlc, (seq - 1, link), (seq, hash))
 
 class Peer:
-    """What it holds (10), and one session at a time (5, 6, 7)."""
-    def __init__(self):
-        self.reactor, self.origin, self.clock = os.urandom(16), os.urandom(16), 0
-        self.jobs, self.held, self.heads = [], {}, {}  # in order; chain: {id: op}; chain: {id, …}
+    """A life with one session (5). A chain is (collection, origin), an id (seq, hash)."""
+    def __init__(self, exchange, reactor=None):
+        self.exchange, self.origin, self.peer, self.clock = exchange, os.urandom(16), None, 0
+        self.jobs, self.heads, self.held = [], {}, collections.defaultdict(set)  # by chain: id; ids
+        self.theirs, self.queue, self.refused, self.out = collections.defaultdict(set), [], [], []
+        self.met, self.named, self.listed, self.heard = False, set(), set(), time.monotonic()
+        self.sent = self.got = self.jobs_sent = self.jobs_got = self.acked = 0
+        self.say(M.HELLO, 1, 0, reactor or os.urandom(16), self.origin, self.now(), [],
+                 [1 << 20, 8 << 20, 1024], "small client")
+        self.have(0, [0, B()])
 
+    def head(self, chain): return self.heads.get(chain, (0, B(chain[0].encode(), bytes(16))))
     def now(self):
         self.clock = max(self.clock + 1, time.time_ns() // 1_000_000 << 16)
         return self.clock
 
-    def of(self, c, origin):
-        return self.held.setdefault((c, origin), {(0, B(c.encode(), bytes(16))): None})
-
     def store(self, raws):
-        """Takes a job whole, or raises why not (7). With a disk: it is there when this returns."""
+        """Takes a job whole, or returns why not (7). With a disk: it is there after this."""
         try: job = [read_operation(raw) for raw in raws]
-        except (TypeError, ValueError): raise Refusal(PAYLOAD, 0)
+        except (TypeError, ValueError): return PAYLOAD, 0
+        before, last, chain, held = job[0].before, job[-1], job[0].chain, self.held[job[0].chain]
         early = max(op.hlc for op in job) - (300_000 << 16)
-        if early > time.time_ns() // 1_000_000 << 16: raise Refusal(CLOCK, early)
-        if job[-1].flags & 1 or any((a.flags & 1, a.id, a.place) != (1, b.before, b.place)
-                                    for a, b in zip(job, job[1:])): raise Refusal(CHAIN, 0)
-        chain, held = job[0].chain, self.of(*job[0].chain)
-        new = [op for op in job if op.id not in held]
-        if new:
-            if new[0].before not in held: raise Refusal(PREDECESSOR if new[0].seq > 1 else CHAIN, 0)
-            held.update({op.id: op for op in new})
-            self.heads[chain] = self.heads.get(chain, set()) - {new[0].before} | {new[-1].id}
-            self.jobs.append(new)
-            self.clock = max(self.clock, *(op.hlc for op in new))
-        return chain, {job[-1].id}
+        if early > time.time_ns() // 1_000_000 << 16: return CLOCK, early
+        if last.flags & 1 or any((a.flags & 1, a.id, a.chain, a.place) != (
+                1, b.before, b.chain, b.place) for a, b in zip(job, job[1:])): return CHAIN, 0
+        if chain[0].startswith("_"): return UNSUPPORTED, 0
+        if last.id in held: return None
+        if before != self.head(chain):
+            return QUARANTINED if before in held else PREDECESSOR if before[0] else CHAIN, 0
+        self.jobs.append(job)
+        self.heads[chain] = last.id
+        held |= {before, *(op.id for op in job)}
+        self.clock = max(self.clock, *(op.hlc for op in job))
 
-    def write(self, c, document, scope, kind, value):
-        seq, hash = max(self.of(c, self.origin))
+    def write(self, c, document, scope, kind, value=None):
+        seq, hash = self.head((c, self.origin))
         self.store([msgpack.packb([1, 0, c, self.origin, seq + 1, hash, self.now(), document,
                                    "main", scope, kind, msgpack.packb(value)])])
-
-    def vector(self, c):
-        return [[key[1], sorted(heads)] for key, heads in sorted(self.heads.items()) if key[0] == c]
-
-    def digests(self):
-        rows = [[c, B(*(origin + seq.to_bytes(8, "big") + hash for origin, heads in self.vector(c)
-                        for seq, hash in heads))] for c in sorted({c for c, _ in self.heads})]
-        return rows, B(*(B(c.encode()) + digest for c, digest in rows))
-
-    def join(self, transport):
-        """Begins a session, over a websocket.WebSocket or what has its methods."""
-        self.transport, self.peer, self.heard = transport, None, time.monotonic()
-        self.sent = self.got = self.jobs_sent = self.jobs_got = 0
-        self.met, self.listed, self.known = None, set(), set()  # collections: told by us, by them
-        self.theirs = collections.defaultdict(set)              # chain: {head that they announced}
-        self.offered, self.told, self.forked = {}, {}, set()    # by collection; by chain; chains
-        self.queue, self.flight, self.refused = [], None, []
-        self.say(M.HELLO, 1, 0, self.reactor, self.origin, self.now(), [],
-                 [1 << 20, 8 << 20, 1024], "small client")
-        self.have(0, [len(self.digests()[0]), self.digests()[1]])
+        self.queue.append(self.jobs[-1])
 
     def say(self, kind, *items):
         self.sent, self.spoke = self.sent + 1, time.monotonic()
-        self.transport.send_binary(msgpack.packb([kind, self.sent, *items]))
-
-    def have(self, level, entries):
-        self.say(M.HAVE, self.now(), self.clock, level, False, entries)
-
-    def list(self, c):
-        if c not in self.listed and not c.startswith("_"):
-            self.listed.add(c)
-            self.have(2, [[c, None, True, True, self.vector(c), []]])
+        self.out.append(msgpack.packb([kind, self.sent, *items]))
+    def have(self, level, entries): self.say(M.HAVE, self.now(), self.clock, level, False, entries)
+    def fail(self, error, why):
+        self.say(M.ERROR, error, why, 0)
+        self.exchange(self.out, 0)
+        raise ConnectionError(why)
 
     def step(self, seconds=0.05):
-        """Reads one message, if one comes in that time, and says what there is to say."""
-        self.transport.timeout = seconds
-        try: message = self.transport.recv()
-        except websocket.WebSocketTimeoutException: message = None
-        self.transport.timeout = 30
-        if message == "": raise ConnectionError("the peer closed the connection")
-        if message: self.take(*unpack(message))
-        if time.monotonic() - self.heard > 30: raise TimeoutError("nothing was heard for 30 s")
+        """Says what there is to say, and takes what comes in that time. Did both hold the same?"""
+        ready = self.met and self.named <= self.listed and self.acked == self.jobs_sent  # (6)
+        in_step = ready and not (self.queue or self.refused) and all(
+            self.theirs[chain] <= self.held[chain] for chain in self.theirs)
+        if ready and self.queue:
+            self.jobs_sent += 1
+            self.say(M.JOBS, self.jobs_sent, [[op.raw for op in self.queue.pop(0)]])
         if time.monotonic() - self.spoke > 9: self.have(2, [])  # a heartbeat
-        if self.met: self.offer()
+        if time.monotonic() - self.heard > 30: self.fail(TIMEOUT, "nothing was heard for 30 s")
+        out, self.out = self.out, []
+        for message in filter(None, self.exchange(out, seconds)): self.take(*unpack(message))
+        return in_step
 
     def take(self, kind, number, *items):
-        if number != self.got + 1: raise ConnectionError("a message is missing")
-        self.got, self.heard = number, time.monotonic()
+        self.got, self.heard = self.got + 1, time.monotonic()
         match [kind, *items]:
+            case _ if number != self.got: self.fail(NETWORK, "a message is missing")
+            case [M.ERROR, error, text, *_]: raise ConnectionError(f"from the peer: {error} {text}")
             case [M.HELLO, 1, _, _, origin, *_] if not self.peer: self.peer = origin
-            case [M.HAVE, _, _, 0, _, [_, digest, *_], *_] if self.peer:
-                self.met = digest == self.digests()[1]
-                if not self.met: self.have(1, self.digests()[0])
+            case [M.HAVE, _, _, 0, *_] if self.peer: self.have(1, [])  # nothing, when it joined
             case [M.HAVE, _, _, 1, more, rows, *_] if self.peer:
-                if self.met: self.have(1, self.digests()[0])  # for the peer, they were not equal
-                for c, *_ in rows: self.list(c)
-                self.met = not more
+                self.met, self.named = not more, self.named | {c for c, *_ in rows}  # to list
             case [M.HAVE, _, _, 2, _, entries, *_] if self.peer:
-                for c, share, _, end, origins, *_ in entries:
-                    for origin, heads, *_ in () if share or c.startswith("_") else origins:
-                        self.learn((c, origin), {(seq, hash) for seq, hash, *_ in heads})
-                    if end: self.known.add(c), self.list(c)
+                for entry in entries: self.learn(*entry[:5])
             case [M.JOBS, first, jobs, *_] if self.peer and first == self.jobs_got + 1:
-                refused = []
-                for self.jobs_got, raws in enumerate(jobs, first):
-                    try: self.learn(*self.store(raws))
-                    except Refusal as why:
-                        refused.append([self.jobs_got, *why.args])
-                        if why.args[0] == PREDECESSOR: self.go_back(read_operation(raws[0]).chain)
-                self.say(M.ACK, self.jobs_got, refused)
-            case [M.ACK, done, refused, *_] if done <= self.jobs_sent:
-                self.refused += refused
-                if self.flight and done == self.jobs_sent:
-                    if not refused: self.learn(self.flight[0].chain, {self.flight[-1].id})
-                    self.flight = None
+                self.jobs_got += len(jobs)
+                answers = [(job, self.store(raws)) for job, raws in enumerate(jobs, first)]
+                self.say(M.ACK, self.jobs_got, [[job, *why] for job, why in answers if why])
+            case [M.ACK, done, refused, *_] if self.acked <= done <= self.jobs_sent:
+                self.acked, self.refused = done, self.refused + refused
             case [M.PULL, wanted, *_] if self.peer:
-                for c, ranges, *_ in wanted:
-                    for origin, first, last, *_ in ranges: self.enqueue((c, origin), first, last)
-            case [M.ERROR, error, text, *_]:
-                raise ConnectionError(f"the peer ended the session: {error} {text}")
-            case [1 | 2 | 3 | 4 | 5, *_]:
-                self.say(M.ERROR, PROTOCOL, "not now, or not as in section 4", 0)
-                raise ConnectionError(f"the peer broke a rule: {kind} {items}")
+                self.queue += [job for c, ranges, *_ in wanted for origin, first, last, *_ in ranges
+                               for job in self.jobs if job[0].chain == (c, origin)
+                               and job[0].id[0] <= last and job[-1].id[0] >= first]
+            case [1 | 2 | 3 | 4 | 5, *_]: self.fail(PROTOCOL, "not now, or not as in section 4")
 
-    def learn(self, chain, heads):
-        """The peer holds these. PULLs what we lack; but its own operations come by themselves."""
-        held, theirs = self.of(*chain), self.theirs[chain]
-        lacking = {head for head in heads - theirs if head not in held}
-        if lacking and chain[1] != self.peer:
-            top = max(held.keys() | theirs)[0]
-            self.pull(chain, top + 1 if min(lacking)[0] > top else 1, max(lacking)[0])
-        theirs |= heads
+    def learn(self, c, share, _, end, origins):
+        """PULLs what we lack, but not the peer's own, which comes by itself (7). Lists ours (6)."""
+        for origin, heads, *_ in () if share else origins:
+            new, theirs = heads[-1][0], self.theirs[c, origin]
+            top = max(theirs | {self.head((c, origin))})[0]
+            theirs |= {(seq, hash) for seq, hash, *_ in heads}
+            if new > top and origin != self.peer: self.say(M.PULL, [[c, [[origin, top + 1, new]]]])
+        if end:
+            self.listed.add(c)
+            ours = [[o, [head]] for (of, o), head in sorted(self.heads.items()) if of == c]
+            self.have(2, [[c, None, True, True, ours, []]])
 
-    def pull(self, chain, first, last):
-        self.say(M.PULL, [[chain[0], [[chain[1], first, last]]]])
+def over_websocket(url):
+    """A function that sends messages, and returns those that come in that time; 0: it ends (2)."""
+    link = websocket.create_connection(url, 30, subprotocols=["tandem.1"], suppress_origin=True)
+    def exchange(out, seconds):
+        for message in out: link.send_binary(message)
+        if not seconds: return link.close()
+        return [link.recv()] if select.select([link], [], [], seconds)[0] else []
+    return exchange
 
-    def go_back(self, chain):
-        """What came stands on what is not held: on a fork. Asks for all there is, once."""
-        if chain not in self.forked: self.pull(chain, 1, max(self.theirs[chain])[0])
-        self.forked.add(chain)
-
-    def enqueue(self, chain, first, last):
-        self.queue += [job for job in self.jobs if job[0].chain == chain
-                       and job[0].seq <= last and job[-1].seq >= first]
-
-    def offer(self):
-        """Lines up our own jobs that the peer is known to lack, and sends the next of all."""
-        for (c, origin), heads in sorted(self.heads.items()):
-            self.list(c)  # what only we have, too, and what came to be since
-            theirs = self.theirs[c, origin]
-            if len(heads) > 1 and self.told.get((c, origin)) != heads:  # of a fork ACK says little
-                self.told[c, origin] = heads
-                self.have(2, [[c, None, False, False, [[origin, sorted(heads)]], []]])
-            if origin == self.origin and c in self.known and theirs <= self.of(c, origin).keys():
-                top = max([self.offered.get(c, 0)] + [seq for seq, _ in theirs])
-                self.offered[c] = max(heads)[0]
-                self.enqueue((c, origin), top + 1, self.offered[c])
-        if self.queue and not self.flight:
-            self.jobs_sent, self.flight = self.jobs_sent + 1, self.queue.pop(0)
-            self.say(M.JOBS, self.jobs_sent, [[op.raw for op in self.flight]])
-
-    def in_step(self):
-        return self.met and self.listed <= self.known and all(
-            self.heads.get(chain, set()) <= self.theirs[chain] <= self.of(*chain).keys()
-            for chain in {*self.theirs, *self.heads})
-
-class Http:
-    """A link (2) of one exchange at a time, with the methods of a websocket.WebSocket."""
-    def __init__(self, url):
-        self.http = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=30)
-        self.link, self.number, self.used = os.urandom(16).hex(), 0, 0
-        self.out, self.inbox, self.hold = [], [], None
-
-    def exchange(self, **headers):
-        self.number += 1
-        if self.number > 1: headers["Tandem-Pause"] = 10        # there is no long poll
-        if time.monotonic() - self.used > 3: self.http.close()  # before the server does; it reopens
-        sent, self.out = ([], self.out) if self.hold else (self.out, [])
-        self.http.request("POST", "/tandem", b"".join(sent) or bytes(4), {
-            "Content-Type": "application/vnd.tandem.1", "Tandem-Link": self.link,
-            "Tandem-Exchange": self.number, **headers})
-        answer = self.http.getresponse()
-        body, self.used, self.hold = answer.read(), time.monotonic(), answer.headers["Tandem-Hold"]
-        if answer.status != 200 or not answer.headers["Content-Length"]:
-            raise ConnectionError(f"{answer.status} {body[:200]}")
-        while body:
-            end = 4 + int.from_bytes(body[:4], "big")
-            self.inbox += [body[4:end]] if end > 4 else []
-            body = body[end:]
-
-    def send_binary(self, message):
-        self.out += [len(message).to_bytes(4, "big"), message]  # goes with the next exchange
-
-    def recv(self):
-        if not self.inbox: self.exchange(**{"Tandem-Wait": int(self.timeout * 1000)})
-        if not self.inbox: raise websocket.WebSocketTimeoutException
-        return self.inbox.pop(0)
-
-    def close(self, code=1000):
-        self.exchange(**{"Tandem-End": code})
-
-def connect(url):  # without Origin, which is for browsers (2)
-    return Http(url) if url.startswith("http:") else websocket.create_connection(
-        url, timeout=30, subprotocols=["tandem.1"], suppress_origin=True)
+def over_http(url):
+    link, numbers = os.urandom(16).hex(), itertools.count(1)
+    def exchange(out, seconds):  # Polling now and then
+        server = http.client.HTTPConnection(url.split("/")[2], timeout=30)  # a new one each time
+        body = b"".join(len(message).to_bytes(4, "big") + message for message in out)
+        server.request("POST", "/tandem", body or bytes(4), {
+            "Content-Type": "application/vnd.tandem.1", "Connection": "close", "Tandem-Link": link,
+            "Tandem-Exchange": next(numbers), "Tandem-Wait": int(seconds * 1000),
+            **({"Tandem-Pause": 10} if seconds else {"Tandem-End": 1000})})
+        answer = server.getresponse()
+        if answer.status != 200 or answer.length is None: raise ConnectionError(answer.read(200))
+        return [answer.read(int.from_bytes(size)) for size in iter(lambda: answer.read(4), b"")]
+    return exchange
 
 def main(url, count=0):
-    me = Peer()
-    for i in range(int(count)):
-        me.write("small", f"{me.origin.hex()} {i}", "document", "kv.CREATE", None)
-    me.join(connect(url))
-    while not me.in_step(): me.step()
-    me.transport.close()
-    for c, digest in me.digests()[0]:
-        print(c, sum(len(job) for job in me.jobs if job[0].collection == c), digest.hex())
+    me = Peer((over_http if url.startswith("http:") else over_websocket)(url))
+    for i in range(int(count)): me.write("small", f"{me.origin.hex()} {i}", "document", "kv.CREATE")
+    while not me.step(): pass
+    me.exchange(me.out, 0)
+    for (c, o), (seq, hash) in sorted(me.heads.items()): print(c, o.hex(), seq, hash.hex())
 
 if __name__ == "__main__": main(*sys.argv[1:])
