@@ -48,6 +48,42 @@ static void set_asked(td_peer *peer, td_send_range *range, bool asked)
         peer->asked_ranges--;
 }
 
+struct job_search {
+    uint64_t ordinal, first; /* of the operation; of the job that was met last */
+    bool is_inside;          /* that goes on with what comes next */
+};
+
+static tandem_err look_for_job(void *context, tandem_err err, uint64_t ordinal,
+                               const td_operation *operation)
+{
+    struct job_search *search = context;
+
+    if (ordinal >= search->ordinal)
+        return TANDEM_END;
+    if (!search->is_inside)
+        search->first = ordinal;
+    search->is_inside = err == TANDEM_OK && (operation->flags & TD_FLAG_CONTINUES);
+    return TANDEM_OK;
+}
+
+/* The ordinal of the first operation of the job in which the one at *ordinal stands. */
+static tandem_err find_job(td_peer *peer, tandem_slice collection, uint64_t *ordinal)
+{
+    struct job_search search = {.ordinal = *ordinal, .first = *ordinal};
+    uint64_t before = *ordinal - 1, most = TANDEM_JOB_OPERATIONS_MAX;
+    tandem_err err;
+
+    err = before ? td_op_store_scan(peer->sync->ops, collection, before - 1, look_for_job, &search)
+                 : TANDEM_OK;
+    if ((err != TANDEM_OK && err != TANDEM_END) || !search.is_inside)
+        return err == TANDEM_END ? TANDEM_OK : err; /* most of them: the job begins here */
+    search.is_inside = false;
+    err = td_op_store_scan(peer->sync->ops, collection, *ordinal > most ? *ordinal - most : 0,
+                           look_for_job, &search);
+    *ordinal = search.first;
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
 tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first, uint64_t last,
                          uint64_t sent_ordinal)
 {
@@ -77,6 +113,10 @@ tandem_err td_sender_add(td_peer *peer, td_origin_cover *origin, uint64_t first,
         if (err == TANDEM_E_NOT_FOUND && last != UINT64_MAX)
             return TANDEM_OK; /* nothing of it is held */
         if (err != TANDEM_OK && err != TANDEM_E_NOT_FOUND)
+            return err;
+        /* Jobs go whole: through a filter a part of one would be kept, and the rest taken for held. */
+        if (err == TANDEM_OK && last != UINT64_MAX &&
+            (err = find_job(peer, origin->collection->name, &ordinal)) != TANDEM_OK)
             return err;
         sent_ordinal = err == TANDEM_OK ? ordinal - 1 : info.last_ordinal;
     }
@@ -164,6 +204,10 @@ static tandem_err job_is_whole(struct filling *filling)
     tandem_err err;
 
     filling->handle = NULL;
+    if (handle->last_seq < origin->range.first) {
+        tandem_job_handle_free(handle);
+        return TANDEM_OK;
+    }
     if (!filling->matches) { /* it is not in the way */
         origin->range.sent_ordinal = handle->first_ordinal + handle->operations - 1;
         if (handle->last_seq >= origin->range.next_seq)
@@ -234,6 +278,12 @@ static bool is_loose(struct filling *filling, td_origin_cover *origin, const td_
            !reaches;
 }
 
+/* May a job that begins with this seq reach into the range? It goes whole. */
+static bool may_reach(const td_send_range *range, uint64_t seq)
+{
+    return seq + TANDEM_JOB_OPERATIONS_MAX > range->first && seq <= range->last;
+}
+
 /* Is this the first operation of a job that goes to the peer? */
 static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operation *operation,
                       td_origin_cover **origin_out)
@@ -244,8 +294,7 @@ static bool is_wanted(struct filling *filling, uint64_t ordinal, const td_operat
     if (!origin || !is_ready(&origin->range) || goes_by_runs(&origin->range))
         return false;
     range = &origin->range;
-    if (ordinal <= range->sent_ordinal || operation->seq < range->first ||
-        operation->seq > range->last)
+    if (ordinal <= range->sent_ordinal || !may_reach(range, operation->seq))
         return false;
     if (!is_next(filling, origin, operation) ||
         (range->gaps && is_loose(filling, origin, operation)))
@@ -409,7 +458,8 @@ struct run_reading {
     struct filling *filling;
     const td_run *run;
     uint64_t next_seq;
-    uint8_t hash[TANDEM_HASH_BYTES]; /* of the operation before, once there was one */
+    uint8_t hash[TANDEM_HASH_BYTES]; /* of the operation before, once there was one … */
+    bool continues;                  /* … and it is of the same job */
 };
 
 /* Between its operations stand those of others. */
@@ -419,6 +469,7 @@ static tandem_err visit_run(void *context, tandem_err err, uint64_t ordinal,
     struct run_reading *reading = context;
     struct filling *filling = reading->filling;
     const td_send_range *range = &filling->origin->range;
+    bool begins;
 
     if (err != TANDEM_OK)
         return visit_corrupt(filling, ordinal);
@@ -429,9 +480,10 @@ static tandem_err visit_run(void *context, tandem_err err, uint64_t ordinal,
         return TANDEM_OK;
     reading->next_seq++;
     memcpy(reading->hash, operation->hash, TANDEM_HASH_BYTES);
-    err = gather(filling, ordinal, operation,
-                 operation->seq >= range->run_seq && operation->seq >= range->first &&
-                     operation->seq <= range->last);
+    begins = !reading->continues && operation->seq >= range->run_seq &&
+             may_reach(range, operation->seq);
+    reading->continues = operation->flags & TD_FLAG_CONTINUES;
+    err = gather(filling, ordinal, operation, begins);
     if (err != TANDEM_OK)
         return err;
     return operation->seq == reading->run->last ? TANDEM_END : TANDEM_OK;
