@@ -117,7 +117,7 @@ static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collec
         return err;
     if ((err = td_puller_look(peer, own)) != TANDEM_OK)
         return err;
-    if (!own->lacking &&
+    if (!td_ways_waits(peer, own) &&
         (err = td_sender_add(peer, own, own->parted ? 1 : td_coverage_reached(own) + 1, UINT64_MAX,
                              own->parted ? 0 : collection->base_ordinal)) != TANDEM_OK)
         return err;

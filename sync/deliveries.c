@@ -256,8 +256,9 @@ void td_peer_committed(td_peer *peer, tandem_slice name, const uint8_t *origin_i
     if (origin->lacking || forked)
         td_puller_look(peer, origin);
     /* What another one wrote under our origin is here now: ours follows it from here on. */
-    if (collection->known && !origin->lacking && !origin->range.active &&
-        !memcmp(origin_id, td_sync_origin(peer->sync), TANDEM_ORIGIN_BYTES))
+    if (collection->known && !origin->range.active &&
+        !memcmp(origin_id, td_sync_origin(peer->sync), TANDEM_ORIGIN_BYTES) &&
+        !td_ways_waits(peer, origin))
         td_sender_add(peer, origin, td_coverage_reached(origin) + 1, UINT64_MAX, 0);
     if (seq <= origin->announced_seq && !forked && !has_gaps(peer, origin))
         return;
@@ -280,7 +281,7 @@ void td_peer_own_grew(td_peer *peer, tandem_slice name, uint64_t seq)
     td_coverage_set_ours(&peer->coverage, origin, seq);
     if (td_ways_part(peer, origin))
         td_sender_add(peer, origin, 1, UINT64_MAX, 0);
-    else if (!origin->range.active && !origin->lacking)
+    else if (!origin->range.active && !td_ways_waits(peer, origin))
         td_sender_add(peer, origin, td_coverage_reached(origin) + 1, UINT64_MAX, 0);
     if (td_planted(TD_PLANTED_OWN_NOT_SENT))
         return;

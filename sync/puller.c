@@ -111,22 +111,6 @@ static bool look_for_wanted(td_coverage *coverage, td_origin_cover *origin, bool
     return found;
 }
 
-/* Is all that the peer announced held here, without a gap, or lacking? */
-static bool holds_heads(td_peer *peer, const td_origin_cover *origin)
-{
-    for (unsigned i = 0; i < origin->head_count; i++) {
-        const td_head *head = &origin->heads[i];
-        bool known = td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, head->seq,
-                                          head->hash);
-
-        if (!known && (td_op_store_reaches(peer->sync->ops, origin->collection->name,
-                                           origin->origin, head->seq, head->hash,
-                                           &known) != TANDEM_OK || !known))
-            return false;
-    }
-    return true;
-}
-
 /* The way from the peer is not whole: what is lacking is what our pair does not cover; and of what we want
  * whatever is in the way, until the peer says that it was all. */
 static void look_through_filter(td_peer *peer, td_origin_cover *origin)
@@ -139,7 +123,7 @@ static void look_through_filter(td_peer *peer, td_origin_cover *origin)
         origin->lacking_seq = origin->peer_seq;
         lacking = origin->lacking_seq > origin->in_seq;
         if (!lacking &&
-            look_for_wanted(&peer->coverage, origin, holds_heads(peer, origin), true)) {
+            look_for_wanted(&peer->coverage, origin, td_ways_holds_heads(peer, origin), true)) {
             origin->lacking_seq = origin->want_last;
             lacking = true;
         }

@@ -335,6 +335,12 @@ bool td_way_out_has(const td_peer *peer, const td_collection_cover *collection,
 uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin);
 /* Did the peer announce a head that no head of ours vouches for? */
 bool td_way_in_is_vague(td_peer *peer, const td_origin_cover *origin);
+/* Is all that the peer announced held here, without a gap, or lacking? */
+bool td_ways_holds_heads(td_peer *peer, const td_origin_cover *origin);
+/* Is nothing of our origin sent on our own account, because the peer announced of it what is not held here,
+ * be that in the way to us or not? It may be of another branch, and the peer asks. What goes through a filter
+ * need not follow anything: that is told of by td_ways_part(). */
+bool td_ways_waits(td_peer *peer, const td_origin_cover *origin);
 /* The peer has announced heads of an origin without a filter. */
 void td_ways_take_heads(td_peer *peer, td_origin_cover *origin);
 /* Does it show, now that we hold as much, that what a pair of the peer's covers is of another branch than

@@ -511,6 +511,27 @@ bool td_way_in_is_vague(td_peer *peer, const td_origin_cover *origin)
     return !reaches;
 }
 
+bool td_ways_holds_heads(td_peer *peer, const td_origin_cover *origin)
+{
+    for (unsigned i = 0; i < origin->head_count; i++) {
+        const td_head *head = &origin->heads[i];
+        bool known = td_coverage_has_lack(origin->our_lacks, origin->our_lack_count, head->seq,
+                                          head->hash);
+
+        if (!known && (td_op_store_reaches(peer->sync->ops, origin->collection->name,
+                                           origin->origin, head->seq, head->hash,
+                                           &known) != TANDEM_OK || !known))
+            return false;
+    }
+    return true;
+}
+
+bool td_ways_waits(td_peer *peer, const td_origin_cover *origin)
+{
+    return origin->lacking ||
+           (!td_way_out_has_filter(peer) && !td_ways_holds_heads(peer, origin));
+}
+
 uint64_t td_way_in_reached(td_peer *peer, const td_origin_cover *origin)
 {
     uint64_t seq = reached(peer, origin);
