@@ -263,9 +263,7 @@ static tandem_err take_origin(td_peer *peer, td_collection_cover *collection, bo
          : td_coverage_origin(&peer->coverage, collection, entry->origin,
                               &origin)) != TANDEM_OK)
         return err;
-    /* Another branch may have come there. */
-    if (entry->head_count != origin->head_count)
-        td_coverage_clear_void(origin);
+    td_coverage_look_at_void(origin, entry->heads, entry->head_count);
     peer->refused_ranges -= origin->lack_count;
     td_coverage_begin_lacks(&peer->coverage, origin);
     if (last_seq(entry->heads, entry->head_count) < last_seq(origin->heads, origin->head_count)) {
@@ -475,9 +473,11 @@ tandem_err td_announced_pull(void *context, const td_wire_pull *pull)
                 td_sender_asked(peer, origin); /* on its way anyway, be it no more of our own */
                 continue;
             }
+            td_ways_seek(peer, origin, range.last);
             if ((err = td_sender_add(peer, origin, range.first, range.last, 0)) != TANDEM_OK)
                 return err;
-            td_ways_seek(peer, origin, range.last);
+            if (!origin->range.active)
+                td_ways_sent(peer, origin); /* nothing of it is held */
             if (origin->range.last == UINT64_MAX && range.last > origin->range.repeat_last)
                 origin->range.repeat_last = range.last;
         }

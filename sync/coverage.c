@@ -375,9 +375,18 @@ tandem_err td_coverage_add_void(td_origin_cover *origin, const td_head *last)
     return TANDEM_OK;
 }
 
-void td_coverage_clear_void(td_origin_cover *origin)
+void td_coverage_look_at_void(td_origin_cover *origin, const td_head *heads, unsigned count)
 {
-    origin->void_count = 0;
+    uint64_t from = count == origin->head_count ? UINT64_MAX : 0;
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < origin->head_count; i++)
+        if (origin->heads[i].seq < from && !has_head(heads, count, &origin->heads[i]))
+            from = origin->heads[i].seq;
+    for (unsigned i = 0; i < origin->void_count; i++)
+        if (origin->void_lacks[i].seq <= from)
+            origin->void_lacks[kept++] = origin->void_lacks[i];
+    origin->void_count = kept;
 }
 
 bool td_coverage_is_void(const td_origin_cover *origin, const td_lack *lack)

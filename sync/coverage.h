@@ -72,6 +72,7 @@ struct td_origin_cover {
     unsigned asked_count;
     bool asked_sent;     /* … and all of it was sent */
     td_head sought;      /* the end of a lack of its that it asked for through a filter; seq 0: of none … */
+    bool sought_held;    /* … which was held here then … */
     bool sought_sent;    /* … and what of that is in the way was sent */
     uint64_t our_seq;    /* of our newest head, as far as it was looked at */
     unsigned unmet;      /* of a fork: our heads that the peer has not announced, and that were not passed */
@@ -206,7 +207,9 @@ bool td_coverage_is_told(const td_origin_cover *origin, const td_head *head);
 /* Of the lack of ours that ends there nothing more comes from the peer. TANDEM_E_NOMEM. */
 tandem_err td_coverage_add_void(td_origin_cover *origin, const td_head *last);
 bool td_coverage_is_void(const td_origin_cover *origin, const td_lack *lack);
-void td_coverage_clear_void(td_origin_cover *origin);
+/* It announces these heads now: there may be more of those lacks if another branch has come there, or one has
+ * gone on that ended before the lack does. */
+void td_coverage_look_at_void(td_origin_cover *origin, const td_head *heads, unsigned count);
 /* Is anything lacking there that we hold up to seq, as far as it counts in the lag? */
 bool td_coverage_lacks_some(const td_coverage *coverage, const td_origin_cover *origin,
                             uint64_t seq);

@@ -314,6 +314,9 @@ void td_ways_seek(td_peer *peer, td_origin_cover *origin, uint64_t last)
         return;
     origin->sought.seq = lack->last;
     memcpy(origin->sought.hash, lack->hash, TANDEM_HASH_BYTES);
+    if (td_op_store_holds(peer->sync->ops, origin->collection->name, origin->origin, lack->last,
+                          lack->hash, &origin->sought_held) != TANDEM_OK)
+        origin->sought.seq = 0;
 }
 
 void td_ways_sent(td_peer *peer, td_origin_cover *origin)
@@ -324,15 +327,26 @@ void td_ways_sent(td_peer *peer, td_origin_cover *origin)
     td_ways_progressed(peer);
 }
 
-/* Was all given that is in the way of the lack that the peer asked for? Who lacks some of it cannot tell. */
+/* May the end of the lack that the peer asked for be held here now? */
+static bool may_hold_sought(td_peer *peer, const td_origin_cover *origin)
+{
+    bool held;
+
+    return td_op_store_holds(peer->sync->ops, origin->collection->name, origin->origin,
+                             origin->sought.seq, origin->sought.hash, &held) != TANDEM_OK || held;
+}
+
+/* Was all given that is in the way of the lack that the peer asked for? Who lacks some of it cannot tell, nor
+ * who has come to hold its end since: that was not sent. */
 static bool is_sought_given(td_peer *peer, td_origin_cover *origin)
 {
     const td_send_range *range = &origin->range;
     const td_lack *lack = NULL;
 
     for (unsigned i = 0; i < origin->lack_count && origin->sought_sent && !lack; i++)
-        if (origin->lacks[i].last == origin->sought.seq && origin->lacks[i].followed &&
-            !memcmp(origin->lacks[i].hash, origin->sought.hash, TANDEM_HASH_BYTES))
+        if (origin->lacks[i].last == origin->sought.seq &&
+            !memcmp(origin->lacks[i].hash, origin->sought.hash, TANDEM_HASH_BYTES) &&
+            (origin->sought_held || !may_hold_sought(peer, origin)))
             lack = &origin->lacks[i];
     for (unsigned i = 0; i < origin->our_lack_count && lack; i++)
         if (origin->our_lacks[i].first <= lack->last && origin->our_lacks[i].last >= lack->first)
