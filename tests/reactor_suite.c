@@ -618,6 +618,58 @@ static void jobs_of_a_group_see_each_other(void **state)
     }
 }
 
+/* What is named may stand many operations back in the group. */
+static void a_group_edits_what_it_typed_long_before(void **state)
+{
+    enum { JOBS_MAX = 200, EDITS = 400 };
+    static const unsigned distances[] = {998, 999, 1000, 1001, 1002, 5000, 70000};
+    static char json[EDITS][64];
+    static tandem_input inputs[JOBS_MAX][EDITS];
+    static tandem_job jobs[JOBS_MAX];
+    struct bed *bed = *state;
+
+    for (unsigned n = 0; n < sizeof(distances) / sizeof(distances[0]); n++) {
+        const tandem_input late = {.type = "EDIT",
+                                   .json = "{\"at\": 0, \"delete\": 1, \"insert\": \"LATE\"}"};
+        unsigned typed = 0, count = 0, size;
+        char document[16], why[TANDEM_WHY_BYTES] = "";
+        tandem_document *read;
+        tandem_reader reader;
+        tandem_slice text;
+
+        snprintf(document, sizeof(document), "far%u", n);
+        for (; typed < distances[n]; typed += size, count++) {
+            size = distances[n] - typed < EDITS ? distances[n] - typed : EDITS;
+            for (unsigned i = 0; i < size; i++) {
+                snprintf(json[i], sizeof(json[i]), "{\"at\": 0, \"insert\": \"x\"}");
+                inputs[count][i] = (tandem_input){.type = "EDIT", .json = json[i]};
+            }
+            jobs[count] = (tandem_job){.collection = "c", .document = document, .model = "text",
+                                       .operations = inputs[count], .count = size};
+        }
+        /* The first that was typed is the last one now. */
+        for (unsigned i = 0; i < 2; i++) {
+            static char at_end[64];
+            static tandem_input at;
+
+            snprintf(at_end, sizeof(at_end), "{\"at\": %u, \"delete\": 1, \"insert\": \"E\"}", typed - 1);
+            at = (tandem_input){.type = "EDIT", .json = at_end};
+            jobs[count++] = (tandem_job){.collection = "c", .document = document, .model = "text",
+                                         .operations = i ? &late : &at, .count = 1};
+        }
+        if (tandem_execute_group(bed->reactor, jobs, count, NULL, NULL, why) != TANDEM_OK)
+            fail_msg("%u: %s", distances[n], why);
+        assert_int_equal(TANDEM_OK, tandem_document_read(bed->reactor, "c", document, NULL, NULL,
+                                                         UINT64_MAX, &read, why));
+        reader = tandem_reader_of(tandem_document_state(read));
+        assert_int_equal(TANDEM_OK, tandem_read_string(&reader, &text));
+        assert_int_equal(distances[n] + 3, text.size);
+        assert_memory_equal("LATExx", text.bytes, 6);
+        assert_int_equal('E', text.bytes[text.size - 1]);
+        tandem_document_free(read);
+    }
+}
+
 static void a_document_is_deleted_and_made_again(void **state)
 {
     struct bed *bed = *state;
@@ -1731,6 +1783,7 @@ int main(int argc, char **argv)
         ON_BED(an_async_job_calls_back_once),
         ON_BED(closing_calls_back_what_was_accepted),
         ON_BED(jobs_of_a_group_see_each_other),
+        ON_BED(a_group_edits_what_it_typed_long_before),
         ON_BED(a_document_is_deleted_and_made_again),
         ON_BED(branches_and_scopes_have_states_of_their_own),
         ON_BED(a_read_sees_everything_committed_before_it),

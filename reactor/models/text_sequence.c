@@ -333,12 +333,23 @@ const td_insertion *td_sequence_find(const td_sequence *sequence, uint32_t autho
 const td_insertion *td_sequence_find_seq(const td_sequence *sequence, uint32_t author, uint64_t seq)
 {
     const td_author *its = &sequence->authors[author];
+    size_t low = 0, high = its->insertion_count;
 
-    /* Of a job, whose operations follow each other: not far. */
-    for (size_t i = its->insertion_count, left = TANDEM_JOB_OPERATIONS_MAX; i-- > 0 && left-- > 0;)
+    /* Mostly of the same job: not far. There a fork may stand in between. */
+    for (size_t i = high, left = TANDEM_JOB_OPERATIONS_MAX; i-- > 0 && left-- > 0;)
         if (its->insertions[i].seq == seq)
             return &its->insertions[i];
-    return NULL;
+    /* Of what was committed together seqs ascend. */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (its->insertions[middle].seq < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < its->insertion_count && its->insertions[low].seq == seq ? &its->insertions[low]
+                                                                         : NULL;
 }
 
 uint32_t td_sequence_insertion_size(const td_sequence *sequence, uint32_t author,
