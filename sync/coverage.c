@@ -10,6 +10,7 @@ static void origin_free(void *owner)
 
     free(origin->heads);
     free(origin->passed);
+    free(origin->paired);
     free(origin->asked);
     free(origin->told);
     free(origin->lacks_before);
@@ -342,6 +343,11 @@ tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads,
     return replace_heads(&origin->passed, &origin->passed_count, heads, count);
 }
 
+tandem_err td_coverage_pair_heads(td_origin_cover *origin, const td_head *heads, unsigned count)
+{
+    return replace_heads(&origin->paired, &origin->paired_count, heads, count);
+}
+
 void td_coverage_part(td_coverage *coverage, td_origin_cover *origin)
 {
     if (origin->parted)
@@ -432,7 +438,8 @@ void td_coverage_set_our_heads(td_coverage *coverage, td_origin_cover *origin,
 
     for (unsigned i = 0; i < count; i++)
         met += has_head(origin->heads, origin->head_count, &heads[i]) ||
-               has_head(origin->passed, origin->passed_count, &heads[i]);
+               has_head(origin->passed, origin->passed_count, &heads[i]) ||
+               has_head(origin->paired, origin->paired_count, &heads[i]);
     origin->unmet = count > 1 && !origin->vague ? count - met : 0;
     if (count > 1 && met == count)
         td_coverage_pass(coverage, origin, heads[count - 1].seq);

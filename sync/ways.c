@@ -8,7 +8,8 @@
  *   parted     a head of the peer's stands at a seq where we hold another operation: all of ours is given,
  *              from the beginning
  *   claimed    a head of the peer's lies beyond ours: when ours have come that far it is looked at again
- *   passed     our heads up to which a fork was given, as a whole or not at all
+ *   passed     our heads up to which a fork was given, as a whole or not at all; paired: those that a pair
+ *              of the peer's names
  *   vague      we have several heads, and the peer one that a filter keeps from us: what it has behind
  *              that is not known, and it is not counted as lacking there
  *   told       heads that a COVER named, believed in its session whatever our pair keeps
@@ -115,8 +116,10 @@ bool td_ways_part(td_peer *peer, td_origin_cover *origin)
     return where == ASIDE;
 }
 
-/* Through the filter of our way the peer has all up to these heads. */
-static tandem_err pass(td_peer *peer, td_origin_cover *cover, const td_head *heads, unsigned count)
+/* Through the filter of our way the peer has all up to these heads: a pair of it says so, or we gave it. The pair
+ * may say less: it ends before what we lack ourselves. */
+static tandem_err pass(td_peer *peer, td_origin_cover *cover, const td_head *heads, unsigned count,
+                       bool is_paired)
 {
     td_head ours[TANDEM_HEADS_MAX];
     unsigned our_count = 0;
@@ -127,7 +130,9 @@ static tandem_err pass(td_peer *peer, td_origin_cover *cover, const td_head *hea
                                  &our_count)) != TANDEM_OK ||
         our_count <= 1)
         return err;
-    if ((err = td_coverage_pass_heads(cover, heads, count)) == TANDEM_OK)
+    err = is_paired ? td_coverage_pair_heads(cover, heads, count)
+                    : td_coverage_pass_heads(cover, heads, count);
+    if (err == TANDEM_OK)
         td_coverage_set_our_heads(&peer->coverage, cover, ours, our_count);
     return err;
 }
@@ -137,6 +142,8 @@ void td_ways_filled(td_peer *peer, td_origin_cover *origin, uint64_t first)
     td_send_range *range = &origin->range;
     const td_pair_cover *pair;
     uint64_t kept = first - 1, seq;
+    td_head heads[TANDEM_HEADS_MAX];
+    unsigned count = 0;
 
     if (!td_way_out_has_filter(peer))
         return;
@@ -145,6 +152,11 @@ void td_ways_filled(td_peer *peer, td_origin_cover *origin, uint64_t first)
             (seq = td_pair_cover_seq(pair, origin->origin)) > kept)
             kept = seq;
     td_coverage_pass_back(&peer->coverage, origin, kept);
+    td_coverage_pass_heads(origin, NULL, 0);
+    if (td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin, heads, &count) ==
+            TANDEM_OK &&
+        count > 1)
+        td_coverage_set_our_heads(&peer->coverage, origin, heads, count);
     origin->asked_sent = false;
     if (range->next_seq > first && (!range->failed_seq || first < range->failed_seq))
         range->failed_seq = first;
@@ -193,7 +205,7 @@ tandem_err td_ways_take_pair(td_peer *peer, td_collection_cover *collection,
         peer->coverage.pair_origins += td_hash_table_count(&pair->origins) - known;
         /* Our lacks, to know when one is filled. */
         if (is_way && ((err = td_wants_load(peer, cover)) != TANDEM_OK ||
-                       (err = pass(peer, cover, origin.heads, origin.head_count)) != TANDEM_OK))
+                       (err = pass(peer, cover, origin.heads, origin.head_count, true)) != TANDEM_OK))
             return err;
     }
     return TANDEM_OK;
@@ -395,7 +407,7 @@ static unsigned to_tell(td_peer *peer, td_origin_cover *origin, td_head heads[TA
         return 1;
     }
     if ((count = given(peer, origin, heads)))
-        pass(peer, origin, heads, count);
+        pass(peer, origin, heads, count, false);
     return count;
 }
 
