@@ -321,10 +321,11 @@ void td_peer_look_at_lacks(td_peer *peer, td_origin_cover *origin, uint64_t seq)
 }
 
 /* The peer tells of what we hold, and were silent about: the digests were equal, so it should have been
- * known there, but was not committed yet when it looked. */
+ * known there, but was not committed yet when it looked. Or both lacked some of it, and it does no more:
+ * unless it knows that we do, it cannot answer for that. */
 static void tell_back(td_peer *peer, td_origin_cover *origin)
 {
-    if (origin->lacking || !origin->head_count ||
+    if ((origin->lacking && !origin->want_last) || !origin->head_count ||
         origin->announced_seq >= origin->heads[origin->head_count - 1].seq)
         return;
     td_coverage_mark_dirty(origin);
