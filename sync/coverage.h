@@ -62,7 +62,7 @@ struct td_origin_cover {
     td_head *heads;      /* in (seq, hash) order */
     uint64_t peer_seq;   /* of the last head, or of what was acknowledged since */
     uint64_t passed_seq; /* of what it refused last: nothing up to there is to be sent; 0: nothing */
-    td_head *passed;     /* of a fork: through a filter the peer was given all up to these … */
+    td_head *passed;     /* through a filter the peer was given all up to these … */
     unsigned passed_count;
     td_head *paired;     /* … and its pair names these now, and may end before those */
     unsigned paired_count;
@@ -193,9 +193,9 @@ void td_coverage_acknowledge(td_coverage *coverage, td_origin_cover *origin, uin
 void td_coverage_pass(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
 /* What was passed behind this seq was not all that there is now. */
 void td_coverage_pass_back(td_coverage *coverage, td_origin_cover *origin, uint64_t seq);
-/* Through a filter the peer was given all up to these heads of a fork. TANDEM_E_NOMEM. */
+/* Through a filter the peer was given all up to these heads. TANDEM_E_NOMEM. */
 tandem_err td_coverage_pass_heads(td_origin_cover *origin, const td_head *heads, unsigned count);
-/* A pair of the peer's names these heads of a fork now. TANDEM_E_NOMEM. */
+/* A pair of the peer's names these heads now. TANDEM_E_NOMEM. */
 tandem_err td_coverage_pair_heads(td_origin_cover *origin, const td_head *heads, unsigned count);
 /* Through a filter the peer has another branch than ours: nothing was passed. */
 void td_coverage_part(td_coverage *coverage, td_origin_cover *origin);

@@ -127,12 +127,12 @@ static tandem_err pass(td_peer *peer, td_origin_cover *cover, const td_head *hea
 
     td_coverage_pass(&peer->coverage, cover, heads[0].seq);
     if ((err = td_op_store_heads(peer->sync->ops, cover->collection->name, cover->origin, ours,
-                                 &our_count)) != TANDEM_OK ||
-        our_count <= 1)
+                                 &our_count)) != TANDEM_OK)
         return err;
+    /* Also where it has not forked: once it has, the peer has this branch already. */
     err = is_paired ? td_coverage_pair_heads(cover, heads, count)
                     : td_coverage_pass_heads(cover, heads, count);
-    if (err == TANDEM_OK)
+    if (err == TANDEM_OK && our_count > 1)
         td_coverage_set_our_heads(&peer->coverage, cover, ours, our_count);
     return err;
 }
