@@ -12,7 +12,12 @@
 #include "reactor/model.h"
 #include "store/op_store.h"
 
-enum { TD_GROUP_JOBS_MAX = 1000, TD_WHY_BYTES = 128 };
+enum {
+    TD_GROUP_JOBS_MAX = 1000,
+    /* States that are kept while a group is prepared, of models that look at them. */
+    TD_GROUP_STATES_MAX = 1000,
+    TD_WHY_BYTES = 128,
+};
 
 typedef struct td_local_operation {
     tandem_slice scope;

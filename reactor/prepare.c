@@ -32,6 +32,7 @@ struct ground {
     const tandem_model *model;
     void *state;
     bool is_own; /* not a fold's */
+    bool is_pretended;
     char key[];
 };
 
@@ -420,10 +421,10 @@ static void ground_free(void *item)
 {
     struct ground *ground = item;
 
+    if (ground->is_pretended)
+        ground->model->take_back(ground->state);
     if (ground->is_own)
         ground->model->state_free(ground->state);
-    else if (ground->model->take_back)
-        ground->model->take_back(ground->state);
     free(ground);
 }
 
@@ -460,6 +461,11 @@ static tandem_err ground_of(struct check *check, tandem_slice scope, struct grou
     size += sizeof(life);
     if ((*out = td_hash_table_find(&check->grounds, tandem_slice_of(key, size))))
         return TANDEM_OK;
+    if (td_hash_table_count(&check->grounds) == TD_GROUP_STATES_MAX) {
+        td_why(check->group->why, "the group edits more than %d scopes of documents of the model %s",
+               TD_GROUP_STATES_MAX, check->model->name);
+        return TANDEM_E_LIMIT;
+    }
     if (!(*out = calloc(1, sizeof(**out) + size)))
         return TANDEM_E_NOMEM;
     memcpy((*out)->key, key, size);
@@ -492,8 +498,10 @@ static tandem_err prepare_scope(struct check *check, size_t index)
 
         next = next_on_scope(job, index);
         err = prepare_payload(check, index, ground->state);
-        if (err == TANDEM_OK && model->pretend && (next < job->count || !is_last_job))
+        if (err == TANDEM_OK && model->pretend && (next < job->count || !is_last_job)) {
+            ground->is_pretended = true; /* one that fails may be half done */
             err = model->pretend(ground->state, &intent, payload_of(check, operation));
+        }
     }
     return err;
 }

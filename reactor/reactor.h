@@ -165,7 +165,8 @@ TANDEM_API tandem_err tandem_execute(tandem_reactor *reactor, const tandem_job *
  *
  * receipts     count of them, or NULL
  * failed       receives the index of the job that the error is about; may be NULL
- * Errors as tandem_execute(); TANDEM_E_INVALID also for a count out of range.
+ * Errors as tandem_execute(); TANDEM_E_INVALID also for a count out of range, TANDEM_E_LIMIT for more
+ * than 1,000 scopes of documents whose model looks at their state, as text does.
  */
 TANDEM_API tandem_err tandem_execute_group(tandem_reactor *reactor, const tandem_job *jobs,
                                            size_t count, tandem_receipt *receipts, size_t *failed,

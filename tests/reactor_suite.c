@@ -618,6 +618,32 @@ static void jobs_of_a_group_see_each_other(void **state)
     }
 }
 
+static void a_group_has_a_limit_of_states(void **state)
+{
+    enum { SCOPES = 501 };
+    static char names[2 * SCOPES][16];
+    static tandem_input inputs[2 * SCOPES];
+    struct bed *bed = *state;
+    tandem_job jobs[2];
+    char why[TANDEM_WHY_BYTES] = "";
+    size_t failed = 0;
+
+    for (unsigned i = 0; i < 2 * SCOPES; i++) {
+        snprintf(names[i], sizeof(names[i]), "s%u", i);
+        inputs[i] = (tandem_input){.type = "EDIT", .scope = names[i],
+                                   .json = "{\"at\": 0, \"insert\": \"x\"}"};
+    }
+    for (unsigned i = 0; i < 2; i++)
+        jobs[i] = (tandem_job){.collection = "c", .document = "many", .model = "text",
+                               .operations = &inputs[i * SCOPES], .count = SCOPES};
+    assert_int_equal(TANDEM_E_LIMIT,
+                     tandem_execute_group(bed->reactor, jobs, 2, NULL, &failed, why));
+    assert_int_equal(1, failed);
+    assert_non_null(strstr(why, "1000 scopes"));
+    jobs[1].count = SCOPES - 2;
+    assert_int_equal(TANDEM_OK, tandem_execute_group(bed->reactor, jobs, 2, NULL, NULL, why));
+}
+
 /* What is named may stand many operations back in the group. */
 static void a_group_edits_what_it_typed_long_before(void **state)
 {
@@ -1783,6 +1809,7 @@ int main(int argc, char **argv)
         ON_BED(an_async_job_calls_back_once),
         ON_BED(closing_calls_back_what_was_accepted),
         ON_BED(jobs_of_a_group_see_each_other),
+        ON_BED(a_group_has_a_limit_of_states),
         ON_BED(a_group_edits_what_it_typed_long_before),
         ON_BED(a_document_is_deleted_and_made_again),
         ON_BED(branches_and_scopes_have_states_of_their_own),

@@ -87,6 +87,22 @@ class Import(support.Case):
         self.assertEqual(shown, self.json("doc", "show", "again", "t", data=data)[0]["state"])
 
     @support.on_both
+    def test_an_empty_text_is_exported(self, data):
+        edits = [{"document": "t", "model": "text", "type": "EDIT", "input": what}
+                 for what in ({"at": 0, "insert": "abc"}, {"at": 0, "delete": 3})]
+        self.tandem("import", "c", data=data, stdin="".join(json.dumps(e) + "\n" for e in edits))
+        self.tandem("import", "again", data=data, stdin=self.tandem("export", "c", data=data).out)
+        self.assertEqual("", self.json("doc", "show", "again", "t", data=data)[0]["state"])
+
+    @support.on_both
+    def test_a_bad_edit_of_a_text_is_named(self, data):
+        edits = [{"at": 0, "insert": "x"}] * 4 + [{"at": 99, "insert": "x"}, {"at": 0, "insert": "x"}]
+        stdin = "".join(json.dumps({"document": "t", "model": "text", "type": "EDIT", "input": e}) + "\n"
+                        for e in edits)
+        self.assertRegex(self.tandem("import", "c", data=data, stdin=stdin, code=1).err,
+                         r"^line 5: the text has 4 characters")
+
+    @support.on_both
     def test_keystrokes_of_texts_are_taken_in_any_order(self, data):
         shown, edits = {"one": "", "two": "", "large": ""}, []
         for i in range(5000):

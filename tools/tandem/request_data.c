@@ -271,6 +271,24 @@ static bool is_inside(uint8_t byte)
 
 /* What was typed is anchored to what was typed before, so a text goes out as it stands: edits that insert it
  * piece by piece. */
+/* One edit of a text: an insertion, or without text the deletion of one character. */
+static tandem_err export_edit(cli_request *request, const tandem_document_entry *entry,
+                              const char *branch, const char *scope, uint64_t at, tandem_slice text)
+{
+    json_t *line = json_pack("{s:o, s:s, s:s, s:{s:o, s:o}}",
+                             "document", cli_json_name(tandem_slice_text(entry->document)),
+                             "model", entry->model,
+                             "type", "text.EDIT",
+                             "input", "at", cli_json_number(at),
+                             text.size ? "insert" : "delete",
+                             text.size ? cli_json_name(text) : cli_json_number(1));
+    tandem_err err;
+
+    export_place(line, tandem_slice_text(branch), tandem_slice_text(scope));
+    err = cli_emit(request, line);
+    return err == TANDEM_OK ? cli_check(request) : err;
+}
+
 static tandem_err export_text(cli_request *request, const char *collection,
                               const tandem_document_entry *entry, const char *branch,
                               const char *scope)
@@ -286,23 +304,18 @@ static tandem_err export_text(cli_request *request, const char *collection,
         return err;
     reader = tandem_reader_of(tandem_document_state(document));
     tandem_read_string(&reader, &text);
+    /* An empty one is there, too: no edit says that, but two. */
+    if (!text.size && (err = export_edit(request, entry, branch, scope, 0,
+                                         tandem_slice_text(" "))) == TANDEM_OK)
+        err = export_edit(request, entry, branch, scope, 0, text);
     while (err == TANDEM_OK && text.size) {
         size_t size = 0;
         uint64_t begin = at;
-        json_t *line;
 
         /* At least so many, to the end of a code point. */
         for (; size < text.size && (size < EXPORT_TEXT_BYTES || is_inside(text.bytes[size])); size++)
             at += !is_inside(text.bytes[size]);
-        line = json_pack("{s:o, s:s, s:s, s:{s:o, s:o}}",
-                         "document", cli_json_name(tandem_slice_text(entry->document)),
-                         "model", entry->model,
-                         "type", "text.EDIT",
-                         "input", "at", cli_json_number(begin),
-                         "insert", cli_json_name(tandem_slice_of(text.bytes, size)));
-        export_place(line, tandem_slice_text(branch), tandem_slice_text(scope));
-        if ((err = cli_emit(request, line)) == TANDEM_OK)
-            err = cli_check(request);
+        err = export_edit(request, entry, branch, scope, begin, tandem_slice_of(text.bytes, size));
         text.bytes += size;
         text.size -= size;
     }

@@ -9,8 +9,6 @@
 
 #include "tools/tandem/request.h"
 
-enum { JOINED_BYTES_MAX = 256 * 1024 };
-
 struct import_group {
     cli_request *request;
     size_t count; /* lines */
@@ -18,9 +16,6 @@ struct import_group {
     char **inputs;
     tandem_input *operations;
     tandem_job *jobs;
-    size_t *first_lines; /* of each job */
-    size_t job_count;
-    size_t last_bytes; /* of the lines of the last job */
 };
 
 static void group_release(struct import_group *group, size_t count)
@@ -35,7 +30,6 @@ static void group_release(struct import_group *group, size_t count)
     free(group->inputs);
     free(group->operations);
     free(group->jobs);
-    free(group->first_lines);
 }
 
 static tandem_err group_init(struct import_group *group, cli_request *request, size_t lines)
@@ -46,8 +40,7 @@ static tandem_err group_init(struct import_group *group, cli_request *request, s
     group->inputs = calloc(lines, sizeof(char *));
     group->operations = calloc(lines, sizeof(tandem_input));
     group->jobs = calloc(lines, sizeof(tandem_job));
-    group->first_lines = calloc(lines, sizeof(size_t));
-    if (group->parsed && group->inputs && group->operations && group->jobs && group->first_lines)
+    if (group->parsed && group->inputs && group->operations && group->jobs)
         return TANDEM_OK;
     group_release(group, 0);
     return TANDEM_E_NOMEM;
@@ -148,30 +141,6 @@ static tandem_err line_parse(struct import_group *group, const char *text, size_
     return TANDEM_OK;
 }
 
-static bool same_name(const char *a, const char *b)
-{
-    return a == b || (a && b && !strcmp(a, b));
-}
-
-/* The line that was parsed last, of so many bytes, is a job, or goes on with the one before: edits of one
- * text that follow each other are sent and folded together, and few names cost less. */
-static void add_line(struct import_group *group, size_t bytes)
-{
-    tandem_job *line = &group->jobs[group->count];
-    tandem_job *last = group->job_count ? &group->jobs[group->job_count - 1] : NULL;
-
-    group->last_bytes += bytes;
-    if (last && last->count < TANDEM_JOB_OPERATIONS_MAX - 1 &&
-        group->last_bytes <= JOINED_BYTES_MAX && same_name(last->document, line->document) && same_name(last->branch, line->branch) &&
-        same_name(last->model, line->model) && same_name(line->model, tandem_model_text.name)) {
-        last->count++;
-        return;
-    }
-    group->last_bytes = bytes;
-    group->first_lines[group->job_count] = group->count;
-    group->jobs[group->job_count++] = *line;
-}
-
 /* Parse all lines; on an error group->count is the bad line's index. */
 static tandem_err lines_parse(struct import_group *group, const char *collection,
                               const char *bytes, size_t size, size_t lines)
@@ -188,7 +157,6 @@ static tandem_err lines_parse(struct import_group *group, const char *collection
         if ((err = line_parse(group, bytes + at, length)) != TANDEM_OK)
             return err;
         group->jobs[group->count].collection = collection;
-        add_line(group, length);
         at += length + 1;
     }
     if (at < size)
@@ -215,10 +183,8 @@ tandem_err cli_request_import(cli_request *request, const json_t *object, const 
     err = lines_parse(&group, collection, bytes, size, lines);
     failed = err == TANDEM_OK ? 0 : group.count;
     if (err == TANDEM_OK && !json_is_true(json_object_get(object, "dry_run")))
-        err = tandem_execute_group(request->reactor, group.jobs, group.job_count, NULL, &failed,
+        err = tandem_execute_group(request->reactor, group.jobs, group.count, NULL, &failed,
                                    request->why);
-    if (group.job_count && group.count == lines)
-        failed = group.first_lines[failed];
     request->line = first + failed;
     group_release(&group, lines);
     if (err != TANDEM_OK)
