@@ -295,7 +295,8 @@ TANDEM_API tandem_err tandem_subscribe(tandem_reactor *reactor,
 /*
  * Be told that a document has changed: that operations of it arrived, in any scope of any branch,
  * since the subscription was made, and can be read. position is that of the newest one, as
- * tandem_document_position() gives it, or 0 if the index could not be asked: reading tells why.
+ * tandem_document_position() gives it, or 0 if the index could not be asked: reading tells why, and
+ * it is asked again after the next commit.
  *
  * Changes are no queue: those that come while a subscriber is busy are one call, after the last of
  * them. The document need not exist. On the loop: a callback may read, and holds up the network as
