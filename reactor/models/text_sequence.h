@@ -98,7 +98,7 @@ tandem_err td_sequence_add_author(td_sequence *sequence, const uint8_t *origin, 
 
 /* The insertion of an author with this HLC, of several the first; or NULL. */
 const td_insertion *td_sequence_find(const td_sequence *sequence, uint32_t author, uint64_t hlc);
-/* The last one with this seq. */
+/* The one with this seq; of several, which forks bring, the last if it is not far back. Or NULL. */
 const td_insertion *td_sequence_find_seq(const td_sequence *sequence, uint32_t author, uint64_t seq);
 /* How many characters it inserted. */
 uint32_t td_sequence_insertion_size(const td_sequence *sequence, uint32_t author,
