@@ -375,6 +375,11 @@ uint64_t td_executor_quarantined_origins(td_executor *executor)
     return atomic_load(&executor->quarantined_origins);
 }
 
+uint64_t td_executor_commits(td_executor *executor)
+{
+    return atomic_load(&executor->commits);
+}
+
 tandem_err td_executor_store_err(td_executor *executor)
 {
     return (tandem_err)atomic_load(&executor->store_err);

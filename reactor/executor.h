@@ -149,6 +149,8 @@ uint64_t td_executor_forks(td_executor *executor);
 uint64_t td_executor_withdrawals(td_executor *executor);
 /* Those of them that have as many as can be: a further one is refused. */
 uint64_t td_executor_quarantined_origins(td_executor *executor);
+/* Groups that were committed and had operations in them, since it was opened. From any thread. */
+uint64_t td_executor_commits(td_executor *executor);
 /* Why writing does not work at present; TANDEM_OK: it does. */
 tandem_err td_executor_store_err(td_executor *executor);
 

@@ -66,7 +66,7 @@ struct td_executor {
     td_message reincarnate_message;
     bool reincarnate_timed;
     td_message reincarnate_later;
-    _Atomic uint64_t forks, quarantined_origins, withdrawals;
+    _Atomic uint64_t forks, quarantined_origins, withdrawals, commits;
     _Atomic uint64_t position;
     _Atomic int store_err;
 };

@@ -174,6 +174,7 @@ static void group_done(td_executor *executor, uint64_t reached, tandem_err answe
     if (executor->member_count > 1)
         td_probe(executor->env, TD_PROBE_GROUP_SHARED);
     if (reached > atomic_load(&executor->position)) {
+        atomic_fetch_add(&executor->commits, 1);
         atomic_store(&executor->position, reached);
         td_document_view_committed(executor->view, reached);
         td_event_bus_committed(executor->bus, reached);

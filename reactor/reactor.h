@@ -358,6 +358,7 @@ typedef struct tandem_stat {
     uint64_t lacks;   /* ranges of chains that are lacking here and wanted … */
     uint64_t refused; /* … and those that were refused: options.admit */
     uint64_t partial_collections; /* held in part: see tandem_digest */
+    uint64_t commits; /* groups of operations committed since open: how many shared a flush */
     uint64_t folded; /* operations applied to states since open: the work that showing documents was */
 } tandem_stat;
 

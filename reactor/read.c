@@ -396,6 +396,7 @@ tandem_err tandem_stat_get(tandem_reactor *reactor, tandem_stat *out)
     out->position = td_executor_position(td_reactor_executor(reactor));
     out->forks = td_executor_forks(td_reactor_executor(reactor));
     out->quarantined_origins = td_executor_quarantined_origins(td_reactor_executor(reactor));
+    out->commits = td_executor_commits(td_reactor_executor(reactor));
     out->incarnation = identity->incarnation;
     out->incarnation_reason = identity->reason;
     out->incarnation_since_ms = identity->since_ms;

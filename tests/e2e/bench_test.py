@@ -5,11 +5,12 @@ import node
 from node import check
 
 FIELDS = {"bench", "variant", "figure", "value", "unit", "ceiling", "ratio", "rss_anon_bytes",
-          "disk_bytes_per_operation", "wire_bytes_per_operation"}
+          "disk_bytes_per_operation", "wire_bytes_per_operation", "low", "high", "ratio_low",
+          "ratio_high"}
 
 
 def figures_of(field, name, *args):
-    """The figures of a run, by name."""
+    """The figures of a run of one variant, by name."""
     lines = field.run("--json", "bench", name, *args, timeout=60).lines()
     for line in lines:
         check(set(line) == FIELDS, "a figure has other fields", line)
@@ -20,10 +21,37 @@ def figures_of(field, name, *args):
 
 
 def benches_are_listed(field):
-    listed = {line["bench"] for line in field.run("--json", "bench").lines()}
-    check({"peers", "slow_receiver"} <= listed, "benches are missing", listed)
+    listed = {line["bench"] for line in field.run("--json", "bench", "--list").lines()}
+    check({"catchup", "peers", "slow_receiver", "write"} <= listed, "benches are missing", listed)
     field.run("bench", "no_such_bench", code=4)
+    field.run("bench", "write", "--variant", "no_such_variant", code=4)
     field.run("bench", "peers", "--peers", "0", code=2)
+
+
+def small(*args):
+    return ("--quick", "--operations", "5000", "--pairs", "2") + args
+
+
+def writes_are_measured_beside_lmdb(field):
+    for variant in ("one", "callers64", "batch100", "import"):
+        rate = figures_of(field, "write", *small("--variant", variant))["rate"]
+        check(rate["variant"] == variant, "another variant", rate)
+        check(rate["value"] > 0 and rate["ratio"] > 0, "nothing was measured", rate)
+        check(rate["low"] <= rate["value"] <= rate["high"], "no spread", rate)
+        check(rate["rss_anon_bytes"] > 0 and rate["disk_bytes_per_operation"] > 128,
+              "what it takes was not measured", rate)
+
+
+def catching_up_is_measured_beside_the_floor(field):
+    for variant in ("websocket", "http", "memory", "documents", "collections", "slow_link"):
+        figures = figures_of(field, "catchup", *small("--variant", variant))
+        rate = figures["rate"]
+        check(rate["variant"] == variant, "another variant", rate)
+        check(rate["value"] > 0 and rate["ratio"] > 0, "nothing was measured", rate)
+        check(figures["rate_indexed"]["value"] <= rate["high"], "indexed before it was there", figures)
+        check((rate["wire_bytes_per_operation"] is None) == (variant == "memory"),
+              "the wire was not measured", rate)
+        check(figures["operations_per_commit"]["value"] >= 1, "nothing was committed", figures)
 
 
 def all_of_a_few_peers_come_into_step(field):
@@ -54,5 +82,6 @@ def a_peer_that_reads_nothing_is_measured(field):
     check(figures["rate_ratio"]["value"] > 0, "the others were not measured", figures["rate_ratio"])
 
 
-node.main(benches_are_listed, all_of_a_few_peers_come_into_step,
+node.main(benches_are_listed, writes_are_measured_beside_lmdb,
+          catching_up_is_measured_beside_the_floor, all_of_a_few_peers_come_into_step,
           each_of_a_few_peers_gets_its_own, a_peer_that_reads_nothing_is_measured)

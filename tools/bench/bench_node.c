@@ -2,17 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "tools/bench/process.h"
+#include "tools/bench/scratch.h"
 #include "tools/tandem/admin_client.h"
 
 enum { WRITERS = 32 }; /* operations, or groups of them, under way */
@@ -24,7 +23,8 @@ struct writer {
 
 struct bench_node {
     pid_t pid;
-    char folder[256], socket[300];
+    bench_scratch scratch; /* unless the folder is somebody else's */
+    char folder[BENCH_PATH_BYTES], socket[BENCH_PATH_BYTES + 16];
     char urls[2][160]; /* WebSocket, HTTP */
     cli_admin_client *asker;
     struct writer writers[WRITERS];
@@ -82,21 +82,19 @@ static tandem_err start(bench_node *node)
     return err;
 }
 
-tandem_err bench_node_open(bench_node **out)
+tandem_err bench_node_open(const char *folder, bench_node **out)
 {
-    const char *root = getenv("TMPDIR");
     bench_node *node = calloc(1, sizeof(*node));
     char why[CLI_WHY_BYTES] = "";
-    tandem_err err = TANDEM_E_IO;
+    tandem_err err = TANDEM_OK;
 
     if (!node)
         return TANDEM_E_NOMEM;
-    snprintf(node->folder, sizeof(node->folder), "%s/tandem-bench-XXXXXX", root ? root : "/tmp");
-    if (!mkdtemp(node->folder)) {
-        snprintf(why, sizeof(why), "%s", strerror(errno));
-        node->folder[0] = 0;
-        goto fail;
+    if (!folder && (err = bench_scratch_open(&node->scratch)) != TANDEM_OK) {
+        free(node);
+        return err;
     }
+    snprintf(node->folder, sizeof(node->folder), "%s", folder ? folder : node->scratch.path);
     snprintf(node->socket, sizeof(node->socket), "%s/admin.sock", node->folder);
     if ((err = start(node)) != TANDEM_OK ||
         (err = cli_admin_client_open(node->socket, &node->asker, why)) != TANDEM_OK)
@@ -113,11 +111,6 @@ fail:
     return err;
 }
 
-static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *at)
-{
-    return remove(path);
-}
-
 void bench_node_free(bench_node *node)
 {
     if (!node)
@@ -130,8 +123,7 @@ void bench_node_free(bench_node *node)
         while (waitpid(node->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     }
-    if (node->folder[0])
-        nftw(node->folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    bench_scratch_release(&node->scratch);
     free(node);
 }
 
@@ -157,20 +149,9 @@ double bench_node_waited_s(const bench_node *node)
     return bench_process_waited_s(node->pid);
 }
 
-uint64_t bench_node_disk_bytes(const bench_node *node)
+pid_t bench_node_pid(const bench_node *node)
 {
-    static const char *const folders[] = {"store", "index", "sync"};
-    uint64_t bytes = 0;
-
-    for (unsigned i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
-        char path[320];
-        struct stat status;
-
-        snprintf(path, sizeof(path), "%s/%s/data.mdb", node->folder, folders[i]);
-        if (stat(path, &status) == 0)
-            bytes += (uint64_t)status.st_blocks * 512;
-    }
-    return bytes;
+    return node->pid;
 }
 
 /* ---- Asking ---- */

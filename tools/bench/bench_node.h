@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "store/error.h"
 
@@ -17,9 +18,10 @@ enum { BENCH_DOCUMENTS = 100 }; /* that operations are spread over */
 
 typedef struct bench_node bench_node;
 
-/* Start one, and wait until it is ready. On an error it has been reported. */
-tandem_err bench_node_open(bench_node **out);
-/* Stop it and remove its folder. NULL is fine. */
+/* Start one, and wait until it is ready. On an error it has been reported.
+ * folder  its data folder, which stays; NULL: an empty one of its own */
+tandem_err bench_node_open(const char *folder, bench_node **out);
+/* Stop it and remove its own folder. NULL is fine. */
 void bench_node_free(bench_node *node);
 
 /* Where peers dial to: "ws://…" or "http://…". */
@@ -30,8 +32,7 @@ uint64_t bench_node_rss_anon(const bench_node *node);
 double bench_node_cpu_s(const bench_node *node);
 /* For how long its threads have waited for a processor. */
 double bench_node_waited_s(const bench_node *node);
-/* Bytes of its store's files. */
-uint64_t bench_node_disk_bytes(const bench_node *node);
+pid_t bench_node_pid(const bench_node *node);
 
 /* Operations that it holds. 0, reported, if it does not answer. */
 uint64_t bench_node_operations(bench_node *node);

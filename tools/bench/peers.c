@@ -118,7 +118,7 @@ static tandem_err write_one(struct peers *peers, const bench_herd *herd, uint64_
 static tandem_err write_and_wait(struct peers *peers, bench_herd *herd, uint64_t seconds,
                                  struct observed *seen)
 {
-    uint64_t rate = peers->run->rate, count = seconds * rate, next_look_us = 0;
+    uint64_t rate = peers->run->size.rate, count = seconds * rate, next_look_us = 0;
     uint64_t rest = peers->own ? count % bench_herd_count(herd) : 0;
     uint64_t begin_us = bench_now_us(), last_us = 0, now_us;
     double cpu_s = bench_node_cpu_s(peers->node), herd_s = bench_herd_cpu_s(herd);
@@ -182,7 +182,7 @@ static tandem_err begin_own(struct peers *peers)
     char own[BENCH_COLLECTION_BYTES];
     tandem_err err = TANDEM_OK;
 
-    for (unsigned i = 0; err == TANDEM_OK && i < peers->run->peers; i++) {
+    for (unsigned i = 0; err == TANDEM_OK && i < peers->run->size.peers; i++) {
         bench_herd_collection(i, own);
         err = bench_node_write(peers->node, own, 0, 0);
     }
@@ -214,7 +214,7 @@ static void print_observed(bench_run *run, const struct observed *seen, uint64_t
                            .rss_anon_bytes = seen->rss_anon_max};
 
     bench_print(run, &memory);
-    print(run, "rate", (double)operations / seen->elapsed_s, "operations/s", (double)run->rate);
+    print(run, "rate", (double)operations / seen->elapsed_s, "operations/s", (double)run->size.rate);
     print(run, "delivered", (double)delivered / seen->elapsed_s, "operations/s", 0);
     print(run, "behind_max", (double)seen->behind_max, "operations", 0);
     print(run, "catch_up", seen->catch_up_s * 1000, "ms", 0);
@@ -231,7 +231,7 @@ static tandem_err measure_herd(struct peers *peers, bench_herd *herd, const doub
     tandem_err err;
     int stepped;
 
-    if ((err = write_and_wait(peers, herd, peers->run->seconds, &seen)) != TANDEM_OK)
+    if ((err = write_and_wait(peers, herd, peers->run->size.seconds, &seen)) != TANDEM_OK)
         return err;
     stepped = wait_in_step(peers, herd, CATCH_UP_S);
     print(peers->run, "in_step", stepped, "peers", bench_herd_count(herd));
@@ -245,7 +245,7 @@ static tandem_err measure(struct peers *peers, bool own)
 {
     const char *const urls[] = {bench_node_url(peers->node, false),
                                 bench_node_url(peers->node, true)};
-    unsigned count = (unsigned)peers->run->peers, https = count / 2;
+    unsigned count = (unsigned)peers->run->size.peers, https = count / 2;
     uint64_t begin_us;
     double alone_ms[2];
     bench_herd *herd;
@@ -258,7 +258,7 @@ static tandem_err measure(struct peers *peers, bool own)
         (own && (err = begin_own(peers)) != TANDEM_OK))
         return err;
     begin_us = bench_now_us();
-    if ((err = bench_herd_open(urls, count - https, https, (unsigned)peers->run->reactors,
+    if ((err = bench_herd_open(urls, count - https, https, (unsigned)peers->run->size.reactors,
                                own ? NULL : COLLECTION, &herd)) != TANDEM_OK)
         return err;
     stepped = wait_in_step(peers, herd, CONNECT_S);
@@ -286,8 +286,8 @@ int bench_peers(bench_run *run)
                         variant);
     run->variant = own ? "own" : "all";
     if (own && !run->call->given[CLI_RATE])
-        run->rate = OWN_RATE;
-    if ((err = bench_node_open(&peers.node)) != TANDEM_OK)
+        run->size.rate = OWN_RATE;
+    if ((err = bench_node_open(NULL, &peers.node)) != TANDEM_OK)
         return cli_exit_code(err);
     err = measure(&peers, own);
     bench_node_free(peers.node);

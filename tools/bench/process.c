@@ -74,6 +74,20 @@ double bench_process_waited_s(pid_t pid)
     return seconds;
 }
 
+uint64_t bench_loopback_bytes(void)
+{
+    FILE *devices = fopen("/proc/self/net/dev", "re");
+    char line[512];
+    uint64_t bytes = 0;
+
+    if (!devices)
+        return 0;
+    while (fgets(line, sizeof(line), devices) && sscanf(line, " lo: %" SCNu64, &bytes) != 1)
+        ;
+    fclose(devices);
+    return bytes;
+}
+
 uint64_t bench_now_us(void)
 {
     struct timespec now;

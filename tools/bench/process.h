@@ -14,6 +14,9 @@ double bench_process_cpu_s(pid_t pid);
  * machine that has other work most of a latency may be that. */
 double bench_process_waited_s(pid_t pid);
 
+/* Bytes that have gone over loopback so far, of everybody, headers included. */
+uint64_t bench_loopback_bytes(void);
+
 /* The clock that benches measure with. */
 uint64_t bench_now_us(void);
 void bench_sleep_until_us(uint64_t us);

@@ -93,7 +93,7 @@ static double leg(struct slow *slow, unsigned groups)
 /* It says hello, and then reads nothing for so long, while what would go to it is written. */
 static tandem_err measure_memory(struct slow *slow)
 {
-    uint64_t seconds = slow->run->seconds, end_us, before, rounds = 0;
+    uint64_t seconds = slow->run->size.seconds, end_us, before, rounds = 0;
 
     for (unsigned i = 0; i < WARM_LEGS; i++)
         if (leg(slow, slow->leg_groups) == 0)
@@ -125,17 +125,9 @@ static tandem_err measure_memory(struct slow *slow)
 
 /* ---- The others ---- */
 
-static int ascending(const void *a, const void *b)
+static double median(double *values)
 {
-    double first = *(const double *)a, second = *(const double *)b;
-
-    return first < second ? -1 : first > second;
-}
-
-static double median(double *values, size_t count)
-{
-    qsort(values, count, sizeof(values[0]), ascending);
-    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+    return bench_spread_of(values, PAIRS).median;
 }
 
 static tandem_err measure_others(struct slow *slow)
@@ -153,9 +145,9 @@ static tandem_err measure_others(struct slow *slow)
         slow->mute = NULL;
         ratios[i] = with[i] / without[i];
     }
-    print(slow->run, "rate_without", median(without, PAIRS), "operations/s", 0);
-    print(slow->run, "rate", median(with, PAIRS), "operations/s", median(without, PAIRS));
-    print(slow->run, "rate_ratio", median(ratios, PAIRS), "of the others alone", 1);
+    print(slow->run, "rate_without", median(without), "operations/s", 0);
+    print(slow->run, "rate", median(with), "operations/s", median(without));
+    print(slow->run, "rate_ratio", median(ratios), "of the others alone", 1);
     return TANDEM_OK;
 }
 
@@ -163,7 +155,7 @@ static tandem_err measure(struct slow *slow)
 {
     const char *const urls[] = {bench_node_url(slow->node, false),
                                 bench_node_url(slow->node, true)};
-    unsigned count = (unsigned)slow->run->peers;
+    unsigned count = (unsigned)slow->run->size.peers;
     uint64_t held;
     tandem_err err;
 
@@ -187,10 +179,10 @@ int bench_slow_receiver(bench_run *run)
     tandem_err err;
 
     run->variant = "websocket";
-    slow.leg_groups = run->seconds < LEG_GROUPS_MAX / LEG_GROUPS_EACH_S
-                          ? (unsigned)run->seconds * LEG_GROUPS_EACH_S
+    slow.leg_groups = run->size.seconds < LEG_GROUPS_MAX / LEG_GROUPS_EACH_S
+                          ? (unsigned)run->size.seconds * LEG_GROUPS_EACH_S
                           : LEG_GROUPS_MAX;
-    if ((err = bench_node_open(&slow.node)) != TANDEM_OK)
+    if ((err = bench_node_open(NULL, &slow.node)) != TANDEM_OK)
         return cli_exit_code(err);
     err = measure(&slow);
     bench_mute_free(slow.mute);

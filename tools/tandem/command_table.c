@@ -62,9 +62,10 @@ const cli_command cli_commands[] = {
     {"clone", NULL, "DIR", "make a data folder of another; its peers begin paused", 0, 1, 1,
      cli_clone},
     {"errors", NULL, "[CODE]", "the list of errors", 0, 0, 1, cli_errors},
-    {"bench", NULL, "[NAME]", "measure whole nodes on this machine; without a name: what there is",
+    {"bench", NULL, "[NAME]", "measure this machine's limit, and whole nodes beside it; without a name: all",
      BIT(CLI_PEERS) | BIT(CLI_REACTORS) | BIT(CLI_RATE) |
-         BIT(CLI_SECONDS) | BIT(CLI_VARIANT), 0, 1, cli_bench},
+         BIT(CLI_SECONDS) | BIT(CLI_VARIANT) | BIT(CLI_OPERATIONS) | BIT(CLI_PAIRS) |
+         BIT(CLI_QUICK) | BIT(CLI_LIST), 0, 1, cli_bench},
     {"trace", "replay", "FILE", "replay a recorded editing session over reactors",
      BIT(CLI_AGENTS) | BIT(CLI_VIA), 1, 1, cli_trace_replay},
     {"sim", NULL, "", "the simulator: bad weeks drawn from seeds",
@@ -137,6 +138,10 @@ static const struct flag_row flag_rows[CLI_FLAG_COUNT] = {
     [CLI_REACTORS] = {"--reactors", 0, "N", "how many of the peers are whole reactors"},
     [CLI_RATE] = {"--rate", 0, "N", "operations a second"},
     [CLI_VARIANT] = {"--variant", 0, "NAME", "one of several ways to run it"},
+    [CLI_OPERATIONS] = {"--operations", 0, "N", "how many operations"},
+    [CLI_PAIRS] = {"--pairs", 0, "N", "how often each is measured, its ceiling beside it"},
+    [CLI_QUICK] = {"--quick", 0, NULL, "little of each, in a minute: to see that it works"},
+    [CLI_LIST] = {"--list", 0, NULL, "what there is"},
     [CLI_SECONDS] = {"--seconds", 0, "N", "how long to measure"},
     [CLI_POLL] = {"--poll", 0, "HOW",
                   "over HTTP: long, a time (5s) between two requests, adaptive, or "

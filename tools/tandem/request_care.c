@@ -159,7 +159,7 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
     json_t *error = stat->store_err == TANDEM_OK ? json_null()
                                                  : json_string(tandem_err_name(stat->store_err));
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
                      "bytes", cli_json_number(stat->bytes),
                      "operations", cli_json_number(stat->operations),
                      "index_bytes", cli_json_number(stat->index_bytes),
@@ -170,6 +170,7 @@ static json_t *json_store(const tandem_stat *stat, const tandem_sync_stat *sync_
                      "lacks", cli_json_number(stat->lacks),
                      "refused", cli_json_number(stat->refused),
                      "partial_collections", cli_json_number(stat->partial_collections),
+                     "commits", cli_json_number(stat->commits),
                      "folded", cli_json_number(stat->folded),
                      "error", error);
 }
