@@ -54,6 +54,18 @@ def catching_up_is_measured_beside_the_floor(field):
         check(figures["operations_per_commit"]["value"] >= 1, "nothing was committed", figures)
 
 
+def folding_opening_and_growing_are_measured(field):
+    figures = figures_of(field, "fold", *small("--variant", "kv"))
+    check(figures["late_folded"]["value"] < figures["late_folded"]["ceiling"],
+          "a late operation folds all", figures["late_folded"])
+    check(figures["cold_rate"]["ratio"] > 0 and figures["late"]["ratio"] > 0, "not measured", figures)
+    time = figures_of(field, "open", "--quick", "--variant", "10000", "--pairs", "1")["time"]
+    check(time["value"] > 0 and time["ratio"] > 0, "opening was not measured", time)
+    for variant in ("catchup", "write"):
+        figures = figures_of(field, "growth", *small("--variant", variant))
+        check(figures["cost_1000"]["ratio"] > 0, "growth was not measured", figures)
+
+
 def all_of_a_few_peers_come_into_step(field):
     figures = figures_of(field, "peers", "--peers", "6", "--reactors", "2", "--rate", "50",
                          "--seconds", "1")
@@ -83,5 +95,5 @@ def a_peer_that_reads_nothing_is_measured(field):
 
 
 node.main(benches_are_listed, writes_are_measured_beside_lmdb,
-          catching_up_is_measured_beside_the_floor, all_of_a_few_peers_come_into_step,
+          catching_up_is_measured_beside_the_floor, folding_opening_and_growing_are_measured, all_of_a_few_peers_come_into_step,
           each_of_a_few_peers_gets_its_own, a_peer_that_reads_nothing_is_measured)

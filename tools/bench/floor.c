@@ -236,6 +236,53 @@ tandem_err bench_floor_copy(const bench_floor *floor, bench_floor_result *out)
     return run_in_folders(copy_work, floor, out);
 }
 
+/* ---- Reading ---- */
+
+static tandem_err read_all(raw_store *from, uint64_t *records)
+{
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    uint64_t sum = 0;
+    int result;
+
+    if ((result = mdb_txn_begin(from->env, NULL, MDB_RDONLY, &txn)))
+        return fail_lmdb(result);
+    if (!(result = mdb_cursor_open(txn, from->table, &cursor))) {
+        while (!(result = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))) {
+            for (size_t i = 0; i < value.mv_size; i++)
+                sum += ((const uint8_t *)value.mv_data)[i];
+            *records += sum != 0;
+        }
+        mdb_cursor_close(cursor);
+    }
+    mdb_txn_abort(txn);
+    return result == MDB_NOTFOUND ? TANDEM_OK : fail_lmdb(result);
+}
+
+static tandem_err read_work(void *context, void *shared)
+{
+    const struct at *at = context;
+    bench_floor_result *out = shared, filled = {0};
+    uint64_t begun_us;
+    raw_store store = {0};
+    tandem_err err;
+
+    if ((err = write_in(at->floor, at->folder, &filled)) == TANDEM_OK &&
+        (err = raw_open(&store, at->folder)) == TANDEM_OK) {
+        begun_us = bench_now_us();
+        err = read_all(&store, &out->records);
+        out->seconds = (double)(bench_now_us() - begun_us) / 1e6;
+    }
+    raw_close(&store);
+    return err;
+}
+
+tandem_err bench_floor_read(const bench_floor *floor, bench_floor_result *out)
+{
+    return run_in_folders(read_work, floor, out);
+}
+
 /* ---- Replicating ---- */
 
 static tandem_err fail_socket(void)

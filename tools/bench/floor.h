@@ -36,6 +36,8 @@ typedef struct bench_floor_result {
 tandem_err bench_floor_replicate(const bench_floor *floor, bench_floor_result *out);
 /* One process writes to LMDB. */
 tandem_err bench_floor_write(const bench_floor *floor, bench_floor_result *out);
+/* One process reads them with a cursor, and adds up their bytes. What is read is filled before. */
+tandem_err bench_floor_read(const bench_floor *floor, bench_floor_result *out);
 /* One process reads them from one LMDB and writes them to another. What is read is filled before. */
 tandem_err bench_floor_copy(const bench_floor *floor, bench_floor_result *out);
 
