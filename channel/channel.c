@@ -660,7 +660,8 @@ tandem_err td_channel_push(tandem_channel *channel, tandem_job_handle *handle)
         return TANDEM_E_LIMIT;
     if ((err = tandem_job_handle_started(handle)) != TANDEM_OK)
         return err;
-    return tandem_mailbox_push(channel->outbox, handle);
+    tandem_mailbox_push(channel->outbox, handle);
+    return TANDEM_OK;
 }
 
 /* The job that begins at operations[0]: how many operations it has, and a handle for it. */

@@ -43,16 +43,27 @@ static bool has_scope(const tandem_job_handle *handle, tandem_slice scope)
     return false;
 }
 
+static tandem_err add_scope(tandem_job_handle *handle, tandem_slice scope)
+{
+    tandem_writer *several = &handle->several_scopes;
+    tandem_err err;
+
+    if (!several->size)
+        tandem_write_raw(several, handle->scopes);
+    tandem_write_raw(several, scope);
+    tandem_write_raw(several, tandem_slice_of("", 1));
+    if ((err = tandem_writer_err(several)) == TANDEM_OK)
+        handle->scopes = tandem_writer_slice(several);
+    return err;
+}
+
 static tandem_err take(tandem_job_handle *handle, const td_operation *operation)
 {
     tandem_err err;
 
-    if (!has_scope(handle, operation->scope)) {
-        tandem_write_raw(&handle->scopes, operation->scope);
-        tandem_write_raw(&handle->scopes, tandem_slice_of("", 1));
-        if ((err = tandem_writer_err(&handle->scopes)) != TANDEM_OK)
-            return err;
-    }
+    if (!has_scope(handle, operation->scope) &&
+        (err = add_scope(handle, operation->scope)) != TANDEM_OK)
+        return err;
     if (handle->keeps) {
         tandem_write_binary(&handle->canonical, operation->canonical);
         if ((err = tandem_writer_err(&handle->canonical)) != TANDEM_OK)
@@ -67,14 +78,15 @@ static tandem_err take(tandem_job_handle *handle, const td_operation *operation)
 tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool keeps,
                               tandem_job_handle **out)
 {
-    size_t names = first->collection.size + first->document.size + first->branch.size;
+    size_t names =
+        first->collection.size + first->document.size + first->branch.size + first->scope.size + 1;
     tandem_job_handle *handle = calloc(1, sizeof(*handle) + names);
     char *at;
     tandem_err err;
 
     if (!handle)
         return TANDEM_E_NOMEM;
-    tandem_writer_init(&handle->scopes);
+    tandem_writer_init(&handle->several_scopes);
     tandem_writer_init(&handle->canonical);
     handle->status = TANDEM_JOB_UNKNOWN;
     handle->first_ordinal = ordinal;
@@ -85,6 +97,8 @@ tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool 
     handle->collection = keep(&at, first->collection);
     handle->document = keep(&at, first->document);
     handle->branch = keep(&at, first->branch);
+    handle->scopes = keep(&at, first->scope);
+    handle->scopes.size++; /* with the NUL behind it, which calloc() has put there */
     if ((err = take(handle, first)) != TANDEM_OK) {
         tandem_job_handle_free(handle);
         return err;
@@ -112,7 +126,7 @@ void tandem_job_handle_free(tandem_job_handle *handle)
     if (!handle)
         return;
     assert(!handle->prev);
-    tandem_writer_release(&handle->scopes);
+    tandem_writer_release(&handle->several_scopes);
     tandem_writer_release(&handle->canonical);
     free(handle);
 }
@@ -173,20 +187,24 @@ tandem_err tandem_job_handle_failed(tandem_job_handle *handle, tandem_err error)
     return TANDEM_OK;
 }
 
+bool td_job_handle_has_bytes(const tandem_job_handle *handle)
+{
+    return handle->keeps || handle->elsewhere.size;
+}
+
 tandem_err tandem_job_handle_read(const tandem_job_handle *handle, const td_job_source *source,
-                                  tandem_err (*visit)(void *visitor, tandem_slice canonical),
-                                  void *visitor)
+                                  const td_job_visitor *visitor)
 {
     tandem_reader reader = tandem_reader_of(
         handle->keeps ? tandem_writer_slice(&handle->canonical) : handle->elsewhere);
     tandem_slice canonical;
     tandem_err err;
 
-    if (!handle->keeps && handle->elsewhere.size == 0)
-        return source->read(source->context, handle, visit, visitor);
+    if (!td_job_handle_has_bytes(handle))
+        return source->read(source->context, handle, visitor);
     while (tandem_reader_left(&reader) > 0) {
         if ((err = tandem_read_binary(&reader, &canonical)) != TANDEM_OK ||
-            (err = visit(visitor, canonical)) != TANDEM_OK)
+            (err = visitor->visit(visitor->context, canonical)) != TANDEM_OK)
             return err;
     }
     return TANDEM_OK;

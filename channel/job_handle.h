@@ -20,7 +20,6 @@
 #ifndef TANDEM_CHANNEL_JOB_HANDLE_H
 #define TANDEM_CHANNEL_JOB_HANDLE_H
 
-#include "store/hash_table.h"
 #include "store/operation.h"
 
 typedef enum tandem_job_state {
@@ -40,10 +39,20 @@ typedef struct tandem_job_handle tandem_job_handle;
 typedef void (*tandem_job_changed_fn)(void *context, tandem_job_handle *handle,
                                       tandem_job_state from, tandem_job_state to);
 
-/* Reads a handle's operations, in order, out of where they are kept. */
+/* Who reads operations of handles. Whatever visit returns ends the reading, if it is not TANDEM_OK. */
+typedef struct td_job_visitor {
+    tandem_err (*visit)(void *context, tandem_slice canonical);
+    /* All of a handle was visited: which one is to be read now? NULL: none. It keeps no operations.
+     * The slot may be NULL, and whoever reads need not ask. */
+    const tandem_job_handle *(*next)(void *context);
+    void *context;
+} td_job_visitor;
+
+/* Reads a handle's operations, in order, out of where they are kept, and those of the handles that the
+ * visitor asks for next: what stands side by side is found once. An error is about the last of them. */
 typedef struct td_job_source {
     tandem_err (*read)(void *context, const tandem_job_handle *handle,
-                       tandem_err (*visit)(void *visitor, tandem_slice canonical), void *visitor);
+                       const td_job_visitor *visitor);
     void *context;
 } td_job_source;
 
@@ -59,8 +68,9 @@ struct tandem_job_handle {
     uint32_t operations;
     uint64_t bytes; /* of canonical bytes */
     tandem_slice collection, document, branch; /* in names */
-    /* Distinct scopes, in order of appearance, each terminated by NUL. */
-    tandem_writer scopes;
+    /* Distinct scopes, in order of appearance, each terminated by NUL: the first one in names, … */
+    tandem_slice scopes;
+    tandem_writer several_scopes; /* … or all of them here */
     tandem_writer canonical; /* bins, one after the other, if it keeps its operations */
     tandem_slice elsewhere;  /* the same, in a message that is being delivered */
     tandem_job_changed_fn changed;
@@ -74,7 +84,6 @@ struct tandem_job_handle {
     /* The sync manager's: */
     bool refused;         /* in the outbox until it is kept as a dead letter */
     uint64_t dead_letter; /* the dead letter that is offered again by it; 0: none */
-    td_hash_entry hash_entry;
     char names[];
 };
 
@@ -99,10 +108,12 @@ tandem_err tandem_job_handle_transported(tandem_job_handle *handle);
 tandem_err tandem_job_handle_executed(tandem_job_handle *handle);
 tandem_err tandem_job_handle_failed(tandem_job_handle *handle, tandem_err error);
 
-/* Visit the canonical bytes of its operations, in order. source may be NULL if the handle keeps
- * them. Whatever the visitor or the source returns ends it, if it is not TANDEM_OK. */
+/* Does it hold or know its operations itself, so that no source is needed to read them? */
+bool td_job_handle_has_bytes(const tandem_job_handle *handle);
+/* Visit the canonical bytes of its operations, in order. source may be NULL if the handle has them;
+ * only a source asks for what is next. Whatever the visitor or the source returns ends it, if it is
+ * not TANDEM_OK. */
 tandem_err tandem_job_handle_read(const tandem_job_handle *handle, const td_job_source *source,
-                                  tandem_err (*visit)(void *visitor, tandem_slice canonical),
-                                  void *visitor);
+                                  const td_job_visitor *visitor);
 
 #endif

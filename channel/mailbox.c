@@ -18,8 +18,7 @@ struct tandem_mailbox {
     uint64_t bytes;
     uint64_t own_last_id, *last_id;
     td_mailbox_share *share; /* NULL: none */
-    tandem_job_handle *list; /* in order; utlist's: the first one's prev is the last */
-    td_hash_table by_id;
+    tandem_job_handle *list; /* by id; utlist's: the first one's prev is the last */
     struct observer observers[TD_MAILBOX_OBSERVERS_MAX];
     unsigned observer_count;
 };
@@ -40,7 +39,6 @@ tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tand
 
 static void unlink_handle(tandem_mailbox *mailbox, tandem_job_handle *handle)
 {
-    td_hash_table_remove(&mailbox->by_id, &handle->hash_entry);
     DL_DELETE(mailbox->list, handle);
     handle->prev = handle->next = NULL;
     handle->told = NULL;
@@ -105,18 +103,13 @@ static void changed(void *context, tandem_job_handle *handle, tandem_job_state f
             mailbox->observers[i].changed(mailbox->observers[i].context, handle, from, to);
 }
 
-tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
+void tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
 {
     uint64_t id;
-    tandem_err err;
 
     assert(tandem_mailbox_fits(mailbox, handle->bytes));
     assert(!handle->prev);
     handle->id = id = ++*mailbox->last_id;
-    err = td_hash_table_add(&mailbox->by_id, &handle->hash_entry,
-                            tandem_slice_of(&handle->id, sizeof(handle->id)), handle);
-    if (err != TANDEM_OK)
-        return err;
     DL_APPEND(mailbox->list, handle);
     handle->told = changed;
     handle->told_context = mailbox;
@@ -128,7 +121,6 @@ tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handl
     for (unsigned i = 0; i < mailbox->observer_count; i++)
         if (mailbox->observers[i].added && (i == 0 || tandem_mailbox_get(mailbox, id)))
             mailbox->observers[i].added(mailbox->observers[i].context, handle);
-    return TANDEM_OK;
 }
 
 void tandem_mailbox_remove(tandem_mailbox *mailbox, tandem_job_handle *handle)
@@ -139,9 +131,15 @@ void tandem_mailbox_remove(tandem_mailbox *mailbox, tandem_job_handle *handle)
             mailbox->observers[i].removed(mailbox->observers[i].context, handle);
 }
 
+/* From the end: it is asked for what has just come, or by a person. A table would cost each handle on its
+ * way more than that. */
 tandem_job_handle *tandem_mailbox_get(tandem_mailbox *mailbox, uint64_t id)
 {
-    return td_hash_table_find(&mailbox->by_id, tandem_slice_of(&id, sizeof(id)));
+    tandem_job_handle *first = mailbox->list, *handle = first ? first->prev : NULL;
+
+    while (handle && handle->id > id)
+        handle = handle == first ? NULL : handle->prev;
+    return handle && handle->id == id ? handle : NULL;
 }
 
 tandem_job_handle *tandem_mailbox_first(tandem_mailbox *mailbox)

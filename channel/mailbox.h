@@ -45,13 +45,13 @@ bool tandem_mailbox_fits(const tandem_mailbox *mailbox, uint64_t bytes);
  * each that is taken out sends each by itself; who waits until half of it is there sends many at once. */
 bool tandem_mailbox_is_draining(const tandem_mailbox *mailbox);
 
-/* Put a handle at the end; it gets its id here. The caller asked tandem_mailbox_fits().
- * TANDEM_E_NOMEM: the handle is still the caller's. */
-tandem_err tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle);
+/* Put a handle at the end; it gets its id here, which is higher than those before it. The caller asked
+ * tandem_mailbox_fits(). */
+void tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle);
 /* Take a handle out; it is the caller's. */
 void tandem_mailbox_remove(tandem_mailbox *mailbox, tandem_job_handle *handle);
 
-/* NULL if there is none of this id. */
+/* NULL if there is none of this id. Looks at those that were put in later. */
 tandem_job_handle *tandem_mailbox_get(tandem_mailbox *mailbox, uint64_t id);
 /* The items, in order of arrival: the first one, then handle->next. */
 tandem_job_handle *tandem_mailbox_first(tandem_mailbox *mailbox);

@@ -238,50 +238,25 @@ bool td_session_expects(const td_session *session)
 
 /* ---- Sending ---- */
 
-bool td_session_has_credit(const td_session *session, uint64_t bytes)
+/* For one more job, of so many bytes, behind others that are not counted yet. */
+static bool has_credit_behind(const td_session *session, uint64_t jobs, uint64_t jobs_bytes,
+                              uint64_t bytes)
 {
-    uint64_t jobs = session->sent_next - session->sent_first;
-
+    jobs += session->sent_next - session->sent_first;
     if (jobs == 0)
         return true;
     return jobs < session->sent_capacity && jobs < session->peer_window_jobs &&
-           session->inflight_bytes + bytes <= session->peer_window_bytes;
+           session->inflight_bytes + jobs_bytes + bytes <= session->peer_window_bytes;
+}
+
+bool td_session_has_credit(const td_session *session, uint64_t bytes)
+{
+    return has_credit_behind(session, 0, 0, bytes);
 }
 
 uint64_t td_session_inflight_bytes(const td_session *session)
 {
     return session->inflight_bytes;
-}
-
-struct job_writing {
-    tandem_writer *out;
-    uint32_t operations;
-};
-
-static tandem_err write_operation(void *visitor, tandem_slice canonical)
-{
-    struct job_writing *writing = visitor;
-
-    td_wire_write_operation(writing->out, canonical);
-    writing->operations++;
-    return tandem_writer_err(writing->out);
-}
-
-/* Append one job. On an error nothing of it stays in out. */
-static tandem_err write_job(td_session *session, const tandem_job_handle *handle,
-                            tandem_writer *out)
-{
-    struct job_writing writing = {.out = out};
-    size_t mark = out->size;
-    tandem_err err;
-
-    td_wire_write_job(out, handle->operations);
-    err = tandem_job_handle_read(handle, session->source, write_operation, &writing);
-    if (err == TANDEM_OK && writing.operations != handle->operations)
-        err = TANDEM_E_CORRUPT;
-    if (err != TANDEM_OK)
-        out->size = mark;
-    return err;
 }
 
 /* Take a handle to its end: Applied if err is TANDEM_OK, else Error; or Error, if its owner said so
@@ -319,52 +294,155 @@ static void mark_sent(td_session *session, tandem_job_handle *handle)
     session->stat.sent_operations += handle->operations;
 }
 
+/*
+ * A JOBS message that is being written. Its jobs are read from the store together, as far as they stand
+ * together there; meanwhile the mailbox does not change, and who looks at it is told nothing: a reading
+ * transaction is open. So the handles are marked as sent afterwards.
+ */
+struct frame {
+    td_session *session;
+    tandem_writer *out;
+    size_t start;              /* of the message */
+    uint32_t jobs;             /* in it */
+    tandem_job_handle *handle; /* the job that is being written; NULL: the last one is whole */
+    size_t handle_at;          /* where it begins */
+    uint32_t operations;       /* of it, so far */
+    /* Whole, and not marked: so many of those that are sent from first on. */
+    tandem_job_handle *first;
+    uint32_t whole;
+    uint64_t whole_bytes;
+};
+
+/* The first one from here on that can be sent, or has failed. */
+static tandem_job_handle *first_ready(tandem_job_handle *from)
+{
+    while (from && (from->number || from->waiting))
+        from = from->next;
+    return from;
+}
+
+static bool has_room(const struct frame *frame, const tandem_job_handle *handle)
+{
+    const td_session *session = frame->session;
+    size_t used = frame->out->size - frame->start;
+
+    if (!has_credit_behind(session, frame->whole, frame->whole_bytes, handle->bytes)) {
+        td_probe(session->env, TD_PROBE_WINDOW_FULL);
+        return false;
+    }
+    if (frame->jobs && (used >= TD_SESSION_FRAME_BYTES ||
+                        used + handle->bytes + 8 * (uint64_t)handle->operations + 64 >
+                            session->peer_message_bytes)) {
+        td_probe(session->env, TD_PROBE_FRAME_FULL);
+        return false;
+    }
+    return true;
+}
+
+static void begin_job(struct frame *frame, tandem_job_handle *handle)
+{
+    frame->handle = handle;
+    frame->handle_at = frame->out->size;
+    frame->operations = 0;
+    td_wire_write_job(frame->out, handle->operations);
+}
+
+static tandem_err write_operation(void *context, tandem_slice canonical)
+{
+    struct frame *frame = context;
+
+    td_wire_write_operation(frame->out, canonical);
+    frame->operations++;
+    return tandem_writer_err(frame->out);
+}
+
+/* All of a job was read: is it whole? */
+static tandem_err end_job(struct frame *frame)
+{
+    if (frame->operations != frame->handle->operations)
+        return TANDEM_E_CORRUPT;
+    frame->whole++;
+    frame->whole_bytes += frame->handle->bytes;
+    frame->jobs++;
+    frame->handle = NULL;
+    return TANDEM_OK;
+}
+
+static const tandem_job_handle *next_job(void *context)
+{
+    struct frame *frame = context;
+    tandem_job_handle *next = first_ready(frame->handle->next);
+
+    if (end_job(frame) != TANDEM_OK || !next || next->status == TANDEM_JOB_ERROR ||
+        td_job_handle_has_bytes(next) || !has_room(frame, next))
+        return NULL;
+    begin_job(frame, next);
+    return next;
+}
+
+/* Returns the one behind them. */
+static tandem_job_handle *mark_whole(struct frame *frame)
+{
+    tandem_job_handle *handle = frame->first;
+
+    for (; frame->whole; frame->whole--, handle = first_ready(handle->next))
+        mark_sent(frame->session, handle);
+    frame->whole_bytes = 0;
+    return handle;
+}
+
+/* Append jobs from this one on, as far as one reading goes; *next_out: the first that is not there.
+ * On an error nothing stays of the job that it is about, which is *next_out. */
+static tandem_err write_jobs(struct frame *frame, tandem_job_handle *first,
+                             tandem_job_handle **next_out)
+{
+    td_job_visitor visitor = {.visit = write_operation, .next = next_job, .context = frame};
+    tandem_err err;
+
+    frame->first = first;
+    begin_job(frame, first);
+    err = tandem_job_handle_read(first, frame->session->source, &visitor);
+    if (frame->handle && err == TANDEM_OK)
+        err = end_job(frame);
+    if (frame->handle)
+        frame->out->size = frame->handle_at;
+    *next_out = mark_whole(frame);
+    return err;
+}
+
 /* Fill one JOBS message as far as credit and its size go. */
 static tandem_err next_jobs(td_session *session, tandem_writer *out)
 {
-    size_t start = out->size, count_at;
-    tandem_job_handle *handle = session->unsent, *next;
-    uint32_t jobs = 0;
+    struct frame frame = {.session = session, .out = out, .start = out->size};
+    tandem_job_handle *handle = first_ready(session->unsent), *next;
+    size_t count_at;
     tandem_err err = TANDEM_OK;
 
-    if (!handle)
+    if (!session->unsent)
         return TANDEM_END;
     count_at = td_wire_begin_jobs(out, session->sent_number + 1, session->sent_next);
-    for (; handle; handle = next) {
-        size_t used = out->size - start;
-
+    for (; handle; handle = first_ready(next)) {
         next = handle->next;
-        if (handle->number || handle->waiting)
-            continue;
         if (handle->status == TANDEM_JOB_ERROR) {
             finish(session, handle, handle->error, 0);
             continue;
         }
-        if (!td_session_has_credit(session, handle->bytes)) {
-            td_probe(session->env, TD_PROBE_WINDOW_FULL);
+        if (!has_room(&frame, handle))
             break;
-        }
-        if (jobs && (used >= TD_SESSION_FRAME_BYTES ||
-                     used + handle->bytes + 8 * (uint64_t)handle->operations + 64 >
-                         session->peer_message_bytes)) {
-            td_probe(session->env, TD_PROBE_FRAME_FULL);
-            break;
-        }
-        if ((err = write_job(session, handle, out)) == TANDEM_E_NOMEM)
+        if ((err = write_jobs(&frame, handle, &next)) == TANDEM_E_NOMEM)
             break;
         if (err != TANDEM_OK) {
+            handle = next;
+            next = handle->next;
             finish(session, handle, err, 0);
-            continue;
         }
-        mark_sent(session, handle);
-        jobs++;
     }
-    session->unsent = first_unsent(tandem_mailbox_first(session->outbox));
-    if (jobs == 0) {
-        out->size = start;
+    session->unsent = first_unsent(session->unsent);
+    if (frame.jobs == 0) {
+        out->size = frame.start;
         return err == TANDEM_E_NOMEM ? err : TANDEM_END;
     }
-    td_wire_patch_count(out, count_at, jobs);
+    td_wire_patch_count(out, count_at, frame.jobs);
     session->sent_number++;
     td_probe(session->env, TD_PROBE_JOBS_SENT);
     return TANDEM_OK;
@@ -625,11 +703,11 @@ static tandem_err open_inbox_handle(td_session *session, td_delivery *delivery, 
         tandem_job_handle_free(handle);
         return TANDEM_E_PROTOCOL;
     }
-    if ((err = tandem_job_handle_started(handle)) != TANDEM_OK ||
-        (err = tandem_mailbox_push(session->inbox, handle)) != TANDEM_OK) {
+    if ((err = tandem_job_handle_started(handle)) != TANDEM_OK) {
         tandem_job_handle_free(handle);
         return err;
     }
+    tandem_mailbox_push(session->inbox, handle);
     delivery->handles[i] = handle;
     if (td_planted(TD_PLANTED_STATUS_SKIPPED))
         return TANDEM_OK;

@@ -19,6 +19,7 @@ enum {
     RETRY_MS_MAX = 30000,
     CLOCK_DELAY_MS_MAX = 60 * 60 * 1000,
     PREDECESSOR_ATTEMPTS_MAX = 5,
+    PASSED_MAX = 64, /* operations that are read for nothing, rather than to look the next one up */
 };
 
 static void list_sending(td_peer *peer, td_collection_cover *collection)
@@ -616,43 +617,74 @@ void td_sender_fill(td_peer *peer)
 
 struct reading {
     const tandem_job_handle *handle;
-    uint64_t next_ordinal;
-    tandem_err (*visit)(void *visitor, tandem_slice canonical);
-    void *visitor;
+    uint64_t next_ordinal; /* of it; behind its last one once it was read */
+    unsigned passed;       /* operations of others that stood in between */
+    const td_job_visitor *visitor;
 };
+
+/* Begin with a handle. True: what is to be read of it stands a little further on. */
+static bool goes_on_with(struct reading *reading, const tandem_job_handle *handle)
+{
+    const tandem_job_handle *before = reading->handle;
+    uint64_t behind = reading->next_ordinal;
+
+    reading->handle = handle;
+    reading->next_ordinal = handle->first_ordinal;
+    return handle->first_ordinal >= behind &&
+           tandem_slice_equal(handle->collection, before->collection);
+}
 
 static tandem_err read_operation(void *context, tandem_err err, uint64_t ordinal,
                                  const td_operation *operation)
 {
     struct reading *reading = context;
+    const td_job_visitor *visitor = reading->visitor;
     const tandem_job_handle *handle = reading->handle;
 
+    if (ordinal < reading->next_ordinal) /* if there are many, its place is looked up */
+        return reading->passed++ < PASSED_MAX ? TANDEM_OK : TANDEM_END;
     if (err != TANDEM_OK)
         return err;
     if (ordinal != reading->next_ordinal)
         return TANDEM_E_CORRUPT;
     reading->next_ordinal++;
-    if ((err = reading->visit(reading->visitor, operation->canonical)) != TANDEM_OK)
+    if ((err = visitor->visit(visitor->context, operation->canonical)) != TANDEM_OK)
         return err;
-    return reading->next_ordinal == handle->first_ordinal + handle->operations ? TANDEM_END
-                                                                               : TANDEM_OK;
+    if (reading->next_ordinal < handle->first_ordinal + handle->operations)
+        return TANDEM_OK;
+    handle = visitor->next ? visitor->next(visitor->context) : NULL;
+    if (!handle) {
+        reading->handle = NULL;
+        return TANDEM_END;
+    }
+    return goes_on_with(reading, handle) ? TANDEM_OK : TANDEM_END;
 }
 
+/* Each scan reads at least the operations of the handle that it begins with. */
 tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
-                          tandem_err (*visit_bytes)(void *visitor, tandem_slice canonical),
-                          void *visitor)
+                          const td_job_visitor *visitor)
 {
     tandem_sync *sync = context;
-    struct reading reading = {handle, handle->first_ordinal, visit_bytes, visitor};
-    tandem_err err;
+    struct reading reading = {.handle = handle, .visitor = visitor};
+    tandem_err err = TANDEM_OK;
 
-    if (!td_fresh_scan(&sync->fresh, handle->collection, handle->first_ordinal - 1, read_operation,
-                        &reading, &err))
-        err = td_op_store_scan(sync->ops, handle->collection, handle->first_ordinal - 1,
-                               read_operation, &reading);
+    while ((handle = reading.handle)) {
+        uint64_t after = handle->first_ordinal - 1;
+
+        reading.next_ordinal = handle->first_ordinal;
+        reading.passed = 0;
+        if (!td_fresh_scan(&sync->fresh, handle->collection, after, read_operation, &reading, &err))
+            err = td_op_store_scan(sync->ops, handle->collection, after, read_operation, &reading);
+        if (err == TANDEM_OK && reading.handle == handle)
+            err = TANDEM_E_CORRUPT; /* there is nothing where it is said to be */
+        if (err == TANDEM_OK && reading.next_ordinal > reading.handle->first_ordinal)
+            err = TANDEM_E_CORRUPT;
+        if (err != TANDEM_OK && err != TANDEM_END)
+            break;
+    }
     if (err == TANDEM_E_CORRUPT)
-        td_sync_count_corrupt(sync, handle->collection, reading.next_ordinal);
-    return err == TANDEM_END ? TANDEM_OK : err == TANDEM_OK ? TANDEM_E_CORRUPT : err;
+        td_sync_count_corrupt(sync, reading.handle->collection, reading.next_ordinal);
+    return err == TANDEM_END ? TANDEM_OK : err;
 }
 
 /* ---- What became of handles ---- */

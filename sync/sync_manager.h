@@ -482,9 +482,9 @@ uint64_t td_sender_tick(td_peer *peer, uint64_t now_ms);
 tandem_err td_sender_trouble(td_peer *peer, const td_origin_cover **origin_out);
 /* Another session serves the peer: what waits in its own outbox goes there anew. */
 void td_sender_leave(td_peer *peer);
+/* The read of a td_job_source; context is the sync. */
 tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
-                          tandem_err (*visit)(void *visitor, tandem_slice canonical),
-                          void *visitor);
+                          const td_job_visitor *visitor);
 
 /* ---- wants.c ---- */
 

@@ -269,14 +269,13 @@ static tandem_err on_read(void *visitor, tandem_slice canonical)
 }
 
 static tandem_err read_from_batch(void *context, const tandem_job_handle *handle,
-                                  tandem_err (*visit)(void *visitor, tandem_slice canonical),
-                                  void *visitor)
+                                  const td_job_visitor *visitor)
 {
     const struct batch *batch = context;
     tandem_err err = TANDEM_OK;
 
     for (uint64_t i = handle->first_ordinal; i <= handle->operations && err == TANDEM_OK; i++)
-        err = visit(visitor, batch->operations[i - 1].canonical);
+        err = visitor->visit(visitor->context, batch->operations[i - 1].canonical);
     return err;
 }
 
@@ -304,11 +303,12 @@ static void operations_are_read_from_where_they_are(void **state)
     for (size_t k = 0; k < 3; k++) {
         const td_job_source *from = *all[k] == named ? &source : NULL;
         struct reading reading = {.batch = &f->batch, .stop = TANDEM_OK};
+        const td_job_visitor visitor = {.visit = on_read, .context = &reading};
 
-        assert_int_equal(TANDEM_OK, tandem_job_handle_read(*all[k], from, on_read, &reading));
+        assert_int_equal(TANDEM_OK, tandem_job_handle_read(*all[k], from, &visitor));
         assert_int_equal(5, reading.at);
         reading = (struct reading){.batch = &f->batch, .stop = TANDEM_E_NOMEM};
-        assert_int_equal(TANDEM_E_NOMEM, tandem_job_handle_read(*all[k], from, on_read, &reading));
+        assert_int_equal(TANDEM_E_NOMEM, tandem_job_handle_read(*all[k], from, &visitor));
         assert_int_equal(2, reading.at);
         tandem_job_handle_free(*all[k]);
     }
@@ -338,12 +338,13 @@ static void bytes_that_are_no_operations_are_not_handed_on(void **state)
     static const uint8_t torn[] = {0xc4, 9, 'x'};
     struct fixture *f = *state;
     struct reading reading = {.batch = &f->batch, .stop = TANDEM_OK};
+    const td_job_visitor visitor = {.visit = on_read, .context = &reading};
     tandem_job_handle *handle;
 
     batch_job(&f->batch, &f->chain, 1, 100);
     assert_int_equal(TANDEM_OK, td_job_handle_open(&f->batch.operations[0], 0, false, &handle));
     handle->elsewhere = tandem_slice_of(torn, sizeof(torn));
-    assert_int_equal(TANDEM_E_PAYLOAD, tandem_job_handle_read(handle, NULL, on_read, &reading));
+    assert_int_equal(TANDEM_E_PAYLOAD, tandem_job_handle_read(handle, NULL, &visitor));
     assert_int_equal(0, reading.at);
     tandem_job_handle_free(handle);
 }
