@@ -93,6 +93,7 @@ struct td_connection {
     uint64_t heard_ms; /* of the loop's clock */
 
     /* Sending. */
+    bool asked_for_room; /* of libwebsockets, which has not called back yet */
     bool sending; /* a message has begun: sent of out's bytes are written */
     tandem_writer out;
     size_t sent;

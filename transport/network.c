@@ -47,6 +47,14 @@ static const lws_retry_bo_t liveness = {
     .secs_since_valid_hangup = TD_NETWORK_HANGUP_S,
 };
 
+/* It asks the kernel each time. */
+static void ask_for_room(td_connection *connection)
+{
+    if (!connection->asked_for_room)
+        lws_callback_on_writable(connection->wsi);
+    connection->asked_for_room = true;
+}
+
 /* ---- Timers, ends ---- */
 
 static void on_freed(uv_handle_t *handle)
@@ -218,7 +226,7 @@ void td_connection_want_write(td_connection *connection)
 {
     if (connection->state != TD_CONNECTION_OPEN)
         return; /* on opening it is asked once anyway */
-    lws_callback_on_writable(connection->wsi);
+    ask_for_room(connection);
     td_network_wake(connection->network);
 }
 
@@ -384,6 +392,7 @@ static int on_room(td_connection *connection)
     struct lws *wsi = connection->wsi;
     size_t size, budget = BYTES_PER_TURN;
 
+    connection->asked_for_room = false;
     /* It asks once more after the close frame, and a second close would not wait for the answer. */
     if (connection->state == TD_CONNECTION_HANDSHAKE || connection->close_begun)
         return 0;
