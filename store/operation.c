@@ -21,6 +21,12 @@ static size_t character_size(const uint8_t *bytes, size_t left)
     return td_utf8_size(bytes, left);
 }
 
+/* Most are. */
+static bool is_plain(uint8_t byte)
+{
+    return byte >= 0x20 && byte < CONTROL_DELETE;
+}
+
 bool td_name_valid(tandem_slice name)
 {
     size_t at = 0;
@@ -28,7 +34,7 @@ bool td_name_valid(tandem_slice name)
     if (name.size < 1 || name.size > TANDEM_NAME_BYTES_MAX)
         return false;
     while (at < name.size) {
-        size_t length = character_size(name.bytes + at, name.size - at);
+        size_t length = is_plain(name.bytes[at]) ? 1 : character_size(name.bytes + at, name.size - at);
 
         if (!length)
             return false;
@@ -67,99 +73,156 @@ tandem_slice td_type_verb(tandem_slice type)
     return tandem_slice_of(type.bytes + dot + 1, type.size - dot - 1);
 }
 
-static bool type_valid(tandem_slice type)
+/* Has this name a model before its last dot, and something behind it? */
+static bool names_model(tandem_slice type)
 {
     size_t dot = last_dot(type);
 
-    return td_name_valid(type) && dot > 0 && dot + 1 < type.size;
+    return dot > 0 && dot + 1 < type.size;
 }
 
 /* ---- Parsing ---- */
 
-/* Bytes of the shortest header (or whole number) that encodes item. */
-static size_t shortest_header(const tandem_item *item)
-{
-    uint64_t n;
+/*
+ * Items are read in their shortest form. Were longer forms taken, one change could have many hashes,
+ * and stores that are stricter than others would stop at it for ever. Every operation is read by this
+ * a few times on its way, so each kind has its own reader, which knows no other.
+ */
 
-    switch (item->kind) {
-    case TANDEM_UINT:
-        n = item->uint;
-        return n < 0x80 ? 1 : n <= UINT8_MAX ? 2 : n <= UINT16_MAX ? 3 : n <= UINT32_MAX ? 5 : 9;
-    case TANDEM_STRING:
-        n = item->bytes.size;
-        return n < 32 ? 1 : n <= UINT8_MAX ? 2 : n <= UINT16_MAX ? 3 : 5;
-    case TANDEM_BINARY:
-        n = item->bytes.size;
-        return n <= UINT8_MAX ? 2 : n <= UINT16_MAX ? 3 : 5;
-    default:
-        assert(item->kind == TANDEM_ARRAY);
-        return item->count < 16 ? 1 : item->count <= UINT16_MAX ? 3 : 5;
+/* The number of so many bytes that follows a header; what is below least has a shorter form. */
+static bool read_wide(tandem_reader *reader, size_t size, uint64_t least, uint64_t *out)
+{
+    uint64_t number = 0;
+
+    if (tandem_reader_left(reader) < size)
+        return false;
+    for (size_t i = 0; i < size; i++)
+        number = number << 8 | *reader->at++;
+    *out = number;
+    return number >= least;
+}
+
+static bool read_number(tandem_reader *reader, uint64_t *out)
+{
+    if (reader->at == reader->end)
+        return false;
+    *out = *reader->at++;
+    if (*out < 0x80)
+        return true;
+    switch (*out) {
+    case 0xcc:
+        return read_wide(reader, 1, 0x80, out);
+    case 0xcd:
+        return read_wide(reader, 2, UINT8_MAX + 1, out);
+    case 0xce:
+        return read_wide(reader, 4, UINT16_MAX + 1, out);
+    case 0xcf:
+        return read_wide(reader, 8, (uint64_t)UINT32_MAX + 1, out);
+    default: /* int 8, 16, 32 and 64 are as long as their unsigned twins */
+        return false;
     }
 }
 
-/*
- * Read one item in its shortest form. Were longer forms taken, one change could have many hashes,
- * and stores that are stricter than others would stop at it for ever.
- */
-static tandem_err read_strict(tandem_reader *reader, tandem_kind kind, tandem_item *out)
+static bool read_body(tandem_reader *reader, uint64_t size, tandem_slice *out)
 {
-    const uint8_t *start = reader->at;
-    tandem_err err = tandem_read(reader, out);
-    size_t header;
-
-    if (err != TANDEM_OK)
-        return err;
-    if (out->kind != kind)
-        return TANDEM_E_PAYLOAD;
-    header = (size_t)(reader->at - start) - out->bytes.size;
-    if (header != shortest_header(out))
-        return TANDEM_E_PAYLOAD;
-    /* int 16, 32 and 64 are as long as their unsigned twins. */
-    if (kind == TANDEM_UINT && *start >= 0xd0 && *start <= 0xd3)
-        return TANDEM_E_PAYLOAD;
-    return TANDEM_OK;
+    if (tandem_reader_left(reader) < size)
+        return false;
+    *out = tandem_slice_of(reader->at, (size_t)size);
+    reader->at += size;
+    return true;
 }
 
-static tandem_err read_number(tandem_reader *reader, uint64_t *out)
+static bool read_string(tandem_reader *reader, tandem_slice *out)
 {
-    tandem_item item;
-    tandem_err err = read_strict(reader, TANDEM_UINT, &item);
+    uint64_t size;
+    bool read;
 
-    if (err == TANDEM_OK)
-        *out = item.uint;
-    return err;
+    if (reader->at == reader->end)
+        return false;
+    size = *reader->at++;
+    switch (size) {
+    case 0xd9:
+        read = read_wide(reader, 1, 32, &size);
+        break;
+    case 0xda:
+        read = read_wide(reader, 2, UINT8_MAX + 1, &size);
+        break;
+    case 0xdb:
+        read = read_wide(reader, 4, UINT16_MAX + 1, &size);
+        break;
+    default:
+        read = (size & 0xe0) == 0xa0;
+        size &= 0x1f;
+    }
+    return read && read_body(reader, size, out);
+}
+
+static bool read_binary(tandem_reader *reader, tandem_slice *out)
+{
+    uint64_t size;
+    bool read;
+
+    if (reader->at == reader->end)
+        return false;
+    switch (*reader->at++) {
+    case 0xc4:
+        read = read_wide(reader, 1, 0, &size);
+        break;
+    case 0xc5:
+        read = read_wide(reader, 2, UINT8_MAX + 1, &size);
+        break;
+    case 0xc6:
+        read = read_wide(reader, 4, UINT16_MAX + 1, &size);
+        break;
+    default:
+        return false;
+    }
+    return read && read_body(reader, size, out);
+}
+
+/* Each promised item takes a byte at least. */
+static bool read_array(tandem_reader *reader, uint64_t *count_out)
+{
+    bool read;
+
+    if (reader->at == reader->end)
+        return false;
+    *count_out = *reader->at++;
+    switch (*count_out) {
+    case 0xdc:
+        read = read_wide(reader, 2, 16, count_out);
+        break;
+    case 0xdd:
+        read = read_wide(reader, 4, UINT16_MAX + 1, count_out);
+        break;
+    default:
+        read = (*count_out & 0xf0) == 0x90;
+        *count_out &= 0x0f;
+    }
+    return read && *count_out <= tandem_reader_left(reader);
 }
 
 static tandem_err read_name(tandem_reader *reader, tandem_slice *out)
 {
-    tandem_item item;
-    tandem_err err = read_strict(reader, TANDEM_STRING, &item);
-
-    if (err != TANDEM_OK)
-        return err;
-    if (item.bytes.size > TANDEM_NAME_BYTES_MAX)
-        return TANDEM_E_LIMIT;
-    if (!td_name_valid(item.bytes))
+    if (!read_string(reader, out))
         return TANDEM_E_PAYLOAD;
-    *out = item.bytes;
-    return TANDEM_OK;
+    if (out->size > TANDEM_NAME_BYTES_MAX)
+        return TANDEM_E_LIMIT;
+    return td_name_valid(*out) ? TANDEM_OK : TANDEM_E_PAYLOAD;
 }
 
-static tandem_err read_fixed(tandem_reader *reader, size_t size, const uint8_t **out)
+static bool read_fixed(tandem_reader *reader, size_t size, const uint8_t **out)
 {
-    tandem_item item;
-    tandem_err err = read_strict(reader, TANDEM_BINARY, &item);
+    tandem_slice bytes;
 
-    if (err != TANDEM_OK)
-        return err;
-    if (item.bytes.size != size)
-        return TANDEM_E_PAYLOAD;
-    *out = item.bytes.bytes;
-    return TANDEM_OK;
+    if (!read_binary(reader, &bytes) || bytes.size != size)
+        return false;
+    *out = bytes.bytes;
+    return true;
 }
 
 /* Items that a later minor format has added: kept and hashed, so only checked to be items. */
-static tandem_err read_trailing(tandem_reader *reader, uint32_t count)
+static tandem_err read_trailing(tandem_reader *reader, uint64_t count)
 {
     while (count--) {
         tandem_slice value;
@@ -177,33 +240,29 @@ static tandem_err read_trailing(tandem_reader *reader, uint32_t count)
 tandem_err td_operation_parse(tandem_slice bytes, td_operation *out)
 {
     tandem_reader reader = tandem_reader_of(bytes);
-    tandem_item item;
     tandem_err err;
-    uint32_t count;
+    uint64_t count;
 
     if (bytes.size > TANDEM_OPERATION_BYTES_MAX)
         return TANDEM_E_LIMIT;
     out->canonical = bytes;
-    if ((err = read_strict(&reader, TANDEM_ARRAY, &item)) != TANDEM_OK)
-        return err;
-    count = item.count;
-    if (count < TD_OPERATION_ITEMS)
+    if (!read_array(&reader, &count) || count < TD_OPERATION_ITEMS ||
+        !read_number(&reader, &out->version) || !read_number(&reader, &out->flags))
         return TANDEM_E_PAYLOAD;
-    if ((err = read_number(&reader, &out->version)) != TANDEM_OK ||
-        (err = read_number(&reader, &out->flags)) != TANDEM_OK ||
-        (err = read_name(&reader, &out->collection)) != TANDEM_OK ||
-        (err = read_fixed(&reader, TANDEM_ORIGIN_BYTES, &out->origin)) != TANDEM_OK ||
-        (err = read_number(&reader, &out->seq)) != TANDEM_OK ||
-        (err = read_fixed(&reader, TANDEM_HASH_BYTES, &out->predecessor)) != TANDEM_OK ||
-        (err = read_number(&reader, &out->hlc)) != TANDEM_OK ||
-        (err = read_name(&reader, &out->document)) != TANDEM_OK ||
+    if ((err = read_name(&reader, &out->collection)) != TANDEM_OK)
+        return err;
+    if (!read_fixed(&reader, TANDEM_ORIGIN_BYTES, &out->origin) ||
+        !read_number(&reader, &out->seq) ||
+        !read_fixed(&reader, TANDEM_HASH_BYTES, &out->predecessor) ||
+        !read_number(&reader, &out->hlc))
+        return TANDEM_E_PAYLOAD;
+    if ((err = read_name(&reader, &out->document)) != TANDEM_OK ||
         (err = read_name(&reader, &out->branch)) != TANDEM_OK ||
         (err = read_name(&reader, &out->scope)) != TANDEM_OK ||
-        (err = read_name(&reader, &out->type)) != TANDEM_OK ||
-        (err = read_strict(&reader, TANDEM_BINARY, &item)) != TANDEM_OK)
+        (err = read_name(&reader, &out->type)) != TANDEM_OK)
         return err;
-    out->payload = item.bytes;
-    if (out->version < 1 || out->seq < 1 || !type_valid(out->type))
+    if (!read_binary(&reader, &out->payload) || out->version < 1 || out->seq < 1 ||
+        !names_model(out->type))
         return TANDEM_E_PAYLOAD;
     return read_trailing(&reader, count - TD_OPERATION_ITEMS);
 }
@@ -221,7 +280,7 @@ static tandem_err names_check(const td_operation *operation)
         if (!td_name_valid(names[i]))
             return TANDEM_E_INPUT;
     }
-    return type_valid(operation->type) ? TANDEM_OK : TANDEM_E_INPUT;
+    return names_model(operation->type) ? TANDEM_OK : TANDEM_E_INPUT;
 }
 
 tandem_err td_operation_encode(const td_operation *operation, tandem_writer *out)
