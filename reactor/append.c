@@ -131,13 +131,12 @@ static tandem_err parse_remote_job(td_executor *executor, const td_remote_job *j
     return TANDEM_OK;
 }
 
-/* Append one remote job; what is wrong with it is its answer. Fatal errors come back. */
+/* Append one remote job, dated ahead_max at most; what is wrong with it is its answer. Fatal errors come
+ * back. */
 static tandem_err append_remote_job(td_executor *executor, const td_remote_request *request,
-                                    td_remote_job *job)
+                                    td_remote_job *job, uint64_t ahead_max)
 {
     bool restored = request->restored;
-    uint64_t ahead_max =
-        td_hlc_of_ms(td_env_wall_ms(executor->env) + executor->max_clock_skew_ms);
     uint64_t newest;
 
     job->detail = 0;
@@ -180,6 +179,8 @@ static tandem_err append_remote_job(td_executor *executor, const td_remote_reque
 
 tandem_err td_append_remote(td_executor *executor, td_remote_request *request)
 {
+    uint64_t ahead_max =
+        td_hlc_of_ms(td_env_wall_ms(executor->env) + executor->max_clock_skew_ms);
     tandem_err err;
 
     request->withdrawals = atomic_load(&executor->withdrawals);
@@ -191,7 +192,8 @@ tandem_err td_append_remote(td_executor *executor, td_remote_request *request)
         if (i && job[-1].err == TANDEM_E_CLOCK && td_planted(TD_PLANTED_CLOCK_STOPS_ALL)) {
             job->err = job[-1].err;
             job->detail = job[-1].detail;
-        } else if ((err = append_remote_job(executor, request, job)) != TANDEM_OK) {
+        } else if ((err = append_remote_job(executor, request, job, ahead_max)) !=
+                   TANDEM_OK) {
             return err;
         }
     }

@@ -83,10 +83,9 @@ static td_origin_cover *cover_of(td_peer *peer, const tandem_job_handle *handle)
  * The peer itself holds what it sent, also if we could not keep it. Where we did, no announcement to it is
  * needed: its ACK says so, if it follows what the peer was told, and did not come through a filter.
  */
-static void note_sender(td_peer *peer, const tandem_job_handle *handle, const td_remote_job *job)
+static void note_sender(td_peer *peer, td_origin_cover *origin, const tandem_job_handle *handle,
+                        const td_remote_job *job)
 {
-    td_origin_cover *origin = cover_of(peer, handle);
-
     if (!origin)
         return;
     td_coverage_acknowledge(&peer->coverage, origin, handle->last_seq);
@@ -114,23 +113,24 @@ static bool wants_last(const td_origin_cover *origin)
 
 /* Through a filter it is in step only when COVER has come. And whoever gave what follows something that is
  * wanted holds that, though it may never announce it. */
-static void look_at_delivered(td_peer *peer, const tandem_job_handle *handle)
+static void look_at_delivered(td_peer *peer, td_origin_cover *origin)
 {
-    td_origin_cover *origin = cover_of(peer, handle);
-
     if (origin && (td_way_in_has_filter(peer) || wants_last(origin)))
         td_puller_look(peer, origin);
 }
 
 static void count_job(td_peer *peer, const tandem_job_handle *handle, const td_remote_job *job)
 {
-    td_collection_cover *collection = td_coverage_find(&peer->coverage, handle->collection);
-    td_origin_cover *origin =
-        collection ? td_coverage_find_origin(collection, handle->origin) : NULL;
+    td_collection_cover *collection;
+    td_origin_cover *origin;
 
     peer->received_operations += job->count;
     peer->exchanged_bytes += handle->bytes;
+    if (!job->result.duplicates)
+        return;
     peer->duplicate_operations += job->result.duplicates;
+    collection = td_coverage_find(&peer->coverage, handle->collection);
+    origin = collection ? td_coverage_find_origin(collection, handle->origin) : NULL;
     if (!memcmp(handle->origin, td_sync_origin(peer->sync), TANDEM_ORIGIN_BYTES) ||
         (origin && origin->sent_seq >= handle->last_seq))
         peer->echoed_operations += job->result.duplicates;
@@ -147,17 +147,21 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
 {
     bool withdrawn =
         delivery->request.withdrawals < td_executor_withdrawals(peer->sync->executor);
+    td_origin_cover *origin = NULL; /* of the run that the job goes on with */
+    bool goes_on = false;
 
     peer->deliveries--;
     peer->sync->deliveries--;
     for (uint32_t i = 0; i < delivery->count; i++) {
         const td_remote_job *job = &delivery->jobs[i];
         const tandem_job_handle *handle = delivery->handles[i];
-        bool goes_on;
 
         if (!handle)
             continue;
-        note_sender(peer, handle, job);
+        if (!goes_on)
+            origin = cover_of(peer, handle);
+        note_sender(peer, origin, handle, job);
+        goes_on = false;
         if (job->err == TANDEM_E_PREDECESSOR)
             td_puller_step_back(peer, handle->collection, handle->origin);
         if (job->err == TANDEM_E_CLOCK)
@@ -177,7 +181,7 @@ void td_peer_delivered(td_peer *peer, td_delivery *delivery)
                   same_run(handle, delivery->handles[i + 1]);
         if (goes_on)
             continue;
-        look_at_delivered(peer, handle);
+        look_at_delivered(peer, origin);
         tell_others(peer, handle);
     }
     if (!delivery->session)
