@@ -16,8 +16,6 @@ enum {
     KEY_BYTES_MAX = 4 * TANDEM_NAME_BYTES_MAX + 3,
 };
 
-static const td_place place_zero;
-
 struct state {
     td_hash_entry hash_entry;
     const tandem_model *model;
@@ -74,6 +72,7 @@ static tandem_err read_one(void *context, tandem_err err, uint64_t ordinal,
 {
     struct reading *r = context;
     const td_entry *entry = &r->entries[r->at];
+    td_entry whole;
     uint64_t next;
 
     if (ordinal < entry->ordinal)
@@ -84,12 +83,13 @@ static tandem_err read_one(void *context, tandem_err err, uint64_t ordinal,
         td_why(r->why, "the record at ordinal %" PRIu64 " is corrupt", entry->ordinal);
         return TANDEM_E_CORRUPT;
     }
-    if (memcmp(entry->place.bytes + sizeof(entry->place.bytes) - 16, operation->hash, 16) != 0) {
+    if (!td_place_names(&entry->place, operation)) {
         td_why(r->why, "the index does not fit the record at ordinal %" PRIu64, ordinal);
         td_stream_index_distrust(r->index);
         return TANDEM_E_CORRUPT;
     }
-    err = r->visit(r->context, entry, operation);
+    whole = (td_entry){td_place_with_hash(&entry->place, operation), ordinal};
+    err = r->visit(r->context, &whole, operation);
     if (err) {
         r->stopped = err == TANDEM_END;
         return err;
@@ -238,31 +238,18 @@ struct run {
     char *why;
 };
 
-struct count {
-    uint64_t entries;
-    const td_place *upto; /* NULL: all */
-};
-
 static tandem_err count_one(void *context, const td_place *place, uint64_t ordinal)
 {
-    struct count *count = context;
-
-    if (count->upto && memcmp(place->bytes, count->upto->bytes, sizeof(place->bytes)) > 0)
-        return TANDEM_END;
-    count->entries++;
+    ++*(uint64_t *)context;
     return TANDEM_OK;
 }
 
-/* Entries after a place and, unless upto is NULL, not after another. */
-static tandem_err count_entries(const struct run *run, const td_place *after, const td_place *upto,
-                                uint64_t *out)
+/* Entries after a place. */
+static tandem_err count_entries(const struct run *run, const td_place *after, uint64_t *out)
 {
-    struct count count = {0, upto};
-    tandem_err err = td_stream_index_entries(run->index, run->collection, run->document,
-                                             run->branch, run->scope, after, count_one, &count);
-
-    *out = count.entries;
-    return err;
+    *out = 0;
+    return td_stream_index_entries(run->index, run->collection, run->document, run->branch,
+                                   run->scope, after, count_one, out);
 }
 
 /* The cached state, if it still holds; out is NULL if not. */
@@ -278,7 +265,7 @@ static tandem_err find_cached(struct run *run, const char *key, size_t size, str
         return TANDEM_OK;
     if (s->model == run->model &&
         memcmp(&s->epoch, &run->info->epoch, sizeof(s->epoch)) == 0) {
-        if ((err = count_entries(run, &s->place, NULL, &later)) != TANDEM_OK)
+        if ((err = count_entries(run, &s->place, &later)) != TANDEM_OK)
             return err;
         if (td_planted(TD_PLANTED_LATE_NOT_REFOLDED))
             s->folded = run->entries - later;
@@ -317,7 +304,9 @@ static tandem_err start(struct run *run, struct state *s)
         s->state = NULL;
         s->place = s->epoch;
     }
-    if ((err = count_entries(run, &place_zero, &s->epoch, &s->folded)) != TANDEM_OK)
+    err = td_stream_index_rank(run->index, run->collection, run->document, run->branch, run->scope,
+                               &s->epoch, &s->folded);
+    if (err)
         return err;
     return run->model->state_open(&s->state);
 }
@@ -496,6 +485,6 @@ tandem_err td_folder_fold(td_folder *folder, td_stream_index *index, tandem_slic
             td_why(why, "%s", tandem_err_text(err));
         return err;
     }
-    *out = (td_fold){run.model, run.state->state, run.entries};
+    *out = (td_fold){run.model, run.state->state, run.entries, run.state->place};
     return TANDEM_OK;
 }

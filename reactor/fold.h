@@ -34,6 +34,7 @@ typedef struct td_fold {
     const tandem_model *model;
     const void *state; /* valid until the next call on the folder, or while that is held */
     uint64_t entries;  /* in the stream, those that are no-ops included */
+    td_place place;    /* of the last one, or of the epoch, if that is behind it */
 } td_fold;
 
 /* states_max: how many states stay in memory, the longest unused going first. */

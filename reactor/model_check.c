@@ -241,29 +241,20 @@ static tandem_err fold(struct check *c, struct replica *r, td_fold *out)
     return err;
 }
 
-static tandem_err note_place(void *context, const td_place *place, uint64_t ordinal)
-{
-    *(td_place *)context = *place;
-    return TANDEM_OK;
-}
-
 /* Leave a snapshot of what was folded, as a long fold does, and forget the state itself. */
 static tandem_err leave_snapshot(struct check *c, struct replica *r, const td_fold *found)
 {
-    static const td_place before_all;
     tandem_slice collection = tandem_slice_text(TD_HISTORY_COLLECTION);
     tandem_slice document = tandem_slice_text(TD_HISTORY_DOCUMENT);
     tandem_slice branch = tandem_slice_text(TD_HISTORY_BRANCH);
     tandem_slice scope = tandem_slice_text(TD_HISTORY_SCOPE);
-    td_snapshot snapshot = {before_all, found->entries, c->model->version, {NULL, 0}};
+    td_snapshot snapshot = {found->place, found->entries, c->model->version, {NULL, 0}};
     tandem_err err;
 
     if (found->entries == 0)
         return TANDEM_OK;
     tandem_writer_clear(&c->scratch);
-    if ((err = td_stream_index_entries(r->index, collection, document, branch, scope, &before_all,
-                                       note_place, &snapshot.place)) != TANDEM_OK ||
-        (err = c->model->save(found->state, &c->scratch)) != TANDEM_OK ||
+    if ((err = c->model->save(found->state, &c->scratch)) != TANDEM_OK ||
         (err = tandem_writer_err(&c->scratch)) != TANDEM_OK)
         return err;
     snapshot.bytes = tandem_writer_slice(&c->scratch);

@@ -1,6 +1,7 @@
 /*
- * Indexing. A batch is gathered while the operations are scanned, in memory alone, then loaded,
- * sorted and written: each document and stream once, entries in key order.
+ * Indexing. A batch is gathered while the operations are scanned, in memory alone, then loaded and
+ * written: each document and stream once, in key order. The entries of a stream are chained as they
+ * come, which mostly is the order of their places.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -14,7 +15,9 @@ enum { TARGETS_MAX = 64 }; /* collections that one batch looks at */
 
 struct document_node {
     td_hash_entry hash_entry;
+    const td_index_collection *collection;
     td_document_record record;
+    td_document_record news; /* of the batch alone */
     bool was_created;
     td_place epoch_before;
     const struct stream_node *refold; /* its lifecycle stream, if that is to be folded anew */
@@ -27,17 +30,18 @@ struct stream_node {
     struct document_node *document;
     td_stream_record record;
     bool lifecycle;
+    struct entry *first, *last; /* chained as they came */
     size_t size;
     uint8_t key[];
 };
 
 struct entry {
-    struct stream_node *stream;
+    struct entry *next; /* of its stream */
     td_place place;
     uint64_t ordinal;
-    enum td_life life;
+    uint8_t life;
+    uint8_t model_size; /* of the lifecycle; its name stands in models */
     uint32_t model_at;
-    uint8_t model_size;
 };
 
 /* A collection that lags. What the batch makes of it counts once the batch is written. */
@@ -58,6 +62,7 @@ struct batch {
 
     struct target *target; /* that is being scanned */
     struct entry *entries;
+    td_block_entry *sorted; /* as many: those of one stream that are written */
     uint32_t count, passed, max;
     tandem_writer models;
     td_hash_table documents;
@@ -116,6 +121,7 @@ static struct document_node *document_node(struct batch *batch, const td_operati
     node = td_hash_table_find(&batch->documents, td_index_key_slice(&key));
     if (node || !(node = calloc(1, sizeof(*node) + key.size)))
         return node;
+    node->collection = batch->target->collection;
     node->size = key.size;
     memcpy(node->key, key.bytes, key.size);
     if (td_hash_table_add(&batch->documents, &node->hash_entry,
@@ -172,7 +178,7 @@ static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
     struct batch *batch = context;
     struct target *target = batch->target;
     struct entry *entry = &batch->entries[batch->count];
-    tandem_slice model;
+    struct stream_node *stream;
 
     if (batch->count + batch->passed == batch->max)
         return TANDEM_END;
@@ -182,18 +188,25 @@ static tandem_err gather(void *context, tandem_err err, uint64_t ordinal,
         target->progress = ordinal;
         return TANDEM_OK;
     }
-    memset(entry, 0, sizeof(*entry));
-    if (!(entry->stream = stream_node(batch, operation)))
+    if (!(stream = stream_node(batch, operation)))
         return TANDEM_E_NOMEM;
-    entry->place = td_place_of(operation);
-    entry->ordinal = ordinal;
+    *entry = (struct entry){.place = td_place_of(operation), .ordinal = ordinal};
     if (td_planted(TD_PLANTED_FOLDED_AS_IT_CAME))
         td_put_u64(entry->place.bytes, ordinal);
-    entry->life = entry->stream->lifecycle ? td_index_life(operation) : TD_LIFE_NOTHING;
-    model = td_type_model(operation->type);
-    entry->model_at = (uint32_t)batch->models.size;
-    entry->model_size = (uint8_t)model.size;
-    tandem_write_raw(&batch->models, model);
+    if (stream->lifecycle) {
+        tandem_slice model = td_type_model(operation->type);
+
+        entry->life = (uint8_t)td_index_life(operation);
+        entry->model_at = (uint32_t)batch->models.size;
+        entry->model_size = (uint8_t)model.size;
+        tandem_write_raw(&batch->models, model);
+    }
+    if (stream->last)
+        stream->last->next = entry;
+    else
+        stream->first = entry;
+    stream->last = entry;
+    td_index_document_note(&stream->document->news, operation, ordinal);
     batch->count++;
     target->entries++;
     target->progress = ordinal;
@@ -247,17 +260,10 @@ static tandem_err gather_all(struct batch *batch, uint64_t *lowest_out)
 
 /* ---- Write ---- */
 
-static tandem_slice entry_model(const struct batch *batch, const struct entry *entry)
+static int place_order(const void *a, const void *b)
 {
-    return tandem_slice_of(batch->models.bytes + entry->model_at, entry->model_size);
-}
+    const td_block_entry *x = a, *y = b;
 
-static int entry_order(const void *a, const void *b)
-{
-    const struct entry *x = a, *y = b;
-
-    if (x->stream->record.id != y->stream->record.id)
-        return x->stream->record.id < y->stream->record.id ? -1 : 1;
     return td_place_compare(&x->place, &y->place);
 }
 
@@ -275,6 +281,39 @@ static int stream_order(const void *a, const void *b)
     return tandem_slice_compare(tandem_slice_of(x->key, x->size), tandem_slice_of(y->key, y->size));
 }
 
+static void models_note(td_document_record *record, tandem_slice model)
+{
+    if (!record->info.known || tandem_slice_compare(model, td_model_name_slice(&record->least)) < 0)
+        td_model_name_set(&record->least, model);
+    if (!record->info.known ||
+        tandem_slice_compare(model, td_model_name_slice(&record->greatest)) > 0)
+        td_model_name_set(&record->greatest, model);
+    record->info.known = true;
+}
+
+void td_index_document_note(td_document_record *record, const td_operation *operation,
+                            uint64_t ordinal)
+{
+    models_note(record, td_type_model(operation->type));
+    record->info.operations++;
+    if (ordinal <= record->info.last_ordinal)
+        return;
+    record->info.last_ordinal = ordinal;
+    memcpy(record->info.last_origin, operation->origin, TANDEM_ORIGIN_BYTES);
+    record->info.last_seq = operation->seq;
+}
+
+/* What the batch knows of a document is newer than its record. */
+static void document_merge(td_document_record *record, const td_document_record *news)
+{
+    models_note(record, td_model_name_slice(&news->least));
+    models_note(record, td_model_name_slice(&news->greatest));
+    record->info.operations += news->info.operations;
+    record->info.last_ordinal = news->info.last_ordinal;
+    memcpy(record->info.last_origin, news->info.last_origin, TANDEM_ORIGIN_BYTES);
+    record->info.last_seq = news->info.last_seq;
+}
+
 static tandem_err batch_load(struct batch *batch)
 {
     td_stream_index *index = batch->index;
@@ -290,6 +329,7 @@ static tandem_err batch_load(struct batch *batch)
             err = td_document_decode(value, &d->record);
         if (err && err != TANDEM_E_NOT_FOUND)
             return err;
+        document_merge(&d->record, &d->news);
         d->was_created = d->record.info.created;
         d->epoch_before = d->record.info.epoch;
     }
@@ -306,33 +346,6 @@ static tandem_err batch_load(struct batch *batch)
             return err;
     }
     return TANDEM_OK;
-}
-
-void td_index_document_note(td_document_record *record, const td_place *place, uint64_t ordinal,
-                            tandem_slice model)
-{
-    if (!record->info.known || tandem_slice_compare(model, td_model_name_slice(&record->least)) < 0)
-        td_model_name_set(&record->least, model);
-    if (!record->info.known ||
-        tandem_slice_compare(model, td_model_name_slice(&record->greatest)) > 0)
-        td_model_name_set(&record->greatest, model);
-    record->info.known = true;
-    record->info.operations++;
-    if (ordinal <= record->info.last_ordinal)
-        return;
-    record->info.last_ordinal = ordinal;
-    memcpy(record->info.last_origin, place->bytes + 8, TANDEM_ORIGIN_BYTES);
-    record->info.last_seq = td_get_u64(place->bytes + 8 + TANDEM_ORIGIN_BYTES);
-}
-
-static void documents_note(struct batch *batch)
-{
-    for (uint32_t i = 0; i < batch->count; i++) {
-        const struct entry *entry = &batch->entries[i];
-
-        td_index_document_note(&entry->stream->document->record, &entry->place, entry->ordinal,
-                               entry_model(batch, entry));
-    }
 }
 
 /* The lifecycle as a fold, one operation in total order. */
@@ -361,70 +374,87 @@ static void lifecycle_step(td_document_info *info, enum td_life life, tandem_sli
     }
 }
 
-tandem_err td_index_lifecycle_fold(td_stream_index *index, uint64_t stream, td_document_info *info)
+static tandem_err lifecycle_next(void *context, const td_block_entry *entry)
 {
-    tandem_slice key, value;
-    td_cursor *cursor;
-    td_index_key prefix;
-    tandem_err err = td_txn_cursor(index->txn, TD_INDEX_ENTRIES, &cursor);
+    if (entry->life > TD_LIFE_DELETE)
+        return TANDEM_E_CORRUPT;
+    lifecycle_step(context, (enum td_life)entry->life, entry->model, &entry->place);
+    return TANDEM_OK;
+}
 
-    if (err)
-        return err;
+tandem_err td_index_lifecycle_fold(td_stream_index *index, tandem_slice collection,
+                                   uint64_t stream, td_document_info *info)
+{
+    tandem_err err, said;
+
     info->created = info->deleted = false;
     info->model[0] = '\0';
     info->epoch = td_place_zero;
-    td_index_key_number(&prefix, stream);
-    for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
-         !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
-         err = td_cursor_next(cursor, &key, &value)) {
-        td_place place;
-
-        if (td_index_unwrap(TD_INDEX_ENTRIES, key, &value) != TANDEM_OK ||
-            key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 9 ||
-            value.bytes[8] > TD_LIFE_DELETE || value.size - 9 > TANDEM_NAME_BYTES_MAX) {
-            err = TANDEM_E_CORRUPT;
-            break;
-        }
-        place = td_place_of_key(key);
-        lifecycle_step(info, (enum td_life)value.bytes[8],
-                       tandem_slice_of(value.bytes + 9, value.size - 9), &place);
-    }
-    td_cursor_free(cursor);
-    return err < TANDEM_OK ? err : TANDEM_OK;
+    err = td_index_entries_each(index, collection, stream, true, &td_place_zero, lifecycle_next,
+                                info, &said);
+    return err ? err : said;
 }
 
-static tandem_err entry_put(struct batch *batch, const struct entry *entry)
+/* The entries of a stream, in order, in batch->sorted; returns how many. */
+static size_t entries_sort(struct batch *batch, const struct stream_node *stream)
 {
-    struct stream_node *stream = entry->stream;
-    td_stream_record *record = &stream->record;
-    tandem_slice model = entry_model(batch, entry);
-    uint8_t value[8 + 1 + TANDEM_NAME_BYTES_MAX];
-    size_t size = 8;
-    td_index_key key;
-    tandem_err err;
-    bool late = record->marked && td_place_compare(&entry->place, &record->mark) <= 0;
+    bool in_order = true;
+    size_t count = 0;
 
-    td_put_u64(value, entry->ordinal);
-    record->count++;
-    if (stream->lifecycle) {
-        value[size++] = (uint8_t)entry->life;
-        memcpy(value + size, model.bytes, model.size);
-        size += model.size;
-        if (late) {
-            stream->document->refold = stream;
-        } else {
-            record->marked = true;
-            record->mark = entry->place;
-            lifecycle_step(&stream->document->record.info, entry->life, model, &entry->place);
+    for (const struct entry *e = stream->first; e; e = e->next, count++) {
+        batch->sorted[count] = (td_block_entry){
+            .place = e->place,
+            .ordinal = e->ordinal,
+            .life = e->life,
+            .model = tandem_slice_of(batch->models.bytes + e->model_at, e->model_size)};
+        if (count > 0 &&
+            td_place_compare(&batch->sorted[count - 1].place, &batch->sorted[count].place) > 0)
+            in_order = false;
+    }
+    if (!in_order)
+        qsort(batch->sorted, count, sizeof(batch->sorted[0]), place_order);
+    return count;
+}
+
+/* Where the newest stands, and what the lifecycle operations do. */
+static void lifecycle_note(struct stream_node *stream, const td_block_entry *entries, size_t count)
+{
+    td_stream_record *record = &stream->record;
+    struct document_node *document = stream->document;
+
+    for (size_t i = 0; i < count; i++) {
+        if (record->marked && td_place_compare(&entries[i].place, &record->mark) <= 0) {
+            document->refold = stream;
+            continue;
         }
-    } else if (late && !td_planted(TD_PLANTED_SNAPSHOT_OUTLIVED)) {
-        err = td_index_snapshots_drop(batch->index, record, &entry->place);
-        if (err)
+        record->marked = true;
+        record->mark = entries[i].place;
+        lifecycle_step(&document->record.info, (enum td_life)entries[i].life, entries[i].model,
+                       &entries[i].place);
+    }
+}
+
+static tandem_err stream_write(struct batch *batch, struct stream_node *stream)
+{
+    td_stream_record *record = &stream->record;
+    size_t count = entries_sort(batch, stream);
+    const td_index_collection *c = stream->document->collection;
+    const td_place *first = &batch->sorted[0].place;
+    tandem_err err;
+
+    if (stream->lifecycle) {
+        lifecycle_note(stream, batch->sorted, count);
+    } else if (record->marked && td_place_compare(first, &record->mark) <= 0 &&
+               !td_planted(TD_PLANTED_SNAPSHOT_OUTLIVED)) {
+        if ((err = td_index_snapshots_drop(batch->index, record, first)) != TANDEM_OK)
             return err;
     }
-    td_index_key_place(&key, record->id, &entry->place);
-    return td_index_put(batch->index, TD_INDEX_ENTRIES, td_index_key_slice(&key),
-                        tandem_slice_of(value, size));
+    err = td_index_entries_put(batch->index, tandem_slice_of(c->name, c->size), record,
+                               stream->lifecycle, batch->sorted, count);
+    if (err)
+        return err;
+    record->count += count;
+    return td_index_stream_put(batch->index, tandem_slice_of(stream->key, stream->size), record);
 }
 
 /* A new epoch: all scopes start from empty elsewhere. The streams of the batch are written. */
@@ -476,9 +506,13 @@ static tandem_err documents_put(struct batch *batch)
          d = td_hash_table_next(&d->hash_entry)) {
         size_t size;
 
-        if (d->refold && (err = td_index_lifecycle_fold(index, d->refold->record.id,
-                                                        &d->record.info)) != TANDEM_OK)
-            return err;
+        if (d->refold) {
+            err = td_index_lifecycle_fold(index,
+                                          tandem_slice_of(d->collection->name, d->collection->size),
+                                          d->refold->record.id, &d->record.info);
+            if (err != TANDEM_OK)
+                return err;
+        }
         size = td_document_encode(&d->record, value);
         err = td_index_put(index, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size),
                            tandem_slice_of(value, size));
@@ -499,18 +533,10 @@ static tandem_err batch_write(struct batch *batch, uint64_t position)
 
     if ((err = td_index_begin(index)) != TANDEM_OK || (err = batch_load(batch)) != TANDEM_OK)
         return err;
-    documents_note(batch);
-    if (batch->count > 1)
-        qsort(batch->entries, batch->count, sizeof(batch->entries[0]), entry_order);
-    for (uint32_t i = 0; i < batch->count; i++)
-        if ((err = entry_put(batch, &batch->entries[i])) != TANDEM_OK)
-            return err;
     for (struct stream_node *s = td_hash_table_first(&batch->streams); s;
-         s = td_hash_table_next(&s->hash_entry)) {
-        err = td_index_stream_put(index, tandem_slice_of(s->key, s->size), &s->record);
-        if (err)
+         s = td_hash_table_next(&s->hash_entry))
+        if ((err = stream_write(batch, s)) != TANDEM_OK)
             return err;
-    }
     if ((err = documents_put(batch)) != TANDEM_OK)
         return err;
     for (unsigned i = 0; i < batch->target_count; i++) {
@@ -539,6 +565,7 @@ static void batch_release(struct batch *batch)
     td_hash_table_clear(&batch->documents, free);
     tandem_writer_release(&batch->models);
     free(batch->entries);
+    free(batch->sorted);
 }
 
 tandem_err td_stream_index_advance(td_stream_index *index, uint32_t operations_max,
@@ -558,9 +585,9 @@ tandem_err td_stream_index_advance(td_stream_index *index, uint32_t operations_m
             TANDEM_OK)
         goto out;
     if (batch.target_count) {
-        /* One more than the budget: a visit looks at its entry before it sees that none is left. */
-        batch.entries = malloc(((size_t)operations_max + 1) * sizeof(batch.entries[0]));
-        if (!batch.entries) {
+        batch.entries = malloc(operations_max * sizeof(batch.entries[0]));
+        batch.sorted = malloc(operations_max * sizeof(batch.sorted[0]));
+        if (!batch.entries || !batch.sorted) {
             err = TANDEM_E_NOMEM;
             goto out;
         }

@@ -6,7 +6,7 @@
 #include "store/planted.h"
 #include "store/probe.h"
 
-enum { INDEX_VERSION = 2, PROGRESS_BYTES = 4 + 4 * 8 };
+enum { INDEX_VERSION = 3, PROGRESS_BYTES = 4 + 4 * 8 };
 
 /* ---- Transactions ---- */
 
@@ -301,6 +301,8 @@ tandem_err td_stream_index_open(tandem_env *env, td_store *store, td_op_store *o
     index->store = store;
     index->ops = ops;
     tandem_writer_init(&index->record);
+    tandem_writer_init(&index->block_old);
+    tandem_writer_init(&index->block_new);
     if ((err = td_index_begin(index)) != TANDEM_OK)
         goto fail;
     err = identity_check(index);
@@ -326,6 +328,8 @@ void td_stream_index_free(td_stream_index *index)
     td_txn_abort(index->txn);
     td_hash_table_clear(&index->collections, free);
     tandem_writer_release(&index->record);
+    tandem_writer_release(&index->block_old);
+    tandem_writer_release(&index->block_new);
     td_store_free(index->store);
     free(index);
 }

@@ -3,8 +3,8 @@
  * is derived from the operations store and disposable: missing, torn or of another version, it is
  * built again. It lives in a td_store of its own, so that its random keys never slow the hot path.
  *
- * Total order of a stream: (hlc, origin, seq, hash). The index keeps the first 16 bytes of the
- * hash: a tie in all before it exists only between the branches of a fork.
+ * Total order of a stream: (hlc, origin, seq, hash), of the hash the first 16 bytes: a tie in all
+ * before it exists only between the branches of a fork.
  *
  * Lifecycle operations (scope `document`) of all branches of a document form one stream, because a
  * document is created and deleted as a whole. From it the index derives the document's model (that
@@ -37,10 +37,27 @@ extern const unsigned td_stream_index_table_count;
 
 #define TD_SCOPE_DOCUMENT "document"
 
+enum { TD_PLACE_HASH_AT = 8 + TANDEM_ORIGIN_BYTES + 8 };
+
 /* A place in the total order; compares with memcmp. All zero: before everything. */
 typedef struct td_place {
-    uint8_t bytes[8 + TANDEM_ORIGIN_BYTES + 8 + 16]; /* hlc, origin, seq, hash: big endian */
+    uint8_t bytes[TD_PLACE_HASH_AT + 16]; /* hlc, origin, seq, hash: big endian */
 } td_place;
+
+/*
+ * The index does not keep all of it: the hash of an entry's place is zeros, unless another operation
+ * of the stream has the same hlc, origin and seq. The operation completes it.
+ */
+static inline td_place td_place_with_hash(const td_place *place, const td_operation *operation)
+{
+    td_place whole = *place;
+
+    memcpy(whole.bytes + TD_PLACE_HASH_AT, operation->hash, sizeof(whole.bytes) - TD_PLACE_HASH_AT);
+    return whole;
+}
+
+/* Do origin and seq, and the hash if it is there, name this operation? */
+bool td_place_names(const td_place *place, const td_operation *operation);
 
 static inline uint64_t td_place_hlc(const td_place *place)
 {
@@ -124,17 +141,24 @@ tandem_err td_stream_index_count(td_stream_index *index, tandem_slice collection
                                  uint64_t *out);
 
 typedef tandem_err (*td_visit_entry)(void *context, const td_place *place, uint64_t ordinal);
-/* Entries of a stream after a place, in total order. For scope `document` the branch is ignored. */
+/* Entries of a stream after a place, in total order; their hashes as td_place_with_hash() says, and the
+ * place's, too. For scope `document` the branch is ignored. */
 tandem_err td_stream_index_entries(td_stream_index *index, tandem_slice collection,
                                    tandem_slice document, tandem_slice branch, tandem_slice scope,
                                    const td_place *after, td_visit_entry visit, void *context);
+
+/* How many entries of a stream are not after a place; it looks at each of them. Not for scope
+ * `document`. */
+tandem_err td_stream_index_rank(td_stream_index *index, tandem_slice collection,
+                                tandem_slice document, tandem_slice branch, tandem_slice scope,
+                                const td_place *place, uint64_t *out);
 
 /*
  * Snapshots: the fold of a stream up to and including a place. Indexing an operation before that
  * place, or a change of the epoch, drops it, so what is found is always right.
  */
 typedef struct td_snapshot {
-    td_place place;
+    td_place place;         /* with its hash */
     uint64_t folded;        /* entries of the stream up to place */
     uint32_t model_version;
     tandem_slice bytes; /* valid until the next call on the index */

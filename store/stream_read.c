@@ -1,6 +1,7 @@
 /*
  * Reading the index: documents, their streams, the entries of a stream.
  */
+#include <assert.h>
 #include <string.h>
 
 #include "store/stream_state.h"
@@ -138,38 +139,50 @@ tandem_err td_stream_index_count(td_stream_index *index, tandem_slice collection
     return TANDEM_OK;
 }
 
+struct entries {
+    td_visit_entry visit;
+    void *context;
+};
+
+static tandem_err visit_entry(void *context, const td_block_entry *entry)
+{
+    const struct entries *entries = context;
+
+    return entries->visit(entries->context, &entry->place, entry->ordinal);
+}
+
 tandem_err td_stream_index_entries(td_stream_index *index, tandem_slice collection,
                                    tandem_slice document, tandem_slice branch, tandem_slice scope,
                                    const td_place *after, td_visit_entry visit, void *context)
 {
-    tandem_err err, said = TANDEM_OK;
+    struct entries entries = {visit, context};
     td_stream_record record;
-    tandem_slice key, value;
-    td_cursor *cursor;
-    td_index_key from;
+    td_index_key key;
+    tandem_err err, said;
 
-    err = td_index_stream_get(index, collection, document, branch, scope, &from, &record);
+    err = td_index_stream_get(index, collection, document, branch, scope, &key, &record);
     if (err == TANDEM_E_NOT_FOUND)
         return TANDEM_OK;
-    if (err || (err = td_txn_cursor(index->txn, TD_INDEX_ENTRIES, &cursor)) != TANDEM_OK)
+    if (err == TANDEM_OK)
+        err = td_index_entries_each(index, collection, record.id, td_scope_is_lifecycle(scope),
+                                    after, visit_entry, &entries, &said);
+    if (err)
         return td_index_outcome(index, err);
-    td_index_key_place(&from, record.id, after);
-    for (err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
-         !err && td_index_key_starts_with(key, tandem_slice_of(from.bytes, TD_INDEX_NUMBER_BYTES));
-         err = td_cursor_next(cursor, &key, &value)) {
-        td_place place;
+    return said < TANDEM_OK ? said : TANDEM_OK;
+}
 
-        if (tandem_slice_equal(key, td_index_key_slice(&from)))
-            continue;
-        err = td_index_unwrap(TD_INDEX_ENTRIES, key, &value);
-        if (err == TANDEM_OK && (key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 8))
-            err = TANDEM_E_CORRUPT;
-        if (err)
-            break;
-        place = td_place_of_key(key);
-        said = visit(context, &place, td_get_u64(value.bytes));
-        if (said)
-            break;
-    }
-    return visited(index, cursor, err, said);
+tandem_err td_stream_index_rank(td_stream_index *index, tandem_slice collection,
+                                tandem_slice document, tandem_slice branch, tandem_slice scope,
+                                const td_place *place, uint64_t *out)
+{
+    td_stream_record record;
+    td_index_key key;
+    tandem_err err;
+
+    assert(!td_scope_is_lifecycle(scope));
+    *out = 0;
+    err = td_index_stream_get(index, collection, document, branch, scope, &key, &record);
+    if (err == TANDEM_OK)
+        err = td_index_entries_rank(index, collection, record.id, place, out);
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : td_index_outcome(index, err);
 }

@@ -125,6 +125,22 @@ td_place td_place_of(const td_operation *operation)
     return place;
 }
 
+bool td_place_lacks_hash(const td_place *place)
+{
+    return memcmp(place->bytes + TD_PLACE_HASH_AT, td_place_zero.bytes + TD_PLACE_HASH_AT,
+                  sizeof(place->bytes) - TD_PLACE_HASH_AT) == 0;
+}
+
+bool td_place_names(const td_place *place, const td_operation *operation)
+{
+    td_place whole = td_place_of(operation);
+    size_t origin = 8, hash = TD_PLACE_HASH_AT;
+
+    return memcmp(place->bytes + origin, whole.bytes + origin, hash - origin) == 0 &&
+           (td_place_lacks_hash(place) ||
+            memcmp(place->bytes + hash, whole.bytes + hash, sizeof(place->bytes) - hash) == 0);
+}
+
 td_place td_place_of_key(tandem_slice key)
 {
     td_place place;

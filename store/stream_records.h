@@ -10,7 +10,7 @@
  *              u64, first u64
  *   documents  number, document -> info
  *   streams    number, document, 0, branch, 0, scope -> stream u64, count u64, mark
- *   entries    stream u64, place -> ordinal u64 (lifecycle: and what it does to which model)
+ *   entries    stream u64, hlc, origin, seq -> a block of entries (stream_block.h)
  *   snapshots  stream u64, place -> folded u64, model version u32, bytes
  *
  * In front of each value stands a checksum: the lower 32 bits of XXH3 of the value, seeded with
@@ -24,7 +24,7 @@
  * stream its last place: what arrives late is told by one comparison, without a look at the tables.
  *
  * Documents and streams are encoded and decoded here. The rest stands where it is put: meta and
- * progress in stream_index.c, entries in stream_batch.c, snapshots in stream_snapshots.c.
+ * progress in stream_index.c, snapshots in stream_snapshots.c.
  *
  * Ownership: what is decoded is a copy; a slice of a key or of a name borrows it.
  * Errors: TANDEM_E_CORRUPT for bytes that are no such record.
@@ -47,7 +47,7 @@ enum {
 };
 
 enum {
-    TD_INDEX_NUMBER_BYTES = 8, /* the number of a stream, in front of its entries and snapshots */
+    TD_INDEX_NUMBER_BYTES = 8, /* the number of a stream, in front of its blocks and snapshots */
     TD_INDEX_PLACE_KEY_BYTES = TD_INDEX_NUMBER_BYTES + (int)sizeof(td_place),
     TD_STREAM_RECORD_BYTES_MAX = 8 + 8 + 1 + (int)sizeof(td_place),
     TD_DOCUMENT_RECORD_BYTES_FIXED = 1 + 8 + 8 + 8 + TANDEM_ORIGIN_BYTES + (int)sizeof(td_place),
@@ -102,7 +102,9 @@ extern const td_place td_place_zero; /* before everything */
 /* Less than, equal to, greater than zero. */
 int td_place_compare(const td_place *a, const td_place *b);
 td_place td_place_of(const td_operation *operation);
-/* Of an entry or a snapshot, by its key of TD_INDEX_PLACE_KEY_BYTES. */
+/* Is its hash all zeros, as in places of entries? */
+bool td_place_lacks_hash(const td_place *place);
+/* Of a snapshot, by its key of TD_INDEX_PLACE_KEY_BYTES. */
 td_place td_place_of_key(tandem_slice key);
 
 /* ---- Records ---- */

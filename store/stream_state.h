@@ -1,8 +1,8 @@
 /*
  * What the files of the stream index share: the index itself, its one transaction, what happens
  * when that fails, and the single records that more than one of them gets and puts. Private to
- * stream_index.c (open, commit, failure), stream_batch.c (indexing), stream_read.c (reading) and
- * stream_snapshots.c.
+ * stream_index.c (open, commit, failure), stream_batch.c (indexing), stream_entries.c, stream_read.c
+ * (reading) and stream_snapshots.c.
  *
  * A public call works like this: td_index_begin(), then gets and puts; a reading call answers
  * through td_index_outcome(), a changing one that fails half way through td_index_undo().
@@ -16,7 +16,7 @@
 #define TANDEM_STORE_STREAM_STATE_H
 
 #include "store/hash_table.h"
-#include "store/stream_records.h"
+#include "store/stream_block.h"
 
 /* A collection that the index knows; all of them are in memory. */
 typedef struct td_index_collection {
@@ -37,6 +37,7 @@ struct td_stream_index {
     td_txn *txn;
     bool changed; /* something was put in txn */
     tandem_writer record; /* that is being put */
+    tandem_writer block_old, block_new; /* that are being merged */
     uint32_t dirty;
     tandem_err failed;
     td_hash_table collections;
@@ -81,6 +82,29 @@ tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
                                td_index_key *key_out, td_stream_record *out);
 tandem_err td_index_stream_put(td_stream_index *index, tandem_slice key,
                                const td_stream_record *record);
+
+/* ---- Entries ---- */
+
+/*
+ * Put entries, sorted by their whole places, into a stream that has record->count others; the caller
+ * puts record. Of those that are put, hashed is set.
+ */
+tandem_err td_index_entries_put(td_stream_index *index, tandem_slice collection,
+                                const td_stream_record *record, bool lifecycle,
+                                td_block_entry *entries, size_t count);
+
+/* TANDEM_OK to go on. It may read the index. */
+typedef tandem_err (*td_visit_block_entry)(void *context, const td_block_entry *entry);
+/* Those of a stream after a place. said_out: what ended the visits. */
+tandem_err td_index_entries_each(td_stream_index *index, tandem_slice collection, uint64_t stream,
+                                 bool lifecycle, const td_place *after, td_visit_block_entry visit,
+                                 void *context, tandem_err *said_out);
+/* How many of a stream are not after a place. */
+tandem_err td_index_entries_rank(td_stream_index *index, tandem_slice collection, uint64_t stream,
+                                 const td_place *place, uint64_t *out);
+
+/* ---- Snapshots ---- */
+
 /* Drop a stream's snapshots at place and after it, and set its mark anew, in record alone. */
 tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *record,
                                    const td_place *place);
@@ -103,11 +127,11 @@ tandem_err td_index_snapshots_list(td_stream_index *index, uint64_t stream,
 enum td_life { TD_LIFE_NOTHING, TD_LIFE_CREATE, TD_LIFE_DELETE };
 
 enum td_life td_index_life(const td_operation *operation);
-/* Fold the lifecycle stream into info: whether it lives, its model, its epoch. */
-tandem_err td_index_lifecycle_fold(td_stream_index *index, uint64_t stream,
-                                   td_document_info *info);
+/* Fold a collection's lifecycle stream into info: whether it lives, its model, its epoch. */
+tandem_err td_index_lifecycle_fold(td_stream_index *index, tandem_slice collection,
+                                   uint64_t stream, td_document_info *info);
 /* Count an operation into what is known of its document; in whatever order they come. */
-void td_index_document_note(td_document_record *record, const td_place *place, uint64_t ordinal,
-                            tandem_slice model);
+void td_index_document_note(td_document_record *record, const td_operation *operation,
+                            uint64_t ordinal);
 
 #endif

@@ -20,10 +20,13 @@ struct verify {
     /* The stream and the entry that are looked at. */
     tandem_slice branch, scope;
     bool lifecycle;
-    td_place place;
-    uint64_t ordinal;
-    tandem_slice rest; /* of the entry's value */
+    td_block_entry entry;
+    td_place place; /* of the entry, whole if the operation could be read */
     bool found;
+
+    td_block_entry before; /* the entry before it, if there is one */
+    bool follows;
+    bool tied; /* these two: they differ in their hashes alone */
 };
 
 static tandem_err say(struct verify *v, const char *format, ...)
@@ -49,19 +52,19 @@ static tandem_err say(struct verify *v, const char *format, ...)
 
 /* ---- Entries ---- */
 
-static bool entry_fits(const struct verify *v, const td_operation *operation)
+static bool entry_fits(struct verify *v, const td_operation *operation)
 {
-    td_place place = td_place_of(operation);
     tandem_slice model = td_type_model(operation->type);
+    td_place place = td_place_of(operation);
 
-    if (td_place_compare(&place, &v->place) != 0 ||
+    if (td_block_entry_compare(&v->entry, &place) != 0 ||
         !tandem_slice_equal(operation->document, v->document) ||
         !tandem_slice_equal(operation->scope, v->scope))
         return false;
+    v->place = place;
     if (!v->lifecycle)
-        return v->rest.size == 0 && tandem_slice_equal(operation->branch, v->branch);
-    return v->rest.size >= 1 && v->rest.bytes[0] == td_index_life(operation) &&
-           tandem_slice_equal(model, tandem_slice_of(v->rest.bytes + 1, v->rest.size - 1));
+        return tandem_slice_equal(operation->branch, v->branch);
+    return v->entry.life == td_index_life(operation) && tandem_slice_equal(model, v->entry.model);
 }
 
 /* The first operation from the entry's ordinal on. */
@@ -70,7 +73,7 @@ static tandem_err operation_check(void *context, tandem_err err, uint64_t ordina
 {
     struct verify *v = context;
 
-    if (ordinal != v->ordinal)
+    if (ordinal != v->entry.ordinal)
         return TANDEM_END;
     v->found = true;
     if (err) {
@@ -79,30 +82,51 @@ static tandem_err operation_check(void *context, tandem_err err, uint64_t ordina
     }
     if (!entry_fits(v, operation))
         return say(v, "the entry of ordinal %" PRIu64 " does not fit the operation", ordinal);
-    td_index_document_note(&v->derived, &v->place, ordinal, td_type_model(operation->type));
+    td_index_document_note(&v->derived, operation, ordinal);
     return TANDEM_END;
 }
 
-static tandem_err entry_check(struct verify *v, tandem_slice key, tandem_slice value)
+/* A hash is kept where it is needed; is the one of the entry before? */
+static tandem_err hash_check(struct verify *v, bool tied_before, bool tied_behind)
+{
+    bool needed = v->lifecycle || tied_before || tied_behind;
+
+    return v->before.hashed == needed ? TANDEM_OK
+                                      : say(v, "an entry has a hash too much or too little");
+}
+
+static tandem_err order_check(struct verify *v)
+{
+    bool tied_before = v->follows && v->tied;
+    tandem_err err;
+
+    v->tied = v->follows && td_place_prefix_compare(&v->before.place, &v->entry.place) == 0;
+    if (v->follows) {
+        if (td_place_compare(&v->before.place, &v->entry.place) >= 0)
+            return say(v, "the entries of a stream are out of order");
+        if ((err = hash_check(v, tied_before, v->tied)) != TANDEM_OK)
+            return err;
+    }
+    v->before = v->entry;
+    v->follows = true;
+    return TANDEM_OK;
+}
+
+static tandem_err entry_check(struct verify *v)
 {
     tandem_err err;
 
-    if (td_index_unwrap(TD_INDEX_ENTRIES, key, &value) != TANDEM_OK ||
-        key.size != TD_INDEX_PLACE_KEY_BYTES || value.size < 8)
-        return say(v, "an entry does not match its checksum");
-    v->place = td_place_of_key(key);
-    v->ordinal = td_get_u64(value.bytes);
-    v->rest = tandem_slice_of(value.bytes + 8, value.size - 8);
+    v->place = v->entry.place;
     v->found = false;
-    if (v->ordinal == 0)
+    if (v->entry.ordinal == 0)
         return say(v, "an entry has no ordinal");
-    err = td_op_store_scan(v->index->ops, v->collection, v->ordinal - 1, operation_check, v);
+    err = td_op_store_scan(v->index->ops, v->collection, v->entry.ordinal - 1, operation_check, v);
     if (err < TANDEM_OK) {
         v->store_failed = !v->why[0];
         return err;
     }
-    return v->found ? TANDEM_OK
-                    : say(v, "there is no operation at ordinal %" PRIu64, v->ordinal);
+    return v->found ? order_check(v)
+                    : say(v, "there is no operation at ordinal %" PRIu64, v->entry.ordinal);
 }
 
 /* ---- Streams ---- */
@@ -134,38 +158,81 @@ static tandem_err mark_check(struct verify *v, const td_stream_record *record,
     return TANDEM_OK;
 }
 
-static tandem_err stream_check(struct verify *v, const td_stream_record *record)
-{
+struct stream {
+    const td_stream_record *record;
     td_index_snapshot snapshots[TD_SNAPSHOTS_MAX + 1];
-    unsigned count, at = 0;
-    uint64_t entries = 0;
+    unsigned snapshot_count, at;
+    uint64_t entries;
+};
+
+/* Each entry of a block, and that it stands there in the one way that it can be written. */
+static tandem_err block_check(struct verify *v, struct stream *stream, tandem_slice key,
+                              tandem_slice value)
+{
+    uint8_t bytes[TD_BLOCK_ENTRY_BYTES_MAX];
+    td_block_state reading, writing;
+    tandem_slice rest;
+    tandem_err err;
+
+    if (td_index_unwrap(TD_INDEX_ENTRIES, key, &value) != TANDEM_OK ||
+        key.size != TD_BLOCK_KEY_BYTES)
+        return say(v, "a block of entries does not match its checksum");
+    td_block_begin(&reading, key, v->lifecycle);
+    td_block_begin(&writing, key, v->lifecycle);
+    rest = value;
+    for (; (err = td_block_next(&reading, &rest, &v->entry)) == TANDEM_OK; value = rest) {
+        if (!tandem_slice_equal(
+                tandem_slice_of(bytes, td_block_add(&writing, &v->entry, bytes)),
+                tandem_slice_of(value.bytes, value.size - rest.size)))
+            return say(v, "an entry is written in another way than it should be");
+        if ((err = entry_check(v)) != TANDEM_OK ||
+            (err = snapshots_check(v, stream->snapshots, stream->snapshot_count, &stream->at,
+                                   &v->place, stream->entries)) != TANDEM_OK)
+            return err;
+        stream->entries++;
+    }
+    return err == TANDEM_END ? TANDEM_OK : say(v, "a block of entries cannot be read");
+}
+
+static tandem_err blocks_check(struct verify *v, struct stream *stream)
+{
     tandem_slice key, value;
     td_cursor *cursor;
     td_index_key prefix;
-    tandem_err err = td_index_snapshots_list(v->index, record->id, snapshots, &count);
+    tandem_err err = td_txn_cursor(v->index->txn, TD_INDEX_ENTRIES, &cursor);
 
     if (err)
         return err;
-    if ((err = td_txn_cursor(v->index->txn, TD_INDEX_ENTRIES, &cursor)) != TANDEM_OK)
-        return err;
-    td_index_key_number(&prefix, record->id);
+    v->follows = false;
+    td_index_key_number(&prefix, stream->record->id);
     for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
          !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
-         err = td_cursor_next(cursor, &key, &value)) {
-        if ((err = entry_check(v, key, value)) != TANDEM_OK ||
-            (err = snapshots_check(v, snapshots, count, &at, &v->place, entries)) != TANDEM_OK)
+         err = td_cursor_next(cursor, &key, &value))
+        if ((err = block_check(v, stream, key, value)) != TANDEM_OK)
             break;
-        entries++;
-    }
     td_cursor_free(cursor);
-    if (err < TANDEM_OK || (err = snapshots_check(v, snapshots, count, &at, NULL, entries)))
+    if (err >= TANDEM_OK && v->follows)
+        err = hash_check(v, v->tied, false);
+    return err < TANDEM_OK ? err : TANDEM_OK;
+}
+
+static tandem_err stream_check(struct verify *v, const td_stream_record *record)
+{
+    struct stream stream = {.record = record};
+    tandem_err err =
+        td_index_snapshots_list(v->index, record->id, stream.snapshots, &stream.snapshot_count);
+
+    if (err || (err = blocks_check(v, &stream)) != TANDEM_OK ||
+        (err = snapshots_check(v, stream.snapshots, stream.snapshot_count, &stream.at, NULL,
+                               stream.entries)) != TANDEM_OK)
         return err;
-    if (entries != record->count)
+    if (stream.entries != record->count)
         return say(v, "%" PRIu64 " entries of a stream are counted, %" PRIu64 " are there",
-                   record->count, entries);
-    if ((err = mark_check(v, record, snapshots, count)) != TANDEM_OK)
+                   record->count, stream.entries);
+    if ((err = mark_check(v, record, stream.snapshots, stream.snapshot_count)) != TANDEM_OK)
         return err;
-    return v->lifecycle ? td_index_lifecycle_fold(v->index, record->id, &v->derived.info)
+    return v->lifecycle ? td_index_lifecycle_fold(v->index, v->collection, record->id,
+                                                  &v->derived.info)
                         : TANDEM_OK;
 }
 

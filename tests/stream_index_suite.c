@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store/stream_records.h"
+#include "store/stream_block.h"
 #include "tests/folder.h"
 
 static void random_bytes(tandem_env *env, void *out, size_t size)
@@ -178,6 +178,21 @@ static td_place place_at(uint64_t hlc)
     return place;
 }
 
+static tandem_err verify(struct bed *bed, const char *collection, uint32_t max,
+                         char why[TD_INDEX_WHY_BYTES])
+{
+    char last[TANDEM_NAME_BYTES_MAX + 1] = "";
+    bool more = false;
+    tandem_err err = td_stream_index_verify(bed->index, s(""), s(""), 1, last, &more, why);
+
+    assert_false(more);
+    do {
+        if (err == TANDEM_OK)
+            err = td_stream_index_verify(bed->index, s(collection), s(last), max, last, &more, why);
+    } while (err == TANDEM_OK && more);
+    return err;
+}
+
 /* ---- Order ---- */
 
 static void entries_stand_in_total_order_however_they_came(void **state)
@@ -208,6 +223,114 @@ static void entries_stand_in_total_order_however_they_came(void **state)
         bed_free(bed);
     }
     made_release(made, COUNT);
+}
+
+/* Branches of forks, at one moment: only their hashes tell their order, and a place among them. */
+static void ties_stand_in_the_order_of_their_hashes_however_they_came(void **state)
+{
+    enum { FORKS = 5, SIDES = 4, COUNT = FORKS * SIDES };
+    static const char *const branches[] = {"main", "main", "main", "other"};
+    struct made made[COUNT];
+    size_t order[COUNT];
+
+    for (uint32_t i = 0; i < COUNT; i++) {
+        uint8_t payload = (uint8_t)i;
+        struct maker maker;
+
+        maker_init(&maker, "c", 1 + i / SIDES);
+        make(&maker, 1000, "d", branches[i % SIDES], "global", "log.APPEND",
+             tandem_slice_of(&payload, 1), &made[i]);
+    }
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct bed *bed = bed_open();
+        const uint8_t *last_hash = NULL;
+        char why[TD_INDEX_WHY_BYTES];
+        td_place zero = {{0}};
+        struct listing listing;
+
+        shuffle(order, COUNT, seed);
+        for (size_t i = 0; i < COUNT; i += 2) {
+            arrive(bed->ops, made, order + i, 2);
+            index_all(bed);
+        }
+        listing = entries_after(bed, "d", "main", "global", &zero);
+        assert_int_equal(FORKS * (SIDES - 1), listing.count);
+        for (size_t i = 0; i < listing.count; i++) {
+            const td_operation *operation = &made[order[listing.ordinal[i] - 1]].operation;
+            td_place place = place_at(1000);
+            uint64_t rank;
+
+            assert_int_equal(1 + i / (SIDES - 1), td_get_u32(operation->origin));
+            assert_true(i % (SIDES - 1) == 0 || memcmp(last_hash, operation->hash, 16) < 0);
+            last_hash = operation->hash;
+            memcpy(place.bytes + 8, operation->origin, TANDEM_ORIGIN_BYTES);
+            td_put_u64(place.bytes + 24, operation->seq);
+            memcpy(place.bytes + TD_PLACE_HASH_AT, operation->hash, 16);
+            assert_int_equal(listing.count - i - 1,
+                             entries_after(bed, "d", "main", "global", &place).count);
+            assert_int_equal(TANDEM_OK, td_stream_index_rank(bed->index, s("c"), s("d"), s("main"),
+                                                             s("global"), &place, &rank));
+            assert_int_equal(i + 1, rank);
+        }
+        /* The fourth sides are alone in their stream: the operation tells where they stand. */
+        for (size_t i = 0; i < COUNT; i++) {
+            td_place place = place_at(1000);
+            uint64_t rank, others = 0;
+
+            memcpy(place.bytes + 8, made[i].operation.origin, TANDEM_ORIGIN_BYTES);
+            td_put_u64(place.bytes + 24, 1);
+            memcpy(place.bytes + TD_PLACE_HASH_AT, made[i].operation.hash, 16);
+            for (size_t j = SIDES - 1; j < COUNT; j += SIDES) {
+                size_t fork = i / SIDES, its = j / SIDES;
+
+                others += its < fork || (its == fork && memcmp(made[j].operation.hash,
+                                                               made[i].operation.hash, 16) <= 0);
+            }
+            assert_int_equal(TANDEM_OK, td_stream_index_rank(bed->index, s("c"), s("d"),
+                                                             s("other"), s("global"), &place,
+                                                             &rank));
+            assert_int_equal(others, rank);
+        }
+        assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+        assert_int_equal(TANDEM_OK, verify(bed, "c", 100, why));
+        bed_free(bed);
+    }
+    made_release(made, COUNT);
+}
+
+/* One origin writes in order, and others come late, among many blocks. */
+static void late_entries_find_room_in_full_blocks(void **state)
+{
+    enum { OWN = 500, LATE = 90 };
+    struct made *made = calloc(OWN + LATE, sizeof(*made));
+    struct bed *bed = *state;
+    char why[TD_INDEX_WHY_BYTES];
+    td_place zero = {{0}};
+    struct maker own;
+    struct listing listing;
+
+    maker_init(&own, "c", 1);
+    for (uint32_t i = 0; i < OWN; i++)
+        make(&own, 1000 + 100000 * i, "d", "main", "global", "log.APPEND", s("x"), &made[i]);
+    for (uint32_t i = 0; i < LATE; i++)
+        make_single("c", 2 + i, 500 + 100000 * (i * 37 % 400), "d", "main", "global", "log.APPEND",
+                    &made[OWN + i]);
+    arrive(bed->ops, made, NULL, OWN);
+    index_all(bed);
+    for (uint32_t i = 0; i < LATE; i++) {
+        arrive(bed->ops, &made[OWN + i], NULL, 1);
+        if (i % 4 == 0)
+            index_all(bed);
+    }
+    index_all(bed);
+    listing = entries_after(bed, "d", "main", "global", &zero);
+    assert_int_equal(OWN + LATE, listing.count);
+    for (size_t i = 1; i < listing.count; i++)
+        assert_true(listing.hlc[i - 1] <= listing.hlc[i]);
+    assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+    assert_int_equal(TANDEM_OK, verify(bed, "c", 100, why));
+    made_release(made, OWN + LATE);
+    free(made);
 }
 
 static void entries_go_on_after_a_place_and_stop_when_told(void **state)
@@ -936,21 +1059,6 @@ static void op_record_delete(struct bed *bed, uint64_t ordinal)
 /* ---- Verifying ---- */
 
 /* All pages, of max documents each, of one collection and of what lies beneath the tables. */
-static tandem_err verify(struct bed *bed, const char *collection, uint32_t max,
-                         char why[TD_INDEX_WHY_BYTES])
-{
-    char last[TANDEM_NAME_BYTES_MAX + 1] = "";
-    bool more = false;
-    tandem_err err = td_stream_index_verify(bed->index, s(""), s(""), 1, last, &more, why);
-
-    assert_false(more);
-    do {
-        if (err == TANDEM_OK)
-            err = td_stream_index_verify(bed->index, s(collection), s(last), max, last, &more, why);
-    } while (err == TANDEM_OK && more);
-    return err;
-}
-
 /* ---- Ordinals of their own: changes of what is lacking ---- */
 
 enum { GAPPED = 6 };
@@ -1148,9 +1256,13 @@ static void an_index_that_does_not_fit_is_told(void **state)
         {TD_INDEX_STREAMS, 15, "entries of a stream are counted"},
         {TD_INDEX_STREAMS, 20, "the mark of a stream"}, /* the lifecycle's */
         {TD_INDEX_STREAMS, GONE, "what is known of it"},
-        {TD_INDEX_ENTRIES, 6, "no operation at ordinal"},
-        {TD_INDEX_ENTRIES, 7, "no ordinal"},
-        {TD_INDEX_ENTRIES, 8, "does not fit the operation"}, /* what the lifecycle does */
+        /* The lifecycle's first: tag, hlc, seq, ordinal; 16 bytes of hash, what it does. */
+        {TD_INDEX_ENTRIES, 0, "cannot be read"},
+        {TD_INDEX_ENTRIES, 1, "cannot be read"}, /* it is not where the key says */
+        {TD_INDEX_ENTRIES, 2, "cannot be read"},
+        {TD_INDEX_ENTRIES, 3, "no operation at ordinal"},
+        {TD_INDEX_ENTRIES, 4, "does not fit the operation"},
+        {TD_INDEX_ENTRIES, 20, "does not fit the operation"},
         {TD_INDEX_ENTRIES, GONE, "entries of a stream are counted"},
         {TD_INDEX_ENTRIES, MOVED, "does not fit the operation"},
         {TD_INDEX_SNAPSHOTS, 7, "a snapshot of"},
@@ -1313,8 +1425,8 @@ static void a_key_that_belongs_to_no_record_is_told(void **state)
         {TD_INDEX_DOCUMENTS, 4, TANDEM_NAME_BYTES_MAX + 1, "the record of a document"},
         {TD_INDEX_STREAMS, 6, 0, "the record of a stream"},
         {TD_INDEX_STREAMS, 6, 3, "the record of a stream"},
-        {TD_INDEX_ENTRIES, TD_INDEX_PLACE_KEY_BYTES, 1, "an entry does not match"},
-        {TD_INDEX_ENTRIES, TD_INDEX_NUMBER_BYTES, 0, "an entry does not match"},
+        {TD_INDEX_ENTRIES, TD_BLOCK_KEY_BYTES, 1, "a block of entries does not match"},
+        {TD_INDEX_ENTRIES, TD_INDEX_NUMBER_BYTES, 0, "a block of entries does not match"},
     };
     struct held *all = calloc(HELD_MAX, sizeof(*all));
     char why[TD_INDEX_WHY_BYTES];
@@ -1354,8 +1466,8 @@ static void what_is_no_record_is_not_read(void **state)
         {TD_INDEX_STREAMS, NULL, 0, "", CUT + 16, TANDEM_E_CORRUPT},
         {TD_INDEX_STREAMS, NULL, 6, "x", 0, TANDEM_E_CORRUPT}, /* a branch and no scope */
         {TD_INDEX_STREAMS, NULL, 6, "", 0, TANDEM_E_CORRUPT},
-        {TD_INDEX_ENTRIES, NULL, 0, "", CUT + 7, TANDEM_E_CORRUPT},
-        {TD_INDEX_ENTRIES, NULL, TD_INDEX_PLACE_KEY_BYTES, "x", 0, TANDEM_E_CORRUPT},
+        {TD_INDEX_ENTRIES, NULL, 0, "", CUT, TANDEM_E_CORRUPT},
+        {TD_INDEX_ENTRIES, NULL, 0, "", CUT + 3, TANDEM_E_CORRUPT},
         {TD_INDEX_PROGRESS, NULL, 0, "", CUT + 8, TANDEM_E_CORRUPT},
         {TD_INDEX_PROGRESS, NULL, 0, "", 4, TANDEM_E_FORMAT}, /* far ahead of the store */
         {TD_INDEX_META, "version", 0, "", 0, TANDEM_E_FORMAT},
@@ -1560,6 +1672,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         ON_A_BED(entries_stand_in_total_order_however_they_came),
+        ON_A_BED(ties_stand_in_the_order_of_their_hashes_however_they_came),
+        ON_A_BED(late_entries_find_room_in_full_blocks),
         ON_A_BED(entries_go_on_after_a_place_and_stop_when_told),
         ON_A_BED(the_newest_arrival_is_the_documents_position),
         ON_A_BED(a_document_without_create_is_known_but_not_created),
