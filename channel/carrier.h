@@ -25,6 +25,7 @@ typedef tandem_err (*td_link_accept_fn)(void *context, td_link *link,
 /* No slot may be NULL. */
 typedef struct td_carrier_ops {
     const char *scheme; /* "mem", "ws", "http" */
+    bool packs; /* what is said takes time by its length: it is worth packing (packer.h) */
     /* Is this a URL of the scheme that could be dialed? TANDEM_E_INVALID, TANDEM_E_UNSUPPORTED. */
     tandem_err (*check)(const char *url);
     tandem_err (*dial)(td_carrier *carrier, const char *url, const td_connection_events *events,

@@ -187,7 +187,8 @@ static void link_opened(void *context)
     channel->received_operations = 0;
     channel->over_since_ms = 0;
     err = td_session_open(channel->config.env, channel->inbox, channel->outbox,
-                          channel->config.pool, channel->config.source, &session_user, channel,
+                          channel->config.pool, channel->config.source,
+                          channel->link->carrier->ops->packs, &session_user, channel,
                           &channel->session);
     if (err != TANDEM_OK) {
         close_link(channel, err, tandem_err_text(err));

@@ -839,6 +839,7 @@ static void carrier_free(td_carrier *base)
 
 static const td_carrier_ops exchange_ops = {
     .scheme = "mem/http",
+    .packs = true,
     .check = exchange_check,
     .dial = exchange_dial,
     .listen = exchange_listen,

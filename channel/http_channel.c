@@ -150,6 +150,7 @@ static void http_free(td_carrier *base)
 
 static const td_carrier_ops http_ops = {
     .scheme = "http",
+    .packs = true,
     .check = td_http_url_check,
     .dial = http_dial,
     .listen = http_listen,

@@ -3,11 +3,19 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "store/planted.h"
 #include "store/probe.h"
 
-enum { ACK_EXCEPTIONS_MAX = 4096 };
+enum {
+    ACK_EXCEPTIONS_MAX = 4096,
+    /* Messages that are not packed after one that saved little, or less than a fast link is worth. */
+    AFTER_LITTLE = 15,
+    AFTER_NO_GAIN = 31,
+    FAST_LOOK_MS = 50,
+    FAST_BYTES_PER_MS = 20 * 1000,
+};
 
 /* A job that was sent. What it takes of the peer's window it takes until the peer says that it is
  * finished, even if its owner has taken the handle out of the outbox before. */
@@ -28,6 +36,10 @@ struct td_session {
     bool hello_sent, hello_received;
     bool accepted; /* the peer's HELLO was */
     bool sums, peer_sums; /* this side's messages, the peer's, end with a sum */
+    bool offers_packing, packs; /* this side does; both do */
+    unsigned left_unpacked;     /* so many messages more */
+    uint64_t taken_bytes, taken_since_ms; /* of messages of jobs that the link has taken */
+    bool fast;
     bool announce_pending, heartbeat_pending;
     uint64_t sent_ms, heard_ms;
     uint64_t pause_ms; /* between two exchanges of the link, at most */
@@ -92,8 +104,8 @@ static void outbox_removed(void *context, tandem_job_handle *handle)
 /* ---- Opening, ending ---- */
 
 tandem_err td_session_open(tandem_env *env, tandem_mailbox *inbox, tandem_mailbox *outbox,
-                           td_pool *pool, const td_job_source *source, const td_session_user *user,
-                           void *context, td_session **out)
+                           td_pool *pool, const td_job_source *source, bool packs,
+                           const td_session_user *user, void *context, td_session **out)
 {
     td_session *session = calloc(1, sizeof(*session));
     tandem_err err = TANDEM_E_NOMEM;
@@ -106,6 +118,7 @@ tandem_err td_session_open(tandem_env *env, tandem_mailbox *inbox, tandem_mailbo
         .outbox = outbox,
         .pool = pool,
         .source = source,
+        .offers_packing = packs && pool->packer,
         .user = user,
         .context = context,
         .sent_first = 1,
@@ -114,7 +127,7 @@ tandem_err td_session_open(tandem_env *env, tandem_mailbox *inbox, tandem_mailbo
         .sent_capacity = tandem_mailbox_window_jobs(outbox),
     };
     session->deliveries_end = &session->deliveries;
-    session->sent_ms = session->heard_ms = td_env_monotonic_ms(env);
+    session->sent_ms = session->heard_ms = session->taken_since_ms = td_env_monotonic_ms(env);
     if (!(session->sent = calloc(session->sent_capacity, sizeof(session->sent[0]))))
         goto fail;
     if ((err = tandem_mailbox_subscribe(outbox, outbox_added, outbox_removed, session)) !=
@@ -410,6 +423,43 @@ static tandem_err write_jobs(struct frame *frame, tandem_job_handle *first,
     return err;
 }
 
+/* Does the link take so much that there is no time to win on it, only the processors'? */
+static bool is_fast(td_session *session, size_t bytes)
+{
+    uint64_t now_ms = td_env_monotonic_ms(session->env), passed_ms = now_ms - session->taken_since_ms;
+
+    session->taken_bytes += bytes;
+    if (passed_ms >= FAST_LOOK_MS) {
+        session->fast = session->taken_bytes / passed_ms >= FAST_BYTES_PER_MS;
+        session->taken_bytes = 0;
+        session->taken_since_ms = now_ms;
+    }
+    return session->fast;
+}
+
+/* Whether it is worth it is seen by doing it, and what was not is not done again for a while: packing
+ * takes longer than a fast link does, unless much less is left. */
+static void pack(td_session *session, tandem_writer *out, size_t start)
+{
+    size_t bytes = out->size - start, saved;
+    bool fast;
+
+    if (!session->packs || bytes < TD_PACKED_FROM_BYTES)
+        return;
+    fast = is_fast(session, bytes);
+    if (session->left_unpacked) {
+        session->left_unpacked--;
+        return;
+    }
+    saved = td_packer_pack(session->pool->packer, out, start, session->sent_number);
+    if (saved < bytes / 8)
+        session->left_unpacked = AFTER_LITTLE;
+    else if (fast && saved < bytes / 2)
+        session->left_unpacked = AFTER_NO_GAIN;
+    if (session->left_unpacked)
+        td_probe(session->env, TD_PROBE_PACKED_IN_VAIN);
+}
+
 /* Fill one JOBS message as far as credit and its size go. */
 static tandem_err next_jobs(td_session *session, tandem_writer *out)
 {
@@ -444,6 +494,7 @@ static tandem_err next_jobs(td_session *session, tandem_writer *out)
     }
     td_wire_patch_count(out, count_at, frame.jobs);
     session->sent_number++;
+    pack(session, out, frame.start);
     td_probe(session->env, TD_PROBE_JOBS_SENT);
     return TANDEM_OK;
 }
@@ -458,6 +509,7 @@ static bool may_greet(const td_session *session)
 static void next_hello(td_session *session, tandem_writer *out)
 {
     static const uint8_t no_instance[TD_WIRE_INSTANCE_BYTES];
+    static const char *const features[] = {TD_PACKER_FEATURE};
     td_wire_hello hello;
 
     memset(&hello, 0, sizeof(hello));
@@ -469,7 +521,7 @@ static void next_hello(td_session *session, tandem_writer *out)
     session->user->hello(session->context, &hello);
     /* In a HELLO the sum stands behind the instance, and what may follow that. */
     session->sums = memcmp(hello.instance, no_instance, sizeof(no_instance)) != 0;
-    td_wire_write_hello(out, ++session->sent_number, &hello, NULL, 0);
+    td_wire_write_hello(out, ++session->sent_number, &hello, features, session->offers_packing);
     session->hello_sent = true;
     td_probe(session->env, TD_PROBE_HELLO_SENT);
 }
@@ -593,6 +645,7 @@ static tandem_err receive_hello(td_session *session, const td_wire_hello *hello)
     session->peer_window_jobs = hello->window_jobs;
     session->hello_received = true;
     session->peer_sums = hello->sums;
+    session->packs = session->offers_packing && td_wire_offers(hello, TD_PACKER_FEATURE);
     if ((err = session->user->peer_hello(session->context, hello)) != TANDEM_OK) {
         td_session_fail(session, err, tandem_err_text(err));
         return err;
@@ -728,29 +781,30 @@ static bool fits_window(const td_session *session, const td_delivery *delivery)
                              tandem_mailbox_window_bytes(session->inbox));
 }
 
-static tandem_err open_delivery(td_session *session, tandem_slice bytes, const td_wire_jobs *jobs,
-                                td_delivery **out)
+/* bytes: the delivery's from now on, be there an error */
+static tandem_err open_delivery(td_session *session, uint8_t *bytes, size_t size,
+                                const td_wire_jobs *jobs, td_delivery **out)
 {
     td_delivery *delivery = calloc(1, sizeof(*delivery));
     tandem_reader reader;
     tandem_err err = TANDEM_E_NOMEM;
 
-    if (!delivery)
+    if (!delivery) {
+        free(bytes);
         return TANDEM_E_NOMEM;
+    }
     delivery->session = session;
     delivery->inbox = session->inbox;
     delivery->pool = session->pool;
     delivery->first_job = jobs->first_job;
-    delivery->size = bytes.size;
-    delivery->pool->used_bytes += bytes.size;
+    delivery->bytes = bytes;
+    delivery->size = size;
+    delivery->pool->used_bytes += size;
     /* A job is at least three bytes of the message: the count was checked against its size. */
-    if (!(delivery->bytes = malloc(bytes.size)) ||
-        !(delivery->jobs = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->jobs))) ||
+    if (!(delivery->jobs = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->jobs))) ||
         !(delivery->handles = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->handles))))
         goto fail;
-    memcpy(delivery->bytes, bytes.bytes, bytes.size);
-    reader.at = delivery->bytes + (jobs->jobs.at - bytes.bytes);
-    reader.end = delivery->bytes + bytes.size;
+    reader = tandem_reader_of(tandem_slice_of(jobs->jobs.at, (size_t)(bytes + size - jobs->jobs.at)));
     for (uint32_t i = 0; i < jobs->job_count; i++) {
         td_remote_job *job = &delivery->jobs[i];
         const uint8_t *start;
@@ -782,16 +836,13 @@ fail:
     return err;
 }
 
-static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td_wire_jobs *jobs)
+/* bytes: the message, the session's from now on. */
+static tandem_err take_jobs(td_session *session, uint8_t *bytes, size_t size,
+                            const td_wire_jobs *jobs)
 {
     td_delivery *delivery;
-    tandem_err err;
+    tandem_err err = open_delivery(session, bytes, size, jobs, &delivery);
 
-    if (jobs->first_job != session->next_job)
-        return protocol(session, "job numbers with a gap");
-    if (jobs->job_count == 0)
-        return TANDEM_OK;
-    err = open_delivery(session, bytes, jobs, &delivery);
     if (err == TANDEM_E_PROTOCOL)
         return protocol(session, "more in flight than the window allows, or a job cut short");
     if (err != TANDEM_OK) {
@@ -817,6 +868,51 @@ static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td
     td_probe(session->env, TD_PROBE_JOBS_TAKEN);
     session->user->deliver(session->context, delivery);
     return TANDEM_OK;
+}
+
+static tandem_err receive_jobs(td_session *session, tandem_slice bytes, const td_wire_jobs *jobs)
+{
+    td_wire_jobs kept = *jobs;
+    uint8_t *copy;
+
+    if (jobs->first_job != session->next_job)
+        return protocol(session, "job numbers with a gap");
+    if (jobs->job_count == 0)
+        return TANDEM_OK;
+    if (!(copy = malloc(bytes.size))) {
+        td_session_fail(session, TANDEM_E_NOMEM, tandem_err_text(TANDEM_E_NOMEM));
+        return TANDEM_E_NOMEM;
+    }
+    memcpy(copy, bytes.bytes, bytes.size);
+    kept.jobs.at = copy + (jobs->jobs.at - bytes.bytes);
+    kept.jobs.end = copy + (jobs->jobs.end - bytes.bytes);
+    return take_jobs(session, copy, bytes.size, &kept);
+}
+
+/* What is packed is a JOBS of the same number, and as much to be checked as any message. */
+static tandem_err receive_packed(td_session *session, uint64_t number, const td_wire_packed *packed)
+{
+    td_wire_message message;
+    uint8_t *bytes;
+    tandem_err err;
+
+    if (!session->packs)
+        return protocol(session, "a packed message, which was not offered");
+    err = td_packer_unpack(session->pool->packer, packed, &bytes);
+    if (err == TANDEM_E_PROTOCOL)
+        return protocol(session, "a packed message that cannot be unpacked");
+    if (err != TANDEM_OK) {
+        td_session_fail(session, err, tandem_err_text(err));
+        return err;
+    }
+    if (td_wire_read(tandem_slice_of(bytes, packed->bytes), &message) != TANDEM_OK ||
+        message.type != TD_WIRE_JOBS || message.number != number ||
+        message.as.jobs.first_job != session->next_job || !message.as.jobs.job_count) {
+        free(bytes);
+        return protocol(session, "a packed message that is no JOBS that was due");
+    }
+    td_probe(session->env, TD_PROBE_PACKED_TAKEN);
+    return take_jobs(session, bytes, packed->bytes, &message.as.jobs);
 }
 
 static tandem_err receive_error(td_session *session, const td_wire_error *error)
@@ -845,6 +941,8 @@ static tandem_err receive(td_session *session, tandem_slice bytes, const td_wire
         break;
     case TD_WIRE_JOBS:
         return receive_jobs(session, bytes, &message->as.jobs);
+    case TD_WIRE_PACKED:
+        return receive_packed(session, message->number, &message->as.packed);
     case TD_WIRE_ACK:
         return receive_ack(session, &message->as.ack);
     case TD_WIRE_PULL:

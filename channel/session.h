@@ -17,6 +17,7 @@
 #define TANDEM_CHANNEL_SESSION_H
 
 #include "channel/mailbox.h"
+#include "channel/packer.h"
 #include "reactor/executor.h"
 #include "transport/wire.h"
 
@@ -28,10 +29,11 @@ enum {
 
 typedef struct td_session td_session;
 
-/* What all sessions of a reactor may hold of messages that are not executed yet. */
+/* What all sessions of a reactor share: what they may hold of messages that are not executed yet. */
 typedef struct td_pool {
     uint64_t limit_bytes;
     uint64_t used_bytes;
+    td_packer *packer; /* NULL: nothing is packed */
 } td_pool;
 
 /*
@@ -49,7 +51,7 @@ struct td_delivery {
     td_pool *pool;
     void *user;          /* the user's */
     td_message returned; /* the user's, to bring it back to the channel's thread */
-    uint8_t *bytes;      /* the message */
+    uint8_t *bytes;      /* the message, unpacked */
     size_t size;
     uint64_t operation_bytes; /* of its operations */
     uint32_t count;
@@ -93,10 +95,11 @@ typedef struct td_session_user {
 /*
  * inbox, outbox, pool, source and user are borrowed and outlive the session.
  * source       reads the operations of handles that keep none
+ * packs        jobs are packed if the peer offers that, too, and the pool has a packer
  */
 tandem_err td_session_open(tandem_env *env, tandem_mailbox *inbox, tandem_mailbox *outbox,
-                           td_pool *pool, const td_job_source *source, const td_session_user *user,
-                           void *context, td_session **out);
+                           td_pool *pool, const td_job_source *source, bool packs,
+                           const td_session_user *user, void *context, td_session **out);
 /* Its deliveries go on without it. Handles in the outbox stay, to be sent again. NULL is fine. */
 void td_session_free(td_session *session);
 

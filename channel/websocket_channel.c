@@ -89,6 +89,7 @@ static void websocket_free(td_carrier *carrier)
 
 static const td_carrier_ops websocket_ops = {
     .scheme = "ws",
+    .packs = true,
     .check = td_url_check,
     .dial = websocket_dial,
     .listen = websocket_listen,

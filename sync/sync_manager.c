@@ -668,6 +668,7 @@ static void sync_free(tandem_sync *sync)
     td_sync_forget_digests(sync);
     td_fresh_release(&sync->fresh);
     td_sync_store_free(sync->store);
+    td_packer_free(sync->pool.packer);
     free(sync->corrupt);
     for (unsigned i = 0; i < 3; i++)
         td_reply_free(sync->farewell[i]);
@@ -705,7 +706,8 @@ tandem_err td_sync_open_on(tandem_reactor *reactor, const tandem_sync_options *o
     snprintf(sync->agent, sizeof(sync->agent), "tandem %s", tandem_version());
     fill_options(sync, options);
     td_copies_init(sync);
-    if ((err = td_reactor_open_sync_store(reactor, td_sync_store_tables,
+    if ((err = td_packer_open(&sync->pool.packer)) != TANDEM_OK ||
+        (err = td_reactor_open_sync_store(reactor, td_sync_store_tables,
                                           td_sync_store_table_count, &store)) != TANDEM_OK ||
         (err = td_sync_store_open(sync->env, store, &sync->store)) != TANDEM_OK)
         goto fail;

@@ -32,6 +32,7 @@ struct side {
     struct clock_env *clock;
     tandem_mailbox *inbox, *outbox;
     td_pool own_pool, *pool;
+    bool packs;
     td_job_source source;
     td_session_user user;
     td_session *session;
@@ -227,7 +228,8 @@ static void side_begin(struct side *side)
         side->user.peer_cover = NULL;
     assert_int_equal(TANDEM_OK,
                      td_session_open(&side->clock->env, side->inbox, side->outbox, side->pool,
-                                     &side->source, &side->user, side, &side->session));
+                                     &side->source, side->packs, &side->user, side,
+                                     &side->session));
 }
 
 static void side_end(struct side *side)
@@ -920,6 +922,169 @@ static void operations_arrive_byte_for_byte(void **state)
     operations = f->b.deliveries[0]->jobs[0].operations;
     assert_true(tandem_slice_equal(tandem_writer_slice(&handle->canonical), operations));
     assert_true(tandem_slice_equal(operations, f->b.deliveries[0]->handles[0]->elsewhere));
+}
+
+/* ---- Packing ---- */
+
+/* Let a side offer packing, from the beginning. */
+static void let_pack(struct side *side)
+{
+    side_end(side);
+    assert_int_equal(TANDEM_OK, td_packer_open(&side->own_pool.packer));
+    side->packs = true;
+    side_begin(side);
+}
+
+static void end_packing(struct side *side)
+{
+    side_end(side);
+    td_packer_free(side->own_pool.packer);
+}
+
+static void packed_jobs_arrive_byte_for_byte(void **state)
+{
+    struct fixture *f = *state;
+    tandem_job_handle *handle;
+    td_wire_message message;
+
+    let_pack(&f->a);
+    let_pack(&f->b);
+    shake_hands(f);
+    handle = push(f, 5, 1000);
+    message = next_of(f, &f->a);
+    assert_int_equal(TD_WIRE_PACKED, message.type);
+    assert_true(f->out.size < handle->bytes / 2);
+    assert_int_equal(TANDEM_OK, said(f, &f->b));
+    assert_true(tandem_slice_equal(tandem_writer_slice(&handle->canonical),
+                                   f->b.deliveries[0]->jobs[0].operations));
+    assert_int_equal(message.as.packed.bytes, f->b.pool->used_bytes);
+    give_all_back(&f->b);
+    pump(f);
+    assert_int_equal(1, f->a.end_count);
+    end_packing(&f->a);
+    end_packing(&f->b);
+}
+
+/* "Sent only where both HELLOs offer zstd", "what is shorter than 1,024 bytes". */
+static void only_what_is_worth_it_is_packed_and_only_for_who_offers_it(void **state)
+{
+    struct fixture *f = *state;
+
+    let_pack(&f->a);
+    shake_hands(f);
+    push(f, 5, 1000);
+    assert_int_equal(TD_WIRE_JOBS, next_of(f, &f->a).type);
+    let_pack(&f->b);
+    side_end(&f->a);
+    side_begin(&f->a);
+    while (tandem_mailbox_first(f->a.outbox)) {
+        tandem_job_handle *handle = tandem_mailbox_first(f->a.outbox);
+
+        tandem_mailbox_remove(f->a.outbox, handle);
+        tandem_job_handle_free(handle);
+    }
+    shake_hands(f);
+    push(f, 1, 100);
+    assert_int_equal(TD_WIRE_JOBS, next_of(f, &f->a).type);
+    push(f, 5, 1000);
+    assert_int_equal(TD_WIRE_PACKED, next_of(f, &f->a).type);
+    end_packing(&f->a);
+    end_packing(&f->b);
+}
+
+/* Packs a message that stands in f->out, and says that it has so many bytes. */
+static tandem_err say_packed(struct fixture *f, struct side *side, uint64_t number, uint64_t more)
+{
+    td_packer *packer;
+    td_wire_message message;
+    tandem_err err;
+    uint8_t frame[512];
+    size_t size;
+
+    assert_int_equal(TANDEM_OK, td_packer_open(&packer));
+    assert_true(td_packer_pack(packer, &f->out, 0, number) > 0);
+    assert_int_equal(TANDEM_OK, td_wire_read(tandem_writer_slice(&f->out), &message));
+    size = message.as.packed.frame.size;
+    assert_true(size <= sizeof(frame));
+    memcpy(frame, message.as.packed.frame.bytes, size);
+    tandem_writer_clear(&f->out);
+    td_wire_write_packed(&f->out, number, message.as.packed.bytes + more,
+                         tandem_slice_of(frame, size));
+    err = said(f, side);
+    td_packer_free(packer);
+    return err;
+}
+
+/* A JOBS, or a HAVE, that is longer than it needs to be. */
+static void write_long(struct fixture *f, bool jobs, uint64_t number, uint64_t first_job)
+{
+    static const uint8_t zeros[2000];
+
+    tandem_writer_clear(&f->out);
+    tandem_write_array(&f->out, jobs ? 4 : 8);
+    tandem_write_uint(&f->out, jobs ? TD_WIRE_JOBS : TD_WIRE_HAVE);
+    tandem_write_uint(&f->out, number);
+    if (!jobs) {
+        for (unsigned i = 0; i < 3; i++)
+            tandem_write_uint(&f->out, i == 2 ? TD_HAVE_DIGESTS : 1);
+        tandem_write_bool(&f->out, false);
+        tandem_write_array(&f->out, 0);
+        tandem_write_binary(&f->out, tandem_slice_of(zeros, sizeof(zeros)));
+        return;
+    }
+    tandem_write_uint(&f->out, first_job);
+    tandem_write_array(&f->out, first_job != 0);
+    if (first_job) {
+        tandem_write_array(&f->out, 1);
+        tandem_write_binary(&f->out, tandem_slice_of(zeros, sizeof(zeros)));
+    }
+}
+
+enum { NOT_OFFERED, NO_FRAME, TOO_SHORT, NOT_JOBS, OTHER_NUMBER, OTHER_JOB, NO_MESSAGE, BREACHES };
+
+static void say_breach(struct fixture *f, struct side *side, unsigned breach)
+{
+    uint64_t number = f->number++;
+
+    write_long(f, breach != NOT_JOBS, breach == OTHER_NUMBER ? number + 1 : number,
+               breach == OTHER_JOB ? 2 : 1);
+    if (breach == NO_MESSAGE)
+        f->out.bytes[0] = 0xc0;
+    if (breach == NO_FRAME) {
+        tandem_writer_clear(&f->out);
+        td_wire_write_packed(&f->out, number, 5, tandem_slice_of("frame", 5));
+        assert_int_equal(TANDEM_E_PROTOCOL, said(f, side));
+        return;
+    }
+    assert_int_equal(TANDEM_E_PROTOCOL, say_packed(f, side, number, breach == TOO_SHORT));
+}
+
+static void what_is_packed_wrongly_ends_the_session(void **state)
+{
+    static const char *const offered[] = {TD_PACKER_FEATURE};
+    struct fixture *f = *state;
+    struct side *side = &f->a;
+
+    let_pack(side);
+    for (unsigned breach = 0; breach < BREACHES; breach++) {
+        td_wire_hello hello = {.major = TD_WIRE_MAJOR,
+                               .message_bytes = TD_MESSAGE_BYTES_MAX,
+                               .window_bytes = WINDOW_BYTES,
+                               .window_jobs = 1000,
+                               .agent = tandem_slice_text("by hand")};
+
+        f->number = 1;
+        tandem_writer_clear(&f->out);
+        td_wire_write_hello(&f->out, f->number++, &hello, offered, breach != NOT_OFFERED);
+        assert_int_equal(TANDEM_OK, said(f, side));
+        relay(f, side, NULL);
+        say_breach(f, side, breach);
+        assert_ends(f, side, TANDEM_E_PROTOCOL);
+        assert_int_equal(0, side->pool->used_bytes);
+        side_end(side);
+        side_begin(side);
+    }
+    end_packing(side);
 }
 
 /* "Acknowledged from the front": what is finished behind something that is not, waits. */
@@ -2067,6 +2232,9 @@ int main(void)
         TEST(a_handle_leaves_the_outbox_when_the_remote_has_it_durably),
         TEST(a_delivery_may_come_back_from_within_deliver),
         TEST(operations_arrive_byte_for_byte),
+        TEST(packed_jobs_arrive_byte_for_byte),
+        TEST(only_what_is_worth_it_is_packed_and_only_for_who_offers_it),
+        TEST(what_is_packed_wrongly_ends_the_session),
         TEST(an_ack_covers_what_is_finished_from_the_front),
         TEST(what_was_not_stored_fails_and_the_rest_is_applied),
         TEST(a_refused_handle_stays_while_its_user_keeps_it),

@@ -397,12 +397,12 @@ static tandem_err cover_json(const td_wire_cover *cover, json_t *out)
 }
 
 static const char *const type_names[] = {NULL, "HELLO", "HAVE", "JOBS", "ACK", "PULL", "COMMAND",
-                                         "ERROR", "COVER"};
+                                         "ERROR", "COVER", "PACKED"};
 
 /* Walk everything in a message and fill out with it. */
 static tandem_err message_json(const td_wire_message *message, json_t *out)
 {
-    if (message->type >= TD_WIRE_HELLO && message->type <= TD_WIRE_COVER)
+    if (message->type >= TD_WIRE_HELLO && message->type <= TD_WIRE_PACKED)
         put(out, "type", json_string(type_names[message->type]));
     else
         put(out, "type", number_json(message->type));
@@ -426,6 +426,10 @@ static tandem_err message_json(const td_wire_message *message, json_t *out)
         return TANDEM_OK;
     case TD_WIRE_COVER:
         return cover_json(&message->as.cover, out);
+    case TD_WIRE_PACKED:
+        put(out, "bytes", number_json(message->as.packed.bytes));
+        put(out, "frame", hex_json(message->as.packed.frame.bytes, message->as.packed.frame.size));
+        return TANDEM_OK;
     default:
         return TANDEM_OK;
     }
@@ -646,6 +650,16 @@ static void cover_write(const json_t *json, tandem_writer *out)
     td_wire_patch_count(out, at, (uint32_t)json_array_size(collections));
 }
 
+static void packed_write(const json_t *json, tandem_writer *out)
+{
+    size_t size;
+    uint8_t *frame = unhex(text_of(json, "frame"), &size);
+
+    td_wire_write_packed(out, number_of(json, "number"), number_of(json, "bytes"),
+                         tandem_slice_of(frame, size));
+    free(frame);
+}
+
 static void message_write(const json_t *json, tandem_writer *out)
 {
     const char *type = text_of(json, "type");
@@ -662,6 +676,8 @@ static void message_write(const json_t *json, tandem_writer *out)
         pull_write(json, out);
     else if (strcmp(type, "COVER") == 0)
         cover_write(json, out);
+    else if (strcmp(type, "PACKED") == 0)
+        packed_write(json, out);
     else if (strcmp(type, "ERROR") == 0)
         td_wire_write_error(out, number_of(json, "number"),
                             (tandem_err)json_integer_value(member(json, "error")),

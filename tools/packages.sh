@@ -4,7 +4,7 @@
 
 packages_build='meson ninja-build gcc libc6-dev pkg-config liblmdb-dev libsodium-dev libxxhash-dev
     libmsgpack-dev uthash-dev libuv1-dev libwebsockets-dev libwebsockets-evlib-uv libcurl4-openssl-dev
-    libjansson-dev libsmartcols-dev zlib1g-dev libcmocka-dev'
+    libjansson-dev libsmartcols-dev zlib1g-dev libzstd-dev libcmocka-dev'
 packages_test="$packages_build g++ python3 python3-msgpack python3-websocket strace"
 packages_ci="$packages_test clang libclang-rt-14-dev"
 packages_coverage="$packages_test gcovr"

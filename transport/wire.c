@@ -39,6 +39,7 @@ enum {
     RANGE_ITEMS = 3,
     ERROR_ITEMS = 5,
     COVER_ITEMS = 3,
+    PACKED_ITEMS = 4,
     COVER_COLLECTION_ITEMS = 2,
 };
 
@@ -217,6 +218,13 @@ static bool read_cover(tandem_reader *message, uint32_t count, td_wire_cover *ou
            array_enter(message, &out->collection_count, &out->collections);
 }
 
+static bool read_packed(tandem_reader *message, uint32_t count, td_wire_packed *out)
+{
+    return count >= PACKED_ITEMS && read_uint(message, &out->bytes) && out->bytes >= 1 &&
+           out->bytes <= TD_MESSAGE_BYTES_MAX &&
+           tandem_read_binary(message, &out->frame) == TANDEM_OK;
+}
+
 static bool read_error_message(tandem_reader *message, uint32_t count, td_wire_error *out)
 {
     return count >= ERROR_ITEMS && read_error(message, &out->err) &&
@@ -240,6 +248,8 @@ static bool read_body(tandem_reader *message, uint32_t count, td_wire_message *o
         return read_error_message(message, count, &out->as.error);
     case TD_WIRE_COVER:
         return read_cover(message, count, &out->as.cover);
+    case TD_WIRE_PACKED:
+        return read_packed(message, count, &out->as.packed);
     default:
         return true;
     }
@@ -444,6 +454,18 @@ tandem_err td_wire_read_cover_collection(tandem_reader *collections,
     return TANDEM_OK;
 }
 
+bool td_wire_offers(const td_wire_hello *hello, const char *feature)
+{
+    tandem_reader each = hello->features;
+    tandem_slice name;
+
+    for (uint32_t i = 0; i < hello->feature_count; i++)
+        if (tandem_read_string(&each, &name) == TANDEM_OK &&
+            tandem_slice_equal(name, tandem_slice_text(feature)))
+            return true;
+    return false;
+}
+
 /* ---- Writing ---- */
 
 static void write_head(tandem_writer *out, uint32_t items, td_wire_type type, uint64_t number)
@@ -573,6 +595,14 @@ void td_wire_write_ack(tandem_writer *out, uint64_t number, uint64_t done,
         tandem_write_int(out, exceptions[i].err);
         tandem_write_uint(out, exceptions[i].detail);
     }
+}
+
+void td_wire_write_packed(tandem_writer *out, uint64_t number, uint64_t bytes, tandem_slice frame)
+{
+    assert(bytes >= 1 && bytes <= TD_MESSAGE_BYTES_MAX);
+    write_head(out, PACKED_ITEMS, TD_WIRE_PACKED, number);
+    tandem_write_uint(out, bytes);
+    tandem_write_binary(out, frame);
 }
 
 void td_wire_write_error(tandem_writer *out, uint64_t number, tandem_err err, const char *text,

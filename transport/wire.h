@@ -19,6 +19,7 @@
  *   6 COMMAND (reserved: skipped)
  *   7 ERROR  error, text, retry after ms
  *   8 COVER  [[name, [[origin, [[seq, hash], …]], …]], …]
+ *   9 PACKED bytes, frame (bin)             a JOBS of so many bytes, in one frame of zstd
  *
  * Behind these a message may have a sum, see td_wire_seal().
  *
@@ -70,6 +71,7 @@ typedef enum td_wire_type {
     TD_WIRE_COMMAND = 6,
     TD_WIRE_ERROR = 7,
     TD_WIRE_COVER = 8,
+    TD_WIRE_PACKED = 9,
 } td_wire_type;
 
 /* Of a HELLO of another major version only major and minor are filled, the rest is zero: it may say
@@ -196,6 +198,11 @@ typedef struct td_wire_cover_collection {
     tandem_reader origins;
 } td_wire_cover_collection;
 
+typedef struct td_wire_packed {
+    uint64_t bytes; /* of what is packed: 1 to TD_MESSAGE_BYTES_MAX */
+    tandem_slice frame;
+} td_wire_packed;
+
 typedef struct td_wire_error {
     int64_t err;
     tandem_slice text;
@@ -213,6 +220,7 @@ typedef struct td_wire_message {
         td_wire_pull pull;
         td_wire_error error;
         td_wire_cover cover;
+        td_wire_packed packed;
     } as;
 } td_wire_message;
 
@@ -229,6 +237,9 @@ tandem_err td_wire_validate(tandem_slice bytes);
  * number are filled. Errors: TANDEM_E_PROTOCOL.
  */
 tandem_err td_wire_read(tandem_slice bytes, td_wire_message *out);
+
+/* Does a HELLO offer this feature? */
+bool td_wire_offers(const td_wire_hello *hello, const char *feature);
 
 /* Walk entries; each call takes one from its reader and must be called at most count times. Names
  * are checked with td_name_valid, hashes and origins for their size, heads for order and number,
@@ -259,6 +270,7 @@ void td_wire_write_hello(tandem_writer *out, uint64_t number, const td_wire_hell
                          const char *const *features, uint32_t feature_count);
 void td_wire_write_ack(tandem_writer *out, uint64_t number, uint64_t done,
                        const td_wire_exception *exceptions, uint32_t count);
+void td_wire_write_packed(tandem_writer *out, uint64_t number, uint64_t bytes, tandem_slice frame);
 void td_wire_write_error(tandem_writer *out, uint64_t number, tandem_err err, const char *text,
                          uint64_t retry_after_ms);
 

@@ -284,6 +284,10 @@ static bool walk(tandem_slice input, td_wire_message *message)
         return walk_pull(input, &message->as.pull);
     case TD_WIRE_COVER:
         return walk_cover(input, &message->as.cover);
+    case TD_WIRE_PACKED:
+        HOLDS(message->as.packed.bytes >= 1 && message->as.packed.bytes <= TD_MESSAGE_BYTES_MAX);
+        touch_slice(input, message->as.packed.frame);
+        return true;
     case TD_WIRE_ERROR:
         HOLDS(message->as.error.err < 0);
         touch_slice(input, message->as.error.text);

@@ -30,7 +30,7 @@ void bench_payload(uint64_t number, uint8_t out[BENCH_PAYLOAD_BYTES])
     memcpy(out, head, HEAD);
     for (unsigned i = 0; i < BENCH_PAYLOAD_BYTES - HEAD; i++) {
         if (i % PER_WORD == 0)
-            word = scramble(number * PER_WORD * 2 + i);
+            word = scramble(number << 8 | i);
         out[HEAD + i] = (uint8_t)letters[word % (1 << BITS)];
         word >>= BITS;
     }
