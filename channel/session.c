@@ -10,6 +10,7 @@
 
 enum {
     ACK_EXCEPTIONS_MAX = 4096,
+    SENT_CAPACITY = 64, /* at first, of the ring of jobs that were sent */
     /* Messages that are not packed after one that saved little, or less than a fast link is worth. */
     AFTER_LITTLE = 15,
     AFTER_NO_GAIN = 31,
@@ -45,7 +46,8 @@ struct td_session {
     uint64_t pause_ms; /* between two exchanges of the link, at most */
     bool asks;         /* and this side begins them */
 
-    /* Sending jobs: the window is sent[first .. next), by number modulo its capacity. */
+    /* Sending jobs: the window is sent[first .. next), by number modulo its capacity, which grows with
+     * what is in flight: of a thousand peers few are behind. */
     uint64_t peer_window_bytes, peer_window_jobs, peer_message_bytes;
     struct sent_job *sent;
     uint32_t sent_capacity;
@@ -124,7 +126,7 @@ tandem_err td_session_open(tandem_env *env, tandem_mailbox *inbox, tandem_mailbo
         .sent_first = 1,
         .sent_next = 1,
         .next_job = 1,
-        .sent_capacity = tandem_mailbox_window_jobs(outbox),
+        .sent_capacity = SENT_CAPACITY,
     };
     session->deliveries_end = &session->deliveries;
     session->sent_ms = session->heard_ms = session->taken_since_ms = td_env_monotonic_ms(env);
@@ -258,7 +260,7 @@ static bool has_credit_behind(const td_session *session, uint64_t jobs, uint64_t
     jobs += session->sent_next - session->sent_first;
     if (jobs == 0)
         return true;
-    return jobs < session->sent_capacity && jobs < session->peer_window_jobs &&
+    return jobs < tandem_mailbox_window_jobs(session->outbox) && jobs < session->peer_window_jobs &&
            session->inflight_bytes + jobs_bytes + bytes <= session->peer_window_bytes;
 }
 
@@ -292,6 +294,24 @@ static void finish(td_session *session, tandem_job_handle *handle, tandem_err er
     tandem_mailbox_remove(session->outbox, handle);
     session->user->finished(session->context, handle, detail);
     tandem_job_handle_free(handle);
+}
+
+/* Have room for so many more in flight. Where there is no memory for it, what is in flight goes first. */
+static bool reserve_sent(td_session *session, uint64_t jobs)
+{
+    uint32_t capacity = session->sent_capacity * 2;
+    struct sent_job *grown;
+
+    if (session->sent_next - session->sent_first + jobs <= session->sent_capacity)
+        return true;
+    if (!(grown = calloc(capacity, sizeof(*grown))))
+        return false;
+    for (uint64_t number = session->sent_first; number < session->sent_next; number++)
+        grown[number % capacity] = session->sent[number % session->sent_capacity];
+    free(session->sent);
+    session->sent = grown;
+    session->sent_capacity = capacity;
+    return true;
 }
 
 static void mark_sent(td_session *session, tandem_job_handle *handle)
@@ -336,10 +356,11 @@ static tandem_job_handle *first_ready(tandem_job_handle *from)
 
 static bool has_room(const struct frame *frame, const tandem_job_handle *handle)
 {
-    const td_session *session = frame->session;
+    td_session *session = frame->session;
     size_t used = frame->out->size - frame->start;
 
-    if (!has_credit_behind(session, frame->whole, frame->whole_bytes, handle->bytes)) {
+    if (!has_credit_behind(session, frame->whole, frame->whole_bytes, handle->bytes) ||
+        !reserve_sent(session, frame->whole + 1)) {
         td_probe(session->env, TD_PROBE_WINDOW_FULL);
         return false;
     }

@@ -6,7 +6,7 @@ import node
 from node import MIB, check
 from proxy import Proxy
 
-WINDOW_JOBS = 1024
+WINDOW_JOBS = 16384
 WINDOW_BYTES = 8 * MIB
 
 
@@ -70,7 +70,7 @@ def a_stopped_receiver_stops_the_sender(field):
     b.freeze()
     held_back = count - a.status()["remotes"][0]["sent_operations"]
     before = a.memory.last
-    check(held_back > 3 * WINDOW_JOBS, "the catch-up was over before it could be stopped",
+    check(held_back > 2 * WINDOW_JOBS, "the catch-up was over before it could be stopped",
           "%d operations were left" % held_back)
     a.memory.peak = 0
     most_jobs = 0
