@@ -1,7 +1,7 @@
 /*
- * Indexing. A batch is gathered while the operations are scanned, in memory alone, then loaded and
- * written: each document and stream once, in key order. The entries of a stream are chained as they
- * come, which mostly is the order of their places.
+ * Indexing. A batch is gathered while the operations are scanned, in memory alone, then written: one
+ * document after the other in key order, with its streams, all that stands together at once. The
+ * entries of a stream are chained as they come, which mostly is the order of their places.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -18,8 +18,7 @@ struct document_node {
     const td_index_collection *collection;
     td_document_record record;
     td_document_record news; /* of the batch alone */
-    bool was_created;
-    td_place epoch_before;
+    struct stream_node *streams;
     const struct stream_node *refold; /* its lifecycle stream, if that is to be folded anew */
     size_t size;
     uint8_t key[];
@@ -28,6 +27,7 @@ struct document_node {
 struct stream_node {
     td_hash_entry hash_entry;
     struct document_node *document;
+    struct stream_node *next; /* of the document */
     td_stream_record record;
     bool lifecycle;
     struct entry *first, *last; /* chained as they came */
@@ -148,10 +148,13 @@ static struct stream_node *stream_node(struct batch *batch, const td_operation *
     node->size = key.size;
     memcpy(node->key, key.bytes, key.size);
     if (td_hash_table_add(&batch->streams, &node->hash_entry,
-                          tandem_slice_of(node->key, node->size), node) == TANDEM_OK)
-        return node;
-    free(node);
-    return NULL;
+                          tandem_slice_of(node->key, node->size), node) != TANDEM_OK) {
+        free(node);
+        return NULL;
+    }
+    node->next = document->streams;
+    document->streams = node;
+    return node;
 }
 
 enum td_life td_index_life(const td_operation *operation)
@@ -274,13 +277,6 @@ static int document_order(const void *a, const void *b)
     return tandem_slice_compare(tandem_slice_of(x->key, x->size), tandem_slice_of(y->key, y->size));
 }
 
-static int stream_order(const void *a, const void *b)
-{
-    const struct stream_node *x = a, *y = b;
-
-    return tandem_slice_compare(tandem_slice_of(x->key, x->size), tandem_slice_of(y->key, y->size));
-}
-
 static void models_note(td_document_record *record, tandem_slice model)
 {
     if (!record->info.known || tandem_slice_compare(model, td_model_name_slice(&record->least)) < 0)
@@ -312,40 +308,6 @@ static void document_merge(td_document_record *record, const td_document_record 
     record->info.last_ordinal = news->info.last_ordinal;
     memcpy(record->info.last_origin, news->info.last_origin, TANDEM_ORIGIN_BYTES);
     record->info.last_seq = news->info.last_seq;
-}
-
-static tandem_err batch_load(struct batch *batch)
-{
-    td_stream_index *index = batch->index;
-    tandem_slice value;
-    tandem_err err;
-
-    td_hash_table_sort(&batch->documents, document_order);
-    td_hash_table_sort(&batch->streams, stream_order);
-    for (struct document_node *d = td_hash_table_first(&batch->documents); d;
-         d = td_hash_table_next(&d->hash_entry)) {
-        err = td_index_get(index, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size), &value);
-        if (err == TANDEM_OK)
-            err = td_document_decode(value, &d->record);
-        if (err && err != TANDEM_E_NOT_FOUND)
-            return err;
-        document_merge(&d->record, &d->news);
-        d->was_created = d->record.info.created;
-        d->epoch_before = d->record.info.epoch;
-    }
-    for (struct stream_node *s = td_hash_table_first(&batch->streams); s;
-         s = td_hash_table_next(&s->hash_entry)) {
-        err = td_index_get(index, TD_INDEX_STREAMS, tandem_slice_of(s->key, s->size), &value);
-        if (err == TANDEM_OK)
-            err = td_stream_decode(value, &s->record);
-        else if (err == TANDEM_E_NOT_FOUND) {
-            s->record.id = index->next_stream++;
-            err = TANDEM_OK;
-        }
-        if (err)
-            return err;
-    }
-    return TANDEM_OK;
 }
 
 /* The lifecycle as a fold, one operation in total order. */
@@ -383,15 +345,15 @@ static tandem_err lifecycle_next(void *context, const td_block_entry *entry)
 }
 
 tandem_err td_index_lifecycle_fold(td_stream_index *index, tandem_slice collection,
-                                   uint64_t stream, td_document_info *info)
+                                   tandem_slice stream_key, td_document_info *info)
 {
     tandem_err err, said;
 
     info->created = info->deleted = false;
     info->model[0] = '\0';
     info->epoch = td_place_zero;
-    err = td_index_entries_each(index, collection, stream, true, &td_place_zero, lifecycle_next,
-                                info, &said);
+    err = td_index_entries_each(index, collection, stream_key, true, &td_place_zero,
+                                lifecycle_next, info, &said);
     return err ? err : said;
 }
 
@@ -434,96 +396,98 @@ static void lifecycle_note(struct stream_node *stream, const td_block_entry *ent
     }
 }
 
+static tandem_err stream_load(td_stream_index *index, struct stream_node *stream)
+{
+    tandem_slice value;
+    tandem_err err = td_index_get(index, TD_INDEX_DOCUMENTS,
+                                  tandem_slice_of(stream->key, stream->size), &value);
+
+    if (err == TANDEM_OK)
+        err = td_stream_decode(value, &stream->record);
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+}
+
 static tandem_err stream_write(struct batch *batch, struct stream_node *stream)
 {
+    const td_index_collection *c = stream->document->collection;
+    tandem_slice key = tandem_slice_of(stream->key, stream->size);
+    const td_place *first = &batch->sorted[0].place;
     td_stream_record *record = &stream->record;
     size_t count = entries_sort(batch, stream);
-    const td_index_collection *c = stream->document->collection;
-    const td_place *first = &batch->sorted[0].place;
-    tandem_err err;
+    tandem_err err = stream_load(batch->index, stream);
 
+    if (err)
+        return err;
     if (stream->lifecycle) {
         lifecycle_note(stream, batch->sorted, count);
     } else if (record->marked && td_place_compare(first, &record->mark) <= 0 &&
                !td_planted(TD_PLANTED_SNAPSHOT_OUTLIVED)) {
-        if ((err = td_index_snapshots_drop(batch->index, record, first)) != TANDEM_OK)
+        if ((err = td_index_snapshots_drop(batch->index, key, record, first)) != TANDEM_OK)
             return err;
     }
-    err = td_index_entries_put(batch->index, tandem_slice_of(c->name, c->size), record,
-                               stream->lifecycle, batch->sorted, count);
+    err = td_index_entries_put(batch->index, tandem_slice_of(c->name, c->size), key,
+                               stream->lifecycle, record->count == 0, batch->sorted, count);
     if (err)
         return err;
     record->count += count;
-    return td_index_stream_put(batch->index, tandem_slice_of(stream->key, stream->size), record);
+    return td_index_stream_put(batch->index, key, record);
 }
 
 /* A new epoch: all scopes start from empty elsewhere. The streams of the batch are written. */
 static tandem_err epoch_changed(td_stream_index *index, const struct document_node *document)
 {
     td_stream_record record;
-    td_index_key prefix, at;
-    tandem_slice key, value;
-    td_cursor *cursor;
+    td_index_names names;
+    td_index_key at;
     tandem_err err;
 
-    td_index_key_copy(&prefix, tandem_slice_of(document->key, document->size));
-    td_index_key_end_name(&prefix);
-    at = prefix;
     td_probe(index->env, TD_PROBE_EPOCH_CHANGED);
-    for (;;) {
-        bool found = false;
-
-        if ((err = td_txn_cursor(index->txn, TD_INDEX_STREAMS, &cursor)) != TANDEM_OK)
-            return err;
-        for (err = td_cursor_seek(cursor, td_index_key_slice(&at), &key, &value);
-             !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
-             err = td_cursor_next(cursor, &key, &value)) {
-            err = td_index_unwrap(TD_INDEX_STREAMS, key, &value);
-            if (err == TANDEM_OK)
-                err = td_stream_decode(value, &record);
-            found = !err && record.marked && key.bytes[prefix.size] != 0;
-            if (err || found)
-                break;
-        }
-        if (found)
-            td_index_key_copy(&at, key);
-        td_cursor_free(cursor);
-        if (err < TANDEM_OK || !found)
-            return err < TANDEM_OK ? err : TANDEM_OK;
-        if ((err = td_index_snapshots_drop(index, &record, &td_place_zero)) != TANDEM_OK ||
-            (err = td_index_stream_put(index, td_index_key_slice(&at), &record)) != TANDEM_OK)
+    td_index_streams_begin(&at, tandem_slice_of(document->key, document->size));
+    while ((err = td_index_stream_next(index, &at, &names, &record)) == TANDEM_OK) {
+        if (!record.marked || names.branch.size == 0)
+            continue;
+        err = td_index_snapshots_drop(index, names.stream_key, &record, &td_place_zero);
+        if (err != TANDEM_OK ||
+            (err = td_index_stream_put(index, names.stream_key, &record)) != TANDEM_OK)
             return err;
     }
+    return err == TANDEM_END ? TANDEM_OK : err;
 }
 
-static tandem_err documents_put(struct batch *batch)
+static tandem_err document_write(struct batch *batch, struct document_node *d)
 {
+    const td_index_collection *c = d->collection;
+    tandem_slice key = tandem_slice_of(d->key, d->size), value;
+    uint8_t bytes[TD_DOCUMENT_RECORD_BYTES_MAX];
     td_stream_index *index = batch->index;
-    uint8_t value[TD_DOCUMENT_RECORD_BYTES_MAX];
-    tandem_err err;
+    td_place epoch;
+    bool was_created;
+    size_t size;
+    tandem_err err = td_index_get(index, TD_INDEX_DOCUMENTS, key, &value);
 
-    for (struct document_node *d = td_hash_table_first(&batch->documents); d;
-         d = td_hash_table_next(&d->hash_entry)) {
-        size_t size;
-
-        if (d->refold) {
-            err = td_index_lifecycle_fold(index,
-                                          tandem_slice_of(d->collection->name, d->collection->size),
-                                          d->refold->record.id, &d->record.info);
-            if (err != TANDEM_OK)
-                return err;
-        }
-        size = td_document_encode(&d->record, value);
-        err = td_index_put(index, TD_INDEX_DOCUMENTS, tandem_slice_of(d->key, d->size),
-                           tandem_slice_of(value, size));
-        if (err)
+    if (err == TANDEM_OK)
+        err = td_document_decode(value, &d->record);
+    if (err && err != TANDEM_E_NOT_FOUND)
+        return err;
+    document_merge(&d->record, &d->news);
+    was_created = d->record.info.created;
+    epoch = d->record.info.epoch;
+    for (struct stream_node *s = d->streams; s; s = s->next)
+        if ((err = stream_write(batch, s)) != TANDEM_OK)
             return err;
-        /* What was never created was never folded. */
-        if (d->was_created && td_place_compare(&d->epoch_before, &d->record.info.epoch) != 0 &&
-            (err = epoch_changed(index, d)) != TANDEM_OK)
+    if (d->refold) {
+        err = td_index_lifecycle_fold(index, tandem_slice_of(c->name, c->size),
+                                      tandem_slice_of(d->refold->key, d->refold->size),
+                                      &d->record.info);
+        if (err != TANDEM_OK)
             return err;
     }
-    return TANDEM_OK;
+    size = td_document_encode(&d->record, bytes);
+    err = td_index_put(index, TD_INDEX_DOCUMENTS, key, tandem_slice_of(bytes, size));
+    /* What was never created was never folded. */
+    if (err == TANDEM_OK && was_created && td_place_compare(&epoch, &d->record.info.epoch) != 0)
+        err = epoch_changed(index, d);
+    return err;
 }
 
 static tandem_err batch_write(struct batch *batch, uint64_t position)
@@ -531,14 +495,13 @@ static tandem_err batch_write(struct batch *batch, uint64_t position)
     td_stream_index *index = batch->index;
     tandem_err err;
 
-    if ((err = td_index_begin(index)) != TANDEM_OK || (err = batch_load(batch)) != TANDEM_OK)
+    if ((err = td_index_begin(index)) != TANDEM_OK)
         return err;
-    for (struct stream_node *s = td_hash_table_first(&batch->streams); s;
-         s = td_hash_table_next(&s->hash_entry))
-        if ((err = stream_write(batch, s)) != TANDEM_OK)
+    td_hash_table_sort(&batch->documents, document_order);
+    for (struct document_node *d = td_hash_table_first(&batch->documents); d;
+         d = td_hash_table_next(&d->hash_entry))
+        if ((err = document_write(batch, d)) != TANDEM_OK)
             return err;
-    if ((err = documents_put(batch)) != TANDEM_OK)
-        return err;
     for (unsigned i = 0; i < batch->target_count; i++) {
         const struct target *target = &batch->targets[i];
         td_index_collection *c = target->collection;

@@ -16,18 +16,25 @@ _Static_assert(SEQ_AT + 8 == TD_PLACE_HASH_AT &&
                    TD_PLACE_HASH_AT + HASH_BYTES == sizeof(td_place),
                "hlc, origin, seq, a part of the hash");
 
-void td_block_key(td_index_key *key, uint64_t stream, const td_place *place)
+void td_block_key(td_index_key *key, tandem_slice stream_key, const td_place *place)
 {
-    td_index_key_number(key, stream);
+    td_index_key_copy(key, stream_key);
+    td_index_key_end_name(key);
     memcpy(key->bytes + key->size, place->bytes, TD_PLACE_HASH_AT);
     key->size += TD_PLACE_HASH_AT;
 }
 
+bool td_block_is_of(tandem_slice key, tandem_slice stream_key)
+{
+    return key.size == stream_key.size + 1 + TD_PLACE_HASH_AT &&
+           td_index_key_starts_with(key, stream_key) && key.bytes[stream_key.size] == 0;
+}
+
 void td_block_begin(td_block_state *state, tandem_slice key, bool lifecycle)
 {
-    const uint8_t *place = key.bytes + TD_INDEX_NUMBER_BYTES;
+    const uint8_t *place = key.bytes + key.size - TD_PLACE_HASH_AT;
 
-    assert(key.size == TD_BLOCK_KEY_BYTES);
+    assert(key.size > TD_PLACE_HASH_AT);
     state->lifecycle = lifecycle;
     state->first = true;
     state->hlc = td_get_u64(place);

@@ -3,8 +3,8 @@
  * an operation costs the index some eight bytes and a stream is read in long steps. Private to the
  * files of the stream index; pure functions.
  *
- * A block is a record of the table of entries. Its key is the number of the stream and hlc, origin
- * and seq of its first entry; its value, entry after entry:
+ * A block stands in the table of documents, behind the record of its stream. Its key ends with hlc,
+ * origin and seq of its first entry; its value, entry after entry:
  *
  *   varint   origin × 4 + ordinal as expected × 2 + hash follows
  *            origin: which of those that the block has named so far, or the one after them: a new one
@@ -39,7 +39,6 @@ enum {
      */
     TD_BLOCK_BYTES = 960,
     TD_BLOCK_ORIGINS_MAX = 32,
-    TD_BLOCK_KEY_BYTES = TD_INDEX_NUMBER_BYTES + TD_PLACE_HASH_AT,
     TD_BLOCK_ENTRY_BYTES_MAX = 4 * 10 + TANDEM_ORIGIN_BYTES + 16 + 2 + TANDEM_NAME_BYTES_MAX,
 };
 
@@ -64,9 +63,11 @@ typedef struct td_block_state {
     } origin[TD_BLOCK_ORIGINS_MAX];
 } td_block_state;
 
-/* The key of a block that begins with place. */
-void td_block_key(td_index_key *key, uint64_t stream, const td_place *place);
-/* Begin to code the block with this key of TD_BLOCK_KEY_BYTES. */
+/* The key of a block that begins with place, of the stream that has stream_key. */
+void td_block_key(td_index_key *key, tandem_slice stream_key, const td_place *place);
+/* Is this the key of a block of that stream? */
+bool td_block_is_of(tandem_slice key, tandem_slice stream_key);
+/* Begin to code the block with this key. */
 void td_block_begin(td_block_state *state, tandem_slice key, bool lifecycle);
 /* Decode the next entry; rest goes behind it. TANDEM_END, TANDEM_E_CORRUPT. */
 tandem_err td_block_next(td_block_state *state, tandem_slice *rest, td_block_entry *out);

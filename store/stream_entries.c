@@ -12,12 +12,6 @@
 #include "store/stream_block.h"
 #include "store/stream_state.h"
 
-/* Is this the key of a block of the stream? */
-static bool is_of(tandem_slice key, uint64_t stream)
-{
-    return key.size == TD_BLOCK_KEY_BYTES && td_get_u64(key.bytes) == stream;
-}
-
 /* ---- Finding ---- */
 
 /* The block that a place belongs to, and where the next one begins. */
@@ -30,7 +24,7 @@ struct home {
 };
 
 /* To the last block that begins at or before a place, or to the stream's first. */
-static tandem_err block_seek(td_cursor *cursor, uint64_t stream, const td_place *place,
+static tandem_err block_seek(td_cursor *cursor, tandem_slice stream, const td_place *place,
                              tandem_slice *key, tandem_slice *value)
 {
     td_index_key from;
@@ -39,14 +33,15 @@ static tandem_err block_seek(td_cursor *cursor, uint64_t stream, const td_place 
     td_block_key(&from, stream, place);
     from.bytes[from.size++] = 0; /* the next key that there can be */
     err = td_cursor_seek_before(cursor, td_index_key_slice(&from), key, value);
-    if (err < TANDEM_OK || (err == TANDEM_OK && is_of(*key, stream)))
+    if (err < TANDEM_OK || (err == TANDEM_OK && td_block_is_of(*key, stream)))
         return err;
-    td_index_key_number(&from, stream);
+    td_index_key_copy(&from, stream);
+    td_index_key_end_name(&from);
     err = td_cursor_seek(cursor, td_index_key_slice(&from), key, value);
-    return err == TANDEM_OK && !is_of(*key, stream) ? TANDEM_END : err;
+    return err == TANDEM_OK && !td_block_is_of(*key, stream) ? TANDEM_END : err;
 }
 
-static tandem_err home_find(td_stream_index *index, td_cursor *cursor, uint64_t stream,
+static tandem_err home_find(td_stream_index *index, td_cursor *cursor, tandem_slice stream,
                             const td_place *place, struct home *out)
 {
     tandem_slice key, value;
@@ -55,7 +50,7 @@ static tandem_err home_find(td_stream_index *index, td_cursor *cursor, uint64_t 
     out->found = out->bounded = false;
     if (err)
         return err == TANDEM_END ? TANDEM_OK : err;
-    if ((err = td_index_unwrap(TD_INDEX_ENTRIES, key, &value)) != TANDEM_OK)
+    if ((err = td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value)) != TANDEM_OK)
         return err;
     out->found = true;
     td_index_key_copy(&out->key, key);
@@ -65,9 +60,9 @@ static tandem_err home_find(td_stream_index *index, td_cursor *cursor, uint64_t 
         return err;
     out->body = tandem_writer_slice(&index->block_old);
     err = td_cursor_next(cursor, &key, &value);
-    if (err == TANDEM_OK && is_of(key, stream)) {
+    if (err == TANDEM_OK && td_block_is_of(key, stream)) {
         out->bounded = true;
-        memcpy(out->bound.bytes, key.bytes + TD_INDEX_NUMBER_BYTES, TD_PLACE_HASH_AT);
+        memcpy(out->bound.bytes, key.bytes + key.size - TD_PLACE_HASH_AT, TD_PLACE_HASH_AT);
     }
     return err < TANDEM_OK ? err : TANDEM_OK;
 }
@@ -77,7 +72,7 @@ static tandem_err home_find(td_stream_index *index, td_cursor *cursor, uint64_t 
 /* Blocks that are written one after the other. */
 struct writing {
     td_stream_index *index;
-    uint64_t stream;
+    tandem_slice stream; /* its key */
     bool lifecycle;
     size_t bytes_max; /* of a block */
 
@@ -101,7 +96,7 @@ static tandem_err writing_put(struct writing *w)
     tandem_err err = tandem_writer_err(w->body);
 
     if (err == TANDEM_OK && w->begun)
-        err = td_index_put(w->index, TD_INDEX_ENTRIES, td_index_key_slice(&w->key),
+        err = td_index_put(w->index, TD_INDEX_DOCUMENTS, td_index_key_slice(&w->key),
                            tandem_writer_slice(w->body));
     w->begun = false;
     return err;
@@ -242,7 +237,7 @@ static tandem_err block_rewrite(struct writing *w, tandem_slice collection, cons
         goto out;
     td_block_key(&first, w->stream, &all[0].place);
     if (!tandem_slice_equal(td_index_key_slice(&first), td_index_key_slice(&home->key)) &&
-        (err = td_index_del(w->index, TD_INDEX_ENTRIES, td_index_key_slice(&home->key))) !=
+        (err = td_index_del(w->index, TD_INDEX_DOCUMENTS, td_index_key_slice(&home->key))) !=
             TANDEM_OK)
         goto out;
     if (parts > 1)
@@ -289,23 +284,23 @@ static tandem_err block_extend(struct writing *w, tandem_slice collection, const
 }
 
 tandem_err td_index_entries_put(td_stream_index *index, tandem_slice collection,
-                                const td_stream_record *record, bool lifecycle,
+                                tandem_slice stream_key, bool lifecycle, bool is_new,
                                 td_block_entry *entries, size_t count)
 {
     struct writing w = {.index = index,
-                        .stream = record->id,
+                        .stream = stream_key,
                         .lifecycle = lifecycle,
                         .body = &index->block_new};
     struct home home = {0};
     td_cursor *cursor = NULL;
     tandem_err err = TANDEM_OK;
 
-    if (record->count)
-        err = td_txn_cursor(index->txn, TD_INDEX_ENTRIES, &cursor);
+    if (!is_new)
+        err = td_txn_cursor(index->txn, TD_INDEX_DOCUMENTS, &cursor);
     while (count && err == TANDEM_OK) {
         size_t fit = 0;
 
-        if (cursor && (err = home_find(index, cursor, record->id, &entries[0].place, &home)))
+        if (cursor && (err = home_find(index, cursor, stream_key, &entries[0].place, &home)))
             break;
         while (fit < count &&
                (!home.bounded || td_place_prefix_compare(&entries[fit].place, &home.bound) < 0))
@@ -333,23 +328,23 @@ static tandem_err is_after(td_stream_index *index, tandem_slice collection,
     return err;
 }
 
-tandem_err td_index_entries_each(td_stream_index *index, tandem_slice collection, uint64_t stream,
-                                 bool lifecycle, const td_place *after, td_visit_block_entry visit,
-                                 void *context, tandem_err *said_out)
+tandem_err td_index_entries_each(td_stream_index *index, tandem_slice collection,
+                                 tandem_slice stream, bool lifecycle, const td_place *after,
+                                 td_visit_block_entry visit, void *context, tandem_err *said_out)
 {
     tandem_slice key, value;
     td_block_state state;
     td_block_entry entry;
     td_cursor *cursor;
-    tandem_err err = td_txn_cursor(index->txn, TD_INDEX_ENTRIES, &cursor), said = TANDEM_OK;
+    tandem_err err = td_txn_cursor(index->txn, TD_INDEX_DOCUMENTS, &cursor), said = TANDEM_OK;
     bool is;
 
     *said_out = TANDEM_OK;
     if (err)
         return err;
     err = block_seek(cursor, stream, after, &key, &value);
-    while (err == TANDEM_OK && is_of(key, stream)) {
-        if ((err = td_index_unwrap(TD_INDEX_ENTRIES, key, &value)) != TANDEM_OK)
+    while (err == TANDEM_OK && td_block_is_of(key, stream)) {
+        if ((err = td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value)) != TANDEM_OK)
             break;
         td_block_begin(&state, key, lifecycle);
         while (!said && (err = td_block_next(&state, &value, &entry)) == TANDEM_OK) {
@@ -386,8 +381,8 @@ static tandem_err rank_one(void *context, const td_block_entry *entry)
     return TANDEM_OK;
 }
 
-tandem_err td_index_entries_rank(td_stream_index *index, tandem_slice collection, uint64_t stream,
-                                 const td_place *place, uint64_t *out)
+tandem_err td_index_entries_rank(td_stream_index *index, tandem_slice collection,
+                                 tandem_slice stream, const td_place *place, uint64_t *out)
 {
     struct rank rank = {index, collection, place, 0};
     tandem_err said, err = td_index_entries_each(index, collection, stream, false, &td_place_zero,

@@ -6,7 +6,7 @@
 #include "store/planted.h"
 #include "store/probe.h"
 
-enum { INDEX_VERSION = 3, PROGRESS_BYTES = 4 + 4 * 8 };
+enum { INDEX_VERSION = 4, PROGRESS_BYTES = 4 + 4 * 8 };
 
 /* ---- Transactions ---- */
 
@@ -117,7 +117,35 @@ tandem_err td_index_progress_put(td_stream_index *index, const td_index_collecti
                         tandem_slice_of(value, sizeof(value)));
 }
 
-/* ---- Streams ---- */
+/* ---- Documents and streams ---- */
+
+void td_index_documents_begin(td_index_key *from, uint32_t collection, tandem_slice after)
+{
+    td_index_key key;
+
+    td_index_key_document(&key, collection, after);
+    if (after.size)
+        td_index_key_pass(from, td_index_key_slice(&key));
+    else
+        *from = key;
+}
+
+tandem_err td_index_document_next(td_cursor *cursor, td_index_key *from, tandem_slice *key_out,
+                                  td_document_record *out)
+{
+    tandem_slice value;
+    td_index_names names;
+    tandem_err err = td_cursor_seek(cursor, td_index_key_slice(from), key_out, &value);
+
+    if (err || !td_index_key_starts_with(*key_out, tandem_slice_of(from->bytes, 4)))
+        return err ? err : TANDEM_END;
+    if (!td_index_key_parse(*key_out, &names) || names.stream_key.size)
+        return TANDEM_E_CORRUPT; /* what belongs to a document stands behind its record */
+    td_index_key_pass(from, *key_out);
+    err = td_index_unwrap(TD_INDEX_DOCUMENTS, *key_out, &value);
+    return err ? err : td_document_decode(value, out);
+}
+
 
 tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
                                tandem_slice document, tandem_slice branch, tandem_slice scope,
@@ -133,7 +161,7 @@ tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
         !td_index_name_fits(scope))
         return TANDEM_E_NOT_FOUND;
     td_index_key_stream(key_out, c->id, document, branch, scope);
-    err = td_index_get(index, TD_INDEX_STREAMS, td_index_key_slice(key_out), &value);
+    err = td_index_get(index, TD_INDEX_DOCUMENTS, td_index_key_slice(key_out), &value);
     return err ? err : td_stream_decode(value, out);
 }
 
@@ -143,7 +171,46 @@ tandem_err td_index_stream_put(td_stream_index *index, tandem_slice key,
     uint8_t value[TD_STREAM_RECORD_BYTES_MAX];
     size_t size = td_stream_encode(record, value);
 
-    return td_index_put(index, TD_INDEX_STREAMS, key, tandem_slice_of(value, size));
+    return td_index_put(index, TD_INDEX_DOCUMENTS, key, tandem_slice_of(value, size));
+}
+
+void td_index_streams_begin(td_index_key *at, tandem_slice document_key)
+{
+    td_index_key_copy(at, document_key);
+    td_index_key_end_name(at);
+}
+
+tandem_err td_index_stream_next(td_stream_index *index, td_index_key *at,
+                                td_index_names *names_out, td_stream_record *out)
+{
+    tandem_slice key, value, document;
+    td_index_key from = *at;
+    td_index_names last;
+    td_cursor *cursor;
+    tandem_err err;
+
+    if (td_index_key_parse(td_index_key_slice(at), &last) && last.stream_key.size) {
+        document = last.document_key;
+        td_index_key_pass(&from, last.stream_key);
+    } else {
+        document = tandem_slice_of(at->bytes, at->size - 1);
+    }
+    if ((err = td_txn_cursor(index->txn, TD_INDEX_DOCUMENTS, &cursor)) != TANDEM_OK)
+        return err;
+    err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
+    if (err == TANDEM_OK &&
+        (!td_index_key_starts_with(key, document) || key.bytes[document.size] != 0))
+        err = TANDEM_END;
+    if (err == TANDEM_OK && (!td_index_key_parse(key, names_out) || names_out->is_block))
+        err = TANDEM_E_CORRUPT;
+    if (err == TANDEM_OK && (err = td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value)) == TANDEM_OK)
+        err = td_stream_decode(value, out);
+    if (err == TANDEM_OK) {
+        td_index_key_copy(at, key);
+        td_index_key_parse(td_index_key_slice(at), names_out);
+    }
+    td_cursor_free(cursor);
+    return err;
 }
 
 /* ---- What is kept in memory ---- */
@@ -174,8 +241,7 @@ tandem_err td_index_meta_put(td_stream_index *index)
 {
     tandem_err err;
 
-    if ((err = meta_put(index, "position", index->position)) != TANDEM_OK ||
-        (err = meta_put(index, "next_stream", index->next_stream)) != TANDEM_OK)
+    if ((err = meta_put(index, "position", index->position)) != TANDEM_OK)
         return err;
     return meta_put(index, "next_collection", index->next_collection);
 }
@@ -191,7 +257,6 @@ static tandem_err load(td_stream_index *index)
     index->changed = false;
     if ((err = td_index_begin(index)) != TANDEM_OK ||
         (err = meta_get(index, "position", &index->position)) != TANDEM_OK ||
-        (err = meta_get(index, "next_stream", &index->next_stream)) != TANDEM_OK ||
         (err = meta_get(index, "next_collection", &next_collection)) != TANDEM_OK)
         return err;
     index->next_collection = (uint32_t)next_collection;
@@ -230,7 +295,6 @@ static tandem_err identity_put(td_stream_index *index)
     const td_identity *identity = td_op_store_identity(index->ops);
     tandem_err err;
 
-    index->next_stream = 1;
     index->next_collection = 1;
     if ((err = td_index_meta_put(index)) != TANDEM_OK ||
         (err = td_index_put(index, TD_INDEX_META, tandem_slice_text("reactor"),

@@ -55,7 +55,7 @@ tandem_err td_stream_index_documents(td_stream_index *index, tandem_slice collec
 {
     const td_index_collection *c = td_index_collection_find(index, collection);
     td_document_record record;
-    tandem_slice key, value;
+    tandem_slice key;
     tandem_err err, said = TANDEM_OK;
     td_cursor *cursor;
     td_index_key from;
@@ -68,15 +68,8 @@ tandem_err td_stream_index_documents(td_stream_index *index, tandem_slice collec
         return TANDEM_E_INVALID;
     if ((err = td_txn_cursor(index->txn, TD_INDEX_DOCUMENTS, &cursor)) != TANDEM_OK)
         return td_index_outcome(index, err);
-    td_index_key_document(&from, c->id, after);
-    for (err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
-         !err && td_index_key_starts_with(key, tandem_slice_of(from.bytes, 4));
-         err = td_cursor_next(cursor, &key, &value)) {
-        if (tandem_slice_equal(key, td_index_key_slice(&from)))
-            continue;
-        if ((err = td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value)) != TANDEM_OK ||
-            (err = td_document_decode(value, &record)) != TANDEM_OK)
-            break;
+    td_index_documents_begin(&from, c->id, after);
+    while ((err = td_index_document_next(cursor, &from, &key, &record)) == TANDEM_OK) {
         said = visit(context, tandem_slice_of(key.bytes + 4, key.size - 4), &record.info);
         if (said)
             break;
@@ -89,40 +82,20 @@ tandem_err td_stream_index_streams(td_stream_index *index, tandem_slice collecti
 {
     const td_index_collection *c = td_index_collection_find(index, collection);
     td_stream_record record;
-    tandem_slice key, value;
     tandem_err err, said = TANDEM_OK;
-    td_cursor *cursor;
-    td_index_key prefix;
+    td_index_names names;
+    td_index_key key, at;
 
     if ((err = td_index_begin(index)) != TANDEM_OK)
         return td_index_outcome(index, err);
     if (!c || !td_index_name_fits(document))
         return TANDEM_OK;
-    if ((err = td_txn_cursor(index->txn, TD_INDEX_STREAMS, &cursor)) != TANDEM_OK)
-        return td_index_outcome(index, err);
-    td_index_key_document(&prefix, c->id, document);
-    td_index_key_end_name(&prefix);
-    for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
-         !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
-         err = td_cursor_next(cursor, &key, &value)) {
-        const uint8_t *branch = key.bytes + prefix.size, *end = key.bytes + key.size;
-        const uint8_t *zero = branch < end ? memchr(branch, 0, (size_t)(end - branch)) : NULL;
-
-        if (!zero) {
-            err = TANDEM_E_CORRUPT;
-            break;
-        }
-        if (zero == branch)
-            continue;
-        if ((err = td_index_unwrap(TD_INDEX_STREAMS, key, &value)) != TANDEM_OK ||
-            (err = td_stream_decode(value, &record)) != TANDEM_OK)
-            break;
-        said = visit(context, tandem_slice_of(branch, (size_t)(zero - branch)),
-                     tandem_slice_of(zero + 1, (size_t)(end - zero - 1)), record.count);
-        if (said)
-            break;
-    }
-    return visited(index, cursor, err, said);
+    td_index_key_document(&key, c->id, document);
+    td_index_streams_begin(&at, td_index_key_slice(&key));
+    while (!said && (err = td_index_stream_next(index, &at, &names, &record)) == TANDEM_OK)
+        if (names.branch.size)
+            said = visit(context, names.branch, names.scope, record.count);
+    return visited(index, NULL, err, said);
 }
 
 tandem_err td_stream_index_count(td_stream_index *index, tandem_slice collection,
@@ -164,8 +137,9 @@ tandem_err td_stream_index_entries(td_stream_index *index, tandem_slice collecti
     if (err == TANDEM_E_NOT_FOUND)
         return TANDEM_OK;
     if (err == TANDEM_OK)
-        err = td_index_entries_each(index, collection, record.id, td_scope_is_lifecycle(scope),
-                                    after, visit_entry, &entries, &said);
+        err = td_index_entries_each(index, collection, td_index_key_slice(&key),
+                                    td_scope_is_lifecycle(scope), after, visit_entry, &entries,
+                                    &said);
     if (err)
         return td_index_outcome(index, err);
     return said < TANDEM_OK ? said : TANDEM_OK;
@@ -183,6 +157,6 @@ tandem_err td_stream_index_rank(td_stream_index *index, tandem_slice collection,
     *out = 0;
     err = td_index_stream_get(index, collection, document, branch, scope, &key, &record);
     if (err == TANDEM_OK)
-        err = td_index_entries_rank(index, collection, record.id, place, out);
+        err = td_index_entries_rank(index, collection, td_index_key_slice(&key), place, out);
     return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : td_index_outcome(index, err);
 }

@@ -4,14 +4,14 @@
 #include <string.h>
 #include <xxhash.h>
 
-const char *const td_stream_index_tables[] = {"meta",    "progress", "documents",
-                                              "streams", "entries",  "snapshots"};
+const char *const td_stream_index_tables[] = {"meta", "progress", "documents", "snapshots"};
 const unsigned td_stream_index_table_count = TD_INDEX_TABLE_COUNT;
 
 _Static_assert(sizeof(td_stream_index_tables) / sizeof(td_stream_index_tables[0]) ==
                    TD_INDEX_TABLE_COUNT,
                "every table has a name");
-_Static_assert(4 + 3 * TANDEM_NAME_BYTES_MAX + 2 <= TD_STORE_KEY_BYTES_MAX, "names fit a key");
+_Static_assert(4 + 3 * (TANDEM_NAME_BYTES_MAX + 1) + sizeof(td_place) <= TD_STORE_KEY_BYTES_MAX,
+               "names and a place fit a key");
 
 /* ---- Keys ---- */
 
@@ -63,16 +63,49 @@ void td_index_key_stream(td_index_key *key, uint32_t collection, tandem_slice do
     key_add(key, scope.bytes, scope.size);
 }
 
-void td_index_key_number(td_index_key *key, uint64_t stream)
+void td_index_key_place(td_index_key *key, tandem_slice stream_key, const td_place *place)
 {
-    td_put_u64(key->bytes, stream);
-    key->size = TD_INDEX_NUMBER_BYTES;
+    td_index_key_copy(key, stream_key);
+    td_index_key_end_name(key);
+    key_add(key, place->bytes, sizeof(place->bytes));
 }
 
-void td_index_key_place(td_index_key *key, uint64_t stream, const td_place *place)
+void td_index_key_pass(td_index_key *key, tandem_slice passed)
 {
-    td_index_key_number(key, stream);
-    key_add(key, place->bytes, sizeof(place->bytes));
+    td_index_key_copy(key, passed);
+    key_add(key, "\1", 1);
+}
+
+/* Up to a zero, which is passed, or to the end; true if there was one. */
+static bool name_take(tandem_slice *rest, tandem_slice *out)
+{
+    const uint8_t *zero = rest->size ? memchr(rest->bytes, 0, rest->size) : NULL;
+
+    *out = tandem_slice_of(rest->bytes, zero ? (size_t)(zero - rest->bytes) : rest->size);
+    rest->bytes += out->size + (zero != NULL);
+    rest->size -= out->size + (zero != NULL);
+    return zero != NULL;
+}
+
+bool td_index_key_parse(tandem_slice key, td_index_names *out)
+{
+    tandem_slice rest, name;
+
+    memset(out, 0, sizeof(*out));
+    if (key.size < 4)
+        return false;
+    rest = tandem_slice_of(key.bytes + 4, key.size - 4);
+    if (!name_take(&rest, &name)) {
+        out->document_key = key;
+        return name.size <= TANDEM_NAME_BYTES_MAX;
+    }
+    out->document_key = tandem_slice_of(key.bytes, 4 + name.size);
+    if (name.size > TANDEM_NAME_BYTES_MAX || !name_take(&rest, &out->branch))
+        return false;
+    out->is_block = name_take(&rest, &out->scope);
+    out->stream_key =
+        tandem_slice_of(key.bytes, (size_t)(out->scope.bytes + out->scope.size - key.bytes));
+    return !out->is_block || rest.size == TD_PLACE_HASH_AT;
 }
 
 bool td_index_key_starts_with(tandem_slice key, tandem_slice prefix)
@@ -145,8 +178,8 @@ td_place td_place_of_key(tandem_slice key)
 {
     td_place place;
 
-    assert(key.size == TD_INDEX_PLACE_KEY_BYTES);
-    memcpy(place.bytes, key.bytes + TD_INDEX_NUMBER_BYTES, sizeof(place.bytes));
+    assert(key.size >= sizeof(place.bytes));
+    memcpy(place.bytes, key.bytes + key.size - sizeof(place.bytes), sizeof(place.bytes));
     return place;
 }
 
@@ -233,25 +266,25 @@ tandem_err td_document_decode(tandem_slice value, td_document_record *record)
 
 size_t td_stream_encode(const td_stream_record *record, uint8_t out[TD_STREAM_RECORD_BYTES_MAX])
 {
-    td_put_u64(out, record->id);
-    td_put_u64(out + 8, record->count);
-    out[16] = record->marked;
+    td_put_u64(out, record->count);
+    out[8] = record->marked;
     if (!record->marked)
-        return 17;
-    memcpy(out + 17, record->mark.bytes, sizeof(record->mark.bytes));
+        return TD_STREAM_RECORD_BYTES_MIN;
+    memcpy(out + TD_STREAM_RECORD_BYTES_MIN, record->mark.bytes, sizeof(record->mark.bytes));
     return TD_STREAM_RECORD_BYTES_MAX;
 }
 
 tandem_err td_stream_decode(tandem_slice value, td_stream_record *record)
 {
     memset(record, 0, sizeof(*record));
-    if (value.size < 17 || value.bytes[16] > 1 ||
-        value.size != (value.bytes[16] ? (size_t)TD_STREAM_RECORD_BYTES_MAX : 17))
+    if (value.size < TD_STREAM_RECORD_BYTES_MIN || value.bytes[8] > 1 ||
+        value.size != (value.bytes[8] ? (size_t)TD_STREAM_RECORD_BYTES_MAX
+                                      : (size_t)TD_STREAM_RECORD_BYTES_MIN))
         return TANDEM_E_CORRUPT;
-    record->id = td_get_u64(value.bytes);
-    record->count = td_get_u64(value.bytes + 8);
-    record->marked = value.bytes[16];
+    record->count = td_get_u64(value.bytes);
+    record->marked = value.bytes[8];
     if (record->marked)
-        memcpy(record->mark.bytes, value.bytes + 17, sizeof(record->mark.bytes));
+        memcpy(record->mark.bytes, value.bytes + TD_STREAM_RECORD_BYTES_MIN,
+               sizeof(record->mark.bytes));
     return TANDEM_OK;
 }

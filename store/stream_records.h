@@ -2,29 +2,34 @@
  * The keys and records of the stream index's tables, and the order of places in them: pure
  * functions. Private to the files of the index.
  *
- * A collection gets a local number, a stream another one, so that no key is longer than LMDB takes
- * and entries of one stream stand together in total order:
+ * A collection gets a local number:
  *
- *   meta       name -> u64 (version, position, next_stream, next_collection), or the reactor's id
+ *   meta       name -> u64 (version, position, next_collection), or the reactor's id
  *   progress   collection -> number u32, last indexed ordinal u64, entries u64, corrupt records
  *              u64, first u64
  *   documents  number, document -> info
- *   streams    number, document, 0, branch, 0, scope -> stream u64, count u64, mark
- *   entries    stream u64, hlc, origin, seq -> a block of entries (stream_block.h)
- *   snapshots  stream u64, place -> folded u64, model version u32, bytes
+ *              number, document, 0, branch, 0, scope -> count u64, mark
+ *              number, document, 0, branch, 0, scope, 0, hlc, origin, seq -> a block of the stream's
+ *              entries (stream_block.h), in total order
+ *   snapshots  number, document, 0, branch, 0, scope, 0, place -> folded u64, model version u32,
+ *              bytes
+ *
+ * All that changes with a document stands together, on one page as long as it is short: operations
+ * on many documents, in no order, change a page each and not three.
  *
  * In front of each value stands a checksum: the lower 32 bits of XXH3 of the value, seeded with
  * XXH3 of the key, seeded with the number of the table. So a record that was changed, or stands at
  * another key, is noticed when it is read, and the index is built again.
  *
- * Names hold no zero byte, so key order is byte order of (document, branch, scope). The lifecycle
- * stream has an empty branch, which no name is.
+ * Names hold no zero byte and no byte 1, so key order is byte order of (document, branch, scope), and
+ * a name with a 1 behind it stands behind all that belongs to the name. The lifecycle stream has an
+ * empty branch, which no name is.
  *
  * The mark of a stream is a place after which none of its snapshots lies, and of the lifecycle
  * stream its last place: what arrives late is told by one comparison, without a look at the tables.
  *
- * Documents and streams are encoded and decoded here. The rest stands where it is put: meta and
- * progress in stream_index.c, snapshots in stream_snapshots.c.
+ * Documents and streams are encoded and decoded here, blocks in stream_block.c. The rest stands where
+ * it is put: meta and progress in stream_index.c, snapshots in stream_snapshots.c.
  *
  * Ownership: what is decoded is a copy; a slice of a key or of a name borrows it.
  * Errors: TANDEM_E_CORRUPT for bytes that are no such record.
@@ -40,16 +45,13 @@ enum {
     TD_INDEX_META,
     TD_INDEX_PROGRESS,
     TD_INDEX_DOCUMENTS,
-    TD_INDEX_STREAMS,
-    TD_INDEX_ENTRIES,
     TD_INDEX_SNAPSHOTS,
     TD_INDEX_TABLE_COUNT,
 };
 
 enum {
-    TD_INDEX_NUMBER_BYTES = 8, /* the number of a stream, in front of its blocks and snapshots */
-    TD_INDEX_PLACE_KEY_BYTES = TD_INDEX_NUMBER_BYTES + (int)sizeof(td_place),
-    TD_STREAM_RECORD_BYTES_MAX = 8 + 8 + 1 + (int)sizeof(td_place),
+    TD_STREAM_RECORD_BYTES_MIN = 8 + 1,
+    TD_STREAM_RECORD_BYTES_MAX = TD_STREAM_RECORD_BYTES_MIN + (int)sizeof(td_place),
     TD_DOCUMENT_RECORD_BYTES_FIXED = 1 + 8 + 8 + 8 + TANDEM_ORIGIN_BYTES + (int)sizeof(td_place),
     TD_DOCUMENT_RECORD_BYTES_MAX =
         TD_DOCUMENT_RECORD_BYTES_FIXED + 3 * (1 + TANDEM_NAME_BYTES_MAX),
@@ -86,12 +88,25 @@ void td_index_key_copy(td_index_key *key, tandem_slice bytes);
 void td_index_key_document(td_index_key *key, uint32_t collection, tandem_slice document);
 void td_index_key_stream(td_index_key *key, uint32_t collection, tandem_slice document,
                          tandem_slice branch, tandem_slice scope);
-/* What the keys of a stream's entries and snapshots begin with. */
-void td_index_key_number(td_index_key *key, uint64_t stream);
-void td_index_key_place(td_index_key *key, uint64_t stream, const td_place *place);
+/* Of a snapshot. */
+void td_index_key_place(td_index_key *key, tandem_slice stream_key, const td_place *place);
 
-/* Make a document's key what the keys of its streams begin with. */
+/* Make a document's key what the keys of its streams begin with, a stream's what those of its blocks
+ * do. */
 void td_index_key_end_name(td_index_key *key);
+/* Behind all that belongs to a document or a stream, in front of all else. */
+void td_index_key_pass(td_index_key *key, tandem_slice passed);
+
+/* What a key of the table of documents names. */
+typedef struct td_index_names {
+    tandem_slice document_key; /* number, document */
+    tandem_slice stream_key;   /* all up to the scope; empty in a document's own key */
+    tandem_slice branch, scope;
+    bool is_block;
+} td_index_names;
+
+/* false: it is none. out borrows the key. */
+bool td_index_key_parse(tandem_slice key, td_index_names *out);
 
 bool td_index_key_starts_with(tandem_slice key, tandem_slice prefix);
 
@@ -104,7 +119,7 @@ int td_place_compare(const td_place *a, const td_place *b);
 td_place td_place_of(const td_operation *operation);
 /* Is its hash all zeros, as in places of entries? */
 bool td_place_lacks_hash(const td_place *place);
-/* Of a snapshot, by its key of TD_INDEX_PLACE_KEY_BYTES. */
+/* Of a snapshot, by its key. */
 td_place td_place_of_key(tandem_slice key);
 
 /* ---- Records ---- */
@@ -128,7 +143,6 @@ typedef struct td_document_record {
 } td_document_record;
 
 typedef struct td_stream_record {
-    uint64_t id;
     uint64_t count;
     bool marked;
     td_place mark;

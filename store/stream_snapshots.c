@@ -12,9 +12,10 @@
 enum { SNAPSHOT_HEADER_BYTES = 8 + 4 };
 
 /* Is this the key of a snapshot of the stream? */
-static bool is_of(tandem_slice key, uint64_t stream)
+static bool is_of(tandem_slice key, tandem_slice stream_key)
 {
-    return key.size == TD_INDEX_PLACE_KEY_BYTES && td_get_u64(key.bytes) == stream;
+    return key.size == stream_key.size + 1 + sizeof(td_place) &&
+           td_index_key_starts_with(key, stream_key) && key.bytes[stream_key.size] == 0;
 }
 
 static bool snapshot_decode(tandem_slice key, tandem_slice value, td_snapshot *out)
@@ -37,21 +38,21 @@ tandem_err td_stream_index_snapshot(td_stream_index *index, tandem_slice collect
     td_stream_record record;
     tandem_slice key, value;
     td_cursor *cursor;
-    td_index_key before;
+    td_index_key stream, before;
     tandem_err err;
 
-    err = td_index_stream_get(index, collection, document, branch, scope, &before, &record);
+    err = td_index_stream_get(index, collection, document, branch, scope, &stream, &record);
     if (err)
         return td_index_outcome(index, err);
     if (!record.marked || td_scope_is_lifecycle(scope))
         return TANDEM_E_NOT_FOUND;
     if ((err = td_txn_cursor(index->txn, TD_INDEX_SNAPSHOTS, &cursor)) != TANDEM_OK)
         return td_index_outcome(index, err);
-    td_index_key_number(&before, record.id + 1);
+    td_index_key_pass(&before, td_index_key_slice(&stream));
     /* Torn ones and those of another version are passed over; put_snapshot clears them away. */
     for (;;) {
         err = td_cursor_seek_before(cursor, td_index_key_slice(&before), &key, &value);
-        if (err == TANDEM_OK && !is_of(key, record.id))
+        if (err == TANDEM_OK && !is_of(key, td_index_key_slice(&stream)))
             err = TANDEM_END;
         if (err)
             break;
@@ -65,7 +66,7 @@ tandem_err td_stream_index_snapshot(td_stream_index *index, tandem_slice collect
     return td_index_outcome(index, err == TANDEM_END ? TANDEM_E_NOT_FOUND : err);
 }
 
-tandem_err td_index_snapshots_list(td_stream_index *index, uint64_t stream,
+tandem_err td_index_snapshots_list(td_stream_index *index, tandem_slice stream_key,
                                    td_index_snapshot out[TD_SNAPSHOTS_MAX + 1],
                                    unsigned *count_out)
 {
@@ -77,9 +78,9 @@ tandem_err td_index_snapshots_list(td_stream_index *index, uint64_t stream,
 
     if (err)
         return err;
-    td_index_key_place(&from, stream, &td_place_zero);
+    td_index_key_place(&from, stream_key, &td_place_zero);
     for (err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
-         !err && is_of(key, stream); err = td_cursor_next(cursor, &key, &value)) {
+         !err && is_of(key, stream_key); err = td_cursor_next(cursor, &key, &value)) {
         td_snapshot snapshot = {0};
 
         if (count > TD_SNAPSHOTS_MAX) {
@@ -119,12 +120,13 @@ static unsigned snapshot_to_drop(const td_index_snapshot *kept, unsigned count)
     return drop;
 }
 
-static tandem_err snapshots_thin(td_stream_index *index, uint64_t stream, uint32_t model_version)
+static tandem_err snapshots_thin(td_stream_index *index, tandem_slice stream_key,
+                                 uint32_t model_version)
 {
     td_index_snapshot kept[TD_SNAPSHOTS_MAX + 1];
     unsigned count = 0, left;
     td_index_key key;
-    tandem_err err = td_index_snapshots_list(index, stream, kept, &count);
+    tandem_err err = td_index_snapshots_list(index, stream_key, kept, &count);
 
     if (err)
         return err;
@@ -134,17 +136,18 @@ static tandem_err snapshots_thin(td_stream_index *index, uint64_t stream, uint32
             kept[left++] = kept[i];
             continue;
         }
-        td_index_key_place(&key, stream, &kept[i].place);
+        td_index_key_place(&key, stream_key, &kept[i].place);
         if ((err = td_index_del(index, TD_INDEX_SNAPSHOTS, td_index_key_slice(&key))) != TANDEM_OK)
             return err;
     }
     if (left <= TD_SNAPSHOTS_MAX)
         return TANDEM_OK;
-    td_index_key_place(&key, stream, &kept[snapshot_to_drop(kept, left)].place);
+    td_index_key_place(&key, stream_key, &kept[snapshot_to_drop(kept, left)].place);
     return td_index_del(index, TD_INDEX_SNAPSHOTS, td_index_key_slice(&key));
 }
 
-static tandem_err snapshot_put(td_stream_index *index, uint64_t stream, const td_snapshot *snapshot)
+static tandem_err snapshot_put(td_stream_index *index, tandem_slice stream_key,
+                               const td_snapshot *snapshot)
 {
     size_t size = SNAPSHOT_HEADER_BYTES + snapshot->bytes.size;
     uint8_t *value = malloc(size);
@@ -157,7 +160,7 @@ static tandem_err snapshot_put(td_stream_index *index, uint64_t stream, const td
     td_put_u32(value + 8, snapshot->model_version);
     if (snapshot->bytes.size)
         memcpy(value + SNAPSHOT_HEADER_BYTES, snapshot->bytes.bytes, snapshot->bytes.size);
-    td_index_key_place(&key, stream, &snapshot->place);
+    td_index_key_place(&key, stream_key, &snapshot->place);
     err = td_index_put(index, TD_INDEX_SNAPSHOTS, td_index_key_slice(&key),
                        tandem_slice_of(value, size));
     free(value);
@@ -176,8 +179,8 @@ tandem_err td_stream_index_put_snapshot(td_stream_index *index, tandem_slice col
     err = td_index_stream_get(index, collection, document, branch, scope, &key, &record);
     if (err)
         return td_index_outcome(index, err);
-    if ((err = snapshot_put(index, record.id, snapshot)) != TANDEM_OK ||
-        (err = snapshots_thin(index, record.id, snapshot->model_version)) != TANDEM_OK)
+    if ((err = snapshot_put(index, td_index_key_slice(&key), snapshot)) != TANDEM_OK ||
+        (err = snapshots_thin(index, td_index_key_slice(&key), snapshot->model_version)) != TANDEM_OK)
         return td_index_undo(index, err);
     td_probe(index->env, TD_PROBE_SNAPSHOT_KEPT);
     if (record.marked && td_place_compare(&snapshot->place, &record.mark) <= 0)
@@ -188,8 +191,8 @@ tandem_err td_stream_index_put_snapshot(td_stream_index *index, tandem_slice col
     return err ? td_index_undo(index, err) : TANDEM_OK;
 }
 
-tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *record,
-                                   const td_place *place)
+tandem_err td_index_snapshots_drop(td_stream_index *index, tandem_slice stream_key,
+                                   td_stream_record *record, const td_place *place)
 {
     tandem_slice found, value;
     td_cursor *cursor;
@@ -198,10 +201,10 @@ tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *rec
 
     if (err)
         return err;
-    td_index_key_place(&from, record->id, place);
+    td_index_key_place(&from, stream_key, place);
     for (;;) {
         err = td_cursor_seek(cursor, td_index_key_slice(&from), &found, &value);
-        if (err || !is_of(found, record->id))
+        if (err || !is_of(found, stream_key))
             break;
         td_index_key_copy(&key, found);
         if ((err = td_index_del(index, TD_INDEX_SNAPSHOTS, td_index_key_slice(&key))) != TANDEM_OK)
@@ -210,7 +213,7 @@ tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *rec
     }
     if (err >= TANDEM_OK)
         err = td_cursor_seek_before(cursor, td_index_key_slice(&from), &found, &value);
-    record->marked = err == TANDEM_OK && is_of(found, record->id);
+    record->marked = err == TANDEM_OK && is_of(found, stream_key);
     if (record->marked)
         record->mark = td_place_of_key(found);
     td_cursor_free(cursor);

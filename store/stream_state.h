@@ -42,7 +42,6 @@ struct td_stream_index {
     tandem_err failed;
     td_hash_table collections;
     uint32_t next_collection;
-    uint64_t next_stream;
     uint64_t position;
     uint64_t indexed;
     uint64_t corrupt;
@@ -71,7 +70,7 @@ td_index_collection *td_index_collection_find(const td_stream_index *index, tand
 tandem_err td_index_collection_add(td_stream_index *index, tandem_slice name, uint32_t id,
                                    td_index_collection **out);
 tandem_err td_index_progress_put(td_stream_index *index, const td_index_collection *c);
-/* Write position and the next free numbers. */
+/* Write position and the next free number. */
 tandem_err td_index_meta_put(td_stream_index *index);
 
 /* ---- Streams ---- */
@@ -82,32 +81,44 @@ tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
                                td_index_key *key_out, td_stream_record *out);
 tandem_err td_index_stream_put(td_stream_index *index, tandem_slice key,
                                const td_stream_record *record);
+/*
+ * The next stream of a document.
+ *
+ * at         at first td_index_streams_begin() of the document's key; receives the stream's key
+ * names_out  of it; borrows at
+ *
+ * TANDEM_END if there is none, TANDEM_E_CORRUPT for what is no stream of a document. What is changed
+ * between two calls is their caller's affair.
+ */
+void td_index_streams_begin(td_index_key *at, tandem_slice document_key);
+tandem_err td_index_stream_next(td_stream_index *index, td_index_key *at,
+                                td_index_names *names_out, td_stream_record *out);
 
 /* ---- Entries ---- */
 
 /*
- * Put entries, sorted by their whole places, into a stream that has record->count others; the caller
- * puts record. Of those that are put, hashed is set.
+ * Put entries, sorted by their whole places, into a stream; is_new if it has none. The caller puts the
+ * stream's record. Of those that are put, hashed is set.
  */
 tandem_err td_index_entries_put(td_stream_index *index, tandem_slice collection,
-                                const td_stream_record *record, bool lifecycle,
+                                tandem_slice stream_key, bool lifecycle, bool is_new,
                                 td_block_entry *entries, size_t count);
 
 /* TANDEM_OK to go on. It may read the index. */
 typedef tandem_err (*td_visit_block_entry)(void *context, const td_block_entry *entry);
 /* Those of a stream after a place. said_out: what ended the visits. */
-tandem_err td_index_entries_each(td_stream_index *index, tandem_slice collection, uint64_t stream,
-                                 bool lifecycle, const td_place *after, td_visit_block_entry visit,
-                                 void *context, tandem_err *said_out);
+tandem_err td_index_entries_each(td_stream_index *index, tandem_slice collection,
+                                 tandem_slice stream_key, bool lifecycle, const td_place *after,
+                                 td_visit_block_entry visit, void *context, tandem_err *said_out);
 /* How many of a stream are not after a place. */
-tandem_err td_index_entries_rank(td_stream_index *index, tandem_slice collection, uint64_t stream,
-                                 const td_place *place, uint64_t *out);
+tandem_err td_index_entries_rank(td_stream_index *index, tandem_slice collection,
+                                 tandem_slice stream_key, const td_place *place, uint64_t *out);
 
 /* ---- Snapshots ---- */
 
 /* Drop a stream's snapshots at place and after it, and set its mark anew, in record alone. */
-tandem_err td_index_snapshots_drop(td_stream_index *index, td_stream_record *record,
-                                   const td_place *place);
+tandem_err td_index_snapshots_drop(td_stream_index *index, tandem_slice stream_key,
+                                   td_stream_record *record, const td_place *place);
 
 /* The newest last; room for one more than TD_SNAPSHOTS_MAX, which is as many as there can be. */
 typedef struct td_index_snapshot {
@@ -117,11 +128,23 @@ typedef struct td_index_snapshot {
     bool torn; /* nothing but its place can be told */
 } td_index_snapshot;
 
-tandem_err td_index_snapshots_list(td_stream_index *index, uint64_t stream,
+tandem_err td_index_snapshots_list(td_stream_index *index, tandem_slice stream_key,
                                    td_index_snapshot out[TD_SNAPSHOTS_MAX + 1],
                                    unsigned *count_out);
 
 /* ---- Documents ---- */
+
+/*
+ * The next document of a collection, by a cursor of the table.
+ *
+ * from     at first td_index_documents_begin(); receives where to go on
+ * key_out  the document's: valid as the cursor's are
+ *
+ * TANDEM_END if there is none.
+ */
+void td_index_documents_begin(td_index_key *from, uint32_t collection, tandem_slice after);
+tandem_err td_index_document_next(td_cursor *cursor, td_index_key *from, tandem_slice *key_out,
+                                  td_document_record *out);
 
 /* What a lifecycle operation does. */
 enum td_life { TD_LIFE_NOTHING, TD_LIFE_CREATE, TD_LIFE_DELETE };
@@ -129,7 +152,7 @@ enum td_life { TD_LIFE_NOTHING, TD_LIFE_CREATE, TD_LIFE_DELETE };
 enum td_life td_index_life(const td_operation *operation);
 /* Fold a collection's lifecycle stream into info: whether it lives, its model, its epoch. */
 tandem_err td_index_lifecycle_fold(td_stream_index *index, tandem_slice collection,
-                                   uint64_t stream, td_document_info *info);
+                                   tandem_slice stream_key, td_document_info *info);
 /* Count an operation into what is known of its document; in whatever order they come. */
 void td_index_document_note(td_document_record *record, const td_operation *operation,
                             uint64_t ordinal);

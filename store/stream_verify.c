@@ -159,7 +159,7 @@ static tandem_err mark_check(struct verify *v, const td_stream_record *record,
 }
 
 struct stream {
-    const td_stream_record *record;
+    tandem_slice key;
     td_index_snapshot snapshots[TD_SNAPSHOTS_MAX + 1];
     unsigned snapshot_count, at;
     uint64_t entries;
@@ -174,8 +174,8 @@ static tandem_err block_check(struct verify *v, struct stream *stream, tandem_sl
     tandem_slice rest;
     tandem_err err;
 
-    if (td_index_unwrap(TD_INDEX_ENTRIES, key, &value) != TANDEM_OK ||
-        key.size != TD_BLOCK_KEY_BYTES)
+    if (!td_block_is_of(key, stream->key) ||
+        td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value) != TANDEM_OK)
         return say(v, "a block of entries does not match its checksum");
     td_block_begin(&reading, key, v->lifecycle);
     td_block_begin(&writing, key, v->lifecycle);
@@ -199,12 +199,13 @@ static tandem_err blocks_check(struct verify *v, struct stream *stream)
     tandem_slice key, value;
     td_cursor *cursor;
     td_index_key prefix;
-    tandem_err err = td_txn_cursor(v->index->txn, TD_INDEX_ENTRIES, &cursor);
+    tandem_err err = td_txn_cursor(v->index->txn, TD_INDEX_DOCUMENTS, &cursor);
 
     if (err)
         return err;
     v->follows = false;
-    td_index_key_number(&prefix, stream->record->id);
+    td_index_key_copy(&prefix, stream->key);
+    td_index_key_end_name(&prefix);
     for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
          !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
          err = td_cursor_next(cursor, &key, &value))
@@ -216,11 +217,11 @@ static tandem_err blocks_check(struct verify *v, struct stream *stream)
     return err < TANDEM_OK ? err : TANDEM_OK;
 }
 
-static tandem_err stream_check(struct verify *v, const td_stream_record *record)
+static tandem_err stream_check(struct verify *v, tandem_slice key, const td_stream_record *record)
 {
-    struct stream stream = {.record = record};
+    struct stream stream = {.key = key};
     tandem_err err =
-        td_index_snapshots_list(v->index, record->id, stream.snapshots, &stream.snapshot_count);
+        td_index_snapshots_list(v->index, key, stream.snapshots, &stream.snapshot_count);
 
     if (err || (err = blocks_check(v, &stream)) != TANDEM_OK ||
         (err = snapshots_check(v, stream.snapshots, stream.snapshot_count, &stream.at, NULL,
@@ -231,8 +232,7 @@ static tandem_err stream_check(struct verify *v, const td_stream_record *record)
                    record->count, stream.entries);
     if ((err = mark_check(v, record, stream.snapshots, stream.snapshot_count)) != TANDEM_OK)
         return err;
-    return v->lifecycle ? td_index_lifecycle_fold(v->index, v->collection, record->id,
-                                                  &v->derived.info)
+    return v->lifecycle ? td_index_lifecycle_fold(v->index, v->collection, key, &v->derived.info)
                         : TANDEM_OK;
 }
 
@@ -258,35 +258,22 @@ static tandem_err document_check(struct verify *v, tandem_slice document_key,
                                  const td_document_record *record)
 {
     td_stream_record stream;
-    tandem_slice key, value;
-    td_cursor *cursor;
-    td_index_key prefix;
-    tandem_err err = td_txn_cursor(v->index->txn, TD_INDEX_STREAMS, &cursor);
+    td_index_names names;
+    td_index_key at;
+    tandem_err err;
 
-    if (err)
-        return err;
     memset(&v->derived, 0, sizeof(v->derived));
     v->unread = false;
-    td_index_key_copy(&prefix, document_key);
-    td_index_key_end_name(&prefix);
-    for (err = td_cursor_seek(cursor, td_index_key_slice(&prefix), &key, &value);
-         !err && td_index_key_starts_with(key, td_index_key_slice(&prefix));
-         err = td_cursor_next(cursor, &key, &value)) {
-        const uint8_t *branch = key.bytes + prefix.size, *end = key.bytes + key.size;
-        const uint8_t *zero = branch < end ? memchr(branch, 0, (size_t)(end - branch)) : NULL;
-
-        if (!zero || td_index_unwrap(TD_INDEX_STREAMS, key, &value) != TANDEM_OK ||
-            td_stream_decode(value, &stream) != TANDEM_OK) {
-            err = say(v, "the record of a stream does not match its checksum");
-            break;
-        }
-        v->branch = tandem_slice_of(branch, (size_t)(zero - branch));
-        v->scope = tandem_slice_of(zero + 1, (size_t)(end - zero - 1));
-        v->lifecycle = zero == branch;
-        if ((err = stream_check(v, &stream)) != TANDEM_OK)
-            break;
+    td_index_streams_begin(&at, document_key);
+    while ((err = td_index_stream_next(v->index, &at, &names, &stream)) == TANDEM_OK) {
+        v->branch = names.branch;
+        v->scope = names.scope;
+        v->lifecycle = names.branch.size == 0;
+        if ((err = stream_check(v, names.stream_key, &stream)) != TANDEM_OK)
+            return err;
     }
-    td_cursor_free(cursor);
+    if (err == TANDEM_E_CORRUPT)
+        return say(v, "the record of a stream does not match its checksum");
     if (err < TANDEM_OK)
         return err;
     return v->unread || document_fits(record, &v->derived)
@@ -300,7 +287,7 @@ static tandem_err documents_each(struct verify *v, uint32_t collection, tandem_s
                                  uint64_t *operations_out)
 {
     td_document_record record;
-    tandem_slice key, value;
+    tandem_slice key;
     uint32_t left = documents_max;
     td_cursor *cursor;
     td_index_key from;
@@ -308,24 +295,13 @@ static tandem_err documents_each(struct verify *v, uint32_t collection, tandem_s
 
     if (err)
         return err;
-    td_index_key_document(&from, collection, after);
-    for (err = td_cursor_seek(cursor, td_index_key_slice(&from), &key, &value);
-         !err && td_index_key_starts_with(key, tandem_slice_of(from.bytes, 4));
-         err = td_cursor_next(cursor, &key, &value)) {
-        if (tandem_slice_equal(key, td_index_key_slice(&from)))
-            continue;
+    td_index_documents_begin(&from, collection, after);
+    while ((err = td_index_document_next(cursor, &from, &key, &record)) == TANDEM_OK) {
         if (last_out && left-- == 0) {
             *more_out = true;
             break;
         }
         v->document = tandem_slice_of(key.bytes + 4, key.size - 4);
-        if (v->document.size > TANDEM_NAME_BYTES_MAX ||
-            td_index_unwrap(TD_INDEX_DOCUMENTS, key, &value) != TANDEM_OK ||
-            td_document_decode(value, &record) != TANDEM_OK) {
-            v->document.size = 0;
-            err = say(v, "the record of a document does not match its checksum");
-            break;
-        }
         if (operations_out)
             *operations_out += record.info.operations;
         if (!last_out)
@@ -334,7 +310,10 @@ static tandem_err documents_each(struct verify *v, uint32_t collection, tandem_s
             break;
         memcpy(last_out, v->document.bytes, v->document.size);
         last_out[v->document.size] = '\0';
+        v->document.size = 0;
     }
+    if (err == TANDEM_E_CORRUPT && !v->why[0])
+        say(v, "the record of a document does not match its checksum");
     td_cursor_free(cursor);
     v->document.size = 0;
     return err < TANDEM_OK ? err : TANDEM_OK;

@@ -705,8 +705,11 @@ static size_t block_move(tandem_slice key, tandem_slice rest, uint64_t ordinal, 
     td_block_state reading, writing;
     size_t size = TD_INDEX_CHECKSUM_BYTES;
     td_block_entry entry;
+    td_index_names names;
     bool found = false;
 
+    if (!td_index_key_parse(key, &names) || !names.is_block)
+        return 0;
     td_block_begin(&reading, key, false);
     td_block_begin(&writing, key, false);
     while (td_block_next(&reading, &rest, &entry) == TANDEM_OK && !entry.hashed) {
@@ -715,7 +718,7 @@ static size_t block_move(tandem_slice key, tandem_slice rest, uint64_t ordinal, 
             entry.ordinal = to;
         size += td_block_add(&writing, &entry, out + size);
     }
-    td_index_checksum(TD_INDEX_ENTRIES, key,
+    td_index_checksum(TD_INDEX_DOCUMENTS, key,
                       tandem_slice_of(out + TD_INDEX_CHECKSUM_BYTES,
                                       size - TD_INDEX_CHECKSUM_BYTES), out);
     return found ? size : 0;
@@ -735,7 +738,7 @@ static void entry_move(struct bed *bed, uint64_t ordinal, uint64_t to)
     view_stop(bed);
     assert_int_equal(TANDEM_OK, open_index(bed, false, &store));
     assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
-    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, TD_INDEX_ENTRIES, &cursor));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, TD_INDEX_DOCUMENTS, &cursor));
     assert_int_equal(TANDEM_OK, td_cursor_seek(cursor, s(""), &key, &value));
     while (!(size = block_move(key, tandem_slice_of(value.bytes + TD_INDEX_CHECKSUM_BYTES,
                                                     value.size - TD_INDEX_CHECKSUM_BYTES),
@@ -743,7 +746,7 @@ static void entry_move(struct bed *bed, uint64_t ordinal, uint64_t to)
         assert_int_equal(TANDEM_OK, td_cursor_next(cursor, &key, &value));
     td_index_key_copy(&copy, key);
     td_cursor_free(cursor);
-    assert_int_equal(TANDEM_OK, td_txn_put(txn, TD_INDEX_ENTRIES, td_index_key_slice(&copy),
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, TD_INDEX_DOCUMENTS, td_index_key_slice(&copy),
                                            tandem_slice_of(bytes, size)));
     assert_int_equal(TANDEM_OK, td_txn_commit(txn));
     td_store_free(store);

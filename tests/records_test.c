@@ -6,7 +6,7 @@
 #include "tests/operation_maker.h"
 
 #include "store/op_tables.h"
-#include "store/stream_records.h"
+#include "store/stream_block.h"
 
 static tandem_env env; /* a store asks for neither time nor randomness */
 
@@ -296,7 +296,7 @@ static void a_document_is_read_back_or_corrupt(void **state)
 
 static void a_stream_is_read_back_or_corrupt(void **state)
 {
-    td_stream_record record = {.id = 7, .count = 9, .mark = {{1}}}, found;
+    td_stream_record record = {.count = 9, .mark = {{1}}}, found;
     uint8_t bytes[TD_STREAM_RECORD_BYTES_MAX + 1] = {0};
 
     for (int marked = 0; marked < 2; marked++) {
@@ -308,10 +308,10 @@ static void a_stream_is_read_back_or_corrupt(void **state)
             assert_int_equal(other == size ? TANDEM_OK : TANDEM_E_CORRUPT,
                              td_stream_decode(tandem_slice_of(bytes, other), &found));
         assert_int_equal(TANDEM_OK, td_stream_decode(tandem_slice_of(bytes, size), &found));
-        assert_true(found.id == 7 && found.count == 9 && found.marked == marked);
+        assert_true(found.count == 9 && found.marked == marked);
         assert_int_equal(marked, found.mark.bytes[0]);
     }
-    bytes[16] = 2;
+    bytes[8] = 2;
     assert_int_equal(TANDEM_E_CORRUPT,
                      td_stream_decode(tandem_slice_of(bytes, TD_STREAM_RECORD_BYTES_MAX), &found));
 }
@@ -325,11 +325,39 @@ static void only_names_go_into_keys(void **state)
     assert_true(td_index_name_fits(tandem_slice_of(name, 1)));
     assert_false(td_index_name_fits(tandem_slice_of(name, 2))); /* it has a zero */
     assert_false(td_index_name_fits(tandem_slice_of(name, sizeof(name))));
-    td_index_key_number(&key, 258);
+    td_index_key_document(&key, 258, tandem_slice_text("d"));
     assert_true(td_index_key_starts_with(td_index_key_slice(&key), td_index_key_slice(&key)));
     assert_false(td_index_key_starts_with(tandem_slice_of(key.bytes, 3), td_index_key_slice(&key)));
     assert_false(td_index_key_starts_with(tandem_slice_of("\x01" "aaaaaaaaa", 10),
                                           td_index_key_slice(&key)));
+}
+
+/* Those of a document, of its lifecycle, of a stream and of a block, and what is none of them. */
+static void a_key_tells_what_it_names(void **state)
+{
+    tandem_slice document = tandem_slice_text("d"), branch = tandem_slice_text("main");
+    static const td_place place = {{0}};
+    td_index_key key, stream, passed;
+    td_index_names names;
+
+    td_index_key_document(&key, 7, document);
+    assert_true(td_index_key_parse(td_index_key_slice(&key), &names));
+    assert_true(names.document_key.size == key.size && names.stream_key.size == 0);
+    td_index_key_stream(&stream, 7, document, branch, tandem_slice_text(TD_SCOPE_DOCUMENT));
+    assert_true(td_index_key_parse(td_index_key_slice(&stream), &names));
+    assert_true(names.branch.size == 0 && names.stream_key.size == stream.size);
+    td_index_key_stream(&stream, 7, document, branch, tandem_slice_text("s"));
+    td_block_key(&key, td_index_key_slice(&stream), &place);
+    assert_true(td_index_key_parse(td_index_key_slice(&key), &names));
+    assert_true(names.is_block && names.stream_key.size == stream.size);
+    assert_true(tandem_slice_equal(names.branch, branch) && names.scope.size == 1);
+    td_index_key_pass(&passed, td_index_key_slice(&stream));
+    assert_true(tandem_slice_compare(td_index_key_slice(&key), td_index_key_slice(&passed)) < 0);
+    for (size_t size = stream.size + 1; size < key.size; size++)
+        assert_false(td_index_key_parse(tandem_slice_of(key.bytes, size), &names));
+    for (size_t size = 4 + document.size + 1; size <= 4 + document.size + 1 + branch.size; size++)
+        assert_false(td_index_key_parse(tandem_slice_of(key.bytes, size), &names));
+    assert_false(td_index_key_parse(tandem_slice_of(key.bytes, 3), &names));
 }
 
 #define ON_BED(test) cmocka_unit_test_setup_teardown(test, bed_make, bed_unmake)
@@ -347,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_document_is_read_back_or_corrupt),
         cmocka_unit_test(a_stream_is_read_back_or_corrupt),
         cmocka_unit_test(only_names_go_into_keys),
+        cmocka_unit_test(a_key_tells_what_it_names),
     };
 
     return cmocka_run_group_tests_name("records", tests, NULL, NULL);

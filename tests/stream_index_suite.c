@@ -193,6 +193,26 @@ static tandem_err verify(struct bed *bed, const char *collection, uint32_t max,
     return err;
 }
 
+/* ---- Kinds of records ---- */
+
+/* What a test means by a table: of the table of documents only those of one kind. */
+enum { DOCUMENTS = TD_INDEX_DOCUMENTS, STREAMS = TD_INDEX_TABLE_COUNT, BLOCKS, KINDS };
+
+static unsigned table_of(unsigned kind)
+{
+    return kind < TD_INDEX_TABLE_COUNT ? kind : TD_INDEX_DOCUMENTS;
+}
+
+static bool is_of_kind(unsigned kind, tandem_slice key)
+{
+    td_index_names names;
+
+    if (table_of(kind) != TD_INDEX_DOCUMENTS)
+        return true;
+    assert_true(td_index_key_parse(key, &names));
+    return kind == (names.is_block ? BLOCKS : names.stream_key.size ? STREAMS : DOCUMENTS);
+}
+
 /* ---- Order ---- */
 
 static void entries_stand_in_total_order_however_they_came(void **state)
@@ -613,7 +633,7 @@ static void a_torn_snapshot_is_passed_over(void **state)
 {
     struct bed *bed = *state;
     tandem_slice key, value;
-    uint8_t kept_key[64], damaged[64];
+    uint8_t kept_key[TD_STORE_KEY_BYTES_MAX], damaged[64];
     size_t key_size, size;
     td_snapshot found;
     td_cursor *cursor;
@@ -624,13 +644,14 @@ static void a_torn_snapshot_is_passed_over(void **state)
     assert_int_equal(TANDEM_OK, put_snapshot(bed, 41, 4, "four"));
     assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
     assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
-    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, 5, &cursor));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, TD_INDEX_SNAPSHOTS, &cursor));
     assert_int_equal(TANDEM_OK, td_cursor_seek_before(cursor, s(""), &key, &value));
     memcpy(kept_key, key.bytes, key_size = key.size);
     memcpy(damaged, value.bytes, size = value.size);
     damaged[size - 1] ^= 1;
     td_cursor_free(cursor);
-    assert_int_equal(TANDEM_OK, td_txn_put(txn, 5, tandem_slice_of(kept_key, key_size),
+    assert_int_equal(TANDEM_OK, td_txn_put(txn, TD_INDEX_SNAPSHOTS,
+                                           tandem_slice_of(kept_key, key_size),
                                            tandem_slice_of(damaged, size)));
     assert_int_equal(TANDEM_OK, td_txn_commit(txn));
     assert_int_equal(TANDEM_OK, get_snapshot(bed, 3, &found));
@@ -666,9 +687,9 @@ static bool is_marked(struct bed *bed, const char *scope)
     assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
     td_index_key_stream(&key, 1, s(names[0]), s(names[1]), s(names[2]));
     assert_int_equal(TANDEM_OK,
-                     td_txn_get(txn, TD_INDEX_STREAMS, td_index_key_slice(&key), &value));
+                     td_txn_get(txn, TD_INDEX_DOCUMENTS, td_index_key_slice(&key), &value));
     assert_int_equal(TANDEM_OK,
-                     td_index_unwrap(TD_INDEX_STREAMS, td_index_key_slice(&key), &value));
+                     td_index_unwrap(TD_INDEX_DOCUMENTS, td_index_key_slice(&key), &value));
     assert_int_equal(TANDEM_OK, td_stream_decode(value, &record));
     td_txn_abort(txn);
     return record.marked;
@@ -990,19 +1011,24 @@ static tandem_err read_everything(struct bed *bed)
                                    list_entry, &listing);
 }
 
-static void flip_in(td_store *store, unsigned table, size_t at)
+/* In the last record of a table, or in the last that is of a kind. */
+static void flip_in(td_store *store, unsigned table, unsigned kind, size_t at)
 {
     uint8_t key_bytes[256], damaged[512];
+    size_t key_size = 0, size = 0;
     tandem_slice key, value;
-    size_t key_size, size;
     td_cursor *cursor;
     td_txn *txn;
 
     assert_int_equal(TANDEM_OK, td_store_begin_write(store, &txn));
     assert_int_equal(TANDEM_OK, td_txn_cursor(txn, table, &cursor));
-    assert_int_equal(TANDEM_OK, td_cursor_seek_before(cursor, s(""), &key, &value));
-    memcpy(key_bytes, key.bytes, key_size = key.size);
-    memcpy(damaged, value.bytes, size = value.size);
+    for (tandem_err err = td_cursor_seek(cursor, s(""), &key, &value); err == TANDEM_OK;
+         err = td_cursor_next(cursor, &key, &value)) {
+        if (kind < KINDS && !is_of_kind(kind, key))
+            continue;
+        memcpy(key_bytes, key.bytes, key_size = key.size);
+        memcpy(damaged, value.bytes, size = value.size);
+    }
     damaged[at < size ? at : size - 1] ^= 4;
     td_cursor_free(cursor);
     assert_int_equal(TANDEM_OK, td_txn_put(txn, table, tandem_slice_of(key_bytes, key_size),
@@ -1018,10 +1044,12 @@ static void a_changed_record_of_any_table_is_noticed(void **state)
     live_document(bed, 3);
     assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
     assert_int_equal(TANDEM_OK, read_everything(bed));
-    for (unsigned table = 0; table < 5; table++) { /* snapshots are passed over */
+    for (unsigned kind = 0; kind < KINDS; kind++) {
+        if (kind == TD_INDEX_SNAPSHOTS)
+            continue; /* they are passed over */
         for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
             assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
-            flip_in(bed->store, table, places[i]);
+            flip_in(bed->store, table_of(kind), kind, places[i]);
             assert_int_equal(TANDEM_E_CORRUPT, read_everything(bed));
             if (bed->index)
                 assert_int_equal(TANDEM_E_CORRUPT, td_stream_index_failure(bed->index));
@@ -1224,23 +1252,26 @@ static void rewrite(struct bed *bed, const struct wrong *wrong)
 
     assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
     assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
-    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, wrong->table, &cursor));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, table_of(wrong->table), &cursor));
     assert_int_equal(TANDEM_OK, td_cursor_seek(cursor, s(""), &key, &value));
+    while (!is_of_kind(wrong->table, key))
+        assert_int_equal(TANDEM_OK, td_cursor_next(cursor, &key, &value));
     memcpy(key_bytes, key.bytes, key.size);
     memcpy(bytes, value.bytes, size = value.size);
     key = tandem_slice_of(key_bytes, key.size);
     td_cursor_free(cursor);
     if (wrong->at >= GONE) {
-        assert_int_equal(TANDEM_OK, td_txn_del(txn, wrong->table, key));
-        key_bytes[TD_INDEX_NUMBER_BYTES + 1] ^= 1; /* of an entry: its hlc */
+        assert_int_equal(TANDEM_OK, td_txn_del(txn, table_of(wrong->table), key));
+        key_bytes[key.size - TD_PLACE_HASH_AT + 1] ^= 1; /* of a block: its hlc */
     }
     if (wrong->at != GONE) {
         bytes[TD_INDEX_CHECKSUM_BYTES + wrong->at % GONE] ^= wrong->at < GONE;
-        td_index_checksum(wrong->table, key,
+        td_index_checksum(table_of(wrong->table), key,
                           tandem_slice_of(bytes + TD_INDEX_CHECKSUM_BYTES,
                                           size - TD_INDEX_CHECKSUM_BYTES), bytes);
         assert_int_equal(TANDEM_OK,
-                         td_txn_put(txn, wrong->table, key, tandem_slice_of(bytes, size)));
+                         td_txn_put(txn, table_of(wrong->table), key,
+                                    tandem_slice_of(bytes, size)));
     }
     assert_int_equal(TANDEM_OK, td_txn_commit(txn));
 }
@@ -1248,23 +1279,23 @@ static void rewrite(struct bed *bed, const struct wrong *wrong)
 static void an_index_that_does_not_fit_is_told(void **state)
 {
     static const struct wrong wrongs[] = {
-        {TD_INDEX_DOCUMENTS, 0, "what is known of it"},  /* it is created, or not */
-        {TD_INDEX_DOCUMENTS, 8, "what is known of it"},  /* operations */
-        {TD_INDEX_DOCUMENTS, 16, "what is known of it"}, /* the last ordinal */
-        {TD_INDEX_DOCUMENTS, 60, "what is known of it"}, /* the epoch */
-        {TD_INDEX_DOCUMENTS, GONE, "operations are indexed, documents have"},
-        {TD_INDEX_STREAMS, 15, "entries of a stream are counted"},
-        {TD_INDEX_STREAMS, 20, "the mark of a stream"}, /* the lifecycle's */
-        {TD_INDEX_STREAMS, GONE, "what is known of it"},
+        {DOCUMENTS, 0, "what is known of it"},  /* it is created, or not */
+        {DOCUMENTS, 8, "what is known of it"},  /* operations */
+        {DOCUMENTS, 16, "what is known of it"}, /* the last ordinal */
+        {DOCUMENTS, 60, "what is known of it"}, /* the epoch */
+        {DOCUMENTS, GONE, "the record of a document"},
+        {STREAMS, 7, "entries of a stream are counted"},
+        {STREAMS, 12, "the mark of a stream"}, /* the lifecycle's */
+        {STREAMS, GONE, "the record of a stream"},
         /* The lifecycle's first: tag, hlc, seq, ordinal; 16 bytes of hash, what it does. */
-        {TD_INDEX_ENTRIES, 0, "cannot be read"},
-        {TD_INDEX_ENTRIES, 1, "cannot be read"}, /* it is not where the key says */
-        {TD_INDEX_ENTRIES, 2, "cannot be read"},
-        {TD_INDEX_ENTRIES, 3, "no operation at ordinal"},
-        {TD_INDEX_ENTRIES, 4, "does not fit the operation"},
-        {TD_INDEX_ENTRIES, 20, "does not fit the operation"},
-        {TD_INDEX_ENTRIES, GONE, "entries of a stream are counted"},
-        {TD_INDEX_ENTRIES, MOVED, "does not fit the operation"},
+        {BLOCKS, 0, "cannot be read"},
+        {BLOCKS, 1, "cannot be read"}, /* it is not where the key says */
+        {BLOCKS, 2, "cannot be read"},
+        {BLOCKS, 3, "no operation at ordinal"},
+        {BLOCKS, 4, "does not fit the operation"},
+        {BLOCKS, 20, "does not fit the operation"},
+        {BLOCKS, GONE, "entries of a stream are counted"},
+        {BLOCKS, MOVED, "does not fit the operation"},
         {TD_INDEX_SNAPSHOTS, 7, "a snapshot of"},
         {TD_INDEX_PROGRESS, 19, "operations are indexed"},
     };
@@ -1306,11 +1337,14 @@ static unsigned hold_table(struct bed *bed, unsigned table, struct held *all, un
     td_txn *txn;
 
     assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
-    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, table, &cursor));
+    assert_int_equal(TANDEM_OK, td_txn_cursor(txn, table_of(table), &cursor));
     for (tandem_err err = td_cursor_seek(cursor, s(""), &key, &value); err == TANDEM_OK;
          err = td_cursor_next(cursor, &key, &value)) {
-        struct held *held = &all[count++];
+        struct held *held = &all[count];
 
+        if (!is_of_kind(table, key))
+            continue;
+        count++;
         assert_true(count <= HELD_MAX && value.size < sizeof(held->value));
         held->table = table;
         memcpy(held->key, key.bytes, held->key_size = key.size);
@@ -1328,12 +1362,13 @@ static void put_held(struct bed *bed, unsigned table, tandem_slice key, uint8_t 
     td_txn *txn;
 
     if (fits)
-        td_index_checksum(table, key,
+        td_index_checksum(table_of(table), key,
                           tandem_slice_of(value + TD_INDEX_CHECKSUM_BYTES,
                                           size - TD_INDEX_CHECKSUM_BYTES), value);
     assert_int_equal(TANDEM_OK, td_store_begin_write(bed->store, &txn));
-    assert_int_equal(TANDEM_OK, size ? td_txn_put(txn, table, key, tandem_slice_of(value, size))
-                                     : td_txn_del(txn, table, key));
+    assert_int_equal(TANDEM_OK, size ? td_txn_put(txn, table_of(table), key,
+                                                  tandem_slice_of(value, size))
+                                     : td_txn_del(txn, table_of(table), key));
     assert_int_equal(TANDEM_OK, td_txn_commit(txn));
 }
 
@@ -1356,7 +1391,7 @@ static void assert_told(struct bed *bed, const struct held *held, const uint8_t 
     put_held(bed, held->table, key, copy, size, fits);
     if (verify(bed, "c", 100, why) != TANDEM_E_CORRUPT || !why[0])
         fail_msg("table %s, a record of %zu bytes, %s at %zu: nothing is said",
-                 td_stream_index_tables[held->table], held->size, how, at);
+                 td_stream_index_tables[table_of(held->table)], held->size, how, at);
     index_reopen(bed);
     memcpy(copy, held->value, held->size);
     put_held(bed, held->table, key, copy, held->size, false);
@@ -1372,15 +1407,15 @@ static size_t known_bytes(const struct held *held)
 
     if (held->table == TD_INDEX_SNAPSHOTS)
         return TD_INDEX_CHECKSUM_BYTES + 8;
-    if (held->table == TD_INDEX_STREAMS &&
+    if (held->table == STREAMS &&
         !memmem(held->key + 4, held->key_size - 4, empty_branch, sizeof(empty_branch)))
-        return TD_INDEX_CHECKSUM_BYTES + 17;
+        return TD_INDEX_CHECKSUM_BYTES + TD_STREAM_RECORD_BYTES_MIN;
     return held->size;
 }
 
 static void whatever_is_changed_in_an_index_is_told(void **state)
 {
-    static const unsigned tables[] = {TD_INDEX_DOCUMENTS, TD_INDEX_STREAMS, TD_INDEX_ENTRIES,
+    static const unsigned tables[] = {DOCUMENTS, STREAMS, BLOCKS,
                                       TD_INDEX_SNAPSHOTS};
     struct held *all = calloc(HELD_MAX, sizeof(*all));
     uint8_t value[sizeof(all->value)];
@@ -1417,16 +1452,18 @@ static void whatever_is_changed_in_an_index_is_told(void **state)
 /* A record like the first of a table, at a key that no record of that table has. */
 static void a_key_that_belongs_to_no_record_is_told(void **state)
 {
+    enum { BLOCK_KEY = 4 + 1 + 2 + 8 + 1 + TD_PLACE_HASH_AT };
     static const struct {
         unsigned table;
         size_t kept, size; /* of the first record's key, then so many bytes of `n` */
         const char *said;
     } keys[] = {
-        {TD_INDEX_DOCUMENTS, 4, TANDEM_NAME_BYTES_MAX + 1, "the record of a document"},
-        {TD_INDEX_STREAMS, 6, 0, "the record of a stream"},
-        {TD_INDEX_STREAMS, 6, 3, "the record of a stream"},
-        {TD_INDEX_ENTRIES, TD_BLOCK_KEY_BYTES, 1, "a block of entries does not match"},
-        {TD_INDEX_ENTRIES, TD_INDEX_NUMBER_BYTES, 0, "a block of entries does not match"},
+        {DOCUMENTS, 4, TANDEM_NAME_BYTES_MAX + 1, "the record of a document"},
+        {STREAMS, 6, 0, "the record of a stream"},
+        {STREAMS, 6, 3, "the record of a stream"},
+        /* number, `d`, 0, 0, `document`, 0, place */
+        {BLOCKS, BLOCK_KEY, 1, "a block of entries does not match"},
+        {BLOCKS, BLOCK_KEY - 1, 0, "a block of entries does not match"},
     };
     struct held *all = calloc(HELD_MAX, sizeof(*all));
     char why[TD_INDEX_WHY_BYTES];
@@ -1462,12 +1499,12 @@ static void what_is_no_record_is_not_read(void **state)
         size_t at;        /* in the value: a byte that changes, or all from CUT on is cut off */
         tandem_err err;
     } cases[] = {
-        {TD_INDEX_DOCUMENTS, NULL, 0, "", CUT + 20, TANDEM_E_CORRUPT},
-        {TD_INDEX_STREAMS, NULL, 0, "", CUT + 16, TANDEM_E_CORRUPT},
-        {TD_INDEX_STREAMS, NULL, 6, "x", 0, TANDEM_E_CORRUPT}, /* a branch and no scope */
-        {TD_INDEX_STREAMS, NULL, 6, "", 0, TANDEM_E_CORRUPT},
-        {TD_INDEX_ENTRIES, NULL, 0, "", CUT, TANDEM_E_CORRUPT},
-        {TD_INDEX_ENTRIES, NULL, 0, "", CUT + 3, TANDEM_E_CORRUPT},
+        {DOCUMENTS, NULL, 0, "", CUT + 20, TANDEM_E_CORRUPT},
+        {STREAMS, NULL, 0, "", CUT + 8, TANDEM_E_CORRUPT},
+        {STREAMS, NULL, 6, "x", 0, TANDEM_E_CORRUPT}, /* a branch and no scope */
+        {STREAMS, NULL, 6, "", 0, TANDEM_E_CORRUPT},
+        {BLOCKS, NULL, 0, "", CUT, TANDEM_E_CORRUPT},
+        {BLOCKS, NULL, 0, "", CUT + 3, TANDEM_E_CORRUPT},
         {TD_INDEX_PROGRESS, NULL, 0, "", CUT + 8, TANDEM_E_CORRUPT},
         {TD_INDEX_PROGRESS, NULL, 0, "", 4, TANDEM_E_FORMAT}, /* far ahead of the store */
         {TD_INDEX_META, "version", 0, "", 0, TANDEM_E_FORMAT},
@@ -1561,7 +1598,7 @@ static void records_that_cannot_be_read_are_not_the_indexs_fault(void **state)
     while (strcmp(td_op_store_tables[table], "operations") != 0)
         table++;
     eventful_history(bed);
-    flip_in(td_op_store_backend(bed->ops), table, SIZE_MAX);
+    flip_in(td_op_store_backend(bed->ops), table, KINDS, SIZE_MAX);
     assert_int_equal(TANDEM_OK, verify(bed, "c", 2, why));
     op_record_delete(bed, 3);
     assert_int_equal(TANDEM_E_CORRUPT, verify(bed, "c", 2, why));
