@@ -63,6 +63,8 @@ void bench_print(bench_run *run, const bench_figure *figure);
 /* Print the number'th value of some pairs, its median and spread. */
 void bench_print_pairs(bench_run *run, const bench_pairs *pairs, unsigned number, const char *name,
                        const char *unit);
+/* Print how many operations a commit of the subject had. */
+void bench_print_batch(bench_run *run, const bench_pairs *pairs);
 
 /* Tell on stderr how far it is: "catchup websocket: pair 3 of 9". Not where that is silenced. */
 void bench_progress(bench_run *run, const char *what, uint64_t done, uint64_t total);

@@ -117,18 +117,6 @@ static tandem_err ceiling(void *context, const bench_sample *subject, bench_samp
 
 /* ---- Variants ---- */
 
-static void print_batch(bench_run *run, const bench_pairs *pairs)
-{
-    double batches[BENCH_PAIRS_MAX];
-    bench_figure figure = {.name = "operations_per_commit", .unit = "operations"};
-
-    for (unsigned i = 0; i < pairs->count; i++)
-        batches[i] = pairs->subject[i].batch;
-    figure.spread = bench_spread_of(batches, pairs->count);
-    figure.value = figure.spread.median;
-    bench_print(run, &figure);
-}
-
 static tandem_err measure(struct catchup *catchup)
 {
     bench_run *run = catchup->run;
@@ -150,7 +138,7 @@ static tandem_err measure(struct catchup *catchup)
         return err;
     bench_print_pairs(run, &pairs, RATE, "rate", "operations/s");
     bench_print_pairs(run, &pairs, RATE_INDEXED, "rate_indexed", "operations/s");
-    print_batch(run, &pairs);
+    bench_print_batch(run, &pairs);
     bench_print(run, &(bench_figure){.name = "disk_over_canonical",
                                      .value = pairs.subject[0].disk_bytes_per_operation,
                                      .unit = "bytes/operation",

@@ -8,7 +8,7 @@
 #include "tools/bench/worker.h"
 #include "tools/tandem/command.h"
 
-enum { GROUP = 1000, CREATED_AND_SET = 2 };
+enum { CREATED_AND_SET = 2, HEAD = 5, DIGITS = 16 };
 
 /* A step of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). */
 static uint64_t scramble(uint64_t value)
@@ -23,7 +23,7 @@ void bench_payload(uint64_t number, uint8_t out[BENCH_PAYLOAD_BYTES])
 {
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    enum { HEAD = 5, PER_WORD = 10, BITS = 6 };
+    enum { PER_WORD = 10, BITS = 6 };
     const uint8_t head[HEAD] = {0x81, 0xa1, 'v', 0xd9, BENCH_PAYLOAD_BYTES - HEAD};
     uint64_t word = 0;
 
@@ -34,6 +34,25 @@ void bench_payload(uint64_t number, uint8_t out[BENCH_PAYLOAD_BYTES])
         out[HEAD + i] = (uint8_t)letters[word % (1 << BITS)];
         word >>= BITS;
     }
+}
+
+void bench_payload_mark(uint8_t payload[BENCH_PAYLOAD_BYTES], uint64_t number)
+{
+    char digits[DIGITS + 1];
+
+    snprintf(digits, sizeof(digits), "%016" PRIx64, number);
+    memcpy(payload + HEAD, digits, DIGITS);
+}
+
+bool bench_payload_marked(tandem_slice payload, uint64_t *number)
+{
+    char digits[DIGITS + 1] = "", *end;
+
+    if (payload.size != BENCH_PAYLOAD_BYTES)
+        return false;
+    memcpy(digits, payload.bytes + HEAD, DIGITS);
+    *number = strtoull(digits, &end, 16);
+    return end == digits + DIGITS;
 }
 
 void bench_job_make(bench_job *job, const bench_spread_over *over, uint64_t number)
@@ -51,10 +70,10 @@ void bench_job_make(bench_job *job, const bench_spread_over *over, uint64_t numb
 }
 
 tandem_err bench_fill_reactor(tandem_reactor *reactor, const bench_spread_over *over,
-                              uint64_t operations)
+                              uint64_t operations, size_t group)
 {
-    bench_job *made = calloc(GROUP, sizeof(*made));
-    tandem_job *jobs = calloc(GROUP, sizeof(*jobs));
+    bench_job *made = calloc(group, sizeof(*made));
+    tandem_job *jobs = calloc(group, sizeof(*jobs));
     char why[TANDEM_WHY_BYTES] = "";
     tandem_err err = made && jobs ? TANDEM_OK : TANDEM_E_NOMEM;
     uint64_t number = 0, held = 0;
@@ -62,7 +81,7 @@ tandem_err bench_fill_reactor(tandem_reactor *reactor, const bench_spread_over *
     while (err == TANDEM_OK && held < operations) {
         size_t count = 0;
 
-        while (count < GROUP && held < operations) {
+        while (count < group && held < operations) {
             /* The first of a document creates it. An odd number of operations may be left over. */
             uint64_t takes = number < over->documents ? CREATED_AND_SET : 1;
 
@@ -123,7 +142,8 @@ static tandem_err fill(void *context, void *shared)
         cli_fail(err, NULL, "the bench's reactor could not be opened");
         return err;
     }
-    if ((err = bench_fill_reactor(reactor, fill->over, fill->operations)) == TANDEM_OK &&
+    if ((err = bench_fill_reactor(reactor, fill->over, fill->operations,
+                                  BENCH_FILL_GROUP)) == TANDEM_OK &&
         (err = bench_canonical_bytes(reactor, &canonical)) == TANDEM_OK &&
         /* Until it is indexed. */
         (err = tandem_document_head(reactor, "c0", "d0", UINT64_MAX, NULL, NULL, NULL)) != TANDEM_OK)

@@ -7,10 +7,15 @@
 
 #include "reactor/reactor.h"
 
-enum { BENCH_PAYLOAD_BYTES = 128, BENCH_NAME_BYTES = 24 };
+enum { BENCH_PAYLOAD_BYTES = 128, BENCH_NAME_BYTES = 24, BENCH_FILL_GROUP = 1000 };
 
 /* The number'th payload: text as random as base64 is. */
 void bench_payload(uint64_t number, uint8_t out[BENCH_PAYLOAD_BYTES]);
+
+/* Have a number stand in the text of such a payload, in place of its beginning; and read it there:
+ * false if there is none. */
+void bench_payload_mark(uint8_t payload[BENCH_PAYLOAD_BYTES], uint64_t number);
+bool bench_payload_marked(tandem_slice payload, uint64_t *number);
 
 /* What the number'th operation is of, "c<n>" and "d<n>". */
 typedef struct bench_spread_over {
@@ -33,9 +38,10 @@ typedef struct bench_filled {
     uint64_t canonical_bytes; /* of all of them */
 } bench_filled;
 
-/* Write so many operations to a reactor, in groups of a thousand. An error has been reported. */
+/* Write so many operations to a reactor, in groups of group (1 to 1,000) jobs, one behind the other. An
+ * error has been reported. */
 tandem_err bench_fill_reactor(tandem_reactor *reactor, const bench_spread_over *over,
-                              uint64_t operations);
+                              uint64_t operations, size_t group);
 /* Make a data folder of so many, in a process of its own, closed and with its index current. An error
  * has been reported. */
 tandem_err bench_fill_folder(const char *folder, const bench_spread_over *over,

@@ -20,10 +20,15 @@ typedef struct bench_floor {
     size_t record_bytes;
     uint64_t batch;       /* records of one commit */
     unsigned in_flight;   /* batches sent and not acknowledged yet */
-    uint64_t rate;        /* records a second, each batch when it is due; 0: as fast as can be */
+    uint64_t rate;        /* records a second, each batch when it is due, and one at a time; 0: as fast
+                             as can be */
     uint64_t seconds_max; /* stop after so long; 0: when all is done */
-    uint64_t *latencies_us; /* room for one of each batch: from its being due to its being
-                               acknowledged; NULL: not wanted. In memory that processes share */
+    unsigned processes; /* that replicate; 0: 2 */
+    unsigned writers;   /* of them; 0: 1 */
+    uint64_t *latencies_us; /* room for one of each batch: from its being due, or from when those before
+                               are done, if that is later, to its being acknowledged: where the machine
+                               does not keep up with the rate, it stays a round trip; NULL: not
+                               wanted. In memory that processes share */
 } bench_floor;
 
 typedef struct bench_floor_result {
@@ -31,8 +36,14 @@ typedef struct bench_floor_result {
     double seconds;
 } bench_floor_result;
 
-/* A writes a batch to LMDB and sends it over TCP; B writes it to its LMDB and acknowledges. An error
- * has been reported, here and below. */
+/*
+ * A writes a batch to LMDB and sends it over TCP; B writes it to its LMDB and acknowledges. Of more
+ * processes each writer writes its part of the records so, and sends it to all others, each over a
+ * connection of its own; its batch is acknowledged when all have done so. A process that gets batches
+ * from several commits each of them by itself.
+ *
+ * An error has been reported, here and below.
+ */
 tandem_err bench_floor_replicate(const bench_floor *floor, bench_floor_result *out);
 /* One process writes to LMDB. */
 tandem_err bench_floor_write(const bench_floor *floor, bench_floor_result *out);

@@ -76,3 +76,15 @@ void bench_print_pairs(bench_run *run, const bench_pairs *pairs, unsigned number
     }
     bench_print(run, &figure);
 }
+
+void bench_print_batch(bench_run *run, const bench_pairs *pairs)
+{
+    double batches[BENCH_PAIRS_MAX];
+    bench_figure figure = {.name = "operations_per_commit", .unit = "operations"};
+
+    for (unsigned i = 0; i < pairs->count; i++)
+        batches[i] = pairs->subject[i].batch;
+    figure.spread = bench_spread_of(batches, pairs->count);
+    figure.value = figure.spread.median;
+    bench_print(run, &figure);
+}

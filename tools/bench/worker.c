@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "tools/tandem/command.h"
 #include "tools/tandem/interrupt.h"
 
-enum { LOOK_US = 20 * 1000 };
+enum { LOOK_US = 20 * 1000, SHARED_LOOK_US = 500, WAIT_S_MAX = 600 };
 
 /* Shared with the process, in front of what the bench shares with it. */
 struct head {
@@ -27,6 +28,40 @@ struct bench_worker {
     struct head *head;
     size_t bytes;
 };
+
+/* ---- Shared memory ---- */
+
+tandem_err bench_shared_open(size_t bytes, void **out)
+{
+    void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (shared == MAP_FAILED) {
+        cli_fail(TANDEM_E_NOMEM, NULL, "the bench has no memory to share with its processes");
+        return TANDEM_E_NOMEM;
+    }
+    *out = shared;
+    return TANDEM_OK;
+}
+
+void bench_shared_free(void *shared, size_t bytes)
+{
+    if (shared)
+        munmap(shared, bytes);
+}
+
+tandem_err bench_shared_wait(const _Atomic uint32_t *number, uint32_t least)
+{
+    uint64_t begun_us = bench_now_us();
+
+    while (atomic_load(number) < least) {
+        if (bench_now_us() - begun_us > WAIT_S_MAX * UINT64_C(1000000))
+            return TANDEM_E_TIMEOUT;
+        bench_sleep_until_us(bench_now_us() + SHARED_LOOK_US);
+    }
+    return TANDEM_OK;
+}
+
+/* ---- Processes ---- */
 
 /* In the new process. */
 static _Noreturn void live(bench_worker *worker, bench_work_fn work, void *context)
@@ -46,11 +81,8 @@ tandem_err bench_worker_start(bench_work_fn work, void *context, size_t shared_b
     if (!worker)
         return TANDEM_E_NOMEM;
     worker->bytes = sizeof(struct head) + shared_bytes;
-    worker->head =
-        mmap(NULL, worker->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (worker->head == MAP_FAILED) {
+    if (bench_shared_open(worker->bytes, (void **)&worker->head) != TANDEM_OK) {
         free(worker);
-        cli_fail(TANDEM_E_NOMEM, NULL, "a process of the bench could not be started");
         return TANDEM_E_NOMEM;
     }
     worker->head->result = TANDEM_E_CLOSED; /* unless it says otherwise */
@@ -85,24 +117,51 @@ static void look(pid_t pid, uint64_t *rss_max)
         *rss_max = rss;
 }
 
+/* Has it? What it takes is looked at, and an interrupt ends it. */
+static bool has_ended(bench_worker *worker, uint64_t *rss_max)
+{
+    pid_t ended = worker->pid ? waitpid(worker->pid, &worker->status, WNOHANG) : 0;
+
+    if (ended == worker->pid || (ended < 0 && errno != EINTR)) {
+        worker->pid = 0;
+        return true;
+    }
+    if (cli_interrupt())
+        kill(worker->pid, SIGKILL);
+    look(worker->pid, rss_max);
+    return false;
+}
+
 tandem_err bench_worker_wait(bench_worker *worker, pid_t beside, uint64_t *rss_max)
 {
     if (rss_max)
         *rss_max = 0;
-    while (worker->pid) {
-        pid_t ended = waitpid(worker->pid, &worker->status, WNOHANG);
-
-        if (ended == worker->pid || (ended < 0 && errno != EINTR)) {
-            worker->pid = 0;
-            break;
-        }
-        if (cli_interrupt())
-            kill(worker->pid, SIGKILL);
-        look(worker->pid, rss_max);
+    while (!has_ended(worker, rss_max)) {
         look(beside, rss_max);
         bench_sleep_until_us(bench_now_us() + LOOK_US);
     }
     return worker->head->result;
+}
+
+tandem_err bench_worker_wait_all(bench_worker *const *workers, unsigned count, uint64_t *rss_max)
+{
+    unsigned ended = 0;
+
+    if (rss_max)
+        *rss_max = 0;
+    while (ended < count) {
+        ended = 0;
+        for (unsigned i = 0; i < count; i++) {
+            if (!has_ended(workers[i], rss_max))
+                continue;
+            if (workers[i]->head->result != TANDEM_OK)
+                return workers[i]->head->result;
+            ended++;
+        }
+        if (ended < count)
+            bench_sleep_until_us(bench_now_us() + LOOK_US);
+    }
+    return TANDEM_OK;
 }
 
 tandem_err bench_worker_ended(bench_worker *worker, uint64_t *rss_max)
@@ -120,7 +179,7 @@ void bench_worker_free(bench_worker *worker)
         while (waitpid(worker->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     }
-    munmap(worker->head, worker->bytes);
+    bench_shared_free(worker->head, worker->bytes);
     free(worker);
 }
 

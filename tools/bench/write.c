@@ -103,7 +103,7 @@ static tandem_err write_work(void *context, void *shared)
 
     options.path = write->folder;
     if ((err = tandem_open(&options, &calling.reactor)) == TANDEM_OK &&
-        (err = bench_fill_reactor(calling.reactor, &over, first)) == TANDEM_OK) {
+        (err = bench_fill_reactor(calling.reactor, &over, first, BENCH_FILL_GROUP)) == TANDEM_OK) {
         atomic_store(&calling.number, first);
         begun_us = bench_now_us();
         calling.end_us = begun_us + write->run->size.seconds * 1000000;

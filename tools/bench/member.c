@@ -1,0 +1,55 @@
+#include "tools/bench/member.h"
+
+#include "tools/bench/process.h"
+
+enum { LOOK_US = 500, WAIT_S_MAX = 600 };
+
+tandem_err bench_member_open(bench_member *member, const char *folder)
+{
+    tandem_options options = TANDEM_OPTIONS_INIT;
+    tandem_err err;
+
+    options.path = folder;
+    if ((err = tandem_open(&options, &member->reactor)) != TANDEM_OK)
+        return err;
+    return tandem_sync_open(member->reactor, NULL, &member->sync);
+}
+
+tandem_err bench_member_listen(bench_member *member, char url_out[BENCH_URL_BYTES])
+{
+    return tandem_listen(member->sync, "127.0.0.1", 0, false, url_out);
+}
+
+void bench_member_close(bench_member *member)
+{
+    tandem_sync_close(member->sync);
+    tandem_close(member->reactor);
+}
+
+static void committed(void *context, uint64_t position)
+{
+    bench_member *member = context;
+
+    if (position >= member->wanted && !atomic_load(&member->complete_us))
+        atomic_store(&member->complete_us, bench_now_us());
+}
+
+tandem_err bench_member_want(bench_member *member, uint64_t operations)
+{
+    tandem_subscription *subscription;
+
+    member->wanted = operations;
+    return tandem_subscribe(member->reactor, committed, member, &subscription);
+}
+
+tandem_err bench_member_wait(bench_member *member)
+{
+    uint64_t begun_us = bench_now_us();
+
+    while (!atomic_load(&member->complete_us)) {
+        if (bench_now_us() - begun_us > WAIT_S_MAX * UINT64_C(1000000))
+            return TANDEM_E_TIMEOUT;
+        bench_sleep_until_us(bench_now_us() + LOOK_US);
+    }
+    return TANDEM_OK;
+}
