@@ -57,7 +57,7 @@ struct catchup {
 
 static uint64_t wire_bytes(const struct catchup *catchup)
 {
-    return catchup->link ? bench_slow_link_bytes(catchup->link) : bench_loopback_bytes();
+    return catchup->link ? bench_slow_link_count(catchup->link).bytes : bench_loopback_bytes();
 }
 
 static tandem_err catch_up(void *context, bench_sample *out)

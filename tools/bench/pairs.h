@@ -14,7 +14,7 @@
 
 struct bench_run;
 
-enum { BENCH_VALUES = 4, BENCH_PAIRS_MAX = 64 };
+enum { BENCH_VALUES = 6, BENCH_PAIRS_MAX = 64 };
 
 /* What one turn gave. */
 typedef struct bench_sample {

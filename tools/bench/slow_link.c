@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -32,12 +33,18 @@ struct way {
     bool ended; /* from said so */
     uint64_t head, tail;
     uint64_t free_us; /* when the line has taken in what it was given */
+    unsigned head_end; /* how much of the blank line behind its head has passed */
     struct chunk chunks[CHUNKS];
 };
 
 struct connection {
     bool open;
     struct way ways[2];
+};
+
+/* Shared with the bench. */
+struct counts {
+    _Atomic uint64_t bytes, head_bytes, opened_us;
 };
 
 struct bench_slow_link {
@@ -70,15 +77,31 @@ static void take_in(struct way *way, const bench_slow_link *link)
     }
     if (way->free_us < now_us)
         way->free_us = now_us;
-    way->free_us += (uint64_t)got * 1000000 / link->bytes_per_second;
+    if (link->bytes_per_second)
+        way->free_us += (uint64_t)got * 1000000 / link->bytes_per_second;
     chunk->due_us = way->free_us + link->delay_us;
     chunk->size = (size_t)got;
     chunk->sent = 0;
     way->tail++;
 }
 
+static void count(struct way *way, const uint8_t *bytes, size_t size, struct counts *counts)
+{
+    static const char blank_line[] = "\r\n\r\n";
+    enum { BLANK_LINE = sizeof(blank_line) - 1 };
+    size_t head = 0;
+
+    for (; way->head_end < BLANK_LINE && head < size; head++) {
+        if (bytes[head] != blank_line[way->head_end])
+            way->head_end = 0;
+        way->head_end += bytes[head] == blank_line[way->head_end];
+    }
+    atomic_fetch_add(&counts->bytes, size);
+    atomic_fetch_add(&counts->head_bytes, head);
+}
+
 /* False: the other end is gone. */
-static bool give_out(struct way *way, _Atomic uint64_t *passed)
+static bool give_out(struct way *way, struct counts *counts)
 {
     while (way->head != way->tail) {
         struct chunk *chunk = &way->chunks[way->head % CHUNKS];
@@ -90,7 +113,7 @@ static bool give_out(struct way *way, _Atomic uint64_t *passed)
                     MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0)
             return errno == EAGAIN || errno == EINTR;
-        atomic_fetch_add(passed, (uint64_t)sent);
+        count(way, chunk->bytes + chunk->sent, (size_t)sent, counts);
         if ((chunk->sent += (size_t)sent) == chunk->size)
             way->head++;
     }
@@ -106,12 +129,20 @@ static void connection_close(struct connection *connection)
     connection->open = false;
 }
 
-static void take_connection(bench_slow_link *link)
+static void no_delay(int socket)
+{
+    int on = 1;
+
+    setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+static void take_connection(bench_slow_link *link, struct counts *counts)
 {
     int near = accept4(link->listener, NULL, NULL, SOCK_CLOEXEC), far;
 
     if (near < 0)
         return;
+    atomic_store(&counts->opened_us, bench_now_us());
     far = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     for (unsigned i = 0; i < LINKS && far >= 0; i++) {
         struct connection *connection = &link->connections[i];
@@ -120,6 +151,8 @@ static void take_connection(bench_slow_link *link)
             continue;
         if (connect(far, (struct sockaddr *)&link->target, sizeof(link->target)))
             break;
+        no_delay(near);
+        no_delay(far);
         memset(connection, 0, sizeof(*connection));
         connection->ways[0].from = connection->ways[1].to = near;
         connection->ways[0].to = connection->ways[1].from = far;
@@ -169,14 +202,14 @@ static void wait_for_something(const bench_slow_link *link, bool *connecting)
 static tandem_err pass_on(void *context, void *shared)
 {
     bench_slow_link *link = context;
-    _Atomic uint64_t *passed = shared;
+    struct counts *counts = shared;
 
     while (link->listener >= 0) {
         bool connecting;
 
         wait_for_something(link, &connecting);
         if (connecting)
-            take_connection(link);
+            take_connection(link, counts);
         for (unsigned i = 0; i < 2 * LINKS; i++) {
             struct connection *connection = &link->connections[i / 2];
             struct way *way = &connection->ways[i % 2];
@@ -185,7 +218,7 @@ static tandem_err pass_on(void *context, void *shared)
                 continue;
             if (has_room(way))
                 take_in(way, link);
-            if (!give_out(way, passed))
+            if (!give_out(way, counts))
                 connection_close(connection);
         }
     }
@@ -236,7 +269,7 @@ tandem_err bench_slow_link_open(const char *url, uint32_t delay_ms, uint64_t byt
     link->delay_us = delay_ms * UINT64_C(1000);
     link->bytes_per_second = bytes_per_second;
     snprintf(link->url, sizeof(link->url), "%s://127.0.0.1:%u/%s", scheme, at, path);
-    err = bench_worker_start(pass_on, link, sizeof(uint64_t), &link->worker);
+    err = bench_worker_start(pass_on, link, sizeof(struct counts), &link->worker);
     close(link->listener);
     if (err == TANDEM_OK)
         *out = link;
@@ -250,9 +283,13 @@ const char *bench_slow_link_url(const bench_slow_link *link)
     return link->url;
 }
 
-uint64_t bench_slow_link_bytes(bench_slow_link *link)
+bench_slow_link_counts bench_slow_link_count(bench_slow_link *link)
 {
-    return atomic_load((_Atomic uint64_t *)bench_worker_shared(link->worker));
+    struct counts *counts = bench_worker_shared(link->worker);
+
+    return (bench_slow_link_counts){.bytes = atomic_load(&counts->bytes),
+                                    .head_bytes = atomic_load(&counts->head_bytes),
+                                    .opened_us = atomic_load(&counts->opened_us)};
 }
 
 void bench_slow_link_free(bench_slow_link *link)

@@ -54,7 +54,7 @@ tandem_err bench_shared_wait(const _Atomic uint32_t *number, uint32_t least)
     uint64_t begun_us = bench_now_us();
 
     while (atomic_load(number) < least) {
-        if (bench_now_us() - begun_us > WAIT_S_MAX * UINT64_C(1000000))
+        if (cli_interrupt() || bench_now_us() - begun_us > WAIT_S_MAX * UINT64_C(1000000))
             return TANDEM_E_TIMEOUT;
         bench_sleep_until_us(bench_now_us() + SHARED_LOOK_US);
     }

@@ -47,8 +47,8 @@ void bench_worker_free(bench_worker *worker);
 tandem_err bench_shared_open(size_t bytes, void **out);
 void bench_shared_free(void *shared, size_t bytes); /* NULL is fine */
 
-/* How processes wait for each other: until a number in such memory is at least so large, or for ten
- * minutes: TANDEM_E_TIMEOUT. */
+/* How processes wait for each other: until a number in such memory is at least so large, for ten
+ * minutes, or until an interrupt: TANDEM_E_TIMEOUT. */
 tandem_err bench_shared_wait(const _Atomic uint32_t *number, uint32_t least);
 
 /* Start, wait, copy the shared bytes out, free. */
