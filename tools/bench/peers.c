@@ -19,7 +19,7 @@ enum {
     RSS_MAX = 256 * 1024 * 1024, /* what the node may take */
     CONNECT_S = 120,             /* to get all into step */
     CATCH_UP_S = 60,             /* after the last write */
-    ALONE_S = 3,
+    ALONE_S_MAX = 3,
     OWN_RATE = 1000,
     LOOK_US = 50 * 1000,
 };
@@ -160,6 +160,7 @@ static tandem_err measure_alone(struct peers *peers, double out_ms[2])
 {
     const char *const urls[] = {bench_node_url(peers->node, false),
                                 bench_node_url(peers->node, true)};
+    uint64_t seconds = peers->run->size.seconds;
     struct observed seen;
     bench_herd *alone;
     tandem_err err;
@@ -169,7 +170,7 @@ static tandem_err measure_alone(struct peers *peers, double out_ms[2])
     if ((err = bench_herd_open(urls, 1, 0, 1, COLLECTION, &alone)) != TANDEM_OK)
         return err;
     if (wait_in_step(peers, alone, CONNECT_S) == 1)
-        err = write_and_wait(peers, alone, ALONE_S, &seen);
+        err = write_and_wait(peers, alone, seconds < ALONE_S_MAX ? seconds : ALONE_S_MAX, &seen);
     out_ms[0] = bench_herd_latency_ms(alone, BENCH_HERD_ALL, 0.5);
     out_ms[1] = bench_herd_latency_ms(alone, BENCH_HERD_ALL, 0.99);
     bench_herd_free(alone);

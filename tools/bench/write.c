@@ -1,5 +1,6 @@
 /*
- * write: operations of 128 bytes of payload on 100 documents, each durable before its caller goes on.
+ * write: operations of 128 bytes of payload on 100 documents, each durable before its caller goes on:
+ * for so many seconds, or --operations, whichever is over first.
  *
  *   one        one caller in process waits for each. Ceiling: LMDB, a transaction for each record
  *   callers64  64 threads wait for each of theirs. Ceiling: one
@@ -24,7 +25,7 @@
 #include "tools/bench/scratch.h"
 #include "tools/bench/worker.h"
 
-enum { CALLERS = 64, BATCH = 100, DOCUMENTS = 100, RECORDS_MAX = 100 * 1000 * 1000 };
+enum { CALLERS = 64, BATCH = 100, DOCUMENTS = 100 };
 
 static const bench_spread_over over = {DOCUMENTS, 1};
 
@@ -46,11 +47,13 @@ struct written {
 
 struct calling {
     tandem_reactor *reactor;
-    uint64_t group, end_us;
-    _Atomic uint64_t number; /* the next operation's */
+    uint64_t group, end, end_us;
+    _Atomic uint64_t number;   /* the next operation's */
+    _Atomic uint64_t executed; /* operations */
     _Atomic int err;
 };
 
+/* So many operations, or for so long, whichever is over first. */
 static void *call_until_the_end(void *context)
 {
     struct calling *calling = context;
@@ -62,6 +65,8 @@ static void *call_until_the_end(void *context)
     while (err == TANDEM_OK && bench_now_us() < calling->end_us) {
         uint64_t number = atomic_fetch_add(&calling->number, calling->group);
 
+        if (number >= calling->end)
+            break;
         for (uint64_t i = 0; i < calling->group; i++) {
             bench_job_make(&made[i], &over, number + i);
             jobs[i] = made[i].job;
@@ -69,6 +74,7 @@ static void *call_until_the_end(void *context)
         err = calling->group == 1 ? tandem_execute(calling->reactor, jobs, NULL, why)
                                   : tandem_execute_group(calling->reactor, jobs, calling->group,
                                                          NULL, NULL, why);
+        atomic_fetch_add(&calling->executed, calling->group);
     }
     if (err != TANDEM_OK)
         atomic_store(&calling->err, err);
@@ -106,10 +112,11 @@ static tandem_err write_work(void *context, void *shared)
         (err = bench_fill_reactor(calling.reactor, &over, first, BENCH_FILL_GROUP)) == TANDEM_OK) {
         atomic_store(&calling.number, first);
         begun_us = bench_now_us();
+        calling.end = first + write->run->size.operations;
         calling.end_us = begun_us + write->run->size.seconds * 1000000;
         err = call_all(&calling, write->callers);
         out->seconds = (double)(bench_now_us() - begun_us) / 1e6;
-        out->operations = atomic_load(&calling.number) - first;
+        out->operations = atomic_load(&calling.executed);
     }
     if (err == TANDEM_OK)
         err = bench_canonical_bytes(calling.reactor, &out->canonical_bytes);
@@ -151,7 +158,7 @@ static tandem_err raw_write(void *context, const bench_sample *subject, bench_sa
 {
     enum { RECORD_BYTES = 232 }; /* what such an operation has in canonical bytes */
     const struct write *write = context;
-    bench_floor floor = {.records = RECORDS_MAX,
+    bench_floor floor = {.records = write->run->size.operations,
                          .record_bytes = RECORD_BYTES,
                          .batch = write->group,
                          .seconds_max = write->run->size.seconds};
