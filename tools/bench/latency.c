@@ -58,18 +58,26 @@ static uint64_t due_us(const struct latency *latency, uint64_t number)
     return latency->field->begun_us + number * 1000000 / latency->variant->rate;
 }
 
+struct writer {
+    struct field *field;
+    bench_member member;
+    _Atomic bool failed;
+};
+
+/* On the loop, and until the member is closed. */
 static void executed(void *context, tandem_err err, const tandem_receipt *receipt, const char *why)
 {
-    _Atomic uint32_t *failed = context;
+    struct writer *writer = context;
 
-    if (err != TANDEM_OK)
-        atomic_store(failed, 1);
+    if (err == TANDEM_OK)
+        return;
+    atomic_store(&writer->failed, true);
+    atomic_store(&writer->field->complete, 1); /* as far as it gets */
 }
 
 /* One after the other, each when it is due. Its number is in the payload, in front of the rest. */
-static tandem_err write_at_rate(const struct latency *latency, tandem_reactor *reactor)
+static tandem_err write_at_rate(const struct latency *latency, struct writer *writer)
 {
-    _Atomic uint32_t failed = 0;
     tandem_err err = TANDEM_OK;
 
     latency->field->begun_us = bench_now_us();
@@ -80,28 +88,29 @@ static tandem_err write_at_rate(const struct latency *latency, tandem_reactor *r
         bench_payload_mark(job.payload, i);
         if (due_us(latency, i) > bench_now_us())
             bench_sleep_until_us(due_us(latency, i));
-        err = tandem_execute_async(reactor, &job.job, executed, &failed);
+        err = tandem_execute_async(writer->member.reactor, &job.job, executed, writer);
     }
     if (err == TANDEM_OK)
         err = bench_shared_wait(&latency->field->complete, 1);
-    return atomic_load(&failed) ? TANDEM_E_IO : err;
+    return atomic_load(&writer->failed) ? TANDEM_E_IO : err;
 }
 
 static tandem_err write_work(void *context, void *shared)
 {
     const struct latency *latency = context;
     struct field *field = latency->field;
-    bench_member member = {0};
+    struct writer writer = {.field = field};
+    bench_member *member = &writer.member;
     tandem_err err;
 
-    if ((err = bench_member_open(&member, latency->folders[0].path)) == TANDEM_OK &&
-        (err = bench_fill_reactor(member.reactor, &over, FIRST, BENCH_FILL_GROUP)) == TANDEM_OK &&
-        (err = bench_member_listen(&member, field->url)) == TANDEM_OK) {
+    if ((err = bench_member_open(member, latency->folders[0].path)) == TANDEM_OK &&
+        (err = bench_fill_reactor(member->reactor, &over, FIRST, BENCH_FILL_GROUP)) == TANDEM_OK &&
+        (err = bench_member_listen(member, field->url)) == TANDEM_OK) {
         atomic_store(&field->listening, 1);
         if ((err = bench_shared_wait(&field->joined, 1)) == TANDEM_OK)
-            err = write_at_rate(latency, member.reactor);
+            err = write_at_rate(latency, &writer);
     }
-    bench_member_close(&member);
+    bench_member_close(member);
     if (err != TANDEM_OK)
         cli_fail(err, NULL, "the operations could not be written");
     return err;
@@ -112,7 +121,8 @@ static tandem_err write_work(void *context, void *shared)
 struct watcher {
     const struct latency *latency;
     bench_member member;
-    tandem_operations *operations; /* NULL until the first are here */
+    tandem_operations *operations;
+    tandem_subscription *subscription;
     uint64_t seen;
     tandem_err err;
 };
@@ -124,15 +134,8 @@ static void committed(void *context, uint64_t position)
     const struct latency *latency = watcher->latency;
     uint64_t now_us = bench_now_us(), number;
     tandem_operation operation;
-    tandem_err err = TANDEM_OK;
+    tandem_err err;
 
-    if (!watcher->operations && (position < FIRST ||
-                                 (err = tandem_operations_open(watcher->member.reactor, "c0", NULL,
-                                                               FIRST, &watcher->operations)) !=
-                                     TANDEM_OK)) {
-        watcher->err = err;
-        return;
-    }
     while ((err = tandem_operations_next(watcher->operations, &operation)) == TANDEM_OK)
         if (bench_payload_marked(operation.payload, &number) && number < latency->count) {
             latency->field->latencies_us[number] = now_us - due_us(latency, number);
@@ -146,7 +149,6 @@ static void committed(void *context, uint64_t position)
 static tandem_err watch(struct watcher *watcher)
 {
     struct field *field = watcher->latency->field;
-    tandem_subscription *subscription;
     tandem_err err;
 
     if ((err = bench_shared_wait(&field->listening, 1)) != TANDEM_OK ||
@@ -154,13 +156,11 @@ static tandem_err watch(struct watcher *watcher)
         (err = tandem_wait_in_step(watcher->member.sync, "a", JOIN_MS_MAX)) != TANDEM_OK ||
         (err = tandem_operations_open(watcher->member.reactor, "c0", NULL, FIRST,
                                       &watcher->operations)) != TANDEM_OK ||
-        (err = tandem_subscribe(watcher->member.reactor, committed, watcher, &subscription)) !=
-            TANDEM_OK)
+        (err = tandem_subscribe(watcher->member.reactor, committed, watcher,
+                                &watcher->subscription)) != TANDEM_OK)
         return err;
     atomic_store(&field->joined, 1);
-    if ((err = bench_shared_wait(&field->complete, 1)) == TANDEM_OK)
-        tandem_unsubscribe(subscription);
-    return err;
+    return bench_shared_wait(&field->complete, 1);
 }
 
 static tandem_err watch_work(void *context, void *shared)
@@ -170,6 +170,7 @@ static tandem_err watch_work(void *context, void *shared)
 
     if (err == TANDEM_OK)
         err = watch(&watcher);
+    tandem_unsubscribe(watcher.subscription);
     if (err == TANDEM_OK)
         err = watcher.err;
     tandem_operations_free(watcher.operations);
@@ -212,8 +213,7 @@ static tandem_err replicate(struct latency *latency, bench_sample *out)
     tandem_err err = TANDEM_OK;
 
     for (unsigned i = 0; err == TANDEM_OK && i < 2; i++)
-        if ((err = bench_scratch_open(&latency->folders[i])) != TANDEM_OK)
-            break;
+        err = bench_scratch_open(&latency->folders[i]);
     for (unsigned i = 0; err == TANDEM_OK && i < 2; i++)
         err = bench_worker_start(works[i], latency, 1, &workers[i]);
     if (err == TANDEM_OK)
