@@ -37,7 +37,8 @@ static tandem_err append(td_executor *executor, const td_operation *job, size_t 
     if (err != TANDEM_OK)
         return err;
     for (size_t i = count - result->appended; i < count; i++) {
-        td_recent_note(&executor->recent, &job[i]);
+        if (td_recent_note(&executor->recent, &job[i]))
+            td_known_forget(&executor->known, job[i].collection, job[i].document);
         executor->group_bytes += job[i].canonical.size;
     }
     executor->group_operations += result->appended;

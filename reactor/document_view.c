@@ -158,9 +158,19 @@ static tandem_err answer_read(td_document_view *view, td_view_request *r)
     return tandem_writer_err(&r->out);
 }
 
+static tandem_err look_indexed(void *index, tandem_slice collection, tandem_slice document,
+                               td_document_info *out)
+{
+    return td_stream_index_document(index, collection, document, out);
+}
+
 static tandem_err answer_prepare(td_document_view *view, td_view_request *r)
 {
-    const td_preparer preparer = {view->index, view->folder, view->registry};
+    const td_preparer preparer = {.look = look_indexed,
+                                  .look_context = view->index,
+                                  .index = view->index,
+                                  .folder = view->folder,
+                                  .registry = view->registry};
     tandem_err err;
 
     r->group->origin = td_op_store_identity(view->ops)->origin;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "reactor/executor_state.h"
+#include "reactor/prepare.h"
 #include "reactor/runtime.h"
 #include "store/planted.h"
 #include "store/probe.h"
@@ -33,8 +34,42 @@ static void prepared(td_view_request *view_request)
     td_actor_post(request->executor->actor, &request->message);
 }
 
+/* The first count jobs are back from the view. */
+static void known_drop(td_executor *executor, const td_local_group *group, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        td_known_answer(&executor->known, group->jobs[i].collection, group->jobs[i].document, NULL,
+                        0);
+}
+
+/* They are back with what the view found, and that is still true. */
+static void known_learn(td_executor *executor, const td_local_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        const td_local_job *job = &group->jobs[i];
+        const tandem_model *model = NULL;
+
+        if (job->created_hlc && !job->is_delete)
+            model = td_model_registry_find(executor->models, tandem_slice_text(job->model_found));
+        if (model && model->prepare_reads_state)
+            model = NULL;
+        td_known_answer(&executor->known, job->collection, job->document, model, job->created_hlc);
+    }
+}
+
+/* Have the view prepare it. */
 static void prepare(td_executor *executor, td_local_request *request)
 {
+    td_local_group *group = &request->group;
+
+    for (size_t i = 0; i < group->count; i++) {
+        if (td_known_ask(&executor->known, group->jobs[i].collection, group->jobs[i].document) ==
+            TANDEM_OK)
+            continue;
+        known_drop(executor, group, i);
+        td_answer_local(request, TANDEM_E_NOMEM);
+        return;
+    }
     tandem_writer_clear(&request->group.payloads);
     memset(&request->prepare, 0, sizeof(request->prepare));
     request->prepare.kind = request->group.count ? TD_VIEW_PREPARE : TD_VIEW_WAIT;
@@ -51,12 +86,14 @@ static void take_prepared(td_executor *executor, td_local_request *request)
     tandem_err err;
 
     if (request->prepare.err != TANDEM_OK || group->err != TANDEM_OK) {
+        known_drop(executor, group, group->count);
         td_answer_local(request, request->prepare.err);
         return;
     }
     /* First: what touched a document may not have happened, and cannot be looked at either; and with
      * an origin that is found by a recovery the clock begins again. */
     if ((err = td_group_begin(executor)) != TANDEM_OK) {
+        known_drop(executor, group, group->count);
         td_store_failed(executor, err);
         td_answer_local(request, err);
         return;
@@ -65,6 +102,7 @@ static void take_prepared(td_executor *executor, td_local_request *request)
         if (!td_is_stale(executor, group, &group->jobs[i]))
             continue;
         td_probe(executor->env, TD_PROBE_JOB_STALE);
+        known_drop(executor, group, group->count);
         if (++request->attempts > TD_PREPARE_ATTEMPTS_MAX) {
             snprintf(group->why, sizeof(group->why), "the document changes too fast");
             td_answer_local(request, TANDEM_E_CONFLICT);
@@ -79,10 +117,9 @@ static void take_prepared(td_executor *executor, td_local_request *request)
         prepare(executor, request);
         return;
     }
+    known_learn(executor, group);
     td_group_add(executor, (td_member){.local = request});
 }
-
-/* ---- Remote requests ---- */
 
 static uint64_t index_lag(const td_executor *executor)
 {
@@ -91,6 +128,67 @@ static uint64_t index_lag(const td_executor *executor)
     /* The view can be ahead: of a commit whose outcome is not known here yet. */
     return executor->recent.last > indexed ? executor->recent.last - indexed : 0;
 }
+
+static tandem_err look_known(void *context, tandem_slice collection, tandem_slice document,
+                             td_document_info *out)
+{
+    td_executor *executor = context;
+    uint64_t created_hlc;
+    const tandem_model *model =
+        td_known_find(&executor->known, collection, document, &created_hlc);
+
+    if (!model || created_hlc > td_clock_read(&executor->clock))
+        return TANDEM_E_NOT_FOUND;
+    *out = (td_document_info){.known = true, .created = true};
+    td_put_u64(out->epoch.bytes, created_hlc);
+    snprintf(out->model, sizeof(out->model), "%s", model->name);
+    return TANDEM_OK;
+}
+
+/* Does nothing of it depend on more than that its documents live, and are those of this moment? Else
+ * the view has to look; and past the lag waiting for it is what slows the writers down. */
+static bool may_be_known(td_executor *executor, const td_local_group *group)
+{
+    uint64_t created_hlc;
+
+    if (!group->count || index_lag(executor) > TD_INDEX_LAG_MAX)
+        return false;
+    for (size_t i = 0; i < group->count; i++)
+        if (group->jobs[i].is_delete || group->jobs[i].has_expect)
+            return false;
+    return td_known_find(&executor->known, group->jobs[0].collection, group->jobs[0].document,
+                         &created_hlc);
+}
+
+/* Prepare it on the spot, if all its documents are known, and append it. */
+static void take_local(td_executor *executor, td_local_request *request)
+{
+    const td_preparer preparer = {
+        .look = look_known, .look_context = executor, .registry = executor->models};
+    td_local_group *group = &request->group;
+    tandem_err err;
+
+    group->clock = UINT64_MAX;
+    if (!may_be_known(executor, group)) {
+        prepare(executor, request);
+        return;
+    }
+    if ((err = td_group_begin(executor)) != TANDEM_OK) { /* first, as in take_prepared() */
+        td_store_failed(executor, err);
+        td_answer_local(request, err);
+        return;
+    }
+    group->origin = td_op_store_identity(executor->ops)->origin;
+    err = td_prepare(&preparer, group);
+    if (err == TANDEM_E_NOT_FOUND)
+        prepare(executor, request);
+    else if (err != TANDEM_OK)
+        td_answer_local(request, err);
+    else
+        td_group_add(executor, (td_member){.local = request});
+}
+
+/* ---- Remote requests ---- */
 
 static void take_remote(td_executor *executor, td_remote_request *request)
 {
@@ -159,8 +257,7 @@ static void handle(void *self, td_message *message)
 
     switch (message->kind) {
     case LOCAL:
-        ((td_local_request *)message)->group.clock = UINT64_MAX;
-        prepare(executor, (td_local_request *)message);
+        take_local(executor, (td_local_request *)message);
         break;
     case PREPARED:
         take_prepared(executor, (td_local_request *)message);
@@ -241,8 +338,8 @@ static tandem_err count_forks_of(void *context, const td_collection_info *info)
     return td_op_store_vector(((td_executor *)context)->ops, info->name, NULL, count_fork, context);
 }
 
-tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
-                            uint64_t max_clock_skew_ms, td_executor **out)
+tandem_err td_executor_open(td_host *host, td_op_store *ops, const td_model_registry *models,
+                            td_event_bus *bus, uint64_t max_clock_skew_ms, td_executor **out)
 {
     td_executor *executor = calloc(1, sizeof(*executor));
     uint64_t position, high_water;
@@ -251,6 +348,7 @@ tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
     if (!executor)
         return TANDEM_E_NOMEM;
     executor->ops = ops;
+    executor->models = models;
     executor->bus = bus;
     executor->env = host->runtime->env;
     executor->max_clock_skew_ms = max_clock_skew_ms;
@@ -315,6 +413,7 @@ void td_executor_free(td_executor *executor)
     td_actor_free(executor->actor);
     tandem_writer_release(&executor->encoded);
     td_recent_release(&executor->recent);
+    td_known_release(&executor->known);
     free(executor->members);
     free(executor->parsed);
     free(executor);

@@ -4,7 +4,8 @@
  * goes into the next, within TD_GROUP_OPERATIONS_MAX and TD_GROUP_BYTES_MAX.
  *
  * Local jobs are first checked and prepared by the document view, then given seq, predecessor, HLC
- * and hash inside the transaction. Between the two the document may have changed: the executor
+ * and hash inside the transaction. Those on documents that the executor knows by itself it prepares on
+ * the spot, which saves two wake-ups (known.h). Between the two the document may have changed: the executor
  * remembers which documents the operations touched that the view had not indexed, and has a group
  * prepared again where that matters (a CREATE, an expected position, a payload that depends on the
  * state). Remote jobs carry canonical bytes and go straight in.
@@ -102,10 +103,10 @@ struct td_remote_request {
 
 /*
  * host     a worker of its own
- * ops      borrowed, as are view and bus; the view is set before the first request
+ * ops      borrowed, as are models, view and bus; the view is set before the first request
  */
-tandem_err td_executor_open(td_host *host, td_op_store *ops, td_event_bus *bus,
-                            uint64_t max_clock_skew_ms, td_executor **out);
+tandem_err td_executor_open(td_host *host, td_op_store *ops, const td_model_registry *models,
+                            td_event_bus *bus, uint64_t max_clock_skew_ms, td_executor **out);
 void td_executor_set_view(td_executor *executor, td_document_view *view);
 /* Before the first request, too. What is not admitted is refused for good. */
 void td_executor_set_admission(td_executor *executor, const td_admission *admission);

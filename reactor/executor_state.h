@@ -9,6 +9,7 @@
 #define TANDEM_REACTOR_EXECUTOR_STATE_H
 
 #include "reactor/executor.h"
+#include "reactor/known.h"
 #include "reactor/recent.h"
 
 enum { TD_MEND_MS = 1000 }; /* after a failure writing is tried again */
@@ -24,11 +25,13 @@ struct td_executor {
     td_op_store *ops;
     td_event_bus *bus;
     td_document_view *view;
+    const td_model_registry *models;
     tandem_env *env;
     uint64_t max_clock_skew_ms;
     td_admission admission;
     td_clock clock;
     td_recent recent;
+    td_known known;
     bool open; /* a group is */
     uint64_t group_base; /* the last ordinal before it */
     uint32_t group_operations;

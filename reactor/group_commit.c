@@ -82,8 +82,10 @@ tandem_err td_group_begin(td_executor *executor)
     td_follow_identity(executor);
     executor->group_base = td_op_store_group_ordinal(executor->ops);
     /* Somebody else's commit, or the new identity's: what it touched is unknown. */
-    if (executor->group_base != executor->recent.last)
+    if (executor->group_base != executor->recent.last) {
         td_recent_reset(&executor->recent, executor->group_base);
+        td_known_forget_all(&executor->known);
+    }
     executor->group_operations = 0;
     executor->group_bytes = 0;
     executor->group_forks = executor->group_quarantined = 0;
@@ -148,6 +150,7 @@ static void group_fail(td_executor *executor, tandem_err err)
 
     if (executor->open)
         td_group_abort(executor);
+    td_known_forget_all(&executor->known);
     td_probe(executor->env, TD_PROBE_GROUP_FAILED);
     mended = td_op_store_recover(executor->ops);
     if (mended != TANDEM_OK)
@@ -269,6 +272,7 @@ static void commit_failed(td_executor *executor, uint64_t reached, tandem_err er
         group_fail(executor, err);
         return;
     }
+    td_known_forget_all(&executor->known); /* until it is settled nobody knows anything */
     executor->is_unsettled = true;
     executor->unsettled_ordinal = reached;
     executor->unsettled_err = err;

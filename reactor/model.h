@@ -10,8 +10,9 @@
  * library's own verbs and never reach a model. Changed behaviour is a new verb or a new version:
  * snapshots of another version are discarded and folded again.
  *
- * Threads: the library calls a model from its own threads, one document at a time, never two calls
- * for one state at once; a model keeps everything in the state it is given.
+ * Threads: the library calls a model from threads of its own and of those who execute, never two calls
+ * for one state at once, but perhaps for two, or for none; a model keeps everything in the state it is
+ * given.
  */
 #ifndef TANDEM_REACTOR_MODEL_H
 #define TANDEM_REACTOR_MODEL_H

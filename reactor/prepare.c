@@ -44,6 +44,7 @@ struct overlay {
     bool touched; /* created or deleted in this group: no fold shows it */
     uint32_t lives; /* begun in this group */
     uint64_t created_hlc; /* of the CREATE that makes it live; 0 if that is of this group */
+    td_document_info info; /* as it is without the group */
     char model[TANDEM_NAME_BYTES_MAX + 1];
     size_t size;
     char key[];
@@ -55,7 +56,6 @@ struct check {
     td_hash_table overlays, chains, grounds;
 
     td_local_job *job;
-    td_document_info info;
     struct overlay *overlay;
     const tandem_model *model;
     struct chain *chain;
@@ -170,7 +170,7 @@ static tandem_err check_form(struct check *check)
 
 /* ---- The document ---- */
 
-/* The document as indexed, and what the group has made of it. */
+/* The document as it is without the group, and what the group has made of it. */
 static tandem_err look(struct check *check)
 {
     const td_local_job *job = check->job;
@@ -179,10 +179,6 @@ static tandem_err look(struct check *check)
     struct overlay *overlay;
     tandem_err err;
 
-    err = td_stream_index_document(check->preparer->index, job->collection, job->document,
-                                   &check->info);
-    if (err)
-        return err;
     memcpy(key, job->collection.bytes, job->collection.size);
     key[job->collection.size] = '\0';
     memcpy(key + job->collection.size + 1, job->document.bytes, job->document.size);
@@ -191,9 +187,15 @@ static tandem_err look(struct check *check)
         return TANDEM_OK;
     if (!(overlay = calloc(1, sizeof(*overlay) + size)))
         return TANDEM_E_NOMEM;
-    overlay->live = check->info.created && !check->info.deleted;
-    overlay->created_hlc = overlay->live ? td_place_hlc(&check->info.epoch) : 0;
-    memcpy(overlay->model, check->info.model, sizeof(overlay->model));
+    err = check->preparer->look(check->preparer->look_context, job->collection, job->document,
+                                &overlay->info);
+    if (err != TANDEM_OK) {
+        free(overlay);
+        return err;
+    }
+    overlay->live = overlay->info.created && !overlay->info.deleted;
+    overlay->created_hlc = overlay->live ? td_place_hlc(&overlay->info.epoch) : 0;
+    memcpy(overlay->model, overlay->info.model, sizeof(overlay->model));
     overlay->size = size;
     memcpy(overlay->key, key, size);
     err = td_hash_table_add(&check->overlays, &overlay->hash_entry,
@@ -210,10 +212,12 @@ static tandem_err check_expect(struct check *check)
 {
     const td_local_job *job = check->job;
 
-    if (!job->has_expect || check->info.last_ordinal == job->expect_position)
+    uint64_t position = check->overlay->info.last_ordinal;
+
+    if (!job->has_expect || position == job->expect_position)
         return TANDEM_OK;
     td_why(check->group->why, "the document is at position %" PRIu64 ", not at %" PRIu64,
-           check->info.last_ordinal, job->expect_position);
+           position, job->expect_position);
     return TANDEM_E_CONFLICT;
 }
 
@@ -438,7 +442,7 @@ static tandem_err ground_open(struct check *check, tandem_slice scope, struct gr
     if ((ground->is_own = job->create || check->overlay->touched))
         return ground->model->state_open(&ground->state);
     err = td_folder_fold(check->preparer->folder, check->preparer->index, job->collection,
-                         job->document, &check->info, job->branch, scope, true, &fold,
+                         job->document, &check->overlay->info, job->branch, scope, true, &fold,
                          check->group->why);
     ground->state = (void *)fold.state; /* what is pretended is taken back before anybody sees it */
     return err;
@@ -575,7 +579,8 @@ tandem_err td_prepare(const td_preparer *preparer, td_local_group *group)
 
     assert(group->count >= 1 && group->count <= TD_GROUP_JOBS_MAX);
     tandem_writer_clear(&group->payloads);
-    td_folder_hold(preparer->folder);
+    if (preparer->folder)
+        td_folder_hold(preparer->folder);
     group->err = TANDEM_OK;
     group->failed_job = 0;
     group->why[0] = '\0';
@@ -591,6 +596,7 @@ tandem_err td_prepare(const td_preparer *preparer, td_local_group *group)
     td_hash_table_clear(&check.grounds, ground_free);
     td_hash_table_clear(&check.chains, free);
     td_hash_table_clear(&check.overlays, free);
-    td_folder_release(preparer->folder);
+    if (preparer->folder)
+        td_folder_release(preparer->folder);
     return group->err;
 }

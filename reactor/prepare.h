@@ -4,7 +4,8 @@
  * a document that one creates is there for the next. Only its position is not, so that an expected
  * position always means the one before the group.
  *
- * Threads: the document view's.
+ * Threads: the document view's, with its index; the executor's, for documents that it knows by itself
+ * (known.h).
  */
 #ifndef TANDEM_REACTOR_PREPARE_H
 #define TANDEM_REACTOR_PREPARE_H
@@ -13,6 +14,12 @@
 #include "reactor/local_job.h"
 
 typedef struct td_preparer {
+    /* What there is to know of a document before the group; asked once for each in a group. Any error
+     * ends the preparing and is the group's. */
+    tandem_err (*look)(void *context, tandem_slice collection, tandem_slice document,
+                       td_document_info *out);
+    void *look_context;
+    /* To fold states with. Both NULL: look() finds no document whose model reads its state. */
     td_stream_index *index;
     td_folder *folder;
     const td_model_registry *registry;

@@ -158,8 +158,8 @@ static tandem_err open_parts(tandem_reactor *reactor, const tandem_options *opti
         return err;
     if ((err = td_event_bus_open(reactor->loop, &reactor->bus)) != TANDEM_OK)
         return err;
-    if ((err = td_executor_open(reactor->executor_host, reactor->ops, reactor->bus, skew_ms,
-                                &reactor->executor)) != TANDEM_OK)
+    if ((err = td_executor_open(reactor->executor_host, reactor->ops, reactor->registry, reactor->bus,
+                                skew_ms, &reactor->executor)) != TANDEM_OK)
         return err;
     if ((err = td_document_view_open(reactor->view_host, reactor->ops, reactor->registry,
                                      open_index, reactor, indexed, reactor, &reactor->view)) !=

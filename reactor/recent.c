@@ -45,7 +45,7 @@ tandem_err td_recent_reserve(td_recent *recent, size_t count)
     return TANDEM_OK;
 }
 
-void td_recent_note(td_recent *recent, const td_operation *operation)
+bool td_recent_note(td_recent *recent, const td_operation *operation)
 {
     bool lifecycle =
         tandem_slice_equal(operation->scope, tandem_slice_text(TD_SCOPE_DOCUMENT));
@@ -53,6 +53,7 @@ void td_recent_note(td_recent *recent, const td_operation *operation)
     recent->last++;
     recent->entries[recent->last & (recent->capacity - 1)] =
         td_recent_hash(operation->collection, operation->document) | lifecycle;
+    return lifecycle;
 }
 
 void td_recent_skip(td_recent *recent)

@@ -25,7 +25,8 @@ uint64_t td_recent_hash(tandem_slice collection, tandem_slice document);
 /* Room for count more ordinals: before they are appended, so that noting them cannot fail.
  * TANDEM_E_NOMEM. */
 tandem_err td_recent_reserve(td_recent *recent, size_t count);
-void td_recent_note(td_recent *recent, const td_operation *operation);
+/* True: it is a CREATE or DELETE. */
+bool td_recent_note(td_recent *recent, const td_operation *operation);
 /* An ordinal at which no operation stands. */
 void td_recent_skip(td_recent *recent);
 /* Was the document touched after an ordinal? lifecycle_only: by a CREATE or DELETE. True, too, if that
