@@ -28,6 +28,13 @@ void td_actor_post_after(td_actor *actor, td_message *message, uint64_t delay_ms
     actor->host->runtime->ops->post_after(actor, message, delay_ms);
 }
 
+tandem_err td_actor_ask(td_actor *actor, td_message *message, td_reply *reply)
+{
+    assert(message->drop && !message->to);
+    actor->host->runtime->ops->post_and_help(actor, message);
+    return td_reply_wait(reply, UINT64_MAX);
+}
+
 bool td_actor_cancel(td_actor *actor, td_message *message)
 {
     return actor->host->runtime->ops->cancel(actor, message);

@@ -228,8 +228,7 @@ static tandem_err execute(tandem_reactor *reactor, const tandem_job *jobs, size_
     e->request.done = executed;
     e->request.context = e;
     td_reactor_executing(reactor, 1);
-    td_executor_local(td_reactor_executor(reactor), &e->request);
-    err = td_reply_wait(e->reply, UINT64_MAX);
+    err = td_executor_local_ask(td_reactor_executor(reactor), &e->request, e->reply);
     if (err == TANDEM_OK && receipts)
         for (size_t i = 0; i < count; i++)
             fill_receipt(reactor, &e->request.group.jobs[i], &receipts[i]);

@@ -419,14 +419,24 @@ void td_executor_free(td_executor *executor)
     free(executor);
 }
 
-void td_executor_local(td_executor *executor, td_local_request *request)
+static td_message *local_message(td_executor *executor, td_local_request *request)
 {
     request->executor = executor;
     request->attempts = 0;
     request->group.err = TANDEM_OK;
     request->message.kind = LOCAL;
     request->message.drop = drop_local;
-    td_actor_post(executor->actor, &request->message);
+    return &request->message;
+}
+
+void td_executor_local(td_executor *executor, td_local_request *request)
+{
+    td_actor_post(executor->actor, local_message(executor, request));
+}
+
+tandem_err td_executor_local_ask(td_executor *executor, td_local_request *request, td_reply *reply)
+{
+    return td_actor_ask(executor->actor, local_message(executor, request), reply);
 }
 
 void td_executor_remote(td_executor *executor, td_remote_request *request)

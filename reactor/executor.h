@@ -115,6 +115,8 @@ void td_executor_set_admission(td_executor *executor, const td_admission *admiss
 void td_executor_free(td_executor *executor);
 
 void td_executor_local(td_executor *executor, td_local_request *request);
+/* The same for somebody who waits for a reply that done sets: td_actor_ask(). */
+tandem_err td_executor_local_ask(td_executor *executor, td_local_request *request, td_reply *reply);
 void td_executor_remote(td_executor *executor, td_remote_request *request);
 
 /*

@@ -33,6 +33,8 @@ struct td_runtime_ops {
     tandem_err (*actor_open)(td_host *host, const td_actor_ops *ops, void *self, td_actor **out);
     void (*actor_free)(td_actor *actor);
     void (*post)(td_actor *actor, td_message *message);
+    /* Of a caller that waits next: it may stand in for a thread that sleeps. */
+    void (*post_and_help)(td_actor *actor, td_message *message);
     void (*post_after)(td_actor *actor, td_message *message, uint64_t delay_ms);
     bool (*cancel)(td_actor *actor, td_message *message);
     tandem_err (*reply_open)(td_runtime *runtime, td_reply **out);

@@ -634,6 +634,7 @@ static const struct td_runtime_ops simulated_ops = {
     .actor_open = simulated_actor_open,
     .actor_free = simulated_actor_free,
     .post = simulated_post,
+    .post_and_help = simulated_post,
     .post_after = simulated_post_after,
     .cancel = simulated_cancel,
     .reply_open = simulated_reply_open,

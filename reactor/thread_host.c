@@ -225,6 +225,70 @@ void td_thread_actor_post(td_actor *actor, td_message *message)
     pthread_mutex_unlock(&host->lock);
 }
 
+/* ---- Standing in ---- */
+
+/* The signals that are meant for the caller come when it is itself again. What it did in between may
+ * have written past a file's limit: the library reports that as an error. */
+static void quiet_begin(sigset_t *before)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+static void quiet_end(const sigset_t *before)
+{
+    static const struct timespec at_once;
+    sigset_t past_limit;
+
+    sigemptyset(&past_limit);
+    sigaddset(&past_limit, SIGXFSZ);
+    if (!sigismember(before, SIGXFSZ))
+        sigtimedwait(&past_limit, NULL, &at_once);
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+/* The host is the thread's again: has it anything to do, sooner than it thinks? */
+static void give_back(td_thread_host *host, const void *owner)
+{
+    const td_message *timer = td_timers_first(&host->timers);
+
+    atomic_store(&host->runner, owner);
+    pthread_mutex_lock(&host->lock);
+    host->lent = false;
+    host->awake = host->queue.first || host->taken.first ||
+                  (timer && timer->due_us < host->sleeps_until_us) ||
+                  !td_thread_host_is_running(host);
+    if (host->awake)
+        host->ops->wake(host);
+    pthread_mutex_unlock(&host->lock);
+}
+
+void td_thread_actor_post_and_help(td_actor *actor, td_message *message)
+{
+    td_thread_host *host = host_of(actor);
+    const void *owner;
+    sigset_t before;
+
+    pthread_mutex_lock(&host->lock);
+    if (host->awake || !host->lends || !td_thread_host_is_running(host)) {
+        pthread_mutex_unlock(&host->lock);
+        td_thread_actor_post(actor, message);
+        return;
+    }
+    message->to = actor;
+    message->number = 0;
+    td_message_list_push(&host->queue, message);
+    host->awake = host->lent = true;
+    pthread_mutex_unlock(&host->lock);
+    quiet_begin(&before);
+    owner = atomic_exchange(&host->runner, td_thread_self());
+    td_thread_host_turn(host);
+    give_back(host, owner);
+    quiet_end(&before);
+}
+
 void td_thread_actor_post_after(td_actor *actor, td_message *message, uint64_t delay_ms)
 {
     td_thread_host *host = host_of(actor);

@@ -38,9 +38,12 @@ struct td_thread_host {
     const struct td_thread_host_ops *ops;
     struct uv_loop_s *loop; /* NULL for a worker */
     bool driven;            /* without a thread: the embedder polls */
-    pthread_mutex_t lock;   /* queue, awake */
+    pthread_mutex_t lock;   /* queue, awake, lent */
     td_message_list queue;
     bool awake; /* the consumer will look at the queue before it sleeps */
+    bool lent; /* to a caller that stands in for its thread, which stays asleep meanwhile */
+    bool lends; /* a worker: its thread waits for nothing but the queue and the timers */
+    uint64_t sleeps_until_us; /* the thread, of its own accord; under the lock */
     atomic_int state;
     _Atomic(const void *) runner; /* td_thread_self() of the thread that it runs on */
     atomic_size_t actors;
@@ -72,6 +75,7 @@ tandem_err td_thread_actor_open(td_host *host, const td_actor_ops *ops, void *se
                                 td_actor **out);
 void td_thread_actor_free(td_actor *actor);
 void td_thread_actor_post(td_actor *actor, td_message *message);
+void td_thread_actor_post_and_help(td_actor *actor, td_message *message);
 void td_thread_actor_post_after(td_actor *actor, td_message *message, uint64_t delay_ms);
 bool td_thread_actor_cancel(td_actor *actor, td_message *message);
 

@@ -100,11 +100,16 @@ static void worker_sleep(struct worker *worker)
     td_message *timer = td_timers_first(&host->timers);
 
     host->awake = false;
+    host->sleeps_until_us = timer ? timer->due_us : UINT64_MAX;
     if (timer) {
         struct timespec due = timespec_of(timer->due_us);
 
         pthread_cond_timedwait(&worker->wake, &host->lock, &due);
     } else {
+        pthread_cond_wait(&worker->wake, &host->lock);
+    }
+    while (host->lent) {
+        host->sleeps_until_us = UINT64_MAX; /* for whatever timer there is then */
         pthread_cond_wait(&worker->wake, &host->lock);
     }
     host->awake = true;
@@ -165,6 +170,7 @@ static tandem_err worker_open(td_runtime *runtime, const char *name, td_thread_h
     if ((err = td_thread_host_init(&worker->base, &worker_ops, runtime)) != TANDEM_OK)
         goto fail_init;
     worker->base.awake = true; /* the thread looks at the queue first */
+    worker->base.lends = true;
     err = TANDEM_E_NOMEM;
     if (!cond_init(&worker->wake))
         goto fail_cond;
@@ -234,17 +240,36 @@ fail_lock:
     return TANDEM_E_NOMEM;
 }
 
+static void thread_reply_keep(td_reply *base)
+{
+    atomic_fetch_add(&((struct thread_reply *)base)->owners, 1);
+}
+
+static void thread_reply_free(td_reply *base)
+{
+    struct thread_reply *reply = (struct thread_reply *)base;
+
+    if (atomic_fetch_sub(&reply->owners, 1) > 1)
+        return;
+    pthread_cond_destroy(&reply->set_cond);
+    pthread_mutex_destroy(&reply->lock);
+    free(reply);
+}
+
 static void thread_reply_set(td_reply *base, tandem_err err)
 {
     struct thread_reply *reply = (struct thread_reply *)base;
 
-    /* Signal under the lock: once the waiter has it, the reply may be gone. */
+    /* The waiter may free it as soon as it is set; and signalled under the lock it would wake up only
+     * to wait for that. */
+    thread_reply_keep(base);
     pthread_mutex_lock(&reply->lock);
     assert(!reply->set);
     reply->set = true;
     reply->err = err;
-    pthread_cond_broadcast(&reply->set_cond);
     pthread_mutex_unlock(&reply->lock);
+    pthread_cond_broadcast(&reply->set_cond);
+    thread_reply_free(base);
 }
 
 static tandem_err thread_reply_wait(td_reply *base, uint64_t timeout_ms)
@@ -262,22 +287,6 @@ static tandem_err thread_reply_wait(td_reply *base, uint64_t timeout_ms)
     err = reply->set ? reply->err : TANDEM_E_TIMEOUT;
     pthread_mutex_unlock(&reply->lock);
     return err;
-}
-
-static void thread_reply_keep(td_reply *base)
-{
-    atomic_fetch_add(&((struct thread_reply *)base)->owners, 1);
-}
-
-static void thread_reply_free(td_reply *base)
-{
-    struct thread_reply *reply = (struct thread_reply *)base;
-
-    if (atomic_fetch_sub(&reply->owners, 1) > 1)
-        return;
-    pthread_cond_destroy(&reply->set_cond);
-    pthread_mutex_destroy(&reply->lock);
-    free(reply);
 }
 
 /* ---- The runtime ---- */
@@ -299,6 +308,7 @@ static const struct td_runtime_ops threads_ops = {
     .actor_open = td_thread_actor_open,
     .actor_free = td_thread_actor_free,
     .post = td_thread_actor_post,
+    .post_and_help = td_thread_actor_post_and_help,
     .post_after = td_thread_actor_post_after,
     .cancel = td_thread_actor_cancel,
     .reply_open = thread_reply_open,

@@ -94,7 +94,7 @@ static void task_drop(td_message *message)
     free(task);
 }
 
-static void post_task(struct probe *probe, void (*run)(void *), void *argument, td_reply *reply)
+static struct task *question_of(void (*run)(void *), void *argument, td_reply *reply)
 {
     struct task *task = calloc(1, sizeof(*task));
 
@@ -104,7 +104,12 @@ static void post_task(struct probe *probe, void (*run)(void *), void *argument, 
     task->run = run;
     task->argument = argument;
     task->reply = reply;
-    td_actor_post(probe->actor, &task->message);
+    return task;
+}
+
+static void post_task(struct probe *probe, void (*run)(void *), void *argument, td_reply *reply)
+{
+    td_actor_post(probe->actor, &question_of(run, argument, reply)->message);
 }
 
 static void probe_handle(void *self, td_message *message)
@@ -891,6 +896,88 @@ static void the_timeout_tells_of_the_next_timer(void **state)
     assert_int_equal(-1, td_host_timeout_ms(f->host));
 }
 
+/* ---- Asking ---- */
+
+enum { ASKERS = 4, QUESTIONS = 500 };
+
+struct asker {
+    struct fixture *f;
+    struct probe *probe;
+    pthread_t thread;
+};
+
+static void count_question(void *argument)
+{
+    struct probe *probe = argument;
+
+    assert_true(td_host_is_current(probe->host));
+    probe->seen[0]++; /* unguarded: whoever runs here is alone */
+}
+
+static void *ask_often(void *argument)
+{
+    struct asker *asker = argument;
+    struct probe *probe = asker->probe;
+
+    for (int i = 0; i < QUESTIONS; i++) {
+        td_reply *reply = reply_of(asker->f);
+        struct task *task = question_of(count_question, probe, reply);
+
+        assert_int_equal(TANDEM_OK, td_actor_ask(probe->actor, &task->message, reply));
+        td_reply_free(reply);
+    }
+    assert_false(td_host_is_current(probe->host));
+    return NULL;
+}
+
+/* On their own threads or on the host's: one at a time. */
+static void those_who_ask_stand_in_one_at_a_time(void **state)
+{
+    struct fixture *f = *state;
+    struct asker askers[ASKERS];
+
+    if (td_host_fd(f->host) >= 0)
+        skip(); /* nobody drives it */
+    for (int i = 0; i < ASKERS; i++) {
+        askers[i] = (struct asker){.f = f, .probe = &f->a};
+        assert_int_equal(0, pthread_create(&askers[i].thread, NULL, ask_often, &askers[i]));
+    }
+    for (int i = 0; i < ASKERS; i++)
+        pthread_join(askers[i].thread, NULL);
+    call(f, &f->a, count_question, &f->a);
+    assert_int_equal(ASKERS * QUESTIONS + 1, f->a.seen[0]);
+}
+
+static void set_timer(void *argument)
+{
+    struct asker *asker = argument;
+
+    td_actor_post_after(asker->probe->actor, &note_of(7, NULL)->message, 1);
+}
+
+/* The host's thread sleeps, and learns of a timer that was set by who stood in for it. */
+static void a_timer_that_a_stand_in_sets_comes(void **state)
+{
+    struct fixture *f = *state;
+    struct asker asker = {.f = f, .probe = &f->a};
+    td_reply *reply = reply_of(f), *noted = reply_of(f);
+    struct task *task = question_of(set_timer, &asker, reply);
+
+    if (td_host_fd(f->host) >= 0) {
+        task_drop(&task->message);
+        td_reply_free(reply);
+        td_reply_free(noted);
+        skip();
+    }
+    f->a.drained_reply = noted;
+    f->a.drained_at = 1;
+    assert_int_equal(TANDEM_OK, td_actor_ask(f->a.actor, &task->message, reply));
+    assert_int_equal(TANDEM_OK, td_reply_wait(noted, UINT64_MAX));
+    assert_int_equal(7, f->a.seen[0]);
+    td_reply_free(reply);
+    td_reply_free(noted);
+}
+
 #define FIXTURE_TEST(name) cmocka_unit_test_setup_teardown(name, fixture_open, fixture_free)
 
 static const struct CMUnitTest all_tests[] = {
@@ -917,6 +1004,8 @@ static const struct CMUnitTest all_tests[] = {
 };
 
 static const struct CMUnitTest threads_tests[] = {
+    FIXTURE_TEST(those_who_ask_stand_in_one_at_a_time),
+    FIXTURE_TEST(a_timer_that_a_stand_in_sets_comes),
     FIXTURE_TEST(many_producers_each_keep_their_order),
 };
 
