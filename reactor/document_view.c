@@ -28,7 +28,7 @@ enum {
     RETRY_MS = 1000,
 };
 
-enum message_kind { REQUEST, COMMITTED, WORK, COMMIT_DUE, RETRY, CLOSE };
+enum message_kind { REQUEST, COMMITTED, LOOK, WORK, COMMIT_DUE, RETRY, CLOSE };
 
 /* A digest on its way. */
 struct digest {
@@ -65,7 +65,7 @@ struct td_document_view {
 
     _Atomic uint64_t committed;
     atomic_bool committed_posted;
-    td_message committed_message, work, commit_timer, retry_timer;
+    td_message committed_message, look_timer, work, commit_timer, retry_timer;
     bool work_posted, commit_timed, retry_timed;
 
     td_message close_message;
@@ -698,7 +698,10 @@ static void handle(void *self, td_message *message)
         }
         td_message_list_push(&view->waiting, message);
         break;
-    case COMMITTED:
+    case COMMITTED: /* and stays posted: until it is looked no other is wanted */
+        td_actor_post_after(view->actor, &view->look_timer, TD_VIEW_PAUSE_MS);
+        break;
+    case LOOK:
         atomic_store(&view->committed_posted, false);
         if (atomic_load(&view->committed) > view->position)
             view->behind = true;
@@ -781,6 +784,7 @@ tandem_err td_document_view_open(td_host *host, td_op_store *ops,
     view->digests_end = &view->digests;
     view->try_open = true;
     message_init(&view->committed_message, COMMITTED);
+    message_init(&view->look_timer, LOOK);
     message_init(&view->work, WORK);
     message_init(&view->commit_timer, COMMIT_DUE);
     message_init(&view->retry_timer, RETRY);

@@ -7,7 +7,8 @@
  * outside its lifetime, and payloads that fail the bounded reader are no-ops.
  *
  * The view indexes on demand (a request names the position that it must see) and otherwise in
- * batches behind the executor; it commits the index at most every TD_VIEW_COMMIT_MS or
+ * batches behind the executor, TD_VIEW_PAUSE_MS after a commit, with all that came meanwhile: who
+ * commits one by one need not wake it each time. It commits the index at most every TD_VIEW_COMMIT_MS or
  * TD_VIEW_COMMIT_OPERATIONS. An index that cannot be opened or written is dropped and rebuilt.
  *
  * Requests: the caller fills one, posts it with td_document_view_post() and gets done() exactly
@@ -30,6 +31,7 @@ enum {
     /* A page that many operations touch is written once a commit: fewer commits, less writing. */
     TD_VIEW_COMMIT_OPERATIONS = 8192,
     TD_VIEW_COMMIT_MS = 100,
+    TD_VIEW_PAUSE_MS = 10,
     TD_VIEW_STATES_MAX = 64,
 };
 

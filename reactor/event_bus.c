@@ -27,6 +27,7 @@ struct td_event_bus {
     pthread_mutex_t lock;
     bool dispatching;
     td_subscription *subscriptions;
+    atomic_uint subscribers; /* without any, nobody need be woken for a commit */
 };
 
 static void subscription_free(td_subscription *subscription)
@@ -46,6 +47,7 @@ static void sweep(td_event_bus *bus)
             continue;
         }
         *at = subscription->next;
+        atomic_fetch_sub(&bus->subscribers, 1);
         subscription_free(subscription);
     }
 }
@@ -160,7 +162,8 @@ static void post(td_event_bus *bus)
 void td_event_bus_committed(td_event_bus *bus, uint64_t position)
 {
     atomic_store(&bus->position, position);
-    post(bus);
+    if (atomic_load(&bus->subscribers))
+        post(bus);
 }
 
 void td_event_bus_tell(td_event_bus *bus, const tandem_event *event)
@@ -204,6 +207,7 @@ tandem_err td_event_bus_subscribe(td_event_bus *bus, const td_subscriber *subscr
         pthread_mutex_lock(&bus->lock);
     subscription->next = bus->subscriptions;
     bus->subscriptions = subscription;
+    atomic_fetch_add(&bus->subscribers, 1);
     if (!inside)
         pthread_mutex_unlock(&bus->lock);
     *out = subscription;

@@ -192,13 +192,16 @@ static void take_local(td_executor *executor, td_local_request *request)
 
 static void take_remote(td_executor *executor, td_remote_request *request)
 {
-    if (executor->held || index_lag(executor) > TD_INDEX_LAG_MAX) {
-        request->next = NULL;
-        *executor->held_end = request;
-        executor->held_end = &request->next;
+    if (!executor->held && index_lag(executor) <= TD_INDEX_LAG_MAX) {
+        td_group_add(executor, (td_member){.remote = request});
         return;
     }
-    td_group_add(executor, (td_member){.remote = request});
+    request->next = NULL;
+    *executor->held_end = request;
+    executor->held_end = &request->next;
+    /* The index may have come so far between the look and this, and nobody told. */
+    if (!atomic_exchange(&executor->holds, true) && index_lag(executor) <= TD_INDEX_LAG_MAX / 2)
+        td_executor_indexed(executor, atomic_load(&executor->indexed));
 }
 
 static void take_indexed(td_executor *executor)
@@ -206,9 +209,9 @@ static void take_indexed(td_executor *executor)
     td_remote_request *held = executor->held;
 
     atomic_store(&executor->indexed_posted, false);
-    td_recent_forget(&executor->recent, atomic_load(&executor->indexed));
     if (!held || index_lag(executor) > TD_INDEX_LAG_MAX / 2)
         return;
+    atomic_store(&executor->holds, false);
     executor->held = NULL;
     executor->held_end = &executor->held;
     while (held) {
@@ -455,7 +458,7 @@ void td_executor_give_up(td_executor *executor)
 void td_executor_indexed(td_executor *executor, uint64_t position)
 {
     atomic_store(&executor->indexed, position);
-    if (!atomic_exchange(&executor->indexed_posted, true))
+    if (atomic_load(&executor->holds) && !atomic_exchange(&executor->indexed_posted, true))
         td_actor_post(executor->actor, &executor->indexed_message);
 }
 

@@ -49,6 +49,7 @@ struct td_executor {
     tandem_err unsettled_err;   /* what the commit failed with … */
     uint64_t unsettled_ms;      /* … and when */
     td_remote_request *held, **held_end; /* wait for the index */
+    atomic_bool holds; /* some are: then it is told how far the index is */
     td_operation *parsed;                /* room for one job */
     tandem_writer encoded;               /* one local job's canonical bytes */
     _Atomic uint64_t indexed;

@@ -81,6 +81,7 @@ tandem_err td_group_begin(td_executor *executor)
     executor->open = true;
     td_follow_identity(executor);
     executor->group_base = td_op_store_group_ordinal(executor->ops);
+    td_recent_forget(&executor->recent, atomic_load(&executor->indexed));
     /* Somebody else's commit, or the new identity's: what it touched is unknown. */
     if (executor->group_base != executor->recent.last) {
         td_recent_reset(&executor->recent, executor->group_base);

@@ -1517,7 +1517,7 @@ static void a_digest_outlives_the_index_that_it_began_on(void **state)
     enum { COUNT = 3 * TD_VIEW_BATCH };
     static struct made made[COUNT];
     struct bed *bed = *state;
-    struct question before, q = {0};
+    struct question before, q = {0}, newer = {0};
 
     for (uint32_t i = 0; i < COUNT; i++) {
         char name[16];
@@ -1539,7 +1539,11 @@ static void a_digest_outlives_the_index_that_it_began_on(void **state)
         td_simulation_step(bed->simulation, td_simulation_now_us(bed->simulation));
     td_memory_store_fail(bed->store, TANDEM_E_IO, false);
     one(bed, COUNT + 1, 1, "another", "global", "log.APPEND");
+    newer.request.kind = TD_VIEW_WAIT; /* has it indexed now */
+    newer.request.position = last(bed);
+    ask_begin(bed, &newer);
     assert_int_equal(TANDEM_OK, ask_end(&q));
+    assert_int_equal(TANDEM_OK, ask_end(&newer));
     assert_int_equal(1, bed->dropped);
     assert_int_equal(COUNT / 2, q.request.documents);
     assert_memory_equal(before.request.digest, q.request.digest, TANDEM_HASH_BYTES);
