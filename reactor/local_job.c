@@ -38,7 +38,7 @@ static tandem_err encode(struct encoding *e, tandem_slice scope, tandem_slice ty
     };
     if ((err = td_operation_encode(out, e->encoded)) != TANDEM_OK)
         return err;
-    /* Only the hash is needed now; the views are taken when the writer no longer moves. */
+    /* The hash is needed now; the views are good for as long as the writer does not move. */
     if ((err = td_operation_parse(
              tandem_slice_of(e->encoded->bytes + at, e->encoded->size - at), out)) != TANDEM_OK)
         return err;
@@ -48,7 +48,7 @@ static tandem_err encode(struct encoding *e, tandem_slice scope, tandem_slice ty
     return TANDEM_OK;
 }
 
-/* The buffer may have moved while it grew: take the views anew, the hashes stay. */
+/* The buffer may have moved while it grew: take those views anew, the hashes stay. */
 static void view_again(const tandem_writer *encoded, size_t at, td_operation *operations,
                        size_t count)
 {
@@ -57,6 +57,10 @@ static void view_again(const tandem_writer *encoded, size_t at, td_operation *op
         size_t size = operations[i].canonical.size;
         tandem_err err;
 
+        if (operations[i].canonical.bytes == encoded->bytes + at) {
+            at += size;
+            continue;
+        }
         memcpy(hash, operations[i].hash, sizeof(hash));
         err = td_operation_parse(tandem_slice_of(encoded->bytes + at, size), &operations[i]);
         assert(err == TANDEM_OK);
