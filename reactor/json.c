@@ -109,7 +109,7 @@ static tandem_err put_value(struct conversion *c, const json_t *json, unsigned d
     return TANDEM_OK;
 }
 
-static tandem_err convert(const json_t *json, tandem_writer *out, const char **why)
+tandem_err tandem_json_convert(const json_t *json, tandem_writer *out, char why[WHY_BYTES])
 {
     struct conversion c = {.out = out, .items = 1};
     size_t start = out->size;
@@ -122,7 +122,8 @@ static tandem_err convert(const json_t *json, tandem_writer *out, const char **w
         err = tandem_writer_err(out);
     if (err != TANDEM_OK)
         out->size = start;
-    *why = c.why;
+    if (err == TANDEM_E_INPUT)
+        snprintf(why, WHY_BYTES, "%s", c.why);
     return err;
 }
 
@@ -140,7 +141,6 @@ static void tell_parse_error(const json_error_t *error, char why[WHY_BYTES])
 tandem_err tandem_json_read(tandem_slice text, tandem_writer *out, char why[128])
 {
     const size_t flags = JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
-    const char *sentence = NULL;
     json_error_t error;
     tandem_err err;
     json_t *json;
@@ -154,9 +154,7 @@ tandem_err tandem_json_read(tandem_slice text, tandem_writer *out, char why[128]
         tell_parse_error(&error, why);
         return TANDEM_E_INPUT;
     }
-    err = convert(json, out, &sentence);
-    if (err == TANDEM_E_INPUT)
-        snprintf(why, WHY_BYTES, "%s", sentence);
+    err = tandem_json_convert(json, out, why);
     json_decref(json);
     return err;
 }

@@ -33,6 +33,11 @@ struct json_t;
  */
 TANDEM_API tandem_err tandem_json_read(tandem_slice text, tandem_writer *out, char why[128]);
 
+/* The same for a value that jansson has read; with TANDEM_E_INPUT json is nested too deep or has too many
+ * values. */
+TANDEM_API tandem_err tandem_json_convert(const struct json_t *json, tandem_writer *out,
+                                          char why[128]);
+
 /* A new NUL-terminated string, compact, keys in the order of the msgpack; the caller frees it with
  * free(). Errors: TANDEM_E_PAYLOAD (not one value, or nested deeper than TANDEM_PAYLOAD_DEPTH_MAX
  * plus 16), TANDEM_E_NOMEM. */

@@ -1,5 +1,6 @@
 #include "tools/tandem/access.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,14 +8,24 @@
 #include <unistd.h>
 
 #include "tools/tandem/admin_client.h"
+#include "tools/tandem/importer.h"
 
-enum { RETRY_MS = 50 };
+enum { RETRY_MS = 50, IMPORT_DEPTH = 2 };
+
+/* Groups of an import that were told of here and not received yet, oldest first. */
+struct import_outcomes {
+    pthread_mutex_t lock;
+    pthread_cond_t came;
+    cli_imported items[IMPORT_DEPTH];
+    unsigned count;
+};
 
 struct cli_access {
     cli_admin_client *node; /* or */
     cli_request local;      /* with a reactor that is ours, … */
     cli_refusals *refusals; /* … and goes by these */
-    tandem_err group_err;   /* of the group executed here and not received yet */
+    cli_importer *importer; /* of an import here */
+    struct import_outcomes outcomes;
 };
 
 void cli_log(void *context, tandem_log_level level, const char *component, const char *text)
@@ -168,6 +179,8 @@ tandem_err cli_access_open(const cli_call *call, bool create, cli_access **out,
     why[0] = 0;
     if (!access)
         return TANDEM_E_NOMEM;
+    pthread_mutex_init(&access->outcomes.lock, NULL);
+    pthread_cond_init(&access->outcomes.came, NULL);
     if (call->dry_run && create) { /* goes nowhere: what is checked needs no store */
         *out = access;
         return TANDEM_OK;
@@ -196,6 +209,9 @@ void cli_access_free(cli_access *access)
 {
     if (!access)
         return;
+    cli_importer_free(access->importer);
+    pthread_cond_destroy(&access->outcomes.came);
+    pthread_mutex_destroy(&access->outcomes.lock);
     cli_admin_client_free(access->node);
     tandem_sync_close(access->local.sync);
     tandem_close(access->local.reactor);
@@ -250,27 +266,51 @@ static tandem_err emit_nothing(void *context, const json_t *result)
 
 unsigned cli_access_depth(const cli_access *access)
 {
-    return access->node ? 2 : 1;
+    (void)access;
+    return IMPORT_DEPTH;
+}
+
+static void note_outcome(void *context, const cli_imported *outcome)
+{
+    struct import_outcomes *outcomes = context;
+
+    pthread_mutex_lock(&outcomes->lock);
+    outcomes->items[outcomes->count++] = *outcome;
+    pthread_cond_signal(&outcomes->came);
+    pthread_mutex_unlock(&outcomes->lock);
 }
 
 tandem_err cli_access_import_send(cli_access *access, const json_t *object, const char *bytes,
                                   size_t size, char why[CLI_WHY_BYTES])
 {
+    tandem_err err = TANDEM_OK;
+
     if (access->node)
         return cli_admin_client_send(access->node, object, bytes, size, why);
-    access->local.emit = emit_nothing;
-    access->group_err = cli_request_import(&access->local, object, bytes, size);
-    return TANDEM_OK;
+    if (!access->importer)
+        err = cli_importer_open(access->local.reactor, note_outcome, &access->outcomes,
+                                &access->importer);
+    return err == TANDEM_OK ? cli_importer_put(access->importer, object, bytes, size) : err;
 }
 
 tandem_err cli_access_import_receive(cli_access *access, uint64_t *line_out,
                                      char why[CLI_WHY_BYTES])
 {
+    struct import_outcomes *outcomes = &access->outcomes;
+    cli_imported outcome;
+
     if (access->node)
         return cli_admin_client_receive(access->node, emit_nothing, NULL, NULL, line_out, why);
-    *line_out = access->group_err == TANDEM_OK ? 0 : access->local.line;
-    memcpy(why, access->local.why, CLI_WHY_BYTES);
-    return access->group_err;
+    pthread_mutex_lock(&outcomes->lock);
+    while (!outcomes->count)
+        pthread_cond_wait(&outcomes->came, &outcomes->lock);
+    outcome = outcomes->items[0];
+    outcomes->items[0] = outcomes->items[1];
+    outcomes->count--;
+    pthread_mutex_unlock(&outcomes->lock);
+    *line_out = outcome.line;
+    memcpy(why, outcome.why, CLI_WHY_BYTES);
+    return outcome.err;
 }
 
 /* ---- One request ---- */

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tools/tandem/importer.h"
 #include "tools/tandem/line_socket.h"
 
 enum {
@@ -29,6 +30,7 @@ struct connection {
     cli_admin_server *server;
     pthread_t thread;
     cli_line_socket socket;
+    cli_importer *importer; /* while import groups come: it answers them */
     atomic_bool done; /* the thread is at its end */
 };
 
@@ -97,25 +99,51 @@ static tandem_err write_done(cli_line_socket *socket, tandem_err outcome, const 
     return err;
 }
 
-/* Serve one import group. False: the conversation is over, since the next group may be on its way
- * already and must not be executed behind one that was not. */
-static bool serve_group(struct connection *connection, cli_request *request, const json_t *object)
+/* Answer an import group. Behind one that was not executed none may be, and the next may be on its way
+ * already: nothing more is read. */
+static void answer_group(void *context, const cli_imported *outcome)
+{
+    struct connection *connection = context;
+    json_t *lines = json_pack("{s:o}", "lines", cli_json_number(outcome->lines));
+    tandem_err err = outcome->err;
+
+    if (err == TANDEM_OK && (err = connection_emit(connection, lines)) == TANDEM_OK)
+        err = write_done(&connection->socket, TANDEM_OK, "", 0);
+    else
+        write_done(&connection->socket, err, outcome->why, outcome->line);
+    json_decref(lines);
+    if (err != TANDEM_OK)
+        shutdown(connection->socket.fd, SHUT_RD);
+}
+
+/* All groups are answered: others may speak. */
+static void end_import(struct connection *connection)
+{
+    cli_importer_free(connection->importer);
+    connection->importer = NULL;
+}
+
+/* Serve one import group. False: the conversation is over. */
+static bool serve_group(struct connection *connection, const json_t *object)
 {
     uint64_t size = cli_number_of(object, "bytes", UINT64_MAX);
     char *bytes = NULL;
     tandem_err err;
 
     if (size > GROUP_BYTES_MAX) {
+        end_import(connection);
         write_done(&connection->socket, TANDEM_E_LIMIT, "a group of that size is not legal", 0);
         return false;
     }
     if (cli_line_socket_read_raw(&connection->socket, (size_t)size, &bytes) != TANDEM_OK)
         return false;
-    err = cli_request_import(request, object, bytes, (size_t)size);
+    err = connection->importer ? TANDEM_OK
+                               : cli_importer_open(connection->server->reactor, answer_group,
+                                                   connection, &connection->importer);
+    if (err == TANDEM_OK)
+        err = cli_importer_put(connection->importer, object, bytes, (size_t)size);
     free(bytes);
-    return write_done(&connection->socket, err, request->why,
-                      err == TANDEM_OK ? 0 : request->line) == TANDEM_OK &&
-           err == TANDEM_OK;
+    return err == TANDEM_OK;
 }
 
 /* Serve one request. False: the conversation is over. */
@@ -133,7 +161,8 @@ static bool serve_one(struct connection *connection, const json_t *object)
     tandem_err err;
 
     if (command && !strcmp(command, "import"))
-        return serve_group(connection, &request, object);
+        return serve_group(connection, object);
+    end_import(connection);
     err = cli_request_run(&request, object);
     return write_done(&connection->socket, err, request.why, 0) == TANDEM_OK;
 }
@@ -150,6 +179,8 @@ static void *connection_main(void *context)
         json_t *object = NULL;
 
         err = cli_line_socket_read(&connection->socket, &object);
+        if (err != TANDEM_OK)
+            end_import(connection);
         if (err == TANDEM_E_LIMIT)
             write_done(&connection->socket, err, "a request line is larger than 1 MiB", 0);
         else if (err == TANDEM_E_PROTOCOL)
@@ -157,6 +188,7 @@ static void *connection_main(void *context)
         open = err == TANDEM_OK && serve_one(connection, object);
         json_decref(object);
     }
+    end_import(connection);
     shutdown(connection->socket.fd, SHUT_RDWR);
     atomic_store(&connection->done, true);
     return NULL;

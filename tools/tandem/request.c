@@ -41,7 +41,6 @@ tandem_err cli_request_run(cli_request *request, const json_t *object)
     const char *command = cli_text_of(object, "command");
 
     request->why[0] = 0;
-    request->line = 0;
     if (!command)
         return cli_refuse(request, TANDEM_E_PROTOCOL, "a request is an object with a command");
     for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)

@@ -42,23 +42,11 @@ typedef struct cli_request {
     bool (*cancelled)(void *context); /* should it end before its time? */
     void *cancel_context;
     char why[CLI_WHY_BYTES]; /* says what is wrong; "" if the error's text says it all */
-    uint64_t line;           /* of an import's bad line */
 } cli_request;
 
 /* Run one request to its end. Errors: TANDEM_E_UNSUPPORTED (no such command), TANDEM_E_PROTOCOL (no
  * request object), and the command's own. */
 tandem_err cli_request_run(cli_request *request, const json_t *object);
-
-/*
- * Execute one group of import lines: all or none.
- *
- * object   {"command": "import", "collection", "first_line", "lines", "bytes", "dry_run"}
- * bytes    the lines, each ended by a line feed, the last one perhaps not
- *
- * Emits {"lines"}. On an error, request->line is the bad line's number.
- */
-tandem_err cli_request_import(cli_request *request, const json_t *object, const char *bytes,
-                              size_t size);
 
 /* ---- Shared by the files of requests ---- */
 
