@@ -22,7 +22,7 @@
 #include "tools/bench/scratch.h"
 #include "tools/bench/worker.h"
 
-enum { BEHIND = 100, LATE_MS_MAX = 60000, RECORD_BYTES = 232, EDIT_BYTES = 113, EDIT_BATCH = 999 };
+enum { BEHIND = 100, LATE_MS_MAX = 60000, RECORD_BYTES = 232, EDIT_BYTES = 113, EDIT_BATCH = 999, GROUP = 1000 };
 enum { COLD_RATE, COLD_US, LATE_US, LATE_FOLDED };
 
 #define SESSION "tests/data/automerge-paper.json.gz"
@@ -87,11 +87,11 @@ static tandem_err fold_with(bench_peer *peer, bench_peer *other, uint64_t operat
     uint64_t position;
     tandem_err err;
 
-    if ((err = bench_fill_reactor(peer->reactor, &over, operations - BEHIND)) != TANDEM_OK ||
-        (err = bench_fill_reactor(other->reactor, &over, 2)) != TANDEM_OK)
+    if ((err = bench_fill_reactor(peer->reactor, &over, operations - BEHIND, GROUP)) != TANDEM_OK ||
+        (err = bench_fill_reactor(other->reactor, &over, 2, GROUP)) != TANDEM_OK)
         return err;
     bench_sleep_until_us(bench_now_us() + 10 * 1000); /* what follows has a later millisecond */
-    if ((err = bench_fill_reactor(peer->reactor, &over, BEHIND)) != TANDEM_OK ||
+    if ((err = bench_fill_reactor(peer->reactor, &over, BEHIND, GROUP)) != TANDEM_OK ||
         (err = read_document(peer->reactor, &out->cold_us, &out->cold_folded)) != TANDEM_OK ||
         (err = tandem_position(peer->reactor, &position)) != TANDEM_OK ||
         (err = tandem_listen(peer->sync, "", 0, false, url)) != TANDEM_OK ||
