@@ -78,7 +78,7 @@ def folding_opening_and_growing_are_measured(field):
 
 def latencies_are_measured_beside_a_round_trip(field):
     for variant in ("200", "20000"):
-        figures = figures_of(field, "latency", "--quick", "--pairs", "1", "--variant", variant)
+        figures = figures_of(field, "latency", *small(100, "--variant", variant))
         for line in figures.values():
             check(line["variant"] == variant and line["unit"] == "us", "told of another", line)
             check(line["value"] > 0 and line["ratio"] > 0, "nothing was measured", line)

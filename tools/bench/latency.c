@@ -3,7 +3,7 @@
  * joined by WebSocket. A is written to at a rate, by one thread that waits for nothing: each operation
  * has a time at which it is due, from which is counted, however late its writer is. It is visible when
  * B's reactor tells of its commit, and it can be read there. Operations of 128 bytes of payload on 100
- * documents.
+ * documents, for so many seconds, or --operations, whichever is over first.
  *
  *   200    a second. Ceiling: the floor's round trip of one record, at the same rate: A commits it and
  *          sends it, B commits it and acknowledges
@@ -22,7 +22,7 @@
 #include "tools/bench/scratch.h"
 #include "tools/bench/worker.h"
 
-enum { DOCUMENTS = 100, FIRST = 2 * DOCUMENTS, JOIN_MS_MAX = 60 * 1000, RECORD_BYTES = 232 };
+enum { DOCUMENTS = 100, FIRST = 2 * DOCUMENTS, JOIN_MS_MAX = 60 * 1000 };
 enum { P50, P99, P999 };
 
 static const bench_spread_over over = {DOCUMENTS, 1};
@@ -253,10 +253,10 @@ static tandem_err turn(void *context, bench_sample *out)
 static tandem_err ceiling(void *context, const bench_sample *subject, bench_sample *out)
 {
     const struct latency *latency = context;
-    uint64_t batches = latency->count / latency->variant->batch;
+    uint64_t batches = (latency->count + latency->variant->batch - 1) / latency->variant->batch;
     size_t bytes = batches * sizeof(uint64_t);
     bench_floor floor = {.records = batches * latency->variant->batch,
-                         .record_bytes = RECORD_BYTES,
+                         .record_bytes = BENCH_RECORD_BYTES,
                          .batch = latency->variant->batch,
                          .in_flight = 1,
                          .rate = latency->variant->rate};
@@ -276,10 +276,11 @@ int bench_latency(bench_run *run)
     tandem_err err = TANDEM_OK;
 
     for (unsigned i = 0; err == TANDEM_OK && i < VARIANTS; i++) {
-        struct latency latency = {.variant = &variants[i],
-                                  .count = variants[i].rate * run->size.seconds};
+        uint64_t count = variants[i].rate * run->size.seconds;
+        struct latency latency = {.variant = &variants[i]};
         bench_pairs pairs;
 
+        latency.count = count < run->size.operations ? count : run->size.operations;
         if (!bench_variant(run, variants[i].name) ||
             (err = bench_pairs_run(run, turn, ceiling, &latency, &pairs)) != TANDEM_OK)
             continue;

@@ -1,6 +1,5 @@
 #include "tools/bench/party.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 
 #include "tools/bench/fill.h"
@@ -10,8 +9,7 @@
 #include "tools/bench/scratch.h"
 #include "tools/bench/worker.h"
 
-enum { DOCUMENTS = 100, JOIN_MS_MAX = 60 * 1000, RECORD_BYTES = 232, IN_FLIGHT = 16 };
-
+enum { DOCUMENTS = 100, JOIN_MS_MAX = 60 * 1000, IN_FLIGHT = 16 };
 enum { RATE };
 
 static const bench_spread_over over = {DOCUMENTS, 1};
@@ -36,10 +34,13 @@ struct place {
     unsigned index;
 };
 
-/* What each writer writes. */
+/* What each writer writes: at least one document, created and set. */
 static uint64_t part_of(const bench_party *party)
 {
-    return party->operations / party->writers;
+    enum { PART_MIN = 2 };
+    uint64_t part = party->operations / party->writers;
+
+    return part < PART_MIN ? PART_MIN : part;
 }
 
 /* ---- A member ---- */
@@ -157,8 +158,8 @@ static tandem_err run_party(void *context, bench_sample *out)
 static tandem_err ceiling(void *context, const bench_sample *subject, bench_sample *out)
 {
     const bench_party *party = context;
-    bench_floor floor = {.records = party->operations,
-                         .record_bytes = RECORD_BYTES,
+    bench_floor floor = {.records = part_of(party) * party->writers,
+                         .record_bytes = BENCH_RECORD_BYTES,
                          .batch = party->group,
                          .in_flight = IN_FLIGHT,
                          .processes = party->members,

@@ -156,10 +156,9 @@ static tandem_err callers_write(void *context, bench_sample *out)
 
 static tandem_err raw_write(void *context, const bench_sample *subject, bench_sample *out)
 {
-    enum { RECORD_BYTES = 232 }; /* what such an operation has in canonical bytes */
     const struct write *write = context;
     bench_floor floor = {.records = write->run->size.operations,
-                         .record_bytes = RECORD_BYTES,
+                         .record_bytes = BENCH_RECORD_BYTES,
                          .batch = write->group,
                          .seconds_max = write->run->size.seconds};
     bench_floor_result result = {0};
