@@ -67,7 +67,8 @@ tandem_err bench_floor_write(const bench_floor *floor, bench_floor_result *out)
 /* ---- Copying ---- */
 
 /* Batches of what a cursor finds; what LMDB gives is copied once, by the other LMDB. */
-static tandem_err copy_all(const bench_floor *floor, bench_raw_store *from, bench_raw_store *to, uint64_t *done)
+static tandem_err copy_all(const bench_floor *floor, bench_raw_store *from, bench_raw_store *to,
+                           uint64_t *done)
 {
     MDB_txn *reading, *writing;
     MDB_cursor *cursor;

@@ -38,7 +38,8 @@ tandem_err bench_worker_wait(bench_worker *worker, pid_t beside, uint64_t *rss_m
  * rss_max  receives the most memory that any took while this waited; may be NULL
  */
 tandem_err bench_worker_wait_all(bench_worker *const *workers, unsigned count, uint64_t *rss_max);
-/* As bench_worker_wait(), of one whose work became another program: TANDEM_OK if that ended with exit code 0. */
+/* As bench_worker_wait(), of one whose work became another program: TANDEM_OK if that ended with exit
+ * code 0. */
 tandem_err bench_worker_ended(bench_worker *worker, uint64_t *rss_max);
 /* End it, if it has not, and forget it. NULL is fine. */
 void bench_worker_free(bench_worker *worker);
@@ -47,8 +48,8 @@ void bench_worker_free(bench_worker *worker);
 tandem_err bench_shared_open(size_t bytes, void **out);
 void bench_shared_free(void *shared, size_t bytes); /* NULL is fine */
 
-/* How processes wait for each other: until a number in such memory is at least so large, for ten
- * minutes, or until an interrupt: TANDEM_E_TIMEOUT. */
+/* How processes wait for each other: until a number in such memory is at least so large. TANDEM_E_TIMEOUT
+ * after ten minutes, or at an interrupt. */
 tandem_err bench_shared_wait(const _Atomic uint32_t *number, uint32_t least);
 
 /* Start, wait, copy the shared bytes out, free. */
