@@ -5,7 +5,9 @@
  * Threads. The library runs threads of its own: one commits, one folds, one carries the network and
  * every callback. An embedder may instead drive the last of these (options.drive): then callbacks
  * run inside tandem_poll() only, called whenever tandem_fd() is readable or tandem_timeout_ms() has
- * passed, from one thread. Calls may be made from any thread, but not from inside a model.
+ * passed, from one thread. Calls may be made from any thread, but not from inside a model. One that
+ * executes while the thread that commits has nothing to do may do the commit itself, its signals
+ * blocked: it needs a stack of 64 KiB.
  *
  * Strings are UTF-8 and NUL-terminated. A name (collection, document, branch, scope, type) is 1 to
  * 128 bytes without control characters; a collection's does not begin with '_'. What goes in is
