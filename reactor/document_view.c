@@ -661,7 +661,8 @@ static void index_commit(td_document_view *view)
         view->commit_due = false;
         return;
     }
-    if (view->commit_due || td_stream_index_dirty(view->index) >= TD_VIEW_COMMIT_OPERATIONS) {
+    if (view->commit_due || td_stream_index_dirty(view->index) >= TD_VIEW_COMMIT_OPERATIONS ||
+        td_stream_index_dirty_documents(view->index) >= TD_VIEW_COMMIT_DOCUMENTS) {
         view->commit_due = false;
         if ((err = td_stream_index_commit(view->index)) != TANDEM_OK)
             index_failed(view, err);

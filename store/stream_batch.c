@@ -518,6 +518,7 @@ static tandem_err batch_write(struct batch *batch, uint64_t position)
     if ((err = td_index_meta_put(index)) != TANDEM_OK)
         return err;
     index->dirty += batch->count + batch->passed;
+    index->dirty_documents += td_hash_table_count(&batch->documents);
     index->indexed += batch->count;
     return TANDEM_OK;
 }

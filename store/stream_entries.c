@@ -81,6 +81,7 @@ struct writing {
     td_block_state state;
     td_place last;
     tandem_writer *body; /* the index's */
+    uint8_t bytes[TD_BLOCK_ENTRY_BYTES_MAX]; /* the entry that is being added */
 };
 
 static void writing_begin(struct writing *w, const td_index_key *key)
@@ -102,23 +103,30 @@ static tandem_err writing_put(struct writing *w)
     return err;
 }
 
+/* A new block, of which the first entry stands at place. */
+static tandem_err writing_go_on(struct writing *w, const td_place *place)
+{
+    td_index_key key;
+    tandem_err err = writing_put(w);
+
+    td_block_key(&key, w->stream, place);
+    writing_begin(w, &key);
+    return err;
+}
+
 static tandem_err writing_add(struct writing *w, const td_block_entry *entry)
 {
-    uint8_t bytes[TD_BLOCK_ENTRY_BYTES_MAX];
-    size_t size = w->begun ? td_block_add(&w->state, entry, bytes) : 0;
+    size_t size = w->begun ? td_block_add(&w->state, entry, w->bytes) : 0;
     bool tie = w->begun && td_place_prefix_compare(&w->last, &entry->place) == 0;
-    td_index_key key;
     tandem_err err;
 
     assert(size || !tie); /* no new origin */
     if (size == 0 || (w->body->size + size > w->bytes_max && !tie)) {
-        if ((err = writing_put(w)) != TANDEM_OK)
+        if ((err = writing_go_on(w, &entry->place)) != TANDEM_OK)
             return err;
-        td_block_key(&key, w->stream, &entry->place);
-        writing_begin(w, &key);
-        size = td_block_add(&w->state, entry, bytes);
+        size = td_block_add(&w->state, entry, w->bytes);
     }
-    tandem_write_raw(w->body, tandem_slice_of(bytes, size));
+    tandem_write_raw(w->body, tandem_slice_of(w->bytes, size));
     w->last = entry->place;
     return TANDEM_OK;
 }
@@ -257,7 +265,6 @@ static tandem_err block_extend(struct writing *w, tandem_slice collection, const
                                td_block_entry *entries, size_t count)
 {
     td_block_entry last;
-    td_index_key key;
     size_t held;
     tandem_err err;
 
@@ -272,9 +279,6 @@ static tandem_err block_extend(struct writing *w, tandem_slice collection, const
         w->last = last.place;
         tandem_writer_clear(w->body);
         tandem_write_raw(w->body, home->body);
-    } else {
-        td_block_key(&key, w->stream, &entries[0].place);
-        writing_begin(w, &key);
     }
     ties_mark(entries, count, w->lifecycle);
     for (size_t i = 0; i < count; i++)

@@ -253,7 +253,7 @@ static tandem_err load(td_stream_index *index)
     tandem_err err;
 
     td_hash_table_clear(&index->collections, free);
-    index->dirty = 0;
+    index->dirty = index->dirty_documents = 0;
     index->changed = false;
     if ((err = td_index_begin(index)) != TANDEM_OK ||
         (err = meta_get(index, "position", &index->position)) != TANDEM_OK ||
@@ -420,13 +420,18 @@ tandem_err td_stream_index_commit(td_stream_index *index)
         return td_index_undo(index, err);
     td_probe(index->env, TD_PROBE_INDEX_COMMIT_AFTER);
     index->changed = false;
-    index->dirty = 0;
+    index->dirty = index->dirty_documents = 0;
     return TANDEM_OK;
 }
 
 uint32_t td_stream_index_dirty(const td_stream_index *index)
 {
     return index->dirty;
+}
+
+uint32_t td_stream_index_dirty_documents(const td_stream_index *index)
+{
+    return index->dirty_documents;
 }
 
 bool td_stream_index_busy(const td_stream_index *index)

@@ -100,6 +100,8 @@ tandem_err td_stream_index_advance(td_stream_index *index, uint32_t operations_m
                                    uint64_t *position_out, bool *current_out);
 /* Operations indexed since the last commit. */
 uint32_t td_stream_index_dirty(const td_stream_index *index);
+/* Documents written since the last commit, each once in a call of advance. */
+uint32_t td_stream_index_dirty_documents(const td_stream_index *index);
 /* Is a transaction open? Even a reading call opens one; the next commit ends it. */
 bool td_stream_index_busy(const td_stream_index *index);
 /* Make what was indexed durable; where nothing was changed it only ends the transaction. */

@@ -38,7 +38,7 @@ struct td_stream_index {
     bool changed; /* something was put in txn */
     tandem_writer record; /* that is being put */
     tandem_writer block_old, block_new; /* that are being merged */
-    uint32_t dirty;
+    uint32_t dirty, dirty_documents;
     tandem_err failed;
     td_hash_table collections;
     uint32_t next_collection;
