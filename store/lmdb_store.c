@@ -59,6 +59,7 @@ struct lmdb_txn {
     tandem_err err;        /* of a failed put: all that is left is to abort */
     uint64_t bytes;        /* put so far, roughly with what LMDB adds */
     uint64_t changes;      /* counts puts and deletes, see lmdb_next() */
+    bool among[TD_STORE_TABLES_MAX]; /* the table was put to elsewhere than at its end */
     struct lmdb_txn *next; /* in the pool */
 };
 
@@ -558,6 +559,24 @@ static tandem_err lmdb_get(td_txn *base, unsigned table, tandem_slice key, tande
     return txn_result(txn, rc);
 }
 
+/*
+ * Tables that grow at their end are told to LMDB as such: it then fills a page before it goes to the
+ * next one, where it would otherwise take the last record along. That is one of 14, or of 24. It
+ * refuses what does not belong at the end, and the table is not asked again in this transaction.
+ */
+static int put(struct lmdb_txn *txn, unsigned table, MDB_val *k, MDB_val *v)
+{
+    MDB_dbi dbi = table_of(txn, table);
+    int rc = MDB_KEYEXIST;
+
+    if (!txn->among[table])
+        rc = mdb_put(txn->mdb, dbi, k, v, MDB_APPEND);
+    if (rc != MDB_KEYEXIST)
+        return rc;
+    txn->among[table] = true;
+    return mdb_put(txn->mdb, dbi, k, v, 0);
+}
+
 static tandem_err lmdb_put(td_txn *base, unsigned table, tandem_slice key, tandem_slice value)
 {
     struct lmdb_txn *txn = txn_of(base);
@@ -571,7 +590,7 @@ static tandem_err lmdb_put(td_txn *base, unsigned table, tandem_slice key, tande
     if (txn_fault(txn, TD_DISK_PUT) != TANDEM_OK)
         return txn->err;
     txn->bytes += key.size + value.size + 16;
-    return txn_result(txn, mdb_put(txn->mdb, table_of(txn, table), &k, &v, 0));
+    return txn_result(txn, put(txn, table, &k, &v));
 }
 
 static tandem_err lmdb_del(td_txn *base, unsigned table, tandem_slice key)
