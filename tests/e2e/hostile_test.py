@@ -413,7 +413,7 @@ def hostile_messages_are_refused(field):
     before = ground.rejected()
     peer = Peer(ground.target.url).hello()
     peer.number += 1
-    peer.send(9)
+    peer.send(99)
     check(peer.until_closed()[1] == E["CHANNEL_NETWORK"], "a gap in the numbers", peer.heard)
     ground.check_unharmed("a gap in the numbers")
     ground.check_in_step()

@@ -40,7 +40,7 @@ HEARTBEAT_S = 10
 SILENCE_S = 30
 GRACE_S = 3
 
-HELLO, HAVE, JOBS, ACK, PULL, COMMAND, ERROR, COVER = range(1, 9)
+HELLO, HAVE, JOBS, ACK, PULL, COMMAND, ERROR, COVER, PACKED = range(1, 10)
 
 ERRORS = {"PREDECESSOR": -2, "PROTOCOL": -3, "CHANNEL_NETWORK": -4, "CLOSED": -15, "TIMEOUT": -16,
           "LIMIT": -18, "PAYLOAD": -22, "UNSUPPORTED": -23, "VERSION": -27, "QUARANTINED": -28,
@@ -216,6 +216,11 @@ def uint(value):
 
 def positive(value):
     want(uint(value) > 0, "0")
+    return value
+
+
+def message_bytes(value):
+    want(positive(value) <= MESSAGE_BYTES_MAX, "more than a message has")
     return value
 
 
@@ -445,6 +450,7 @@ KINDS = {
     PULL: fixed(uint, uint, each(fixed(name, each(a_range)))),
     ERROR: fixed(uint, uint, negative, text, uint),
     COVER: fixed(uint, uint, each(fixed(name, each(fixed(bin16, heads))))),
+    PACKED: fixed(uint, uint, message_bytes, some_bytes),
 }
 
 

@@ -69,35 +69,50 @@ void bench_job_make(bench_job *job, const bench_spread_over *over, uint64_t numb
                             .count = 1};
 }
 
+/* Operations that a group became: whether a document had come from elsewhere, nobody knew before. */
+static uint64_t written_by(const tandem_receipt *receipts, size_t count)
+{
+    uint64_t written = 0;
+
+    for (size_t i = 0; i < count; i++)
+        written += receipts[i].seq - receipts[i].first_seq + 1;
+    return written;
+}
+
 tandem_err bench_fill_reactor(tandem_reactor *reactor, const bench_spread_over *over,
                               uint64_t operations, size_t group)
 {
     bench_job *made = calloc(group, sizeof(*made));
     tandem_job *jobs = calloc(group, sizeof(*jobs));
+    tandem_receipt *receipts = calloc(group, sizeof(*receipts));
     char why[TANDEM_WHY_BYTES] = "";
-    tandem_err err = made && jobs ? TANDEM_OK : TANDEM_E_NOMEM;
+    tandem_err err = made && jobs && receipts ? TANDEM_OK : TANDEM_E_NOMEM;
     uint64_t number = 0, held = 0;
 
     while (err == TANDEM_OK && held < operations) {
+        uint64_t at_most = held;
         size_t count = 0;
 
-        while (count < group && held < operations) {
+        while (count < group && at_most < operations) {
             /* The first of a document creates it. An odd number of operations may be left over. */
             uint64_t takes = number < over->documents ? CREATED_AND_SET : 1;
 
-            if (held + takes > operations) {
+            if (at_most + takes > operations) {
                 number = over->documents;
                 continue;
             }
             bench_job_make(&made[count], over, number++);
             jobs[count] = made[count].job;
-            held += takes;
+            at_most += takes;
             count++;
         }
-        err = tandem_execute_group(reactor, jobs, count, NULL, NULL, why);
+        err = tandem_execute_group(reactor, jobs, count, receipts, NULL, why);
+        if (err == TANDEM_OK)
+            held += written_by(receipts, count);
     }
     free(made);
     free(jobs);
+    free(receipts);
     if (err != TANDEM_OK)
         cli_fail(err, why, "the bench's operations could not be written");
     return err;
