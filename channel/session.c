@@ -477,8 +477,6 @@ static void pack(td_session *session, tandem_writer *out, size_t start)
         session->left_unpacked = AFTER_LITTLE;
     else if (fast && saved < bytes / 2)
         session->left_unpacked = AFTER_NO_GAIN;
-    if (session->left_unpacked)
-        td_probe(session->env, TD_PROBE_PACKED_IN_VAIN);
 }
 
 /* Fill one JOBS message as far as credit and its size go. */

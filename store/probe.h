@@ -98,7 +98,6 @@
     X(HELLO_SENT, "HELLO was said")                                                                \
     X(HELLO_TAKEN, "HELLO was heard")                                                              \
     X(JOBS_SENT, "jobs were written into a message")                                               \
-    X(PACKED_IN_VAIN, "a message was packed, and saved little")                                    \
     X(PACKED_TAKEN, "jobs arrived packed")                                                         \
     X(JOBS_TAKEN, "jobs arrived and stand in the inbox")                                           \
     X(FRAME_FULL, "a message was full before the outbox was empty")                                \
