@@ -1262,7 +1262,8 @@ static void rewrite(struct bed *bed, const struct wrong *wrong)
     td_cursor_free(cursor);
     if (wrong->at >= GONE) {
         assert_int_equal(TANDEM_OK, td_txn_del(txn, table_of(wrong->table), key));
-        key_bytes[key.size - TD_PLACE_HASH_AT + 1] ^= 1; /* of a block: its hlc */
+        if (wrong->at == MOVED)
+            key_bytes[key.size - TD_PLACE_HASH_AT + 1] ^= 1; /* of a block: its hlc */
     }
     if (wrong->at != GONE) {
         bytes[TD_INDEX_CHECKSUM_BYTES + wrong->at % GONE] ^= wrong->at < GONE;
