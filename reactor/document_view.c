@@ -686,6 +686,15 @@ static void close_down(td_document_view *view)
     td_reply_set(view->closing, TANDEM_OK);
 }
 
+/* At what was committed; of what is from now on it is told again. */
+static void look(td_document_view *view)
+{
+    td_actor_cancel(view->actor, &view->look_timer);
+    atomic_store(&view->committed_posted, false);
+    if (atomic_load(&view->committed) > view->position)
+        view->behind = true;
+}
+
 static void handle(void *self, td_message *message)
 {
     td_document_view *view = self;
@@ -697,15 +706,18 @@ static void handle(void *self, td_message *message)
             view->behind = true;
             td_probe(view->env, TD_PROBE_READ_WAITED);
         }
+        if (request_of(message)->position > atomic_load(&view->committed))
+            look(view); /* what it waits for is still to come, and a pause would hold it up */
         td_message_list_push(&view->waiting, message);
         break;
     case COMMITTED: /* and stays posted: until it is looked no other is wanted */
-        td_actor_post_after(view->actor, &view->look_timer, TD_VIEW_PAUSE_MS);
+        if (view->waiting.first)
+            look(view);
+        else
+            td_actor_post_after(view->actor, &view->look_timer, TD_VIEW_PAUSE_MS);
         break;
     case LOOK:
-        atomic_store(&view->committed_posted, false);
-        if (atomic_load(&view->committed) > view->position)
-            view->behind = true;
+        look(view);
         break;
     case WORK:
         view->work_posted = false;

@@ -8,7 +8,7 @@
  *
  * The view indexes on demand (a request names the position that it must see) and otherwise in
  * batches behind the executor, TD_VIEW_PAUSE_MS after a commit, with all that came meanwhile: who
- * commits one by one need not wake it each time. It commits the index at most every TD_VIEW_COMMIT_MS,
+ * commits one by one need not wake it each time. While somebody waits there is no pause. It commits the index at most every TD_VIEW_COMMIT_MS,
  * TD_VIEW_COMMIT_OPERATIONS or TD_VIEW_COMMIT_DOCUMENTS. An index that cannot be opened or written is
  * dropped and rebuilt.
  *

@@ -1388,6 +1388,34 @@ static void a_request_waits_for_its_position(void **state)
     assert_true(bed->indexed >= 3);
 }
 
+/* What is not indexed yet begins a pause, unless somebody waits for it. */
+static void expect_no_pause(struct bed *bed, uint32_t number, const char *scope, const char *type)
+{
+    struct question wait = {.request = {.kind = TD_VIEW_WAIT, .position = number}};
+    uint64_t begun_us;
+
+    ask_begin(bed, &wait);
+    assert_int_equal(TANDEM_E_TIMEOUT, td_reply_wait(wait.reply, 1));
+    begun_us = td_simulation_now_us(bed->simulation);
+    one(bed, number, number, "d", scope, type);
+    assert_int_equal(TANDEM_OK, ask_end(&wait));
+    assert_in_range(td_simulation_now_us(bed->simulation) - begun_us, 0, 1000);
+}
+
+static void who_waits_for_what_is_to_come_waits_for_no_pause(void **state)
+{
+    struct bed *bed = *state;
+
+    if (on_threads)
+        skip();
+    td_simulation_run(bed->simulation, 1000 * 1000);
+    expect_no_pause(bed, 1, "document", "log.CREATE");
+    td_simulation_run(bed->simulation, 1000 * 1000);
+    one(bed, 2, 2, "d", "global", "log.APPEND"); /* begins one */
+    expect_no_pause(bed, 3, "global", "log.APPEND");
+    expect_no_pause(bed, 4, "global", "log.APPEND");
+}
+
 static void what_waits_is_closed_with_the_view(void **state)
 {
     struct bed *bed = *state;
@@ -1687,6 +1715,7 @@ int main(void)
         ON_A_BED(documents_come_in_pages),
         ON_A_BED(operations_come_in_pages_in_total_order),
         ON_A_BED(a_request_waits_for_its_position),
+        ON_A_BED(who_waits_for_what_is_to_come_waits_for_no_pause),
         ON_A_BED(what_waits_is_closed_with_the_view),
         ON_A_BED(an_index_that_cannot_be_opened_is_tried_again),
         ON_A_BED(an_index_of_another_store_is_dropped_and_built_anew),
