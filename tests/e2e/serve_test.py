@@ -146,6 +146,17 @@ class Socket(support.Case):
         self.assertEqual({"code": 0, "error": "TANDEM_OK", "message": ""},
                          json.loads(lines.readline())["done"])
 
+    def test_nothing_is_served_behind_an_import_that_failed(self):
+        self.node()
+        client, lines = self.connect()
+        lines.readline()
+        group = (b'{"command":"import","collection":"c","first_line":1,"lines":1,"bytes":%d}\n%s')
+        good = b'{"document":"d","model":"kv","type":"SET","input":{"n":1}}'
+        client.sendall(group % (1, b"x") + b'{"command":"digest"}\n' + group % (len(good), good))
+        self.assertEqual("TANDEM_E_INPUT", json.loads(lines.readline())["done"]["error"])
+        self.assertEqual("", lines.readline())
+        self.assertEqual([], self.json("op", "ls", "c"))
+
     def test_the_65th_caller_is_refused_until_one_has_gone(self):
         self.node()
         callers = [self.connect() for _ in range(64)]

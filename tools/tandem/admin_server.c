@@ -31,6 +31,7 @@ struct connection {
     pthread_t thread;
     cli_line_socket socket;
     cli_importer *importer; /* while import groups come: it answers them */
+    atomic_bool import_failed;
     atomic_bool done; /* the thread is at its end */
 };
 
@@ -112,15 +113,19 @@ static void answer_group(void *context, const cli_imported *outcome)
     else
         write_done(&connection->socket, err, outcome->why, outcome->line);
     json_decref(lines);
-    if (err != TANDEM_OK)
-        shutdown(connection->socket.fd, SHUT_RD);
+    if (err == TANDEM_OK)
+        return;
+    atomic_store(&connection->import_failed, true);
+    shutdown(connection->socket.fd, SHUT_RD);
 }
 
-/* All groups are answered: others may speak. */
-static void end_import(struct connection *connection)
+/* All groups are answered: others may speak. False: one has failed, and what was read behind it is not
+ * to be served. */
+static bool end_import(struct connection *connection)
 {
     cli_importer_free(connection->importer);
     connection->importer = NULL;
+    return !atomic_load(&connection->import_failed);
 }
 
 /* Serve one import group. False: the conversation is over. */
@@ -162,7 +167,8 @@ static bool serve_one(struct connection *connection, const json_t *object)
 
     if (command && !strcmp(command, "import"))
         return serve_group(connection, object);
-    end_import(connection);
+    if (!end_import(connection))
+        return false;
     err = cli_request_run(&request, object);
     return write_done(&connection->socket, err, request.why, 0) == TANDEM_OK;
 }
