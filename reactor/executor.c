@@ -62,6 +62,8 @@ static void prepare(td_executor *executor, td_local_request *request)
 {
     td_local_group *group = &request->group;
 
+    group->err = TANDEM_OK; /* what was found on the spot is no answer */
+    group->why[0] = '\0';
     for (size_t i = 0; i < group->count; i++) {
         if (td_known_ask(&executor->known, group->jobs[i].collection, group->jobs[i].document) ==
             TANDEM_OK)
