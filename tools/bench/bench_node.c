@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,6 +41,7 @@ static void serve(const bench_node *node, int out)
 
     int log;
 
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* a bench that is killed frees nothing */
     dup2(out, STDOUT_FILENO);
     /* What it logs is not of the bench. */
     if ((log = open("/dev/null", O_WRONLY | O_CLOEXEC)) >= 0)

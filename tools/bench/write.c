@@ -201,15 +201,15 @@ static tandem_err make_lines(const struct write *write)
     return written ? TANDEM_OK : TANDEM_E_IO;
 }
 
-/* Becomes `tandem import`. */
+/* Becomes `tandem import`. What it opens first must not be its stdout. */
 static tandem_err import_work(void *context, void *shared)
 {
     const struct write *write = context;
     char *argv[] = {"tandem", "--data", (char *)write->folder, "-q",
                     "import", "c0",     (char *)write->lines,  NULL};
 
-    fclose(stdout);
-    execv("/proc/self/exe", argv);
+    if (freopen("/dev/null", "w", stdout))
+        execv("/proc/self/exe", argv);
     return TANDEM_E_IO;
 }
 
