@@ -60,6 +60,9 @@ struct lmdb_txn {
     uint64_t bytes;        /* put so far, roughly with what LMDB adds */
     uint64_t changes;      /* counts puts and deletes, see lmdb_next() */
     bool among[TD_STORE_TABLES_MAX]; /* the table was put to elsewhere than at its end */
+    /* Stays behind what was put last into its table: what follows needs no search from the root. */
+    MDB_cursor *appender;
+    unsigned appender_table;
     struct lmdb_txn *next; /* in the pool */
 };
 
@@ -559,38 +562,85 @@ static tandem_err lmdb_get(td_txn *base, unsigned table, tandem_slice key, tande
     return txn_result(txn, rc);
 }
 
+/* What is to be done before a put. */
+static tandem_err begin_put(struct lmdb_txn *txn, tandem_slice key, size_t size)
+{
+    check_key(key);
+    assert(txn->writing && size <= UINT32_MAX);
+    if (txn->err != TANDEM_OK)
+        return txn->err;
+    txn->changes++;
+    if (txn_fault(txn, TD_DISK_PUT) != TANDEM_OK)
+        return txn->err;
+    txn->bytes += key.size + size + 16;
+    return TANDEM_OK;
+}
+
+/* Put with a cursor, or without (NULL). */
+static int put_with(struct lmdb_txn *txn, MDB_cursor *cursor, unsigned table, MDB_val *k,
+                    MDB_val *v, unsigned flags)
+{
+    return cursor ? mdb_cursor_put(cursor, k, v, flags)
+                  : mdb_put(txn->mdb, table_of(txn, table), k, v, flags);
+}
+
 /*
  * Tables that grow at their end are told to LMDB as such: it then fills a page before it goes to the
  * next one, where it would otherwise take the last record along. That is one of 14, or of 24. It
  * refuses what does not belong at the end, and the table is not asked again in this transaction.
  */
-static int put(struct lmdb_txn *txn, unsigned table, MDB_val *k, MDB_val *v)
+static int put(struct lmdb_txn *txn, MDB_cursor *cursor, unsigned table, MDB_val *k, MDB_val *v,
+               unsigned flags)
 {
-    MDB_dbi dbi = table_of(txn, table);
     int rc = MDB_KEYEXIST;
 
     if (!txn->among[table])
-        rc = mdb_put(txn->mdb, dbi, k, v, MDB_APPEND);
+        rc = put_with(txn, cursor, table, k, v, flags | MDB_APPEND);
     if (rc != MDB_KEYEXIST)
         return rc;
     txn->among[table] = true;
-    return mdb_put(txn->mdb, dbi, k, v, 0);
+    return put_with(txn, cursor, table, k, v, flags);
 }
 
 static tandem_err lmdb_put(td_txn *base, unsigned table, tandem_slice key, tandem_slice value)
 {
     struct lmdb_txn *txn = txn_of(base);
     MDB_val k = val_of(key), v = val_of(value);
+    tandem_err err = begin_put(txn, key, value.size);
 
-    check_key(key);
-    assert(txn->writing && value.size <= UINT32_MAX);
-    if (txn->err != TANDEM_OK)
-        return txn->err;
-    txn->changes++;
-    if (txn_fault(txn, TD_DISK_PUT) != TANDEM_OK)
-        return txn->err;
-    txn->bytes += key.size + value.size + 16;
-    return txn_result(txn, put(txn, table, &k, &v));
+    return err == TANDEM_OK ? txn_result(txn, put(txn, NULL, table, &k, &v, 0)) : err;
+}
+
+/* One a transaction: it ends with it. */
+static int open_appender(struct lmdb_txn *txn, unsigned table)
+{
+    int rc;
+
+    if (txn->appender && txn->appender_table == table)
+        return 0;
+    if (txn->appender)
+        mdb_cursor_close(txn->appender);
+    rc = mdb_cursor_open(txn->mdb, table_of(txn, table), &txn->appender);
+    if (rc)
+        txn->appender = NULL;
+    txn->appender_table = table;
+    return rc;
+}
+
+static tandem_err lmdb_reserve(td_txn *base, unsigned table, tandem_slice key, size_t size,
+                               uint8_t **room_out)
+{
+    struct lmdb_txn *txn = txn_of(base);
+    MDB_val k = val_of(key), v = {size, NULL};
+    tandem_err err = begin_put(txn, key, size);
+    int rc;
+
+    if (err != TANDEM_OK)
+        return err;
+    if ((rc = open_appender(txn, table)) == 0 &&
+        (rc = put(txn, txn->appender, table, &k, &v, MDB_RESERVE)) == 0)
+        *room_out = v.mv_data;
+    return txn_result(txn, rc);
 }
 
 static tandem_err lmdb_del(td_txn *base, unsigned table, tandem_slice key)
@@ -813,6 +863,7 @@ static const struct td_store_ops lmdb_store_ops = {
     .abort = lmdb_abort,
     .get = lmdb_get,
     .put = lmdb_put,
+    .reserve = lmdb_reserve,
     .del = lmdb_del,
     .cursor_open = lmdb_cursor_open,
     .seek = lmdb_seek,

@@ -105,18 +105,17 @@ static void ref(atomic_uint *refs)
 
 /* ---- Entries ---- */
 
-static struct entry *entry_new(tandem_slice key, tandem_slice value)
+/* Its value is not written yet. */
+static struct entry *entry_new(tandem_slice key, size_t value_size)
 {
-    struct entry *entry = malloc(sizeof(*entry) + key.size + value.size);
+    struct entry *entry = malloc(sizeof(*entry) + key.size + value_size);
 
     if (!entry)
         return NULL;
     atomic_init(&entry->refs, 1);
     entry->key_size = (uint32_t)key.size;
-    entry->value_size = value.size;
+    entry->value_size = value_size;
     memcpy(entry->bytes, key.bytes, key.size);
-    if (value.size)
-        memcpy(entry->bytes + key.size, value.bytes, value.size);
     return entry;
 }
 
@@ -614,7 +613,8 @@ static tandem_err memory_get(td_txn *base, unsigned table, tandem_slice key,
     return TANDEM_OK;
 }
 
-static tandem_err memory_put(td_txn *base, unsigned table, tandem_slice key, tandem_slice value)
+static tandem_err memory_reserve(td_txn *base, unsigned table, tandem_slice key, size_t size,
+                                 uint8_t **room_out)
 {
     struct memory_txn *txn = txn_of(base);
     struct memory_store *s = store_of(base->store);
@@ -623,7 +623,7 @@ static tandem_err memory_put(td_txn *base, unsigned table, tandem_slice key, tan
     tandem_err err;
 
     check_key(key);
-    assert(txn->writing && value.size <= UINT32_MAX);
+    assert(txn->writing && size <= UINT32_MAX);
     if (txn->err != TANDEM_OK)
         return txn->err;
     txn->changes++;
@@ -631,9 +631,10 @@ static tandem_err memory_put(td_txn *base, unsigned table, tandem_slice key, tan
         return fail(txn, s->put_fails);
     if ((err = td_disk_fault(s->env, TD_DISK_PUT)) != TANDEM_OK)
         return fail(txn, err);
-    entry = entry_new(key, value);
+    entry = entry_new(key, size);
     if (!entry)
         return fail(txn, TANDEM_E_NOMEM);
+    *room_out = entry->bytes + key.size;
     bytes = entry_bytes(entry);
     err = tree_put(txn->edit, root_of(txn, table), &entry);
     if (err == TANDEM_OK) {
@@ -643,6 +644,16 @@ static tandem_err memory_put(td_txn *base, unsigned table, tandem_slice key, tan
     }
     entry_release(entry);
     return err == TANDEM_OK ? TANDEM_OK : fail(txn, err);
+}
+
+static tandem_err memory_put(td_txn *base, unsigned table, tandem_slice key, tandem_slice value)
+{
+    uint8_t *room;
+    tandem_err err = memory_reserve(base, table, key, value.size, &room);
+
+    if (err == TANDEM_OK && value.size)
+        memcpy(room, value.bytes, value.size);
+    return err;
 }
 
 static tandem_err memory_del(td_txn *base, unsigned table, tandem_slice key)
@@ -803,6 +814,7 @@ static const struct td_store_ops memory_store_ops = {
     .abort = memory_abort,
     .get = memory_get,
     .put = memory_put,
+    .reserve = memory_reserve,
     .del = memory_del,
     .cursor_open = memory_cursor_open,
     .seek = memory_seek,

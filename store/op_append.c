@@ -214,8 +214,7 @@ static tandem_err job_write(td_op_store *ops, td_open_origin *origin, const td_o
     for (size_t i = 0; i < count; i++) {
         if (i && i >= count / 2 && td_planted(TD_PLANTED_JOB_HALVED))
             break;
-        err = td_operation_put(ops->txn, collection->record.id, ++ops->position.ordinal, &job[i],
-                               &ops->scratch);
+        err = td_operation_put(ops->txn, collection->record.id, ++ops->position.ordinal, &job[i]);
         if (err != TANDEM_OK)
             return err;
         collection->record.bytes += job[i].canonical.size;

@@ -479,15 +479,24 @@ tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operatio
 }
 
 tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,
-                            const td_operation *operation, tandem_writer *scratch)
+                            const td_operation *operation)
 {
-    uint8_t key[TD_OPERATION_KEY_BYTES];
+    tandem_slice canonical = operation->canonical, key;
+    uint8_t key_bytes[TD_OPERATION_KEY_BYTES], *record, *body;
+    tandem_err err;
 
-    td_operation_key(key, id, ordinal);
-    td_record_begin(scratch);
-    tandem_write_raw(scratch, tandem_slice_of(operation->hash, TANDEM_HASH_BYTES));
-    tandem_write_raw(scratch, operation->canonical);
-    return td_record_seal(txn, TD_TABLE_OPERATIONS, tandem_slice_of(key, sizeof(key)), scratch);
+    td_operation_key(key_bytes, id, ordinal);
+    key = tandem_slice_of(key_bytes, sizeof(key_bytes));
+    err = td_txn_reserve(txn, TD_TABLE_OPERATIONS, key, TD_OPERATION_RECORD_BYTES + canonical.size,
+                         &record);
+    if (err != TANDEM_OK)
+        return err;
+    body = record + TD_CHECKSUM_BYTES;
+    memcpy(body, operation->hash, TANDEM_HASH_BYTES);
+    memcpy(body + TANDEM_HASH_BYTES, canonical.bytes, canonical.size);
+    td_put_u64(record, checksum(TD_TABLE_OPERATIONS, key,
+                                tandem_slice_of(body, TANDEM_HASH_BYTES + canonical.size)));
+    return TANDEM_OK;
 }
 
 bool td_key_has_id(tandem_slice key, uint32_t id)

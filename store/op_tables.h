@@ -126,7 +126,7 @@ void td_operation_key(uint8_t out[TD_OPERATION_KEY_BYTES], uint32_t id, uint64_t
 /* Checksum, then the format's rules; out's hash is the record's, not computed again. */
 tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operation *out);
 tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,
-                            const td_operation *operation, tandem_writer *scratch);
+                            const td_operation *operation);
 
 /* One value for the place of an operation: those of one job share it. */
 void td_operation_place(const td_operation *operation, uint8_t out[TANDEM_HASH_BYTES]);

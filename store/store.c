@@ -11,6 +11,7 @@ void td_store_check(const struct td_store_ops *ops)
     assert(ops->abort);
     assert(ops->get);
     assert(ops->put);
+    assert(ops->reserve);
     assert(ops->del);
     assert(ops->cursor_open);
     assert(ops->seek);

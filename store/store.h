@@ -55,6 +55,10 @@ struct td_store_ops {
     /* Inserts or replaces. TANDEM_E_STORE_FULL, TANDEM_E_IO, TANDEM_E_NOMEM: abort the
      * transaction, recover(), and begin anew; until then every call on it returns that error. */
     tandem_err (*put)(td_txn *txn, unsigned table, tandem_slice key, tandem_slice value);
+    /* As put, of a value of so many bytes, which the caller writes to *room_out before its next call on
+     * the transaction. Cheap where one key after another goes behind the last of the table. */
+    tandem_err (*reserve)(td_txn *txn, unsigned table, tandem_slice key, size_t size,
+                          uint8_t **room_out);
     /* TANDEM_E_NOT_FOUND if the key is absent: nothing changed. Other errors are those of put. */
     tandem_err (*del)(td_txn *txn, unsigned table, tandem_slice key);
 
@@ -176,6 +180,11 @@ static inline tandem_err td_txn_put(td_txn *txn, unsigned table, tandem_slice ke
                                     tandem_slice value)
 {
     return txn->store->ops->put(txn, table, key, value);
+}
+static inline tandem_err td_txn_reserve(td_txn *txn, unsigned table, tandem_slice key, size_t size,
+                                        uint8_t **room_out)
+{
+    return txn->store->ops->reserve(txn, table, key, size, room_out);
 }
 static inline tandem_err td_txn_del(td_txn *txn, unsigned table, tandem_slice key)
 {

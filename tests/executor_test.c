@@ -30,8 +30,8 @@ static struct watch {
     enum fate fate;
     unsigned fates; /* so many commits have it */
     bool recover_fails;
-    const char *poison; /* a put whose value has this text in it is refused with poison_err */
-    tandem_err poison_err;
+    size_t too_many; /* a value of so many bytes is refused with too_many_err; 0: none is */
+    tandem_err too_many_err;
     unsigned commits, reader_checks;
     uint64_t group_max; /* operations in one commit */
     void (*on_commit)(void *context);
@@ -68,11 +68,12 @@ static tandem_err watched_recover(td_store *store)
     return watch.recover_fails ? TANDEM_E_IO : watch.real->recover(store);
 }
 
-static tandem_err watched_put(td_txn *txn, unsigned table, tandem_slice key, tandem_slice value)
+static tandem_err watched_reserve(td_txn *txn, unsigned table, tandem_slice key, size_t size,
+                                  uint8_t **room_out)
 {
-    if (watch.poison && memmem(value.bytes, value.size, watch.poison, strlen(watch.poison)))
-        return watch.poison_err;
-    return watch.real->put(txn, table, key, value);
+    if (watch.too_many && size >= watch.too_many)
+        return watch.too_many_err;
+    return watch.real->reserve(txn, table, key, size, room_out);
 }
 
 static void watched_reader_check(td_store *store)
@@ -92,7 +93,7 @@ static void watch_store(td_op_store *ops)
     watch.ops = *store->ops;
     watch.ops.commit = watched_commit;
     watch.ops.recover = watched_recover;
-    watch.ops.put = watched_put;
+    watch.ops.reserve = watched_reserve;
     watch.ops.reader_check = watched_reader_check;
     store->ops = &watch.ops;
 }
@@ -641,6 +642,11 @@ static void a_local_group_is_written_whole_or_not_at_all(void **state)
  * the transaction already, together with the requests of others. */
 static void a_group_that_fails_in_the_transaction_leaves_the_others_in_it_unharmed(void **state)
 {
+    char large[2000];
+
+    memset(large, 'x', sizeof(large));
+    large[0] = large[sizeof(large) - 2] = '"';
+    large[sizeof(large) - 1] = '\0';
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         struct local before, bad, after;
         struct remote remote;
@@ -653,13 +659,13 @@ static void a_group_that_fails_in_the_transaction_leaves_the_others_in_it_unharm
         local_add(&before, "before", "counter.ADD", "1");
         local_init(&bad, &bed);
         local_add(&bad, "bad1", "counter.ADD", "1");
-        local_add(&bad, "bad2", "log.APPEND", "\"some poison\"");
+        local_add(&bad, "bad2", "log.APPEND", large);
         local_init(&after, &bed);
         local_add(&after, "after", "counter.ADD", "1");
         remote_init(&remote, &bed);
         remote_add(&remote, &maker, wall_hlc(&bed), "r", "counter.ADD", 3, 0);
-        watch.poison = "some poison";
-        watch.poison_err = TANDEM_E_LIMIT;
+        watch.too_many = sizeof(large);
+        watch.too_many_err = TANDEM_E_LIMIT;
         local_post(&before);
         remote_post(&remote);
         local_post(&bad);

@@ -372,6 +372,14 @@ static tandem_err faulty_put(td_txn *txn, unsigned table, tandem_slice key, tand
     return err ? err : faulty_of(txn->store)->real->put(txn, table, key, value);
 }
 
+static tandem_err faulty_reserve(td_txn *txn, unsigned table, tandem_slice key, size_t size,
+                                 uint8_t **room_out)
+{
+    tandem_err err = write_fault(txn);
+
+    return err ? err : faulty_of(txn->store)->real->reserve(txn, table, key, size, room_out);
+}
+
 static tandem_err faulty_del(td_txn *txn, unsigned table, tandem_slice key)
 {
     tandem_err err = write_fault(txn);
@@ -467,6 +475,7 @@ static const struct td_store_ops faulty_ops = {
     .abort = faulty_abort,
     .get = faulty_get,
     .put = faulty_put,
+    .reserve = faulty_reserve,
     .del = faulty_del,
     .cursor_open = faulty_cursor_open,
     .seek = faulty_seek,

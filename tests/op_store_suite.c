@@ -1115,10 +1115,8 @@ static void verify_finds_what_the_rules_would_have_refused(void **state)
     struct bed *bed = *state;
     td_operation a = first_of(bed, "notes", origin_of(0), 0, "a"), job[3], b, c, wrong;
     struct reports reports;
-    tandem_writer scratch;
     td_txn *txn;
 
-    tandem_writer_init(&scratch);
     commit(bed, &a, 1);
     job_after(bed, &a, 3, job);
     b = first_of(bed, "notes", origin_of(1), 0, "b");
@@ -1126,9 +1124,9 @@ static void verify_finds_what_the_rules_would_have_refused(void **state)
     wrong = first_of(bed, "notes", origin_of(2), 0, "w");
     wrong.hash[0] ^= 1;
     OK(td_store_begin_write(td_op_store_backend(bed->ops), &txn));
-    OK(td_operation_put(txn, 1, 2, &job[0], &scratch));
-    OK(td_operation_put(txn, 1, 3, &c, &scratch));
-    OK(td_operation_put(txn, 1, 4, &wrong, &scratch));
+    OK(td_operation_put(txn, 1, 2, &job[0]));
+    OK(td_operation_put(txn, 1, 3, &c));
+    OK(td_operation_put(txn, 1, 4, &wrong));
     OK(td_txn_commit(txn));
     reports = verify(bed);
     assert_says(&reports, "ordinal 2, origin 10101010101010101010101010101010, seq 2: the rest of "
@@ -1138,7 +1136,6 @@ static void verify_finds_what_the_rules_would_have_refused(void **state)
     assert_says(&reports, "ordinal 4, origin 30303030303030303030303030303030, seq 1: its hash is "
                           "not that of its bytes");
     assert_says(&reports, "ordinal 4 lies beyond the store's last, 1");
-    tandem_writer_release(&scratch);
 }
 
 static void damage_in_small_tables_is_told(void **state)

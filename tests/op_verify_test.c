@@ -196,7 +196,7 @@ static uint64_t hold(struct bed *bed, const struct made *made)
     bed->record.operations++;
     bed->record.bytes += tandem_writer_slice(&made->bytes).size;
     assert_int_equal(TANDEM_OK,
-                     td_operation_put(bed->txn, ID, ordinal, operation, &bed->scratch));
+                     td_operation_put(bed->txn, ID, ordinal, operation));
     put_run(bed, operation->origin, operation->seq, operation->seq, ordinal);
     put_record(bed);
     return ordinal;

@@ -254,7 +254,7 @@ static void an_operation_stands_whole_behind_its_hash(void **state)
     make_single("c", 1, 1, "d", "main", "global", "log.APPEND", &made);
     td_operation_key(key_bytes, 1, 5);
     assert_int_equal(TANDEM_OK,
-                     td_operation_put(bed->txn, 1, 5, &made.operation, &bed->scratch));
+                     td_operation_put(bed->txn, 1, 5, &made.operation));
     size = body_of(bed, TD_TABLE_OPERATIONS, key, body);
     assert_true(size < sizeof(body));
     for (size_t other = 0; other <= size + 1; other++) {

@@ -270,6 +270,51 @@ static void put_inserts_and_replaces_and_del_deletes(void **state)
     td_txn_abort(txn);
 }
 
+/* One behind the other, in two tables in turn, before one that is there, and in its place. */
+static void room_is_reserved_for_a_value(void **state)
+{
+    enum { COUNT = 2000, VALUE_BYTES = 300 };
+    struct bed *bed = *state;
+    td_txn *txn = writing(bed);
+    uint8_t *room;
+    char key[16];
+
+    put(txn, 0, "z", "behind all");
+    for (unsigned i = 0; i < COUNT; i++) {
+        snprintf(key, sizeof(key), "%06u", i);
+        assert_int_equal(TANDEM_OK, td_txn_reserve(txn, i % 7 == 0, text(key), VALUE_BYTES, &room));
+        memset(room, 'a' + (int)(i % 26), VALUE_BYTES);
+        if (i % 5 == 0)
+            assert_int_equal(TANDEM_OK, td_txn_del(txn, i % 7 == 0, text(key)));
+    }
+    assert_int_equal(TANDEM_OK, td_txn_reserve(txn, 0, text("z"), 3, &room));
+    memcpy(room, "new", 3);
+    assert_int_equal(TANDEM_OK, td_txn_reserve(txn, 0, text("zz"), 0, &room));
+    commit(txn);
+    txn = reading(bed);
+    for (unsigned i = 0; i < COUNT; i++) {
+        char value[VALUE_BYTES + 1] = "";
+
+        snprintf(key, sizeof(key), "%06u", i);
+        memset(value, 'a' + (int)(i % 26), VALUE_BYTES);
+        if (i % 5 == 0)
+            assert_absent(txn, i % 7 == 0, key);
+        else
+            assert_value(txn, i % 7 == 0, key, value);
+        assert_absent(txn, i % 7 != 0, key);
+    }
+    assert_value(txn, 0, "z", "new");
+    assert_value(txn, 0, "zz", "");
+    td_txn_abort(txn);
+    txn = writing(bed);
+    assert_int_equal(TANDEM_OK, td_txn_reserve(txn, 0, text("zzz"), 3, &room));
+    memcpy(room, "one", 3);
+    td_txn_abort(txn);
+    txn = reading(bed);
+    assert_absent(txn, 0, "zzz");
+    td_txn_abort(txn);
+}
+
 static void tables_do_not_see_each_other(void **state)
 {
     struct bed *bed = *state;
@@ -1197,6 +1242,7 @@ int main(int argc, char **argv)
     static const struct CMUnitTest contract[] = {
         ON_BED(a_fresh_store_is_empty),
         ON_BED(put_inserts_and_replaces_and_del_deletes),
+        ON_BED(room_is_reserved_for_a_value),
         ON_BED(tables_do_not_see_each_other),
         ON_BED(keys_and_values_reach_their_bounds),
         ON_BED(keys_stand_in_byte_order),
