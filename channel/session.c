@@ -749,38 +749,43 @@ static void delivery_free(td_delivery *delivery)
     free(delivery);
 }
 
-/* A handle for one job that has arrived; TANDEM_E_PROTOCOL if it overruns the window. An operation
- * that does not parse leaves the job without a handle: the executor will say what is wrong. */
-static tandem_err open_inbox_handle(td_session *session, td_delivery *delivery, uint32_t i)
+/* Read one operation of a job that arrives, and make it part of the job's handle: it opens the first one's.
+ * One that does not parse leaves the job without a handle: the executor will say what is wrong. */
+static tandem_err read_operation(tandem_reader *reader, td_delivery *delivery,
+                                 tandem_job_handle **handle, bool *is_sound)
 {
-    tandem_reader reader = tandem_reader_of(delivery->jobs[i].operations);
-    tandem_job_handle *handle = NULL;
     td_operation operation;
     tandem_slice canonical;
-    tandem_err err = TANDEM_OK;
+    tandem_err err;
 
-    while (tandem_reader_left(&reader) && err == TANDEM_OK) {
-        if ((err = td_wire_read_operation(&reader, &canonical)) != TANDEM_OK ||
-            (err = td_operation_parse(canonical, &operation)) != TANDEM_OK)
-            break;
-        err = handle ? td_job_handle_add(handle, &operation)
-                     : td_job_handle_open(&operation, 0, false, &handle);
-    }
+    if ((err = td_wire_read_operation(reader, &canonical)) != TANDEM_OK)
+        return err;
+    delivery->operation_bytes += canonical.size;
+    if (!*is_sound)
+        return TANDEM_OK;
+    if ((err = td_operation_parse(canonical, &operation)) == TANDEM_OK)
+        err = *handle ? td_job_handle_add(*handle, &operation)
+                      : td_job_handle_open(&operation, 0, false, handle);
+    *is_sound = err == TANDEM_OK;
+    return err == TANDEM_E_NOMEM ? err : TANDEM_OK;
+}
+
+/* Put a job's handle into the inbox; TANDEM_E_PROTOCOL if it overruns the window. */
+static tandem_err show(td_session *session, td_delivery *delivery, tandem_job_handle *handle)
+{
+    tandem_err err;
+
+    handle->elsewhere = delivery->jobs[delivery->count - 1].operations;
+    if (!tandem_mailbox_fits(session->inbox, handle->bytes))
+        err = TANDEM_E_PROTOCOL;
+    else
+        err = tandem_job_handle_started(handle);
     if (err != TANDEM_OK) {
-        tandem_job_handle_free(handle);
-        return err == TANDEM_E_NOMEM ? err : TANDEM_OK;
-    }
-    handle->elsewhere = delivery->jobs[i].operations;
-    if (!tandem_mailbox_fits(session->inbox, handle->bytes)) {
-        tandem_job_handle_free(handle);
-        return TANDEM_E_PROTOCOL;
-    }
-    if ((err = tandem_job_handle_started(handle)) != TANDEM_OK) {
         tandem_job_handle_free(handle);
         return err;
     }
     tandem_mailbox_push(session->inbox, handle);
-    delivery->handles[i] = handle;
+    delivery->handles[delivery->count - 1] = handle;
     if (td_planted(TD_PLANTED_STATUS_SKIPPED))
         return TANDEM_OK;
     return tandem_job_handle_transported(handle);
@@ -798,6 +803,28 @@ static bool fits_window(const td_session *session, const td_delivery *delivery)
     return jobs <= 1 || (jobs <= tandem_mailbox_window_jobs(session->inbox) &&
                          session->deliveries_bytes + delivery->operation_bytes <=
                              tandem_mailbox_window_bytes(session->inbox));
+}
+
+/* Read the delivery's next job. */
+static tandem_err open_job(td_session *session, td_delivery *delivery, tandem_reader *reader)
+{
+    td_remote_job *job = &delivery->jobs[delivery->count];
+    tandem_job_handle *handle = NULL;
+    bool is_sound = true;
+    const uint8_t *start;
+    tandem_err err = td_wire_read_job(reader, &job->count);
+
+    start = reader->at;
+    for (uint32_t i = 0; i < job->count && err == TANDEM_OK; i++)
+        err = read_operation(reader, delivery, &handle, &is_sound);
+    job->operations = tandem_slice_of(start, (size_t)(reader->at - start));
+    delivery->count++;
+    if (err == TANDEM_OK && !fits_window(session, delivery))
+        err = TANDEM_E_PROTOCOL;
+    if (err == TANDEM_OK && is_sound)
+        return show(session, delivery, handle);
+    tandem_job_handle_free(handle);
+    return err;
 }
 
 /* bytes: the delivery's from now on, be there an error */
@@ -824,27 +851,9 @@ static tandem_err open_delivery(td_session *session, uint8_t *bytes, size_t size
         !(delivery->handles = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->handles))))
         goto fail;
     reader = tandem_reader_of(tandem_slice_of(jobs->jobs.at, (size_t)(bytes + size - jobs->jobs.at)));
-    for (uint32_t i = 0; i < jobs->job_count; i++) {
-        td_remote_job *job = &delivery->jobs[i];
-        const uint8_t *start;
-        tandem_slice canonical;
-
-        err = td_wire_read_job(&reader, &job->count);
-        start = reader.at;
-        for (uint32_t k = 0; err == TANDEM_OK && k < job->count; k++)
-            if ((err = td_wire_read_operation(&reader, &canonical)) == TANDEM_OK)
-                delivery->operation_bytes += canonical.size;
-        if (err != TANDEM_OK)
+    while (delivery->count < jobs->job_count)
+        if ((err = open_job(session, delivery, &reader)) != TANDEM_OK)
             goto fail;
-        job->operations = tandem_slice_of(start, (size_t)(reader.at - start));
-        delivery->count = i + 1;
-        if (!fits_window(session, delivery)) {
-            err = TANDEM_E_PROTOCOL;
-            goto fail;
-        }
-        if ((err = open_inbox_handle(session, delivery, i)) != TANDEM_OK)
-            goto fail;
-    }
     delivery->request.jobs = delivery->jobs;
     delivery->request.count = delivery->count;
     *out = delivery;
