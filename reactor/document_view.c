@@ -689,7 +689,6 @@ static void close_down(td_document_view *view)
 /* At what was committed; of what is from now on it is told again. */
 static void look(td_document_view *view)
 {
-    td_actor_cancel(view->actor, &view->look_timer);
     atomic_store(&view->committed_posted, false);
     if (atomic_load(&view->committed) > view->position)
         view->behind = true;
@@ -706,8 +705,10 @@ static void handle(void *self, td_message *message)
             view->behind = true;
             td_probe(view->env, TD_PROBE_READ_WAITED);
         }
-        if (request_of(message)->position > atomic_load(&view->committed))
-            look(view); /* what it waits for is still to come, and a pause would hold it up */
+        /* What it waits for may be still to come, and a pause would hold it up. */
+        if (request_of(message)->position > atomic_load(&view->committed) &&
+            td_actor_cancel(view->actor, &view->look_timer))
+            look(view);
         td_message_list_push(&view->waiting, message);
         break;
     case COMMITTED: /* and stays posted: until it is looked no other is wanted */
