@@ -102,20 +102,21 @@ static void note_sender(td_peer *peer, td_origin_cover *origin, const tandem_job
     td_announcer_soon(peer);
 }
 
-/* Does something that is wanted stand behind everything that was known to be held there? */
-static bool wants_last(const td_origin_cover *origin)
+static bool wants_some(const td_origin_cover *origin)
 {
     for (unsigned i = 0; i < origin->our_lack_count; i++)
-        if (origin->our_lacks[i].reason == TANDEM_OK && !origin->our_lacks[i].followed)
+        if (origin->our_lacks[i].reason == TANDEM_OK)
             return true;
     return false;
 }
 
 /* Through a filter it is in step only when COVER has come. And whoever gave what follows something that is
- * wanted holds that, though it may never announce it. */
+ * wanted holds that, though it may never announce it. When our lacks were looked at, what it gave may have
+ * been in the store, and not back here: then they were known to be followed, and not by whom. What is known
+ * to be lacking there is looked at with every commit. */
 static void look_at_delivered(td_peer *peer, td_origin_cover *origin)
 {
-    if (origin && (td_way_in_has_filter(peer) || wants_last(origin)))
+    if (origin && (td_way_in_has_filter(peer) || (!origin->lacking && wants_some(origin))))
         td_puller_look(peer, origin);
 }
 

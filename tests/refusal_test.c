@@ -311,6 +311,34 @@ static void what_is_followed_since_it_is_wanted_comes(void **state)
     tandem_harness_free(harness);
 }
 
+/* Both are sent before either is answered for, so no head behind them is announced. It is refused, wanted and
+ * followed in the store, maybe before what came is back with who is to ask: each seed is another order. */
+static void what_is_wanted_and_followed_at_once_comes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct rule rule = {.off = false};
+        tandem_harness *harness = open_refusing(seed, 2, "b", &rule);
+
+        assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+        write_kv(harness, "a", "first", "{\"x\":1}");
+        tandem_harness_run(harness, 1000);
+        tandem_harness_clog(harness, "a", "b", true);
+        write_kv(harness, "a", "poison", "{\"x\":1}");
+        write_kv(harness, "a", "good", "{\"x\":1}");
+        tandem_harness_clog(harness, "a", "b", false);
+        while (!rule.refused)
+            tandem_harness_step(harness);
+        rule.off = true;
+        assert_int_equal(TANDEM_OK, tandem_withdraw_refusals(tandem_harness_reactor(harness, "b")));
+        tandem_harness_run(harness, 2000);
+        assert_true(holds(harness, "b", "good"));
+        assert_true(holds(harness, "b", "poison"));
+        assert_sound(harness, "b");
+        tandem_harness_free(harness);
+    }
+}
+
 /* Whose it is pushes none of it: one job after the other is asked for, and none waits for patience. */
 static void much_that_is_wanted_again_comes_at_once(void **state)
 {
@@ -573,6 +601,7 @@ int main(void)
         cmocka_unit_test(the_newest_comes_when_it_is_wanted),
         cmocka_unit_test(what_was_wanted_too_early_comes_at_once),
         cmocka_unit_test(what_is_followed_since_it_is_wanted_comes),
+        cmocka_unit_test(what_is_wanted_and_followed_at_once_comes),
         cmocka_unit_test(much_that_is_wanted_again_comes_at_once),
         cmocka_unit_test(a_withdrawal_of_unknown_outcome_is_told),
         cmocka_unit_test(what_was_refused_through_a_filter_comes_later),
