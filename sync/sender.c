@@ -19,6 +19,7 @@ enum {
     RETRY_MS_MAX = 30000,
     CLOCK_DELAY_MS_MAX = 60 * 60 * 1000,
     PREDECESSOR_ATTEMPTS_MAX = 5,
+    FILTERED_JOBS_MAX = 1024,
     PASSED_MAX = 64, /* operations that are read for nothing, rather than to look the next one up */
 };
 
@@ -198,6 +199,14 @@ static void block(struct filling *filling, td_origin_cover *origin, tandem_err e
            tandem_err_name(err));
 }
 
+/* Through a filter the outbox is gone through for each origin that COVER may name: it is kept short. */
+static bool has_room(const td_peer *peer, uint64_t bytes)
+{
+    return td_channel_fits(peer->channel, bytes) &&
+           (!td_way_out_has_filter(peer) ||
+            tandem_mailbox_jobs(td_channel_outbox(peer->channel)) < FILTERED_JOBS_MAX);
+}
+
 static tandem_err job_is_whole(struct filling *filling)
 {
     td_origin_cover *origin = filling->origin;
@@ -217,7 +226,7 @@ static tandem_err job_is_whole(struct filling *filling)
         filling->skipped = true;
         return TANDEM_OK;
     }
-    if (!td_channel_fits(filling->peer->channel, handle->bytes)) {
+    if (!has_room(filling->peer, handle->bytes)) {
         tandem_job_handle_free(handle);
         td_probe(filling->peer->sync->env, TD_PROBE_OUTBOX_FULL);
         filling->full = true;
@@ -601,7 +610,7 @@ void td_sender_fill(td_peer *peer)
         td_collection_cover *collection = peer->sending;
         bool again;
 
-        if (!tandem_mailbox_fits(outbox, 1) || tandem_mailbox_is_draining(outbox))
+        if (!has_room(peer, 1) || tandem_mailbox_is_draining(outbox))
             break;
         LL_DELETE2(peer->sending, collection, next_sending);
         if (!fill_collection(peer, collection, &again)) {
