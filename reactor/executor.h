@@ -29,7 +29,8 @@
 #include "reactor/event_bus.h"
 
 enum {
-    TD_GROUP_OPERATIONS_MAX = 8192,
+    /* Of a flush more would save little, and who waits for the group behind it would wait longer. */
+    TD_GROUP_OPERATIONS_MAX = 1024,
     TD_GROUP_BYTES_MAX = 4 * 1024 * 1024,
     TD_INDEX_LAG_MAX = 100000, /* operations; past it remote jobs wait for the index */
     TD_PREPARE_ATTEMPTS_MAX = 100,
