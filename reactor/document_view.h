@@ -8,9 +8,9 @@
  *
  * The view indexes on demand (a request names the position that it must see) and otherwise in
  * batches behind the executor, TD_VIEW_PAUSE_MS after a commit, with all that came meanwhile: who
- * commits one by one need not wake it each time. While somebody waits there is no pause. It commits the index at most every TD_VIEW_COMMIT_MS,
- * TD_VIEW_COMMIT_OPERATIONS or TD_VIEW_COMMIT_DOCUMENTS. An index that cannot be opened or written is
- * dropped and rebuilt.
+ * commits one by one need not wake it each time. While somebody waits there is no pause. It commits the
+ * index at most every TD_VIEW_COMMIT_MS, TD_VIEW_COMMIT_OPERATIONS or TD_VIEW_COMMIT_DOCUMENTS. An
+ * index that cannot be opened or written is dropped and rebuilt.
  *
  * Requests: the caller fills one, posts it with td_document_view_post() and gets done() exactly
  * once, on the view's thread (err TANDEM_E_CLOSED if the view is closed or freed first); done may

@@ -178,7 +178,9 @@ TANDEM_API tandem_err tandem_execute_group(tandem_reactor *reactor, const tandem
 typedef void (*tandem_executed_fn)(void *context, tandem_err err, const tandem_receipt *receipt,
                                    const char *why);
 
-/* Execute without waiting. On an error from the call itself, done is not called. */
+/* Execute without waiting. On an error from the call itself, done is not called. Jobs that are under
+ * way together are each committed whole, those on one document in the order of the calls, others in any
+ * order. */
 TANDEM_API tandem_err tandem_execute_async(tandem_reactor *reactor, const tandem_job *job,
                                            tandem_executed_fn done, void *context);
 
