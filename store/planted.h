@@ -45,7 +45,8 @@
     X(READ_BEHIND, "", "a read does not wait for what was committed before it")                    \
     X(OWN_GOES_ON, "", "a reactor whose chain another continued keeps its origin")                 \
     X(ORIGINS_WITHOUT_END, "", "a new origin is taken however often there is a reason")            \
-    X(OWN_FORK_FORGOTTEN, "", "a crash makes a reactor forget that its chain was continued")       \
+    X(OWN_FORK_FORGOTTEN, "--script tests/plans/continued_before_a_crash.plan",                    \
+      "a crash makes a reactor forget that its chain was continued")                               \
     X(BACKWARDS_MIXED, "--workload text", "what is typed backwards is anchored as if typed forwards") \
     X(NEIGHBOUR_DELETED, "--workload text", "a deletion takes what was typed before it, too")      \
     X(BRANCHING_NOT_KEPT, "--workload text", "a snapshot forgets behind what something was typed") \
@@ -78,7 +79,6 @@
     X(DIGEST_STALE, "", "a digest is used again though the collection has changed")                \
     X(LACK_NOT_TOLD, "", "what is lacking is not announced")                                       \
     X(OFFERED_AGAIN, "", "what a peer has announced to refuse is offered to it again")             \
-    X(GAP_AS_IT_CAME, "", "what filled a gap is sent after what follows it")                       \
     X(COPY_NOT_TOLD, "", "a copy that is met keeps its origin")
 
 #ifdef TANDEM_PLANTED

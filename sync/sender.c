@@ -267,8 +267,6 @@ static bool is_next(struct filling *filling, td_origin_cover *origin, const td_o
 
     if (!range->next_seq)
         return true;
-    if (range->gaps && td_planted(TD_PLANTED_GAP_AS_IT_CAME))
-        return true;
     if (range->gaps)
         return operation->seq <= td_coverage_behind_lacks(origin->our_lacks, origin->our_lack_count,
                                                           range->next_seq) &&
