@@ -4,16 +4,13 @@
  *
  * The variants are the sizes. The ceiling is what the smallest takes in the same run.
  */
-#include <inttypes.h>
-#include <stdio.h>
-
 #include "tools/bench/bench.h"
 #include "tools/bench/fill.h"
 #include "tools/bench/process.h"
 #include "tools/bench/scratch.h"
 #include "tools/bench/worker.h"
 
-enum { SMALLEST = 10000, STEP = 10, OPERATIONS_A_DOCUMENT = 100 };
+enum { SMALLEST = 10000, OPERATIONS_A_DOCUMENT = 100 };
 
 struct opening {
     const bench_scratch *small, *folder;
@@ -89,21 +86,21 @@ static tandem_err measure(bench_run *run, const bench_scratch *small, uint64_t o
 
 int bench_open(bench_run *run)
 {
+    static const struct {
+        const char *variant;
+        uint64_t operations;
+    } sizes[] = {
+        {"10000", SMALLEST}, {"100000", 100000}, {"1000000", 1000000}, {"10000000", 10000000}};
     bench_scratch small = {""};
     tandem_err err = TANDEM_OK;
 
-    for (uint64_t operations = SMALLEST; err == TANDEM_OK && operations <= run->size.operations;
-         operations *= STEP) {
-        char variant[24];
-
-        snprintf(variant, sizeof(variant), "%" PRIu64, operations);
-        if (!bench_variant(run, variant))
+    for (size_t i = 0; err == TANDEM_OK && i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        if (sizes[i].operations > run->size.operations || !bench_variant(run, sizes[i].variant))
             continue;
         if (!small.path[0])
             err = fill(run, &small, SMALLEST);
         if (err == TANDEM_OK)
-            err = measure(run, &small, operations);
-        run->variant = "done"; /* the name ends with this turn */
+            err = measure(run, &small, sizes[i].operations);
     }
     bench_scratch_release(&small);
     return err == TANDEM_OK ? 0 : cli_exit_code(err);
