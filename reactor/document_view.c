@@ -1,7 +1,7 @@
 /*
  * One turn of the view: open the index if there is none, index one batch, answer what can be
- * answered, hash one slice of a digest, commit if it is time. It posts itself to itself while work
- * is left, so that requests get in between.
+ * answered, hash one slice of a digest, settle one slice if it is time. It posts itself to itself while
+ * work is left, so that requests get in between.
  *
  * A request waits in one list until the index has reached its position, be it that the batch is
  * still to come or the commit itself.
@@ -57,6 +57,7 @@ struct td_document_view {
     bool behind;        /* there may be more to index */
     bool try_open;      /* a request came, or the time to try again */
     bool commit_due;
+    bool settling; /* documents of this settling are left */
     bool damaged; /* an index was, and nobody was told yet */
     bool told;    /* that the one in use is */
 
@@ -568,6 +569,7 @@ static void index_close(td_document_view *view)
     td_folder_clear(view->folder);
     td_stream_index_free(view->index);
     view->index = NULL;
+    view->settling = false;
     view->position = 0;
     view->generation++;
 }
@@ -653,18 +655,18 @@ static void index_step(td_document_view *view)
         view->indexed(view->indexed_context, view->position);
 }
 
-static void index_commit(td_document_view *view)
+static void index_settle(td_document_view *view)
 {
     tandem_err err;
 
     if (!td_stream_index_busy(view->index)) {
-        view->commit_due = false;
+        view->commit_due = view->settling = false;
         return;
     }
-    if (view->commit_due || td_stream_index_dirty(view->index) >= TD_VIEW_COMMIT_OPERATIONS ||
-        td_stream_index_dirty_documents(view->index) >= TD_VIEW_COMMIT_DOCUMENTS) {
+    if (view->settling || view->commit_due || td_stream_index_full(view->index)) {
         view->commit_due = false;
-        if ((err = td_stream_index_commit(view->index)) != TANDEM_OK)
+        err = td_stream_index_settle(view->index, TD_INDEX_SLICE, &view->settling);
+        if (err)
             index_failed(view, err);
         return;
     }
@@ -745,7 +747,7 @@ static void drained(void *self)
     if (!view->index && view->try_open && !view->closed)
         index_get(view, false);
     /* After a failure the timer tells when to go on; a request may still ask for one more try. */
-    if (view->index && view->behind && (!view->retry_timed || view->try_open))
+    if (view->index && view->behind && !view->settling && (!view->retry_timed || view->try_open))
         index_step(view);
     view->try_open = false;
     if (view->index)
@@ -755,13 +757,13 @@ static void drained(void *self)
     if (view->index && td_stream_index_failure(view->index))
         index_failed(view, td_stream_index_failure(view->index));
     if (view->index)
-        index_commit(view);
+        index_settle(view);
     if (!view->index) {
         refuse(view, view->index_err);
         return;
     }
     /* A digest that waits is no work: while the timer runs, the view would turn for nothing. */
-    work = (view->behind && !view->retry_timed) ||
+    work = (view->behind && !view->retry_timed) || view->settling ||
            (view->digests && !digest_waits(view, view->digests));
     if (work && !view->work_posted) {
         view->work_posted = true;

@@ -8,9 +8,10 @@
  *
  * The view indexes on demand (a request names the position that it must see) and otherwise in
  * batches behind the executor, TD_VIEW_PAUSE_MS after a commit, with all that came meanwhile: who
- * commits one by one need not wake it each time. While somebody waits there is no pause. It commits the
- * index at most every TD_VIEW_COMMIT_MS, TD_VIEW_COMMIT_OPERATIONS or TD_VIEW_COMMIT_DOCUMENTS. An
- * index that cannot be opened or written is dropped and rebuilt.
+ * commits one by one need not wake it each time. While somebody waits there is no pause. What is indexed
+ * is settled (store/stream_index.h) TD_VIEW_COMMIT_MS after the first of it, or once it takes much
+ * memory, in slices between which requests get in. An index that cannot be opened or written is dropped
+ * and rebuilt.
  *
  * Requests: the caller fills one, posts it with td_document_view_post() and gets done() exactly
  * once, on the view's thread (err TANDEM_E_CLOSED if the view is closed or freed first); done may
@@ -30,13 +31,10 @@
 enum {
     TD_VIEW_BATCH = 2048, /* operations between which requests get in */
     /*
-     * A page that many operations touch is written once a commit: fewer commits, less writing. The
-     * operations are those that are indexed again after a crash; a document costs a page or two of
-     * memory until the commit.
+     * A document that many operations change is written once each time: fewer times, less writing. What
+     * was not is indexed again after a crash.
      */
-    TD_VIEW_COMMIT_OPERATIONS = 32768,
-    TD_VIEW_COMMIT_DOCUMENTS = 8192,
-    TD_VIEW_COMMIT_MS = 100,
+    TD_VIEW_COMMIT_MS = 1000,
     TD_VIEW_PAUSE_MS = 10,
     TD_VIEW_STATES_MAX = 64,
 };

@@ -43,6 +43,7 @@
     X(CLOCK_STOPS_ALL, "", "with what is dated ahead all that comes after it has to wait")         \
     X(LATE_NOT_REFOLDED, "", "a state in memory goes on though an operation came late")            \
     X(READ_BEHIND, "", "a read does not wait for what was committed before it")                    \
+    X(READ_UNSETTLED, "", "a read does not see what waits in memory for its turn")                 \
     X(OWN_GOES_ON, "", "a reactor whose chain another continued keeps its origin")                 \
     X(ORIGINS_WITHOUT_END, "", "a new origin is taken however often there is a reason")            \
     X(OWN_FORK_FORGOTTEN, "--script tests/plans/continued_before_a_crash.plan",                    \

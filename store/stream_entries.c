@@ -177,6 +177,31 @@ static tandem_err hash_find(td_stream_index *index, tandem_slice collection, td_
     return lookup.found ? TANDEM_OK : TANDEM_E_CORRUPT; /* built anew, it does without this one */
 }
 
+static int place_order(const void *a, const void *b)
+{
+    const td_block_entry *x = a, *y = b;
+
+    return td_place_compare(&x->place, &y->place);
+}
+
+/* Those that share hlc, origin and seq get their hashes, and the order that these tell. */
+static tandem_err ties_sort(td_stream_index *index, tandem_slice collection,
+                            td_block_entry *entries, size_t count)
+{
+    for (size_t i = 0, tied; i < count; i += tied) {
+        tandem_err err;
+
+        for (tied = 1; i + tied < count && are_tied(&entries[i], &entries[i + tied]);)
+            tied++;
+        for (size_t k = 0; tied > 1 && k < tied; k++)
+            if ((err = hash_find(index, collection, &entries[i + k])) != TANDEM_OK)
+                return err;
+        if (tied > 1)
+            qsort(entries + i, tied, sizeof(entries[0]), place_order);
+    }
+    return TANDEM_OK;
+}
+
 /* ---- Merging ---- */
 
 static tandem_err block_count(const struct home *home, bool lifecycle, td_block_state *state,
@@ -194,7 +219,7 @@ static tandem_err block_count(const struct home *home, bool lifecycle, td_block_
 
 /* What a block has and what is new, in one order. */
 static tandem_err merge(struct writing *w, tandem_slice collection, const struct home *home,
-                        const td_block_entry *entries, size_t count, td_block_entry *out,
+                        td_block_entry *entries, size_t count, td_block_entry *out,
                         size_t *count_out)
 {
     td_block_state state;
@@ -209,7 +234,8 @@ static tandem_err merge(struct writing *w, tandem_slice collection, const struct
             int order;
 
             if (are_tied(&entries[i], &old) &&
-                (err = hash_find(w->index, collection, &old)) != TANDEM_OK)
+                ((err = hash_find(w->index, collection, &old)) != TANDEM_OK ||
+                 (err = hash_find(w->index, collection, &entries[i])) != TANDEM_OK))
                 return err;
             order = td_block_entry_compare(&old, &entries[i].place);
             if (order == 0)
@@ -231,7 +257,7 @@ static tandem_err merge(struct writing *w, tandem_slice collection, const struct
 
 /* Write a block anew, and what belongs between what it has. */
 static tandem_err block_rewrite(struct writing *w, tandem_slice collection, const struct home *home,
-                                const td_block_entry *entries, size_t count, size_t held)
+                                td_block_entry *entries, size_t count, size_t held)
 {
     size_t bytes = home->body.size + home->body.size / held * count;
     size_t parts = bytes / TD_BLOCK_BYTES + 1, merged;
@@ -297,9 +323,9 @@ tandem_err td_index_entries_put(td_stream_index *index, tandem_slice collection,
                         .body = &index->block_new};
     struct home home = {0};
     td_cursor *cursor = NULL;
-    tandem_err err = TANDEM_OK;
+    tandem_err err = ties_sort(index, collection, entries, count);
 
-    if (!is_new)
+    if (err == TANDEM_OK && !is_new)
         err = td_txn_cursor(index->txn, TD_INDEX_DOCUMENTS, &cursor);
     while (count && err == TANDEM_OK) {
         size_t fit = 0;

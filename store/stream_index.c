@@ -6,7 +6,7 @@
 #include "store/planted.h"
 #include "store/probe.h"
 
-enum { INDEX_VERSION = 4, PROGRESS_BYTES = 4 + 4 * 8 };
+enum { INDEX_VERSION = 5, PROGRESS_BYTES = 4 + 4 * 8 };
 
 /* ---- Transactions ---- */
 
@@ -160,6 +160,9 @@ tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
     if (!c || !td_index_name_fits(document) || !td_index_name_fits(branch) ||
         !td_index_name_fits(scope))
         return TANDEM_E_NOT_FOUND;
+    if ((err = td_index_settle_document(index, c, document)) != TANDEM_OK ||
+        (err = td_index_begin(index)) != TANDEM_OK)
+        return err;
     td_index_key_stream(key_out, c->id, document, branch, scope);
     err = td_index_get(index, TD_INDEX_DOCUMENTS, td_index_key_slice(key_out), &value);
     return err ? err : td_stream_decode(value, out);
@@ -252,14 +255,16 @@ static tandem_err load(td_stream_index *index)
     uint64_t next_collection = 0;
     tandem_err err;
 
+    td_pending_clear(&index->pending);
     td_hash_table_clear(&index->collections, free);
-    index->dirty = index->dirty_documents = 0;
-    index->changed = false;
+    index->changed = index->unsaved = false;
     if ((err = td_index_begin(index)) != TANDEM_OK ||
         (err = meta_get(index, "position", &index->position)) != TANDEM_OK ||
+        (err = meta_get(index, "reached", &index->reached)) != TANDEM_OK ||
         (err = meta_get(index, "next_collection", &next_collection)) != TANDEM_OK)
         return err;
     index->next_collection = (uint32_t)next_collection;
+    index->reached_saved = index->reached;
     return progress_load(index);
 }
 
@@ -283,7 +288,8 @@ tandem_err td_index_undo(td_stream_index *index, tandem_err err)
 
 tandem_err td_index_outcome(td_stream_index *index, tandem_err err)
 {
-    if (err < TANDEM_OK && err != TANDEM_E_NOMEM && err != TANDEM_E_NOT_FOUND && !index->failed)
+    if (err < TANDEM_OK && err != TANDEM_E_NOMEM && err != TANDEM_E_STORE_FULL &&
+        err != TANDEM_E_NOT_FOUND && !index->failed)
         index->failed = err;
     return err;
 }
@@ -299,7 +305,8 @@ static tandem_err identity_put(td_stream_index *index)
     if ((err = td_index_meta_put(index)) != TANDEM_OK ||
         (err = td_index_put(index, TD_INDEX_META, tandem_slice_text("reactor"),
                             tandem_slice_of(identity->reactor, sizeof(identity->reactor)))) !=
-            TANDEM_OK)
+            TANDEM_OK ||
+        (err = meta_put(index, "reached", 0)) != TANDEM_OK)
         return err;
     td_probe(index->env, TD_PROBE_INDEX_CREATED);
     return meta_put(index, "version", INDEX_VERSION);
@@ -338,7 +345,7 @@ static tandem_err ahead_check(td_stream_index *index)
 
     if (err)
         return err;
-    if (index->position > last)
+    if (index->position > last || index->reached > last)
         return TANDEM_E_FORMAT;
     for (c = td_hash_table_first(&index->collections); c;
          c = td_hash_table_next(&c->hash_entry)) {
@@ -372,9 +379,9 @@ tandem_err td_stream_index_open(tandem_env *env, td_store *store, td_op_store *o
     err = identity_check(index);
     if (err == TANDEM_E_NOT_FOUND)
         err = identity_put(index);
-    if (err || (err = td_stream_index_commit(index)) != TANDEM_OK ||
+    if (err || (err = td_index_commit(index)) != TANDEM_OK ||
         (err = load(index)) != TANDEM_OK || (err = ahead_check(index)) != TANDEM_OK ||
-        (err = td_stream_index_commit(index)) != TANDEM_OK)
+        (err = td_index_commit(index)) != TANDEM_OK)
         goto fail;
     *out = index;
     return TANDEM_OK;
@@ -390,6 +397,7 @@ void td_stream_index_free(td_stream_index *index)
     if (!index)
         return;
     td_txn_abort(index->txn);
+    td_pending_clear(&index->pending);
     td_hash_table_clear(&index->collections, free);
     tandem_writer_release(&index->record);
     tandem_writer_release(&index->block_old);
@@ -400,15 +408,18 @@ void td_stream_index_free(td_stream_index *index)
 
 /* ---- Commit and state ---- */
 
-tandem_err td_stream_index_commit(td_stream_index *index)
+tandem_err td_index_commit(td_stream_index *index)
 {
     td_txn *txn = index->txn;
-    tandem_err err;
+    tandem_err err = TANDEM_OK;
 
     if (index->failed)
         return index->failed;
     if (!txn)
         return TANDEM_OK;
+    if (index->changed && index->reached > index->reached_saved &&
+        (err = meta_put(index, "reached", index->reached)) != TANDEM_OK)
+        return td_index_undo(index, err);
     index->txn = NULL;
     if (!index->changed) {
         td_txn_abort(txn);
@@ -420,23 +431,23 @@ tandem_err td_stream_index_commit(td_stream_index *index)
         return td_index_undo(index, err);
     td_probe(index->env, TD_PROBE_INDEX_COMMIT_AFTER);
     index->changed = false;
-    index->dirty = index->dirty_documents = 0;
+    index->reached_saved = index->reached;
     return TANDEM_OK;
 }
 
-uint32_t td_stream_index_dirty(const td_stream_index *index)
+uint32_t td_stream_index_pending(const td_stream_index *index)
 {
-    return index->dirty;
+    return index->pending.operations;
 }
 
-uint32_t td_stream_index_dirty_documents(const td_stream_index *index)
+bool td_stream_index_full(const td_stream_index *index)
 {
-    return index->dirty_documents;
+    return index->pending.bytes >= TD_INDEX_PENDING_BYTES;
 }
 
 bool td_stream_index_busy(const td_stream_index *index)
 {
-    return index->txn != NULL;
+    return index->txn != NULL || index->unsaved;
 }
 
 tandem_env *td_stream_index_env(const td_stream_index *index)

@@ -11,16 +11,21 @@
  * of its first CREATE), whether it is live, and its epoch: the place of the CREATE from which every
  * scope starts empty.
  *
- * Tables: meta (version, the store's reactor id), progress (collection -> local id, last indexed
- * ordinal), documents, streams, entries, snapshots.
+ * Tables: meta (version, the store's reactor id, how far it is), progress (the same of each
+ * collection), documents (with their streams and entries), snapshots.
+ *
+ * Indexing has two steps. Operations are gathered from the operations store into memory
+ * (td_stream_index_advance), and later settled: written to the tables, a document at a time in key
+ * order (td_stream_index_settle). Reading sees both, for it settles the documents that it looks at.
  *
  * Transactions: all calls work in one writing transaction, begun when needed and made durable by
- * td_stream_index_commit(); reads see what was indexed before, committed or not. Visitors may call
- * what reads the index, nothing that changes it.
+ * td_stream_index_settle() or _commit(); reads see what was indexed before, committed or not. Visitors
+ * may call what reads the documents that are being visited, nothing that changes the index.
  *
- * A change that fails for want of space or memory undoes all since the last commit: the position
- * goes back, and it is indexed again. After any other failure of the store the index answers
- * everything with that error (td_stream_index_failure): drop it and open anew.
+ * A change that fails for want of space or memory, be it one that a reading call began, undoes all
+ * since the last commit and all that waits: the position goes back, and it is indexed again. After any
+ * other failure of the store the index answers everything with that error (td_stream_index_failure):
+ * drop it and open anew.
  *
  * Threads: one thread at a time, the document view's.
  */
@@ -90,21 +95,32 @@ tandem_err td_stream_index_open(tandem_env *env, td_store *store, td_op_store *o
 void td_stream_index_free(td_stream_index *index);
 
 /*
- * Index up to operations_max further operations, in arrival order of each collection. Corrupt
- * records are passed over and counted.
+ * Index up to operations_max further operations, in arrival order of each collection: from now on what
+ * reads the index sees them. They wait in memory until they are settled, or their document is read.
+ * Corrupt records are passed over and counted. Not while a settling is under way.
  *
  * position_out   every operation with an ordinal up to here is indexed
  * current_out    all that was committed to the operations store when the call began is indexed
  */
 tandem_err td_stream_index_advance(td_stream_index *index, uint32_t operations_max,
                                    uint64_t *position_out, bool *current_out);
-/* Operations indexed since the last commit. */
-uint32_t td_stream_index_dirty(const td_stream_index *index);
-/* Documents written since the last commit, each once in a call of advance. */
-uint32_t td_stream_index_dirty_documents(const td_stream_index *index);
-/* Is a transaction open? Even a reading call opens one; the next commit ends it. */
+/* Operations that wait to be settled. */
+uint32_t td_stream_index_pending(const td_stream_index *index);
+/* Do they take so much memory that they should be? */
+enum { TD_INDEX_PENDING_BYTES = 24 * 1024 * 1024 };
+bool td_stream_index_full(const td_stream_index *index);
+/* Is there anything to settle, or a transaction open? Even a reading call opens one. */
 bool td_stream_index_busy(const td_stream_index *index);
-/* Make what was indexed durable; where nothing was changed it only ends the transaction. */
+/*
+ * Write documents for which operations wait to the tables, and commit. more_out: others are left, and
+ * only once they are written, too, will it stand in the index how far it is. Where nothing waits and
+ * nothing was changed it only ends the transaction.
+ *
+ * documents_max   at least 1; a page or two of memory each, and of time
+ */
+enum { TD_INDEX_SLICE = 2048 };
+tandem_err td_stream_index_settle(td_stream_index *index, uint32_t documents_max, bool *more_out);
+/* Settle all. */
 tandem_err td_stream_index_commit(td_stream_index *index);
 tandem_env *td_stream_index_env(const td_stream_index *index);
 /* TANDEM_OK, or the error that made the index unusable. */

@@ -30,6 +30,8 @@ tandem_err td_stream_index_document(td_stream_index *index, tandem_slice collect
         return td_index_outcome(index, err);
     if (!c || !td_index_name_fits(document) || document.size == 0)
         return TANDEM_OK;
+    if ((err = td_index_settle_document(index, c, document)) != TANDEM_OK)
+        return err;
     td_index_key_document(&key, c->id, document);
     err = td_index_get(index, TD_INDEX_DOCUMENTS, td_index_key_slice(&key), &value);
     if (err == TANDEM_E_NOT_FOUND)
@@ -66,6 +68,8 @@ tandem_err td_stream_index_documents(td_stream_index *index, tandem_slice collec
         return TANDEM_OK;
     if (!td_index_name_fits(after))
         return TANDEM_E_INVALID;
+    if ((err = td_index_settle_all(index)) != TANDEM_OK)
+        return err;
     if ((err = td_txn_cursor(index->txn, TD_INDEX_DOCUMENTS, &cursor)) != TANDEM_OK)
         return td_index_outcome(index, err);
     td_index_documents_begin(&from, c->id, after);
@@ -90,6 +94,8 @@ tandem_err td_stream_index_streams(td_stream_index *index, tandem_slice collecti
         return td_index_outcome(index, err);
     if (!c || !td_index_name_fits(document))
         return TANDEM_OK;
+    if ((err = td_index_settle_document(index, c, document)) != TANDEM_OK)
+        return err;
     td_index_key_document(&key, c->id, document);
     td_index_streams_begin(&at, td_index_key_slice(&key));
     while (!said && (err = td_index_stream_next(index, &at, &names, &record)) == TANDEM_OK)

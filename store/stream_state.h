@@ -1,11 +1,13 @@
 /*
  * What the files of the stream index share: the index itself, its one transaction, what happens
  * when that fails, and the single records that more than one of them gets and puts. Private to
- * stream_index.c (open, commit, failure), stream_batch.c (indexing), stream_entries.c, stream_read.c
- * (reading) and stream_snapshots.c.
+ * stream_index.c (open, commit, failure), stream_gather.c and stream_settle.c (indexing),
+ * stream_entries.c, stream_read.c (reading) and stream_snapshots.c.
  *
  * A public call works like this: td_index_begin(), then gets and puts; a reading call answers
- * through td_index_outcome(), a changing one that fails half way through td_index_undo().
+ * through td_index_outcome(), a changing one that fails half way through td_index_undo(). What reads
+ * a document has td_index_settle_document() first, what reads several td_index_settle_all(); both
+ * have undone everything when they fail.
  *
  * Ownership: the index owns everything here but env and ops; a collection lives until the index is
  * freed or a change is undone, when all of them are read again.
@@ -17,11 +19,13 @@
 
 #include "store/hash_table.h"
 #include "store/stream_block.h"
+#include "store/stream_pending.h"
 
-/* A collection that the index knows; all of them are in memory. */
+/* A collection that the index knows; all of them are in memory, as far as it was gathered. */
 typedef struct td_index_collection {
     td_hash_entry hash_entry;
     uint32_t id;
+    bool unsaved;      /* its record says less */
     uint64_t progress; /* its last indexed ordinal */
     uint64_t entries;  /* that it has in the index */
     uint64_t corrupt;  /* records passed over, and the ordinal of the first */
@@ -38,11 +42,15 @@ struct td_stream_index {
     bool changed; /* something was put in txn */
     tandem_writer record; /* that is being put */
     tandem_writer block_old, block_new; /* that are being merged */
-    uint32_t dirty, dirty_documents;
     tandem_err failed;
     td_hash_table collections;
     uint32_t next_collection;
-    uint64_t position;
+    td_pending pending;
+    bool unsaved;      /* something was gathered and is not settled */
+    uint64_t position; /* of what was gathered */
+    /* The greatest ordinal that a document was settled with, and what the record of it says: this is
+     * how far the tables may be ahead of the position that they tell. */
+    uint64_t reached, reached_saved;
     uint64_t indexed;
     uint64_t corrupt;
 };
@@ -51,6 +59,8 @@ struct td_stream_index {
 
 /* Have one open, or the error that made the index unusable. */
 tandem_err td_index_begin(td_stream_index *index);
+/* Make what was put durable, and end it. */
+tandem_err td_index_commit(td_stream_index *index);
 /* Within it. Each record is put with its checksum, and got without. */
 tandem_err td_index_get(td_stream_index *index, unsigned table, tandem_slice key,
                         tandem_slice *value_out);
@@ -61,6 +71,13 @@ tandem_err td_index_del(td_stream_index *index, unsigned table, tandem_slice key
 tandem_err td_index_undo(td_stream_index *index, tandem_err err);
 /* The outcome of a reading call: what cannot be read makes the index unusable. Returns err. */
 tandem_err td_index_outcome(td_stream_index *index, tandem_err err);
+
+/* ---- Settling ---- */
+
+/* Write what waits of a document, or of all; nothing is committed. An error has undone all. */
+tandem_err td_index_settle_document(td_stream_index *index, const td_index_collection *c,
+                                    tandem_slice name);
+tandem_err td_index_settle_all(td_stream_index *index);
 
 /* ---- Collections and positions ---- */
 
@@ -75,7 +92,8 @@ tandem_err td_index_meta_put(td_stream_index *index);
 
 /* ---- Streams ---- */
 
-/* Begins. TANDEM_E_NOT_FOUND if there is no such stream. key_out receives its key. */
+/* Begins, and settles the document. TANDEM_E_NOT_FOUND if there is no such stream. key_out receives its
+ * key. */
 tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
                                tandem_slice document, tandem_slice branch, tandem_slice scope,
                                td_index_key *key_out, td_stream_record *out);
@@ -97,8 +115,9 @@ tandem_err td_index_stream_next(td_stream_index *index, td_index_key *at,
 /* ---- Entries ---- */
 
 /*
- * Put entries, sorted by their whole places, into a stream; is_new if it has none. The caller puts the
- * stream's record. Of those that are put, hashed is set.
+ * Put entries, sorted by their places, into a stream; is_new if it has none. The caller puts the
+ * stream's record. Of the lifecycle all are hashed, of other streams none: those that need it to be told
+ * from one another get their hash here, and are sorted by it.
  */
 tandem_err td_index_entries_put(td_stream_index *index, tandem_slice collection,
                                 tandem_slice stream_key, bool lifecycle, bool is_new,

@@ -353,8 +353,9 @@ tandem_err td_stream_index_verify(td_stream_index *index, tandem_slice collectio
     why[0] = '\0';
     *more_out = false;
     /* The look at the pages has a transaction of its own: no other is open meanwhile. */
-    err = collection.size == 0 ? td_stream_index_commit(index)
-                               : td_index_outcome(index, td_index_begin(index));
+    err = collection.size == 0 ? td_stream_index_commit(index) : td_index_settle_all(index);
+    if (err == TANDEM_OK && collection.size)
+        err = td_index_outcome(index, td_index_begin(index));
     if (err != TANDEM_OK)
         return err;
     if (collection.size == 0)

@@ -846,18 +846,18 @@ static void a_batch_takes_no_more_than_it_may(void **state)
     arrive(bed->ops, made, NULL, 10);
     made_release(made, 10);
     while (!current) {
-        uint32_t dirty = td_stream_index_dirty(bed->index);
+        uint32_t pending = td_stream_index_pending(bed->index);
 
         assert_int_equal(TANDEM_OK,
                          td_stream_index_advance(bed->index, 3, &position, &current));
-        assert_in_range(td_stream_index_dirty(bed->index) - dirty, 0, 3);
+        assert_in_range(td_stream_index_pending(bed->index) - pending, 0, 3);
         assert_true(position >= before);
         before = position;
         batches++;
     }
     assert_int_equal(10, position);
     assert_in_range(batches, 4, 6);
-    assert_int_equal(10, td_stream_index_dirty(bed->index));
+    assert_int_equal(10, td_stream_index_pending(bed->index));
     assert_int_equal(4, count_of(bed, "d", "main", "global"));
 }
 
@@ -899,7 +899,7 @@ static void what_is_committed_stays_and_the_rest_is_indexed_again(void **state)
     assert_true(td_stream_index_busy(bed->index));
     assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
     assert_false(td_stream_index_busy(bed->index));
-    assert_int_equal(0, td_stream_index_dirty(bed->index));
+    assert_int_equal(0, td_stream_index_pending(bed->index));
     one_more(bed, 50, 40, "global", "log.APPEND");
     td_stream_index_free(bed->index);
     bed->index = NULL;
@@ -1663,29 +1663,30 @@ static void a_distrusted_index_answers_nothing_more(void **state)
 
 static void a_full_disk_undoes_what_was_not_committed(void **state)
 {
+    enum { AT_READ, AT_PUT, AT_COMMIT };
     struct bed *bed = *state;
-    uint64_t position;
-    bool current;
+    td_document_info info;
     struct made made;
 
     live_document(bed, 3);
     assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
-    for (int at_commit = 0; at_commit < 2; at_commit++) {
-        make_single("c", 60 + (uint32_t)at_commit, 70, "d", "main", "global", "log.APPEND", &made);
+    for (int at = AT_READ; at <= AT_COMMIT; at++) {
+        make_single("c", 60 + (uint32_t)at, 70, "d", "main", "global", "log.APPEND", &made);
         arrive(bed->ops, &made, NULL, 1);
         made_release(&made, 1);
-        td_memory_store_fail(bed->store, TANDEM_E_STORE_FULL, at_commit);
-        if (at_commit)
-            index_all(bed);
+        assert_int_equal(5 + at, index_all(bed));
+        td_memory_store_fail(bed->store, TANDEM_E_STORE_FULL, at == AT_COMMIT);
         assert_int_equal(TANDEM_E_STORE_FULL,
-                         at_commit
-                             ? td_stream_index_commit(bed->index)
-                             : td_stream_index_advance(bed->index, 100, &position, &current));
-        td_memory_store_fail(bed->store, TANDEM_OK, at_commit);
+                         at == AT_READ
+                             ? td_stream_index_document(bed->index, s("c"), s("d"), &info)
+                             : td_stream_index_commit(bed->index));
+        td_memory_store_fail(bed->store, TANDEM_OK, at == AT_COMMIT);
         assert_int_equal(TANDEM_OK, td_stream_index_failure(bed->index));
-        assert_int_equal(3 + at_commit, count_of(bed, "d", "main", "global"));
-        assert_int_equal(5 + at_commit, index_all(bed));
-        assert_int_equal(4 + at_commit, count_of(bed, "d", "main", "global"));
+        assert_int_equal(4 + at, td_stream_index_position(bed->index));
+        assert_int_equal(0, td_stream_index_pending(bed->index));
+        assert_int_equal(3 + at, count_of(bed, "d", "main", "global"));
+        assert_int_equal(5 + at, index_all(bed));
+        assert_int_equal(4 + at, count_of(bed, "d", "main", "global"));
         assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
     }
 }

@@ -1,0 +1,238 @@
+#include "store/stream_pending.h"
+
+#include <assert.h>
+#include <stdalign.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/planted.h"
+#include "store/stream_state.h"
+
+enum {
+    CHUNK_BYTES = 64 * 1024,
+    HASH_BYTES = sizeof(td_place) - TD_PLACE_HASH_AT,
+    BUCKET_BYTES = 16, /* what a table takes for each that it holds */
+};
+
+typedef struct td_pending_chunk {
+    struct td_pending_chunk *next;
+    size_t used;
+    alignas(void *) uint8_t bytes[CHUNK_BYTES];
+} chunk;
+
+/* ---- Memory ---- */
+
+static void *take(td_pending *pending, size_t size)
+{
+    chunk *at = pending->chunks;
+    void *out;
+
+    size = (size + alignof(void *) - 1) & ~(alignof(void *) - 1); /* nothing in it wants more */
+    assert(size <= CHUNK_BYTES);
+    if (!at || CHUNK_BYTES - at->used < size) {
+        if (!(at = malloc(sizeof(*at))))
+            return NULL;
+        at->next = pending->chunks;
+        at->used = 0;
+        pending->chunks = at;
+    }
+    out = at->bytes + at->used;
+    at->used += size;
+    pending->bytes += size;
+    return out;
+}
+
+static void forget(void *owner)
+{
+    (void)owner; /* its chunk goes */
+}
+
+void td_pending_clear(td_pending *pending)
+{
+    td_hash_table_clear(&pending->documents, forget);
+    td_hash_table_clear(&pending->streams, forget);
+    td_hash_table_clear(&pending->kinds, forget);
+    free(pending->order);
+    while (pending->chunks) {
+        chunk *first = pending->chunks;
+
+        pending->chunks = first->next;
+        free(first);
+    }
+    memset(pending, 0, sizeof(*pending));
+}
+
+/* Put what was taken into a table: NULL if there is no memory. */
+static void *add(td_pending *pending, td_hash_table *table, td_hash_entry *entry, tandem_slice key,
+                 void *owner)
+{
+    if (td_hash_table_add(table, entry, key, owner) != TANDEM_OK)
+        return NULL;
+    pending->bytes += BUCKET_BYTES;
+    return owner;
+}
+
+/* ---- Adding ---- */
+
+static const td_pending_stream *stream_of(td_pending *pending, const td_operation *operation)
+{
+    td_index_key key;
+    td_pending_stream *stream;
+    tandem_slice behind;
+
+    td_index_key_stream(&key, 0, tandem_slice_of(NULL, 0), operation->branch, operation->scope);
+    behind = tandem_slice_of(key.bytes + 4, key.size - 4);
+    if ((stream = td_hash_table_find(&pending->streams, behind)) ||
+        !(stream = take(pending, sizeof(*stream) + behind.size)))
+        return stream;
+    stream->lifecycle = td_scope_is_lifecycle(operation->scope);
+    stream->number = td_hash_table_count(&pending->streams);
+    stream->size = behind.size;
+    memcpy(stream->key, behind.bytes, behind.size);
+    return add(pending, &pending->streams, &stream->hash_entry,
+               tandem_slice_of(stream->key, stream->size), stream);
+}
+
+enum { KIND_KEY_BYTES_MAX = TANDEM_ORIGIN_BYTES + 3 * (TANDEM_NAME_BYTES_MAX + 1) };
+
+static size_t kind_key(const td_operation *operation, uint8_t out[KIND_KEY_BYTES_MAX])
+{
+    const tandem_slice names[] = {operation->branch, operation->scope, operation->type};
+    size_t size = TANDEM_ORIGIN_BYTES;
+
+    memcpy(out, operation->origin, TANDEM_ORIGIN_BYTES);
+    for (unsigned i = 0; i < 3; i++) {
+        memcpy(out + size, names[i].bytes, names[i].size);
+        size += names[i].size;
+        out[size++] = 0;
+    }
+    return size;
+}
+
+static const td_pending_kind *kind_of(td_pending *pending, const td_operation *operation)
+{
+    uint8_t bytes[KIND_KEY_BYTES_MAX];
+    tandem_slice key = tandem_slice_of(bytes, kind_key(operation, bytes)), model;
+    const td_pending_stream *stream;
+    td_pending_kind *kind;
+
+    if (pending->last_kind &&
+        tandem_slice_equal(key, tandem_slice_of(pending->last_kind->key, pending->last_kind->size)))
+        return pending->last_kind;
+    kind = td_hash_table_find(&pending->kinds, key);
+    if (!kind) {
+        if (!(stream = stream_of(pending, operation)) ||
+            !(kind = take(pending, sizeof(*kind) + key.size)))
+            return NULL;
+        model = td_type_model(operation->type);
+        kind->stream = stream;
+        memcpy(kind->origin, operation->origin, TANDEM_ORIGIN_BYTES);
+        kind->life = (uint8_t)td_index_life(operation);
+        kind->size = key.size;
+        memcpy(kind->key, key.bytes, key.size);
+        kind->model = tandem_slice_of(kind->key + key.size - 1 - operation->type.size, model.size);
+        if (!add(pending, &pending->kinds, &kind->hash_entry,
+                 tandem_slice_of(kind->key, kind->size), kind))
+            return NULL;
+    }
+    return pending->last_kind = kind;
+}
+
+static td_pending_document *document_of(td_pending *pending,
+                                        struct td_index_collection *collection, tandem_slice name)
+{
+    td_pending_document *document;
+    td_index_key key;
+
+    td_index_key_document(&key, collection->id, name);
+    document = td_pending_find(pending, td_index_key_slice(&key));
+    if (document || !(document = take(pending, sizeof(*document) + key.size)))
+        return document;
+    document->collection = collection;
+    document->first = document->last = NULL;
+    document->size = key.size;
+    memcpy(document->key, key.bytes, key.size);
+    return add(pending, &pending->documents, &document->hash_entry,
+               tandem_slice_of(document->key, document->size), document);
+}
+
+tandem_err td_pending_add(td_pending *pending, struct td_index_collection *collection,
+                          const td_operation *operation, uint64_t ordinal)
+{
+    const td_pending_kind *kind = kind_of(pending, operation);
+    td_pending_document *document;
+    td_pending_entry *entry;
+
+    assert(!pending->order);
+    if (!kind || !(document = document_of(pending, collection, operation->document)) ||
+        !(entry = take(pending, sizeof(*entry) + (kind->stream->lifecycle ? HASH_BYTES : 0))))
+        return TANDEM_E_NOMEM;
+    entry->next = NULL;
+    entry->kind = kind;
+    entry->hlc = td_planted(TD_PLANTED_FOLDED_AS_IT_CAME) ? ordinal : operation->hlc;
+    entry->seq = operation->seq;
+    entry->ordinal = ordinal;
+    if (kind->stream->lifecycle)
+        memcpy(entry->hash, operation->hash, HASH_BYTES);
+    if (document->last)
+        document->last->next = entry;
+    else
+        document->first = entry;
+    document->last = entry;
+    pending->operations++;
+    if (ordinal > pending->last_ordinal)
+        pending->last_ordinal = ordinal;
+    return TANDEM_OK;
+}
+
+td_pending_document *td_pending_find(const td_pending *pending, tandem_slice document_key)
+{
+    return td_hash_table_find(&pending->documents, document_key);
+}
+
+td_place td_pending_place(const td_pending_entry *entry)
+{
+    td_place place = td_place_zero;
+
+    td_put_u64(place.bytes, entry->hlc);
+    memcpy(place.bytes + 8, entry->kind->origin, TANDEM_ORIGIN_BYTES);
+    td_put_u64(place.bytes + 8 + TANDEM_ORIGIN_BYTES, entry->seq);
+    if (entry->kind->stream->lifecycle)
+        memcpy(place.bytes + TD_PLACE_HASH_AT, entry->hash, HASH_BYTES);
+    return place;
+}
+
+/* ---- Taking ---- */
+
+static int key_order(const void *a, const void *b)
+{
+    const td_pending_document *x = *(td_pending_document *const *)a;
+    const td_pending_document *y = *(td_pending_document *const *)b;
+
+    return tandem_slice_compare(tandem_slice_of(x->key, x->size), tandem_slice_of(y->key, y->size));
+}
+
+tandem_err td_pending_order(td_pending *pending)
+{
+    uint32_t count = td_hash_table_count(&pending->documents);
+
+    assert(!pending->order);
+    if (!(pending->order = malloc((count + 1) * sizeof(*pending->order))))
+        return TANDEM_E_NOMEM;
+    for (td_pending_document *d = td_hash_table_first(&pending->documents); d;
+         d = td_hash_table_next(&d->hash_entry))
+        pending->order[pending->ordered++] = d;
+    qsort(pending->order, count, sizeof(*pending->order), key_order);
+    return TANDEM_OK;
+}
+
+td_pending_document *td_pending_take(td_pending *pending)
+{
+    while (pending->taken < pending->ordered) {
+        td_pending_document *next = pending->order[pending->taken++];
+
+        if (next->first)
+            return next;
+    }
+    return NULL;
+}
