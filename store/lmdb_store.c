@@ -60,9 +60,10 @@ struct lmdb_txn {
     uint64_t bytes;        /* put so far, roughly with what LMDB adds */
     uint64_t changes;      /* counts puts and deletes, see lmdb_next() */
     bool among[TD_STORE_TABLES_MAX]; /* the table was put to elsewhere than at its end */
-    /* Stays behind what was put last into its table: what follows needs no search from the root. */
-    MDB_cursor *appender;
-    unsigned appender_table;
+    /* Stays where its table was used last: what is near needs no search from the root. Only of a writing
+     * one, and of a table that is used several times in a row. */
+    MDB_cursor *own;
+    unsigned own_table, last_table;
     struct lmdb_txn *next; /* in the pool */
 };
 
@@ -547,16 +548,48 @@ static void check_key(tandem_slice key)
     assert(key.size >= 1 && key.size <= TD_STORE_KEY_BYTES_MAX);
 }
 
+/* Have the transaction's own cursor at a table. It ends with the transaction. */
+static int own_cursor(struct lmdb_txn *txn, unsigned table)
+{
+    int rc;
+
+    if (txn->own && txn->own_table == table)
+        return 0;
+    if (txn->own)
+        mdb_cursor_close(txn->own);
+    rc = mdb_cursor_open(txn->mdb, table_of(txn, table), &txn->own);
+    if (rc)
+        txn->own = NULL;
+    txn->own_table = table;
+    return rc;
+}
+
+/* Is it worth having there? Then it is. cursor_out: NULL if not. */
+static int own_cursor_if_apt(struct lmdb_txn *txn, unsigned table, MDB_cursor **cursor_out)
+{
+    bool again = txn->writing && txn->last_table == table;
+    int rc = 0;
+
+    txn->last_table = table;
+    if (again)
+        rc = own_cursor(txn, table);
+    *cursor_out = again ? txn->own : NULL;
+    return rc;
+}
+
 static tandem_err lmdb_get(td_txn *base, unsigned table, tandem_slice key, tandem_slice *value_out)
 {
     struct lmdb_txn *txn = txn_of(base);
     MDB_val k = val_of(key), v;
+    MDB_cursor *cursor;
     int rc;
 
     check_key(key);
     if (txn->err != TANDEM_OK)
         return txn->err;
-    rc = mdb_get(txn->mdb, table_of(txn, table), &k, &v);
+    if ((rc = own_cursor_if_apt(txn, table, &cursor)) == 0)
+        rc = cursor ? mdb_cursor_get(cursor, &k, &v, MDB_SET)
+                    : mdb_get(txn->mdb, table_of(txn, table), &k, &v);
     if (rc == 0)
         *value_out = slice_of(v);
     return txn_result(txn, rc);
@@ -607,24 +640,14 @@ static tandem_err lmdb_put(td_txn *base, unsigned table, tandem_slice key, tande
     struct lmdb_txn *txn = txn_of(base);
     MDB_val k = val_of(key), v = val_of(value);
     tandem_err err = begin_put(txn, key, value.size);
-
-    return err == TANDEM_OK ? txn_result(txn, put(txn, NULL, table, &k, &v, 0)) : err;
-}
-
-/* One a transaction: it ends with it. */
-static int open_appender(struct lmdb_txn *txn, unsigned table)
-{
+    MDB_cursor *cursor;
     int rc;
 
-    if (txn->appender && txn->appender_table == table)
-        return 0;
-    if (txn->appender)
-        mdb_cursor_close(txn->appender);
-    rc = mdb_cursor_open(txn->mdb, table_of(txn, table), &txn->appender);
-    if (rc)
-        txn->appender = NULL;
-    txn->appender_table = table;
-    return rc;
+    if (err != TANDEM_OK)
+        return err;
+    if ((rc = own_cursor_if_apt(txn, table, &cursor)) == 0)
+        rc = put(txn, cursor, table, &k, &v, 0);
+    return txn_result(txn, rc);
 }
 
 static tandem_err lmdb_reserve(td_txn *base, unsigned table, tandem_slice key, size_t size,
@@ -637,8 +660,9 @@ static tandem_err lmdb_reserve(td_txn *base, unsigned table, tandem_slice key, s
 
     if (err != TANDEM_OK)
         return err;
-    if ((rc = open_appender(txn, table)) == 0 &&
-        (rc = put(txn, txn->appender, table, &k, &v, MDB_RESERVE)) == 0)
+    txn->last_table = table;
+    if ((rc = own_cursor(txn, table)) == 0 &&
+        (rc = put(txn, txn->own, table, &k, &v, MDB_RESERVE)) == 0)
         *room_out = v.mv_data;
     return txn_result(txn, rc);
 }
