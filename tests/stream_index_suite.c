@@ -193,6 +193,13 @@ static tandem_err verify(struct bed *bed, const char *collection, uint32_t max,
     return err;
 }
 
+/* So that what comes meets both what waits and what is in the tables. */
+static void settle_sometimes(struct bed *bed, uint64_t turn)
+{
+    if (turn % 3 == 0)
+        assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+}
+
 /* ---- Kinds of records ---- */
 
 /* What a test means by a table: of the table of documents only those of one kind. */
@@ -232,6 +239,7 @@ static void entries_stand_in_total_order_however_they_came(void **state)
         for (size_t i = 0; i < COUNT; i += 10) {
             arrive(bed->ops, made, order + i, 10);
             index_all(bed);
+            settle_sometimes(bed, seed + i / 10);
         }
         listing = entries_after(bed, "d", "main", "global", &zero);
         assert_int_equal(COUNT, listing.count);
@@ -272,6 +280,7 @@ static void ties_stand_in_the_order_of_their_hashes_however_they_came(void **sta
         for (size_t i = 0; i < COUNT; i += 2) {
             arrive(bed->ops, made, order + i, 2);
             index_all(bed);
+            settle_sometimes(bed, seed + i / 2);
         }
         listing = entries_after(bed, "d", "main", "global", &zero);
         assert_int_equal(FORKS * (SIDES - 1), listing.count);
@@ -913,6 +922,122 @@ static void what_is_committed_stays_and_the_rest_is_indexed_again(void **state)
     assert_int_equal(1, stat.indexed);
 }
 
+enum { SLICED = 10, SLICED_EACH = 3 };
+
+/* Documents d0 to d9, each created and then changed twice, in turn. */
+static void arrive_in_turn(struct bed *bed, struct made made[SLICED * SLICED_EACH])
+{
+    for (uint32_t i = 0; i < SLICED * SLICED_EACH; i++) {
+        char document[] = {'d', (char)('0' + i % SLICED), '\0'};
+
+        make_single("c", i + 1, 100 + i, document, "main", i < SLICED ? "document" : "global",
+                    i < SLICED ? "log.CREATE" : "log.APPEND", &made[i]);
+    }
+    arrive(bed->ops, made, NULL, SLICED * SLICED_EACH);
+}
+
+static void expect_in_turn(struct bed *bed)
+{
+    char why[TD_INDEX_WHY_BYTES];
+
+    for (unsigned i = 0; i < SLICED; i++) {
+        char document[] = {'d', (char)('0' + i), '\0'};
+
+        assert_int_equal(SLICED_EACH, info_of(bed, document).operations);
+        assert_true(info_of(bed, document).created);
+        assert_int_equal(2, count_of(bed, document, "main", "global"));
+    }
+    assert_int_equal(TANDEM_OK, verify(bed, "c", 100, why));
+}
+
+/* A crash behind each of the slices: what is in the tables already is gathered again, and told. */
+static void a_crash_between_two_slices_does_no_harm(void **state)
+{
+    for (unsigned slices = 0; slices <= SLICED / 3; slices++) {
+        struct made made[SLICED * SLICED_EACH];
+        struct bed *bed = bed_open();
+        td_stream_index_stat stat;
+        bool more = false;
+
+        arrive_in_turn(bed, made);
+        index_all(bed);
+        assert_int_equal(SLICED * SLICED_EACH, td_stream_index_pending(bed->index));
+        for (unsigned i = 0; i < slices; i++) {
+            assert_int_equal(TANDEM_OK, td_stream_index_settle(bed->index, 3, &more));
+            assert_true(more);
+            assert_true(td_stream_index_busy(bed->index));
+        }
+        td_stream_index_free(bed->index);
+        bed->index = NULL;
+        assert_int_equal(TANDEM_OK, try_index(bed));
+        td_stream_index_stat_get(bed->index, &stat);
+        assert_int_equal(0, stat.position);
+        one_more(bed, 99, 5, "global", "log.APPEND"); /* of another document */
+        expect_in_turn(bed);
+        assert_int_equal(TANDEM_OK, td_stream_index_commit(bed->index));
+        assert_false(td_stream_index_busy(bed->index));
+        index_drop(bed);
+        index_all(bed);
+        expect_in_turn(bed);
+        made_release(made, SLICED * SLICED_EACH);
+        bed_free(bed);
+    }
+}
+
+static void what_is_read_between_slices_is_all_there(void **state)
+{
+    struct made made[SLICED * SLICED_EACH];
+    struct bed *bed = *state;
+    bool more = true;
+
+    arrive_in_turn(bed, made);
+    index_all(bed);
+    assert_int_equal(SLICED_EACH, info_of(bed, "d7").operations);
+    while (more) {
+        assert_int_equal(TANDEM_OK, td_stream_index_settle(bed->index, 3, &more));
+        assert_int_equal(2, count_of(bed, "d2", "main", "global"));
+        assert_int_equal(2, count_of(bed, "d5", "main", "global"));
+    }
+    assert_int_equal(0, td_stream_index_pending(bed->index));
+    expect_in_turn(bed);
+    made_release(made, SLICED * SLICED_EACH);
+}
+
+static uint64_t meta_of(struct bed *bed, const char *name)
+{
+    tandem_slice value;
+    uint64_t number;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_get(txn, TD_INDEX_META, s(name), &value));
+    number = td_get_u64(value.bytes + TD_INDEX_CHECKSUM_BYTES);
+    td_txn_abort(txn);
+    return number;
+}
+
+/* A document was read, and what made it that was committed, though its position was not. */
+static void a_document_that_is_ahead_of_the_position_is_not_indexed_twice(void **state)
+{
+    struct made made[SLICED * SLICED_EACH];
+    struct bed *bed = *state;
+    bool more;
+
+    arrive_in_turn(bed, made);
+    index_all(bed);
+    assert_int_equal(2, count_of(bed, "d9", "main", "global"));
+    assert_int_equal(TANDEM_OK, td_stream_index_settle(bed->index, 1, &more));
+    /* A store that was put back to what it was before is told by this. */
+    assert_int_equal(0, meta_of(bed, "position"));
+    assert_int_equal(SLICED * SLICED_EACH, meta_of(bed, "reached"));
+    td_stream_index_free(bed->index);
+    bed->index = NULL;
+    assert_int_equal(TANDEM_OK, try_index(bed));
+    index_all(bed);
+    expect_in_turn(bed);
+    made_release(made, SLICED * SLICED_EACH);
+}
+
 static void a_dropped_index_is_built_again_and_says_the_same(void **state)
 {
     struct bed *bed = *state;
@@ -1514,6 +1639,8 @@ static void what_is_no_record_is_not_read(void **state)
         {TD_INDEX_META, "reactor", 0, "", CUT + 15, TANDEM_E_FORMAT},
         {TD_INDEX_META, "position", 0, "", 0, TANDEM_E_FORMAT},
         {TD_INDEX_META, "position", 0, "", CUT + 7, TANDEM_E_CORRUPT},
+        {TD_INDEX_META, "reached", 0, "", 0, TANDEM_E_FORMAT}, /* far ahead of the store */
+        {TD_INDEX_META, "reached", 0, "", CUT + 7, TANDEM_E_CORRUPT},
     };
     struct held *all = calloc(HELD_MAX, sizeof(*all));
     struct bed *bed = *state;
@@ -1730,6 +1857,9 @@ int main(int argc, char **argv)
         ON_A_BED(a_batch_takes_no_more_than_it_may),
         ON_A_BED(many_lagging_collections_are_all_indexed),
         ON_A_BED(what_is_committed_stays_and_the_rest_is_indexed_again),
+        ON_A_BED(a_crash_between_two_slices_does_no_harm),
+        ON_A_BED(what_is_read_between_slices_is_all_there),
+        ON_A_BED(a_document_that_is_ahead_of_the_position_is_not_indexed_twice),
         ON_A_BED(a_dropped_index_is_built_again_and_says_the_same),
         ON_A_BED(an_index_of_another_store_is_refused),
         ON_A_BED(corrupt_records_are_passed_over_and_counted),
