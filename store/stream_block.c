@@ -7,7 +7,6 @@ enum {
     ORIGIN_AT = 8,
     SEQ_AT = ORIGIN_AT + TANDEM_ORIGIN_BYTES,
     HASH_BYTES = 16,
-    VARINT_BYTES_MAX = 10,
 };
 
 enum { HASHED = 1, EXPECTED = 2, ORIGIN_SHIFT = 2 };
@@ -45,39 +44,6 @@ void td_block_begin(td_block_state *state, tandem_slice key, bool lifecycle)
 }
 
 /* ---- Numbers ---- */
-
-static size_t varint_put(uint8_t *out, uint64_t value)
-{
-    size_t size = 0;
-
-    for (; value >= 0x80; value >>= 7)
-        out[size++] = (uint8_t)(value | 0x80);
-    out[size++] = (uint8_t)value;
-    return size;
-}
-
-/* Shortest form or none. */
-static bool varint_get(tandem_slice *rest, uint64_t *out)
-{
-    uint64_t value = 0;
-
-    for (size_t i = 0; i < rest->size && i < VARINT_BYTES_MAX; i++) {
-        uint8_t byte = rest->bytes[i];
-
-        if (i == VARINT_BYTES_MAX - 1 && byte > 1)
-            return false;
-        value |= (uint64_t)(byte & 0x7f) << (7 * i);
-        if (byte & 0x80)
-            continue;
-        if (byte == 0 && i > 0)
-            return false;
-        *out = value;
-        rest->bytes += i + 1;
-        rest->size -= i + 1;
-        return true;
-    }
-    return false;
-}
 
 /* Differences of 64 bits, the small ones of either sign to small numbers. */
 static uint64_t zigzag(uint64_t difference)
@@ -136,9 +102,9 @@ tandem_err td_block_next(td_block_state *state, tandem_slice *rest, td_block_ent
 
     if (rest->size == 0)
         return state->first ? TANDEM_E_CORRUPT : TANDEM_END;
-    if (!varint_get(rest, &tag) || !origin_get(state, rest, origin = tag >> ORIGIN_SHIFT) ||
-        !varint_get(rest, &hlc) || !varint_get(rest, &step) ||
-        (!(tag & EXPECTED) && !varint_get(rest, &off)) ||
+    if (!td_varint_get(rest, &tag) || !origin_get(state, rest, origin = tag >> ORIGIN_SHIFT) ||
+        !td_varint_get(rest, &hlc) || !td_varint_get(rest, &step) ||
+        (!(tag & EXPECTED) && !td_varint_get(rest, &off)) ||
         ((tag & HASHED) && !bytes_get(rest, HASH_BYTES, &hash)))
         return TANDEM_E_CORRUPT;
     if (state->first && (origin || hlc || step))
@@ -191,7 +157,7 @@ size_t td_block_add(td_block_state *state, const td_block_entry *entry,
         state->origin[origin].seq = 0;
     step = seq - state->origin[origin].seq;
     off = entry->ordinal - (state->ordinal + step);
-    size = varint_put(out, (uint64_t)origin << ORIGIN_SHIFT | (off ? 0 : EXPECTED) |
+    size = td_varint_put(out, (uint64_t)origin << ORIGIN_SHIFT | (off ? 0 : EXPECTED) |
                                (entry->hashed ? HASHED : 0));
     if (origin == state->origins) {
         memcpy(state->origin[origin].bytes, place + ORIGIN_AT, TANDEM_ORIGIN_BYTES);
@@ -199,10 +165,10 @@ size_t td_block_add(td_block_state *state, const td_block_entry *entry,
         size += TANDEM_ORIGIN_BYTES;
         state->origins++;
     }
-    size += varint_put(out + size, hlc - state->hlc);
-    size += varint_put(out + size, zigzag(step));
+    size += td_varint_put(out + size, hlc - state->hlc);
+    size += td_varint_put(out + size, zigzag(step));
     if (off)
-        size += varint_put(out + size, zigzag(off));
+        size += td_varint_put(out + size, zigzag(off));
     if (entry->hashed) {
         memcpy(out + size, place + TD_PLACE_HASH_AT, HASH_BYTES);
         size += HASH_BYTES;

@@ -183,6 +183,40 @@ td_place td_place_of_key(tandem_slice key)
     return place;
 }
 
+/* ---- Numbers ---- */
+
+size_t td_varint_put(uint8_t out[TD_VARINT_BYTES_MAX], uint64_t value)
+{
+    size_t size = 0;
+
+    for (; value >= 0x80; value >>= 7)
+        out[size++] = (uint8_t)(value | 0x80);
+    out[size++] = (uint8_t)value;
+    return size;
+}
+
+bool td_varint_get(tandem_slice *rest, uint64_t *out)
+{
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < rest->size && i < TD_VARINT_BYTES_MAX; i++) {
+        uint8_t byte = rest->bytes[i];
+
+        if (i == TD_VARINT_BYTES_MAX - 1 && byte > 1)
+            return false;
+        value |= (uint64_t)(byte & 0x7f) << (7 * i);
+        if (byte & 0x80)
+            continue;
+        if (byte == 0 && i > 0)
+            return false;
+        *out = value;
+        rest->bytes += i + 1;
+        rest->size -= i + 1;
+        return true;
+    }
+    return false;
+}
+
 /* ---- Records ---- */
 
 void td_model_name_set(td_model_name *name, tandem_slice model)
@@ -212,79 +246,121 @@ static bool model_decode(tandem_slice *value, td_model_name *out)
     return true;
 }
 
+enum { CREATED = 1, DELETED = 2, ORIGIN_OF_EPOCH = 4, ONE_MODEL = 8, FLAGS = 15 };
+
+static const uint8_t *epoch_origin(const td_document_info *info)
+{
+    return info->epoch.bytes + 8;
+}
+
+static bool is_of_one_model(const td_document_record *record, tandem_slice model)
+{
+    return tandem_slice_equal(model, td_model_name_slice(&record->least)) &&
+           tandem_slice_equal(model, td_model_name_slice(&record->greatest));
+}
+
 size_t td_document_encode(const td_document_record *record,
                           uint8_t out[TD_DOCUMENT_RECORD_BYTES_MAX])
 {
     const td_document_info *info = &record->info;
+    bool same_origin = info->created &&
+                       memcmp(info->last_origin, epoch_origin(info), TANDEM_ORIGIN_BYTES) == 0;
+    bool one_model = is_of_one_model(record, tandem_slice_text(info->model));
     uint8_t *at = out;
 
-    *at++ = (uint8_t)(info->created | info->deleted << 1);
-    td_put_u64(at, info->operations);
-    td_put_u64(at + 8, info->last_ordinal);
-    td_put_u64(at + 16, info->last_seq);
-    memcpy(at + 24, info->last_origin, TANDEM_ORIGIN_BYTES);
-    at += 24 + TANDEM_ORIGIN_BYTES;
-    memcpy(at, info->epoch.bytes, sizeof(info->epoch.bytes));
-    at += sizeof(info->epoch.bytes);
+    *at++ = (uint8_t)((info->created ? CREATED : 0) | (info->deleted ? DELETED : 0) |
+                      (same_origin ? ORIGIN_OF_EPOCH : 0) | (one_model ? ONE_MODEL : 0));
+    at += td_varint_put(at, info->operations);
+    at += td_varint_put(at, info->last_ordinal);
+    at += td_varint_put(at, info->last_seq);
+    if (!same_origin) {
+        memcpy(at, info->last_origin, TANDEM_ORIGIN_BYTES);
+        at += TANDEM_ORIGIN_BYTES;
+    }
+    if (info->created) {
+        memcpy(at, info->epoch.bytes, sizeof(info->epoch.bytes));
+        at += sizeof(info->epoch.bytes);
+    }
     at += model_encode(at, tandem_slice_text(info->model));
-    at += model_encode(at, td_model_name_slice(&record->least));
-    at += model_encode(at, td_model_name_slice(&record->greatest));
+    if (!one_model) {
+        at += model_encode(at, td_model_name_slice(&record->least));
+        at += model_encode(at, td_model_name_slice(&record->greatest));
+    }
     return (size_t)(at - out);
+}
+
+static bool bytes_decode(tandem_slice *value, uint8_t *out, size_t size)
+{
+    if (value->size < size)
+        return false;
+    memcpy(out, value->bytes, size);
+    value->bytes += size;
+    value->size -= size;
+    return true;
+}
+
+static bool models_decode(tandem_slice *value, bool one, td_document_record *record)
+{
+    td_model_name model;
+
+    if (!model_decode(value, &model))
+        return false;
+    memcpy(record->info.model, model.bytes, model.size);
+    record->info.model[model.size] = '\0';
+    if (!one)
+        return model_decode(value, &record->least) && model_decode(value, &record->greatest);
+    td_model_name_set(&record->least, td_model_name_slice(&model));
+    td_model_name_set(&record->greatest, td_model_name_slice(&model));
+    return true;
 }
 
 tandem_err td_document_decode(tandem_slice value, td_document_record *record)
 {
     td_document_info *info = &record->info;
-    const uint8_t *at = value.bytes;
-    td_model_name model;
-    tandem_slice name;
+    uint8_t flags;
 
     memset(record, 0, sizeof(*record));
-    if (value.size < TD_DOCUMENT_RECORD_BYTES_FIXED || at[0] > 3)
+    if (!bytes_decode(&value, &flags, 1) || flags > FLAGS ||
+        ((flags & ORIGIN_OF_EPOCH) && !(flags & CREATED)))
         return TANDEM_E_CORRUPT;
     info->known = true;
-    info->created = at[0] & 1;
-    info->deleted = at[0] & 2;
-    info->operations = td_get_u64(at + 1);
-    info->last_ordinal = td_get_u64(at + 9);
-    info->last_seq = td_get_u64(at + 17);
-    memcpy(info->last_origin, at + 25, TANDEM_ORIGIN_BYTES);
-    memcpy(info->epoch.bytes, at + 25 + TANDEM_ORIGIN_BYTES, sizeof(info->epoch.bytes));
-    value.bytes += TD_DOCUMENT_RECORD_BYTES_FIXED;
-    value.size -= TD_DOCUMENT_RECORD_BYTES_FIXED;
-    if (!model_decode(&value, &model) || !model_decode(&value, &record->least) ||
-        !model_decode(&value, &record->greatest) || value.size)
+    info->created = flags & CREATED;
+    info->deleted = flags & DELETED;
+    if (!td_varint_get(&value, &info->operations) || !td_varint_get(&value, &info->last_ordinal) ||
+        !td_varint_get(&value, &info->last_seq) ||
+        (!(flags & ORIGIN_OF_EPOCH) &&
+         !bytes_decode(&value, info->last_origin, sizeof(info->last_origin))) ||
+        (info->created && !bytes_decode(&value, info->epoch.bytes, sizeof(info->epoch.bytes))) ||
+        !models_decode(&value, flags & ONE_MODEL, record) || value.size)
         return TANDEM_E_CORRUPT;
-    memcpy(info->model, model.bytes, model.size);
-    info->model[model.size] = '\0';
-    name = td_model_name_slice(&model);
-    info->conflict = info->created &&
-                     (!tandem_slice_equal(name, td_model_name_slice(&record->least)) ||
-                      !tandem_slice_equal(name, td_model_name_slice(&record->greatest)));
+    if (flags & ORIGIN_OF_EPOCH)
+        memcpy(info->last_origin, epoch_origin(info), sizeof(info->last_origin));
+    info->conflict = info->created && !is_of_one_model(record, tandem_slice_text(info->model));
     return TANDEM_OK;
 }
 
 size_t td_stream_encode(const td_stream_record *record, uint8_t out[TD_STREAM_RECORD_BYTES_MAX])
 {
-    td_put_u64(out, record->count);
-    out[8] = record->marked;
-    if (!record->marked)
-        return TD_STREAM_RECORD_BYTES_MIN;
-    memcpy(out + TD_STREAM_RECORD_BYTES_MIN, record->mark.bytes, sizeof(record->mark.bytes));
-    return TD_STREAM_RECORD_BYTES_MAX;
+    uint8_t *at = out;
+
+    *at++ = record->marked;
+    at += td_varint_put(at, record->count);
+    if (record->marked) {
+        memcpy(at, record->mark.bytes, sizeof(record->mark.bytes));
+        at += sizeof(record->mark.bytes);
+    }
+    return (size_t)(at - out);
 }
 
 tandem_err td_stream_decode(tandem_slice value, td_stream_record *record)
 {
+    uint8_t marked;
+
     memset(record, 0, sizeof(*record));
-    if (value.size < TD_STREAM_RECORD_BYTES_MIN || value.bytes[8] > 1 ||
-        value.size != (value.bytes[8] ? (size_t)TD_STREAM_RECORD_BYTES_MAX
-                                      : (size_t)TD_STREAM_RECORD_BYTES_MIN))
+    if (!bytes_decode(&value, &marked, 1) || marked > 1 || !td_varint_get(&value, &record->count) ||
+        (marked && !bytes_decode(&value, record->mark.bytes, sizeof(record->mark.bytes))) ||
+        value.size)
         return TANDEM_E_CORRUPT;
-    record->count = td_get_u64(value.bytes);
-    record->marked = value.bytes[8];
-    if (record->marked)
-        memcpy(record->mark.bytes, value.bytes + TD_STREAM_RECORD_BYTES_MIN,
-               sizeof(record->mark.bytes));
+    record->marked = marked;
     return TANDEM_OK;
 }

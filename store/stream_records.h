@@ -7,8 +7,8 @@
  *   meta       name -> u64 (version, position, next_collection), or the reactor's id
  *   progress   collection -> number u32, last indexed ordinal u64, entries u64, corrupt records
  *              u64, first u64
- *   documents  number, document -> info
- *              number, document, 0, branch, 0, scope -> count u64, mark
+ *   documents  number, document -> info: without what another part of it says already
+ *              number, document, 0, branch, 0, scope -> count, mark if there is one
  *              number, document, 0, branch, 0, scope, 0, hlc, origin, seq -> a block of the stream's
  *              entries (stream_block.h), in total order
  *   snapshots  number, document, 0, branch, 0, scope, 0, place -> folded u64, model version u32,
@@ -50,12 +50,18 @@ enum {
 };
 
 enum {
-    TD_STREAM_RECORD_BYTES_MIN = 8 + 1,
-    TD_STREAM_RECORD_BYTES_MAX = TD_STREAM_RECORD_BYTES_MIN + (int)sizeof(td_place),
-    TD_DOCUMENT_RECORD_BYTES_FIXED = 1 + 8 + 8 + 8 + TANDEM_ORIGIN_BYTES + (int)sizeof(td_place),
-    TD_DOCUMENT_RECORD_BYTES_MAX =
-        TD_DOCUMENT_RECORD_BYTES_FIXED + 3 * (1 + TANDEM_NAME_BYTES_MAX),
+    TD_VARINT_BYTES_MAX = 10,
+    TD_STREAM_RECORD_BYTES_MAX = 1 + TD_VARINT_BYTES_MAX + (int)sizeof(td_place),
+    TD_DOCUMENT_RECORD_BYTES_MAX = 1 + 3 * TD_VARINT_BYTES_MAX + TANDEM_ORIGIN_BYTES +
+                                   (int)sizeof(td_place) + 3 * (1 + TANDEM_NAME_BYTES_MAX),
 };
+
+/* ---- Numbers ---- */
+
+/* LEB128: seven bits a byte, the lowest first. Returns the size. */
+size_t td_varint_put(uint8_t out[TD_VARINT_BYTES_MAX], uint64_t value);
+/* Takes it from rest; false if there is none in its shortest form. */
+bool td_varint_get(tandem_slice *rest, uint64_t *out);
 
 /* ---- Checksums ---- */
 

@@ -286,12 +286,45 @@ static void a_document_is_read_back_or_corrupt(void **state)
     assert_int_equal(TANDEM_OK, td_document_decode(tandem_slice_of(bytes, size), &found));
     assert_string_equal("log", found.info.model);
     assert_true(found.info.conflict && found.info.created && !found.info.deleted);
-    bytes[0] = 4; /* neither created nor deleted */
+    bytes[0] |= 16; /* a flag that there is not */
     assert_int_equal(TANDEM_E_CORRUPT, td_document_decode(tandem_slice_of(bytes, size), &found));
-    bytes[0] = 1;
-    bytes[TD_DOCUMENT_RECORD_BYTES_FIXED] = TANDEM_NAME_BYTES_MAX + 1;
+    bytes[0] &= (uint8_t)~16;
+    bytes[size - 4] = TANDEM_NAME_BYTES_MAX + 1; /* the size of `log` */
     assert_int_equal(TANDEM_E_CORRUPT,
                      td_document_decode(tandem_slice_of(bytes, sizeof(bytes)), &found));
+}
+
+/* What another part of a record says is not repeated in it. */
+static void a_document_is_the_same_however_short_its_record(void **state)
+{
+    enum { LAST_BY_ANOTHER = 1, OF_TWO_MODELS = 2, NOT_CREATED = 4, ALL = 8 };
+    size_t sizes[ALL];
+
+    for (unsigned with = 0; with < ALL; with++) {
+        td_document_record record = {.info = {.known = true,
+                                              .operations = 300,
+                                              .last_ordinal = UINT64_MAX,
+                                              .last_seq = 1}}, found;
+        uint8_t bytes[TD_DOCUMENT_RECORD_BYTES_MAX];
+
+        memset(record.info.last_origin, 7, sizeof(record.info.last_origin));
+        if (!(with & NOT_CREATED)) {
+            record.info.created = true;
+            memset(record.info.epoch.bytes, with & LAST_BY_ANOTHER ? 8 : 7,
+                   sizeof(record.info.epoch.bytes));
+            strcpy(record.info.model, "log");
+        }
+        td_model_name_set(&record.least, tandem_slice_text(with & OF_TWO_MODELS ? "kv" : "log"));
+        td_model_name_set(&record.greatest, tandem_slice_text("log"));
+        record.info.conflict = (with & OF_TWO_MODELS) && record.info.created;
+        sizes[with] = td_document_encode(&record, bytes);
+        assert_int_equal(TANDEM_OK, td_document_decode(tandem_slice_of(bytes, sizes[with]), &found));
+        assert_memory_equal(&record.info, &found.info, sizeof(found.info));
+        assert_memory_equal(&record.least, &found.least, 1 + (size_t)record.least.size);
+        assert_memory_equal(&record.greatest, &found.greatest, 1 + (size_t)record.greatest.size);
+    }
+    assert_int_equal(sizes[0] + TANDEM_ORIGIN_BYTES, sizes[LAST_BY_ANOTHER]);
+    assert_int_equal(sizes[0] + sizeof("kv") + sizeof("log"), sizes[OF_TWO_MODELS]);
 }
 
 static void a_stream_is_read_back_or_corrupt(void **state)
@@ -311,9 +344,9 @@ static void a_stream_is_read_back_or_corrupt(void **state)
         assert_true(found.count == 9 && found.marked == marked);
         assert_int_equal(marked, found.mark.bytes[0]);
     }
-    bytes[8] = 2;
+    bytes[0] = 2;
     assert_int_equal(TANDEM_E_CORRUPT,
-                     td_stream_decode(tandem_slice_of(bytes, TD_STREAM_RECORD_BYTES_MAX), &found));
+                     td_stream_decode(tandem_slice_of(bytes, 2 + sizeof(td_place)), &found));
 }
 
 static void only_names_go_into_keys(void **state)
@@ -373,6 +406,7 @@ int main(void)
         ON_BED(a_run_begins_at_one_or_later_and_ends_behind_that),
         ON_BED(an_operation_stands_whole_behind_its_hash),
         cmocka_unit_test(a_document_is_read_back_or_corrupt),
+        cmocka_unit_test(a_document_is_the_same_however_short_its_record),
         cmocka_unit_test(a_stream_is_read_back_or_corrupt),
         cmocka_unit_test(only_names_go_into_keys),
         cmocka_unit_test(a_key_tells_what_it_names),
