@@ -9,9 +9,9 @@
  * The view indexes on demand (a request names the position that it must see) and otherwise in
  * batches behind the executor, TD_VIEW_PAUSE_MS after a commit, with all that came meanwhile: who
  * commits one by one need not wake it each time. While somebody waits there is no pause. What is indexed
- * is settled (store/stream_index.h) TD_VIEW_COMMIT_MS after the first of it, or once it takes much
- * memory, in slices between which requests get in. An index that cannot be opened or written is dropped
- * and rebuilt.
+ * is settled (store/stream_index.h) TD_VIEW_COMMIT_MS after the first of it, or once it is much, in
+ * slices between which requests get in. An index that cannot be opened or written is dropped and
+ * rebuilt.
  *
  * Requests: the caller fills one, posts it with td_document_view_post() and gets done() exactly
  * once, on the view's thread (err TANDEM_E_CLOSED if the view is closed or freed first); done may

@@ -442,7 +442,7 @@ uint32_t td_stream_index_pending(const td_stream_index *index)
 
 bool td_stream_index_full(const td_stream_index *index)
 {
-    return index->pending.bytes >= TD_INDEX_PENDING_BYTES;
+    return td_pending_is_full(&index->pending);
 }
 
 bool td_stream_index_busy(const td_stream_index *index)

@@ -106,8 +106,7 @@ tandem_err td_stream_index_advance(td_stream_index *index, uint32_t operations_m
                                    uint64_t *position_out, bool *current_out);
 /* Operations that wait to be settled. */
 uint32_t td_stream_index_pending(const td_stream_index *index);
-/* Do they take so much memory that they should be? */
-enum { TD_INDEX_PENDING_BYTES = 24 * 1024 * 1024 };
+/* Are they so many that they should be? */
 bool td_stream_index_full(const td_stream_index *index);
 /* Is there anything to settle, or a transaction open? Even a reading call opens one. */
 bool td_stream_index_busy(const td_stream_index *index);

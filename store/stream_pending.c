@@ -12,6 +12,11 @@ enum {
     CHUNK_BYTES = 64 * 1024,
     HASH_BYTES = sizeof(td_place) - TD_PLACE_HASH_AT,
     BUCKET_BYTES = 16, /* what a table takes for each that it holds */
+
+    BYTES_MAX = 24 * 1024 * 1024,
+    /* Each time is a flush, which takes as long as some thousand operations. */
+    OPERATIONS_WORTH_IT = 32768,
+    OPERATIONS_A_DOCUMENT = 64,
 };
 
 typedef struct td_pending_chunk {
@@ -40,6 +45,15 @@ static void *take(td_pending *pending, size_t size)
     at->used += size;
     pending->bytes += size;
     return out;
+}
+
+bool td_pending_is_full(const td_pending *pending)
+{
+    uint64_t documents = td_hash_table_count(&pending->documents);
+
+    return pending->bytes >= BYTES_MAX ||
+           (pending->operations >= OPERATIONS_WORTH_IT &&
+            pending->operations >= OPERATIONS_A_DOCUMENT * documents);
 }
 
 static void forget(void *owner)
@@ -150,6 +164,7 @@ static td_pending_document *document_of(td_pending *pending,
         return document;
     document->collection = collection;
     document->first = document->last = NULL;
+    document->count = 0;
     document->size = key.size;
     memcpy(document->key, key.bytes, key.size);
     return add(pending, &pending->documents, &document->hash_entry,
@@ -179,6 +194,7 @@ tandem_err td_pending_add(td_pending *pending, struct td_index_collection *colle
     else
         document->first = entry;
     document->last = entry;
+    document->count++;
     pending->operations++;
     if (ordinal > pending->last_ordinal)
         pending->last_ordinal = ordinal;

@@ -55,6 +55,7 @@ typedef struct td_pending_document {
     td_hash_entry hash_entry;
     struct td_index_collection *collection;
     td_pending_entry *first, *last; /* NULL once it was written */
+    uint32_t count;
     size_t size;
     uint8_t key[]; /* in the table of documents */
 } td_pending_document;
@@ -71,6 +72,11 @@ typedef struct td_pending {
     uint32_t ordered, taken;
 } td_pending;
 
+/*
+ * Is there enough for what it saves, or too much for the memory that it takes? Documents that have many
+ * entries each gain nothing by having more, and chains that the processor's cache cannot hold are slow.
+ */
+bool td_pending_is_full(const td_pending *pending);
 /* All zeros: empty. */
 void td_pending_clear(td_pending *pending);
 

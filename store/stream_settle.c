@@ -250,12 +250,9 @@ static tandem_err document_note(struct settling *s, const td_pending_document *d
 {
     td_document_info *info = &s->record.info;
     uint64_t held = info->last_ordinal;
-    size_t count = 0;
 
-    for (const td_pending_entry *e = document->first; e; e = e->next)
-        count++;
-    s->entries = malloc(count * sizeof(s->entries[0]));
-    s->stream = malloc(count * sizeof(s->stream[0]));
+    s->entries = malloc(document->count * sizeof(s->entries[0]));
+    s->stream = malloc(document->count * sizeof(s->stream[0]));
     if (!s->entries || !s->stream)
         return TANDEM_E_NOMEM;
     for (const td_pending_entry *e = document->first; e; e = e->next) {
@@ -319,6 +316,7 @@ static tandem_err document_settle(td_stream_index *index, td_pending_document *d
     free(s.entries);
     free(s.stream);
     document->first = document->last = NULL;
+    document->count = 0;
     return err;
 }
 
