@@ -1,46 +1,27 @@
 #include "tools/bench/fetch.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
-#include "tools/bench/peer.h"
+#include "tools/bench/member.h"
 #include "tools/bench/process.h"
 #include "tools/bench/scratch.h"
 #include "tools/bench/worker.h"
 #include "tools/tandem/command.h"
-
-enum { LOOK_US = 500, FETCH_S_MAX = 600 };
 
 struct fetching {
     const bench_fetch *fetch;
     const char *folder;
 };
 
-struct arrival {
-    uint64_t wanted;
-    _Atomic uint64_t at_us; /* when all was there; 0: not yet */
-};
-
-static void committed(void *context, uint64_t position)
-{
-    struct arrival *arrival = context;
-
-    if (position >= arrival->wanted && !atomic_load(&arrival->at_us))
-        atomic_store(&arrival->at_us, bench_now_us());
-}
-
-static tandem_err wait_for_all(bench_peer *peer, struct arrival *arrival, uint64_t begun_us,
-                               bench_fetched *out)
+static tandem_err wait_for_all(bench_member *peer, uint64_t begun_us, bench_fetched *out)
 {
     tandem_stat stat;
+    uint64_t at_us;
     tandem_err err;
 
-    while (!atomic_load(&arrival->at_us)) {
-        if (bench_now_us() - begun_us > FETCH_S_MAX * UINT64_C(1000000))
-            return TANDEM_E_TIMEOUT;
-        bench_sleep_until_us(bench_now_us() + LOOK_US);
-    }
-    out->seconds = (double)(arrival->at_us - begun_us) / 1e6;
+    if ((err = bench_member_wait(peer, &at_us)) != TANDEM_OK)
+        return err;
+    out->seconds = (double)(at_us - begun_us) / 1e6;
     /* Answered when the index has come so far. */
     if ((err = tandem_document_head(peer->reactor, "c0", "d0", UINT64_MAX, NULL, NULL, NULL)) !=
         TANDEM_OK)
@@ -54,36 +35,35 @@ static tandem_err wait_for_all(bench_peer *peer, struct arrival *arrival, uint64
 static tandem_err fetch_from(const struct fetching *fetching, td_memory_network *network,
                              const char *url, bench_fetched *out)
 {
-    struct arrival arrival = {.wanted = fetching->fetch->operations};
-    bench_peer peer = {NULL, NULL};
-    tandem_subscription *subscription;
+    bench_member peer = {0};
     uint64_t begun_us = 0;
     tandem_err err;
 
-    if ((err = bench_peer_open(&peer, fetching->folder, network, "peer")) == TANDEM_OK &&
-        (err = tandem_subscribe(peer.reactor, committed, &arrival, &subscription)) == TANDEM_OK) {
+    if ((err = bench_member_open_in(&peer, fetching->folder, network, "peer")) == TANDEM_OK &&
+        (err = bench_member_want(&peer, fetching->fetch->operations)) == TANDEM_OK) {
         begun_us = bench_now_us();
         err = tandem_remote_add(peer.sync, "source", url);
     }
     if (err == TANDEM_OK)
-        err = wait_for_all(&peer, &arrival, begun_us, out);
-    bench_peer_close(&peer);
+        err = wait_for_all(&peer, begun_us, out);
+    bench_member_close(&peer);
     return err;
 }
 
 static tandem_err fetch_within(const struct fetching *fetching, bench_fetched *out)
 {
     td_memory_network *network;
-    bench_peer source = {NULL, NULL};
+    bench_member source = {0};
     char url[128];
     tandem_err err;
 
     if ((err = td_memory_network_open(&network)) != TANDEM_OK)
         return err;
-    if ((err = bench_peer_open(&source, fetching->fetch->source, network, "source")) == TANDEM_OK &&
+    if ((err = bench_member_open_in(&source, fetching->fetch->source, network, "source")) ==
+            TANDEM_OK &&
         (err = tandem_listen(source.sync, "", 0, false, url)) == TANDEM_OK)
         err = fetch_from(fetching, network, url, out);
-    bench_peer_close(&source);
+    bench_member_close(&source);
     td_memory_network_free(network);
     return err;
 }

@@ -17,12 +17,19 @@
 #include "tools/bench/bench.h"
 #include "tools/bench/fill.h"
 #include "tools/bench/floor.h"
-#include "tools/bench/peer.h"
+#include "tools/bench/member.h"
 #include "tools/bench/process.h"
 #include "tools/bench/scratch.h"
 #include "tools/bench/worker.h"
 
-enum { BEHIND = 100, LATE_MS_MAX = 60000, RECORD_BYTES = 232, EDIT_BYTES = 113, EDIT_BATCH = 999, GROUP = 1000 };
+enum {
+    BEHIND = 100,
+    LATE_MS_MAX = 60000,
+    RECORD_BYTES = 232,
+    EDIT_BYTES = 113,
+    EDIT_BATCH = 999,
+    GROUP = 1000,
+};
 enum { COLD_RATE, COLD_US, LATE_US, LATE_FOLDED };
 
 #define SESSION "tests/data/automerge-paper.json.gz"
@@ -80,7 +87,7 @@ static tandem_err wait_for_late(tandem_reactor *reactor, uint64_t position)
 
 /* The other reactor writes its operation when all but the last of the document are there, and brings it
  * when all are. */
-static tandem_err fold_with(bench_peer *peer, bench_peer *other, uint64_t operations,
+static tandem_err fold_with(bench_member *peer, bench_member *other, uint64_t operations,
                             struct folded *out)
 {
     char url[128];
@@ -104,17 +111,17 @@ static tandem_err fold_with(bench_peer *peer, bench_peer *other, uint64_t operat
 static tandem_err fold_work(void *context, void *shared)
 {
     const struct fold *fold = context;
-    bench_peer peer = {NULL, NULL}, other = {NULL, NULL};
+    bench_member peer = {0}, other = {0};
     td_memory_network *network;
     tandem_err err;
 
     if ((err = td_memory_network_open(&network)) != TANDEM_OK)
         return err;
-    if ((err = bench_peer_open(&peer, fold->folder, network, "peer")) == TANDEM_OK &&
-        (err = bench_peer_open(&other, NULL, network, "other")) == TANDEM_OK)
+    if ((err = bench_member_open_in(&peer, fold->folder, network, "peer")) == TANDEM_OK &&
+        (err = bench_member_open_in(&other, NULL, network, "other")) == TANDEM_OK)
         err = fold_with(&peer, &other, fold->run->size.operations, shared);
-    bench_peer_close(&other);
-    bench_peer_close(&peer);
+    bench_member_close(&other);
+    bench_member_close(&peer);
     td_memory_network_free(network);
     if (err != TANDEM_OK)
         cli_fail(err, NULL, "the document could not be folded");

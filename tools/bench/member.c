@@ -1,18 +1,32 @@
 #include "tools/bench/member.h"
 
+#include "reactor/reactor_parts.h"
+#include "sync/sync_manager.h"
 #include "tools/bench/process.h"
 
 enum { LOOK_US = 500, WAIT_S_MAX = 600 };
 
-tandem_err bench_member_open(bench_member *member, const char *folder)
+tandem_err bench_member_open_in(bench_member *member, const char *folder,
+                                td_memory_network *network, const char *name)
 {
     tandem_options options = TANDEM_OPTIONS_INIT;
+    td_carrier *carrier = NULL;
     tandem_err err;
 
     options.path = folder;
-    if ((err = tandem_open(&options, &member->reactor)) != TANDEM_OK)
+    if ((err = tandem_open(&options, &member->reactor)) != TANDEM_OK ||
+        (network && (err = td_memory_carrier_open(network, td_reactor_loop(member->reactor), name,
+                                                  &carrier)) != TANDEM_OK))
         return err;
-    return tandem_sync_open(member->reactor, NULL, &member->sync);
+    err = td_sync_open_on(member->reactor, NULL, carrier, &member->sync);
+    if (err != TANDEM_OK && carrier)
+        carrier->ops->free(carrier);
+    return err;
+}
+
+tandem_err bench_member_open(bench_member *member, const char *folder)
+{
+    return bench_member_open_in(member, folder, NULL, NULL);
 }
 
 tandem_err bench_member_listen(bench_member *member, char url_out[BENCH_URL_BYTES])
@@ -42,7 +56,7 @@ tandem_err bench_member_want(bench_member *member, uint64_t operations)
     return tandem_subscribe(member->reactor, committed, member, &subscription);
 }
 
-tandem_err bench_member_wait(bench_member *member)
+tandem_err bench_member_wait(bench_member *member, uint64_t *when_us_out)
 {
     uint64_t begun_us = bench_now_us();
 
@@ -51,5 +65,7 @@ tandem_err bench_member_wait(bench_member *member)
             return TANDEM_E_TIMEOUT;
         bench_sleep_until_us(bench_now_us() + LOOK_US);
     }
+    if (when_us_out)
+        *when_us_out = atomic_load(&member->complete_us);
     return TANDEM_OK;
 }

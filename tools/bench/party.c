@@ -79,7 +79,7 @@ static tandem_err take_part(const struct place *place, bench_member *member)
         (place->index < party->writers &&
          (err = bench_fill_reactor(member->reactor, &over, part_of(party), party->group)) !=
              TANDEM_OK) ||
-        (err = bench_member_wait(member)) != TANDEM_OK)
+        (err = bench_member_wait(member, NULL)) != TANDEM_OK)
         return err;
     field->complete_us[place->index] = atomic_load(&member->complete_us);
     atomic_fetch_add(&field->complete, 1);
