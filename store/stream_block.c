@@ -43,19 +43,6 @@ void td_block_begin(td_block_state *state, tandem_slice key, bool lifecycle)
     state->origin[0].seq = td_get_u64(place + SEQ_AT);
 }
 
-/* ---- Numbers ---- */
-
-/* Differences of 64 bits, the small ones of either sign to small numbers. */
-static uint64_t zigzag(uint64_t difference)
-{
-    return difference << 1 ^ (difference >> 63 ? UINT64_MAX : 0);
-}
-
-static uint64_t unzigzag(uint64_t value)
-{
-    return value >> 1 ^ (value & 1 ? UINT64_MAX : 0);
-}
-
 /* ---- Decoding ---- */
 
 static bool bytes_get(tandem_slice *rest, size_t size, const uint8_t **out)
@@ -113,10 +100,10 @@ tandem_err td_block_next(td_block_state *state, tandem_slice *rest, td_block_ent
     out->model = tandem_slice_of(NULL, 0);
     if (state->lifecycle && !life_get(rest, out))
         return TANDEM_E_CORRUPT;
-    step = unzigzag(step);
+    step = td_unzigzag(step);
     state->hlc += hlc;
     state->origin[origin].seq += step;
-    state->ordinal += step + unzigzag(off);
+    state->ordinal += step + td_unzigzag(off);
     state->first = false;
     td_put_u64(out->place.bytes, state->hlc);
     memcpy(out->place.bytes + ORIGIN_AT, state->origin[origin].bytes, TANDEM_ORIGIN_BYTES);
@@ -166,9 +153,9 @@ size_t td_block_add(td_block_state *state, const td_block_entry *entry,
         state->origins++;
     }
     size += td_varint_put(out + size, hlc - state->hlc);
-    size += td_varint_put(out + size, zigzag(step));
+    size += td_varint_put(out + size, td_zigzag(step));
     if (off)
-        size += td_varint_put(out + size, zigzag(off));
+        size += td_varint_put(out + size, td_zigzag(off));
     if (entry->hashed) {
         memcpy(out + size, place + TD_PLACE_HASH_AT, HASH_BYTES);
         size += HASH_BYTES;

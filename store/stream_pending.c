@@ -66,6 +66,7 @@ void td_pending_clear(td_pending *pending)
     td_hash_table_clear(&pending->documents, forget);
     td_hash_table_clear(&pending->streams, forget);
     td_hash_table_clear(&pending->kinds, forget);
+    free(pending->kind);
     free(pending->order);
     while (pending->chunks) {
         chunk *first = pending->chunks;
@@ -123,6 +124,20 @@ static size_t kind_key(const td_operation *operation, uint8_t out[KIND_KEY_BYTES
     return size;
 }
 
+static bool kinds_make_room(td_pending *pending)
+{
+    uint32_t max = pending->kinds_max ? 2 * pending->kinds_max : 64;
+    const td_pending_kind **more;
+
+    if (td_hash_table_count(&pending->kinds) < pending->kinds_max)
+        return true;
+    if (!(more = realloc(pending->kind, max * sizeof(*more))))
+        return false;
+    pending->kind = more;
+    pending->kinds_max = max;
+    return true;
+}
+
 static const td_pending_kind *kind_of(td_pending *pending, const td_operation *operation)
 {
     uint8_t bytes[KIND_KEY_BYTES_MAX];
@@ -142,12 +157,15 @@ static const td_pending_kind *kind_of(td_pending *pending, const td_operation *o
         kind->stream = stream;
         memcpy(kind->origin, operation->origin, TANDEM_ORIGIN_BYTES);
         kind->life = (uint8_t)td_index_life(operation);
+        kind->number = td_hash_table_count(&pending->kinds);
         kind->size = key.size;
         memcpy(kind->key, key.bytes, key.size);
         kind->model = tandem_slice_of(kind->key + key.size - 1 - operation->type.size, model.size);
-        if (!add(pending, &pending->kinds, &kind->hash_entry,
+        if (!kinds_make_room(pending) ||
+            !add(pending, &pending->kinds, &kind->hash_entry,
                  tandem_slice_of(kind->key, kind->size), kind))
             return NULL;
+        pending->kind[kind->number] = kind;
     }
     return pending->last_kind = kind;
 }
@@ -165,35 +183,129 @@ static td_pending_document *document_of(td_pending *pending,
     document->collection = collection;
     document->first = document->last = NULL;
     document->count = 0;
-    document->size = key.size;
+    document->size = (uint32_t)key.size;
     memcpy(document->key, key.bytes, key.size);
     return add(pending, &pending->documents, &document->hash_entry,
                tandem_slice_of(document->key, document->size), document);
+}
+
+/* ---- Entries ---- */
+
+/*
+ * Entry after entry:
+ *
+ *   varint   the kind's number
+ *   varint   hlc, less the base: zigzag
+ *   varint   seq
+ *   varint   ordinal, less the base: zigzag (collections are gathered one after the other)
+ *   16       of the hash, if it is of the lifecycle
+ */
+struct td_pending_piece {
+    struct td_pending_piece *next;
+    uint16_t used, size;
+    uint8_t bytes[];
+};
+
+enum {
+    ENTRY_BYTES_MAX = 4 * TD_VARINT_BYTES_MAX + HASH_BYTES,
+    PIECE_BYTES_MIN = 20, /* an entry or two; the next piece is twice as large … */
+    PIECE_BYTES_MAX = 500, /* … but no larger than this */
+};
+
+static size_t entry_encode(const td_pending *pending, const td_pending_kind *kind,
+                           const td_operation *operation, uint64_t ordinal,
+                           uint8_t out[ENTRY_BYTES_MAX])
+{
+    uint64_t hlc = td_planted(TD_PLANTED_FOLDED_AS_IT_CAME) ? ordinal : operation->hlc;
+    uint8_t *at = out;
+
+    at += td_varint_put(at, kind->number);
+    at += td_varint_put(at, td_zigzag(hlc - pending->base_hlc));
+    at += td_varint_put(at, operation->seq);
+    at += td_varint_put(at, td_zigzag(ordinal - pending->base_ordinal));
+    if (kind->stream->lifecycle) {
+        memcpy(at, operation->hash, HASH_BYTES);
+        at += HASH_BYTES;
+    }
+    return (size_t)(at - out);
+}
+
+/* What this process wrote itself a moment ago. */
+static uint64_t number(tandem_slice *rest)
+{
+    uint64_t value = 0;
+    bool is_one = td_varint_get(rest, &value);
+
+    assert(is_one);
+    return value;
+}
+
+static void entry_decode(const td_pending *pending, tandem_slice *rest, td_pending_entry *out)
+{
+    uint64_t kind = number(rest);
+
+    assert(kind < td_hash_table_count(&pending->kinds));
+    out->kind = pending->kind[kind];
+    out->place = td_place_zero;
+    td_put_u64(out->place.bytes, pending->base_hlc + td_unzigzag(number(rest)));
+    memcpy(out->place.bytes + 8, out->kind->origin, TANDEM_ORIGIN_BYTES);
+    out->seq = number(rest);
+    td_put_u64(out->place.bytes + 8 + TANDEM_ORIGIN_BYTES, out->seq);
+    out->ordinal = pending->base_ordinal + td_unzigzag(number(rest));
+    if (out->kind->stream->lifecycle) {
+        assert(rest->size >= HASH_BYTES);
+        memcpy(out->place.bytes + TD_PLACE_HASH_AT, rest->bytes, HASH_BYTES);
+        rest->bytes += HASH_BYTES;
+        rest->size -= HASH_BYTES;
+    }
+}
+
+/* The document's last piece, with room for so many bytes. */
+static struct td_pending_piece *piece_for(td_pending *pending, td_pending_document *document,
+                                          size_t size)
+{
+    struct td_pending_piece *last = document->last, *piece;
+    size_t room = last ? 2 * (size_t)last->size : PIECE_BYTES_MIN;
+
+    if (last && (size_t)(last->size - last->used) >= size)
+        return last;
+    if (room > PIECE_BYTES_MAX)
+        room = PIECE_BYTES_MAX;
+    if (room < size)
+        room = size;
+    if (!(piece = take(pending, offsetof(struct td_pending_piece, bytes) + room)))
+        return NULL;
+    piece->next = NULL;
+    piece->used = 0;
+    piece->size = (uint16_t)room;
+    if (last)
+        last->next = piece;
+    else
+        document->first = piece;
+    return document->last = piece;
 }
 
 tandem_err td_pending_add(td_pending *pending, struct td_index_collection *collection,
                           const td_operation *operation, uint64_t ordinal)
 {
     const td_pending_kind *kind = kind_of(pending, operation);
+    uint8_t bytes[ENTRY_BYTES_MAX];
     td_pending_document *document;
-    td_pending_entry *entry;
+    struct td_pending_piece *piece;
+    size_t size;
 
     assert(!pending->order);
-    if (!kind || !(document = document_of(pending, collection, operation->document)) ||
-        !(entry = take(pending, sizeof(*entry) + (kind->stream->lifecycle ? HASH_BYTES : 0))))
+    if (!kind || !(document = document_of(pending, collection, operation->document)))
         return TANDEM_E_NOMEM;
-    entry->next = NULL;
-    entry->kind = kind;
-    entry->hlc = td_planted(TD_PLANTED_FOLDED_AS_IT_CAME) ? ordinal : operation->hlc;
-    entry->seq = operation->seq;
-    entry->ordinal = ordinal;
-    if (kind->stream->lifecycle)
-        memcpy(entry->hash, operation->hash, HASH_BYTES);
-    if (document->last)
-        document->last->next = entry;
-    else
-        document->first = entry;
-    document->last = entry;
+    if (pending->operations == 0) {
+        pending->base_hlc = operation->hlc;
+        pending->base_ordinal = ordinal;
+    }
+    size = entry_encode(pending, kind, operation, ordinal, bytes);
+    if (!(piece = piece_for(pending, document, size)))
+        return TANDEM_E_NOMEM;
+    memcpy(piece->bytes + piece->used, bytes, size);
+    piece->used = (uint16_t)(piece->used + size);
     document->count++;
     pending->operations++;
     if (ordinal > pending->last_ordinal)
@@ -201,21 +313,26 @@ tandem_err td_pending_add(td_pending *pending, struct td_index_collection *colle
     return TANDEM_OK;
 }
 
+void td_pending_entries(const td_pending *pending, const td_pending_document *document,
+                        td_pending_entry *out)
+{
+    for (const struct td_pending_piece *p = document->first; p; p = p->next) {
+        tandem_slice rest = tandem_slice_of(p->bytes, p->used);
+
+        while (rest.size)
+            entry_decode(pending, &rest, out++);
+    }
+}
+
+void td_pending_done(td_pending_document *document)
+{
+    document->first = document->last = NULL;
+    document->count = 0;
+}
+
 td_pending_document *td_pending_find(const td_pending *pending, tandem_slice document_key)
 {
     return td_hash_table_find(&pending->documents, document_key);
-}
-
-td_place td_pending_place(const td_pending_entry *entry)
-{
-    td_place place = td_place_zero;
-
-    td_put_u64(place.bytes, entry->hlc);
-    memcpy(place.bytes + 8, entry->kind->origin, TANDEM_ORIGIN_BYTES);
-    td_put_u64(place.bytes + 8 + TANDEM_ORIGIN_BYTES, entry->seq);
-    if (entry->kind->stream->lifecycle)
-        memcpy(place.bytes + TD_PLACE_HASH_AT, entry->hash, HASH_BYTES);
-    return place;
 }
 
 /* ---- Taking ---- */
@@ -247,7 +364,7 @@ td_pending_document *td_pending_take(td_pending *pending)
     while (pending->taken < pending->ordered) {
         td_pending_document *next = pending->order[pending->taken++];
 
-        if (next->first)
+        if (next->count)
             return next;
     }
     return NULL;

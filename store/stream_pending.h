@@ -10,8 +10,8 @@
  * The idea is that of the memory component of a log-structured merge tree (O'Neil, Cheng, Gawlick,
  * O'Neil 1996); the component on disk is LMDB's tree.
  *
- * An operation takes 40 bytes, a document some hundred; what operations have in common (their origin,
- * stream and type) is kept once.
+ * An operation takes some 16 bytes, a document a hundred: so entries are packed, in pieces that grow with
+ * their document, and what operations have in common (origin, stream and type) is kept once.
  *
  * Ownership: all memory is the pending's, and goes at once; td_pending_document and what hangs on it are
  *            valid until td_pending_clear(). Collections are borrowed.
@@ -39,34 +39,39 @@ typedef struct td_pending_kind {
     const td_pending_stream *stream;
     uint8_t origin[TANDEM_ORIGIN_BYTES];
     tandem_slice model;
-    uint8_t life; /* an enum td_life */
+    uint8_t life;    /* an enum td_life */
+    uint32_t number; /* from 0 */
     size_t size;
     uint8_t key[];
 } td_pending_kind;
 
-typedef struct td_pending_entry {
-    struct td_pending_entry *next; /* of the document, in the order of ordinals */
-    const td_pending_kind *kind;
-    uint64_t hlc, seq, ordinal;
-    uint8_t hash[]; /* 16 of the lifecycle, none of others */
-} td_pending_entry;
-
 typedef struct td_pending_document {
     td_hash_entry hash_entry;
     struct td_index_collection *collection;
-    td_pending_entry *first, *last; /* NULL once it was written */
-    uint32_t count;
-    size_t size;
+    struct td_pending_piece *first, *last;
+    uint32_t count; /* entries that wait: none once they were written */
+    uint32_t size;
     uint8_t key[]; /* in the table of documents */
 } td_pending_document;
+
+/* An operation that waits. */
+typedef struct td_pending_entry {
+    const td_pending_kind *kind;
+    uint64_t ordinal, seq;
+    td_place place; /* its hash is zeros, but of the lifecycle stream, where it is there */
+} td_pending_entry;
 
 typedef struct td_pending {
     struct td_pending_chunk *chunks;
     size_t bytes; /* that are in use */
     uint32_t operations;
     uint64_t last_ordinal; /* the greatest */
-    td_hash_table documents, streams, kinds;
+    td_hash_table documents, streams;
+    td_hash_table kinds;
+    const td_pending_kind **kind; /* by their numbers */
+    uint32_t kinds_max;
     const td_pending_kind *last_kind; /* the one that most operations have */
+    uint64_t base_hlc, base_ordinal;  /* of the first one: the others are near */
 
     td_pending_document **order; /* while documents are taken */
     uint32_t ordered, taken;
@@ -92,7 +97,10 @@ tandem_err td_pending_order(td_pending *pending);
 /* The next one of which something waits; NULL: there is none. */
 td_pending_document *td_pending_take(td_pending *pending);
 
-/* Where an entry stands, its hash as td_place_with_hash() says: that of the lifecycle stream is there. */
-td_place td_pending_place(const td_pending_entry *entry);
+/* What waits of a document, in the order of ordinals; out has room for document->count. */
+void td_pending_entries(const td_pending *pending, const td_pending_document *document,
+                        td_pending_entry *out);
+/* It was written. */
+void td_pending_done(td_pending_document *document);
 
 #endif

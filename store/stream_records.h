@@ -63,6 +63,17 @@ size_t td_varint_put(uint8_t out[TD_VARINT_BYTES_MAX], uint64_t value);
 /* Takes it from rest; false if there is none in its shortest form. */
 bool td_varint_get(tandem_slice *rest, uint64_t *out);
 
+/* Differences of 64 bits, the small ones of either sign to small numbers; and back. */
+static inline uint64_t td_zigzag(uint64_t difference)
+{
+    return difference << 1 ^ (difference >> 63 ? UINT64_MAX : 0);
+}
+
+static inline uint64_t td_unzigzag(uint64_t value)
+{
+    return value >> 1 ^ (value & 1 ? UINT64_MAX : 0);
+}
+
 /* ---- Checksums ---- */
 
 enum { TD_INDEX_CHECKSUM_BYTES = 4 };

@@ -20,8 +20,8 @@ struct settling {
     tandem_slice collection; /* its name */
     tandem_slice key;        /* the document's */
     td_document_record record;
-    const td_pending_entry **entries; /* that are new to the tables: by stream, then by place */
-    td_block_entry *stream;           /* room for as many: those of one stream */
+    td_pending_entry *entries; /* that are new to the tables: by stream, then by place */
+    td_block_entry *stream;    /* room for as many: those of one stream */
     size_t count;
     bool refold; /* what is late changes the lifecycle from its beginning */
 };
@@ -114,18 +114,12 @@ tandem_err td_index_lifecycle_fold(td_stream_index *index, tandem_slice collecti
 
 static int entry_order(const void *a, const void *b)
 {
-    const td_pending_entry *x = *(const td_pending_entry *const *)a;
-    const td_pending_entry *y = *(const td_pending_entry *const *)b;
-    td_place at, other;
+    const td_pending_entry *x = a, *y = b;
     int order;
 
     if (x->kind->stream != y->kind->stream)
         return x->kind->stream->number < y->kind->stream->number ? -1 : 1;
-    if (x->hlc != y->hlc)
-        return x->hlc < y->hlc ? -1 : 1;
-    at = td_pending_place(x);
-    other = td_pending_place(y);
-    order = td_place_compare(&at, &other);
+    order = td_place_compare(&x->place, &y->place);
     /* Ties: their hashes will tell. Until then the order is one that does not depend on the machine. */
     return order ? order : x->ordinal < y->ordinal ? -1 : 1;
 }
@@ -147,17 +141,17 @@ static void lifecycle_note(struct settling *s, td_stream_record *record, size_t 
 }
 
 /* The entries of one stream, from the first one on; returns how many. */
-static size_t stream_take(struct settling *s, const td_pending_entry *const *entries, size_t left)
+static size_t stream_take(struct settling *s, const td_pending_entry *entries, size_t left)
 {
-    const td_pending_stream *stream = entries[0]->kind->stream;
+    const td_pending_stream *stream = entries[0].kind->stream;
     size_t count = 0;
 
-    for (; count < left && entries[count]->kind->stream == stream; count++) {
-        const td_pending_entry *from = entries[count];
+    for (; count < left && entries[count].kind->stream == stream; count++) {
+        const td_pending_entry *from = &entries[count];
         td_block_entry *entry = &s->stream[count];
 
         memset(entry, 0, sizeof(*entry));
-        entry->place = td_pending_place(from);
+        entry->place = from->place;
         entry->ordinal = from->ordinal;
         entry->hashed = stream->lifecycle;
         if (stream->lifecycle) {
@@ -255,10 +249,13 @@ static tandem_err document_note(struct settling *s, const td_pending_document *d
     s->stream = malloc(document->count * sizeof(s->stream[0]));
     if (!s->entries || !s->stream)
         return TANDEM_E_NOMEM;
-    for (const td_pending_entry *e = document->first; e; e = e->next) {
+    td_pending_entries(&s->index->pending, document, s->entries);
+    for (uint32_t i = 0; i < document->count; i++) {
+        const td_pending_entry *e = &s->entries[i];
+
         if (e->ordinal <= held)
             continue;
-        s->entries[s->count++] = e;
+        s->entries[s->count++] = *e;
         models_note(&s->record, e->kind->model);
         info->operations++;
         info->last_ordinal = e->ordinal;
@@ -292,7 +289,7 @@ static tandem_err document_write(struct settling *s, const td_pending_document *
     entries_sort(s);
     for (size_t i = 0, count; i < s->count; i += count) {
         count = stream_take(s, s->entries + i, s->count - i);
-        if ((err = stream_settle(s, s->entries[i]->kind->stream, count)) != TANDEM_OK)
+        if ((err = stream_settle(s, s->entries[i].kind->stream, count)) != TANDEM_OK)
             return err;
     }
     if (s->record.info.last_ordinal > s->index->reached)
@@ -315,8 +312,7 @@ static tandem_err document_settle(td_stream_index *index, td_pending_document *d
 
     free(s.entries);
     free(s.stream);
-    document->first = document->last = NULL;
-    document->count = 0;
+    td_pending_done(document);
     return err;
 }
 
@@ -375,7 +371,7 @@ tandem_err td_index_settle_document(td_stream_index *index, const td_index_colle
         return TANDEM_OK;
     td_index_key_document(&key, c->id, name);
     document = td_pending_find(&index->pending, td_index_key_slice(&key));
-    if (!document || !document->first)
+    if (!document || document->count == 0)
         return TANDEM_OK;
     err = document_settle(index, document);
     return err ? td_index_undo(index, err) : TANDEM_OK;
