@@ -119,6 +119,17 @@ tandem_err td_index_progress_put(td_stream_index *index, const td_index_collecti
 
 /* ---- Documents and streams ---- */
 
+tandem_err td_index_document_get(td_stream_index *index, tandem_slice key, td_document_record *out)
+{
+    tandem_slice value;
+    tandem_err err = td_index_get(index, TD_INDEX_DOCUMENTS, key, &value);
+
+    memset(out, 0, sizeof(*out));
+    if (err == TANDEM_OK)
+        err = td_document_decode(value, out);
+    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+}
+
 void td_index_documents_begin(td_index_key *from, uint32_t collection, tandem_slice after)
 {
     td_index_key key;

@@ -183,7 +183,8 @@ static td_pending_document *document_of(td_pending *pending,
     document->collection = collection;
     document->first = document->last = NULL;
     document->count = 0;
-    document->size = (uint32_t)key.size;
+    document->size = (uint16_t)key.size;
+    document->lifecycle = false;
     memcpy(document->key, key.bytes, key.size);
     return add(pending, &pending->documents, &document->hash_entry,
                tandem_slice_of(document->key, document->size), document);
@@ -307,27 +308,44 @@ tandem_err td_pending_add(td_pending *pending, struct td_index_collection *colle
     memcpy(piece->bytes + piece->used, bytes, size);
     piece->used = (uint16_t)(piece->used + size);
     document->count++;
+    document->lifecycle |= kind->stream->lifecycle;
     pending->operations++;
     if (ordinal > pending->last_ordinal)
         pending->last_ordinal = ordinal;
     return TANDEM_OK;
 }
 
-void td_pending_entries(const td_pending *pending, const td_pending_document *document,
-                        td_pending_entry *out)
+static void go_to(td_pending_cursor *cursor, const struct td_pending_piece *piece)
 {
-    for (const struct td_pending_piece *p = document->first; p; p = p->next) {
-        tandem_slice rest = tandem_slice_of(p->bytes, p->used);
+    cursor->piece = piece;
+    cursor->rest = piece ? tandem_slice_of(piece->bytes, piece->used) : tandem_slice_of(NULL, 0);
+}
 
-        while (rest.size)
-            entry_decode(pending, &rest, out++);
+td_pending_cursor td_pending_entries(const td_pending *pending, const td_pending_document *document)
+{
+    td_pending_cursor cursor = {.pending = pending};
+
+    go_to(&cursor, document->first);
+    return cursor;
+}
+
+td_pending_entry td_pending_next(td_pending_cursor *cursor)
+{
+    td_pending_entry entry;
+
+    if (cursor->rest.size == 0) {
+        assert(cursor->piece);
+        go_to(cursor, cursor->piece->next);
     }
+    entry_decode(cursor->pending, &cursor->rest, &entry);
+    return entry;
 }
 
 void td_pending_done(td_pending_document *document)
 {
     document->first = document->last = NULL;
     document->count = 0;
+    document->lifecycle = false;
 }
 
 td_pending_document *td_pending_find(const td_pending *pending, tandem_slice document_key)

@@ -50,7 +50,8 @@ typedef struct td_pending_document {
     struct td_index_collection *collection;
     struct td_pending_piece *first, *last;
     uint32_t count; /* entries that wait: none once they were written */
-    uint32_t size;
+    uint16_t size;
+    bool lifecycle; /* one of them is of the lifecycle */
     uint8_t key[]; /* in the table of documents */
 } td_pending_document;
 
@@ -97,9 +98,15 @@ tandem_err td_pending_order(td_pending *pending);
 /* The next one of which something waits; NULL: there is none. */
 td_pending_document *td_pending_take(td_pending *pending);
 
-/* What waits of a document, in the order of ordinals; out has room for document->count. */
-void td_pending_entries(const td_pending *pending, const td_pending_document *document,
-                        td_pending_entry *out);
+/* What waits of a document, in the order of ordinals: its count is how often there is a next one. */
+typedef struct td_pending_cursor {
+    const td_pending *pending;
+    const struct td_pending_piece *piece;
+    tandem_slice rest;
+} td_pending_cursor;
+td_pending_cursor td_pending_entries(const td_pending *pending, const td_pending_document *document);
+td_pending_entry td_pending_next(td_pending_cursor *cursor);
+
 /* It was written. */
 void td_pending_done(td_pending_document *document);
 

@@ -21,7 +21,6 @@ tandem_err td_stream_index_document(td_stream_index *index, tandem_slice collect
 {
     const td_index_collection *c = td_index_collection_find(index, collection);
     td_document_record record;
-    tandem_slice value;
     td_index_key key;
     tandem_err err;
 
@@ -30,14 +29,16 @@ tandem_err td_stream_index_document(td_stream_index *index, tandem_slice collect
         return td_index_outcome(index, err);
     if (!c || !td_index_name_fits(document) || document.size == 0)
         return TANDEM_OK;
-    if ((err = td_index_settle_document(index, c, document)) != TANDEM_OK)
-        return err;
     td_index_key_document(&key, c->id, document);
-    err = td_index_get(index, TD_INDEX_DOCUMENTS, td_index_key_slice(&key), &value);
-    if (err == TANDEM_E_NOT_FOUND)
-        return TANDEM_OK;
-    if (err || (err = td_document_decode(value, &record)) != TANDEM_OK)
+    if ((err = td_index_document_get(index, td_index_key_slice(&key), &record)) != TANDEM_OK)
         return td_index_outcome(index, err);
+    if (!td_index_document_overlay(index, td_index_key_slice(&key), &record)) {
+        if ((err = td_index_settle_document(index, c, document)) != TANDEM_OK)
+            return err;
+        if ((err = td_index_document_get(index, td_index_key_slice(&key), &record)) != TANDEM_OK)
+            return td_index_outcome(index, err);
+    }
+    td_document_derive(&record);
     *out = record.info;
     return TANDEM_OK;
 }

@@ -259,6 +259,13 @@ static bool is_of_one_model(const td_document_record *record, tandem_slice model
            tandem_slice_equal(model, td_model_name_slice(&record->greatest));
 }
 
+void td_document_derive(td_document_record *record)
+{
+    td_document_info *info = &record->info;
+
+    info->conflict = info->created && !is_of_one_model(record, tandem_slice_text(info->model));
+}
+
 size_t td_document_encode(const td_document_record *record,
                           uint8_t out[TD_DOCUMENT_RECORD_BYTES_MAX])
 {
@@ -335,7 +342,7 @@ tandem_err td_document_decode(tandem_slice value, td_document_record *record)
         return TANDEM_E_CORRUPT;
     if (flags & ORIGIN_OF_EPOCH)
         memcpy(info->last_origin, epoch_origin(info), sizeof(info->last_origin));
-    info->conflict = info->created && !is_of_one_model(record, tandem_slice_text(info->model));
+    td_document_derive(record);
     return TANDEM_OK;
 }
 

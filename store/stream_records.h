@@ -165,6 +165,8 @@ typedef struct td_stream_record {
     td_place mark;
 } td_stream_record;
 
+/* What follows from the rest of it: info.conflict. */
+void td_document_derive(td_document_record *record);
 /* Return the size of what was written to out. info.known and info.conflict are derived. */
 size_t td_document_encode(const td_document_record *record,
                           uint8_t out[TD_DOCUMENT_RECORD_BYTES_MAX]);

@@ -229,39 +229,40 @@ static tandem_err epoch_changed(td_stream_index *index, tandem_slice document_ke
 
 /* ---- Documents ---- */
 
-static tandem_err document_load(struct settling *s)
+/* The entries that are new to the tables go into the record, and to new_out, which may be NULL. Returns
+ * how many they are. */
+static size_t document_note(const td_pending *pending, const td_pending_document *document,
+                            td_document_record *record, td_pending_entry *new_out)
 {
-    tandem_slice value;
-    tandem_err err = td_index_get(s->index, TD_INDEX_DOCUMENTS, s->key, &value);
+    td_pending_cursor cursor = td_pending_entries(pending, document);
+    td_document_info *info = &record->info;
+    uint64_t held = info->last_ordinal;
+    size_t count = 0;
 
-    if (err == TANDEM_OK)
-        err = td_document_decode(value, &s->record);
-    return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
+    for (uint32_t i = 0; i < document->count; i++) {
+        td_pending_entry entry = td_pending_next(&cursor);
+
+        if (entry.ordinal <= held)
+            continue;
+        models_note(record, entry.kind->model);
+        info->operations++;
+        info->last_ordinal = entry.ordinal;
+        memcpy(info->last_origin, entry.kind->origin, TANDEM_ORIGIN_BYTES);
+        info->last_seq = entry.seq;
+        if (new_out)
+            new_out[count] = entry;
+        count++;
+    }
+    return count;
 }
 
-/* Which entries are new to the tables, and what they say of the document. */
-static tandem_err document_note(struct settling *s, const td_pending_document *document)
+static tandem_err document_take(struct settling *s, const td_pending_document *document)
 {
-    td_document_info *info = &s->record.info;
-    uint64_t held = info->last_ordinal;
-
     s->entries = malloc(document->count * sizeof(s->entries[0]));
     s->stream = malloc(document->count * sizeof(s->stream[0]));
     if (!s->entries || !s->stream)
         return TANDEM_E_NOMEM;
-    td_pending_entries(&s->index->pending, document, s->entries);
-    for (uint32_t i = 0; i < document->count; i++) {
-        const td_pending_entry *e = &s->entries[i];
-
-        if (e->ordinal <= held)
-            continue;
-        s->entries[s->count++] = *e;
-        models_note(&s->record, e->kind->model);
-        info->operations++;
-        info->last_ordinal = e->ordinal;
-        memcpy(info->last_origin, e->kind->origin, TANDEM_ORIGIN_BYTES);
-        info->last_seq = e->seq;
-    }
+    s->count = document_note(&s->index->pending, document, &s->record, s->entries);
     return TANDEM_OK;
 }
 
@@ -280,11 +281,11 @@ static tandem_err document_write(struct settling *s, const td_pending_document *
     td_place epoch;
     bool was_created;
     size_t size;
-    tandem_err err = document_load(s);
+    tandem_err err = td_index_document_get(s->index, s->key, &s->record);
 
     was_created = s->record.info.created;
     epoch = s->record.info.epoch;
-    if (err || (err = document_note(s, document)) != TANDEM_OK || s->count == 0)
+    if (err || (err = document_take(s, document)) != TANDEM_OK || s->count == 0)
         return err;
     entries_sort(s);
     for (size_t i = 0, count; i < s->count; i += count) {
@@ -360,6 +361,28 @@ static tandem_err settle(td_stream_index *index, uint32_t documents_max, bool *m
     return TANDEM_OK;
 }
 
+/* NULL: nothing of it waits. */
+static td_pending_document *waiting(const td_stream_index *index, tandem_slice document_key)
+{
+    td_pending_document *document = NULL;
+
+    if (index->pending.operations && !td_planted(TD_PLANTED_READ_UNSETTLED))
+        document = td_pending_find(&index->pending, document_key);
+    return document && document->count ? document : NULL;
+}
+
+bool td_index_document_overlay(const td_stream_index *index, tandem_slice document_key,
+                               td_document_record *record)
+{
+    const td_pending_document *document = waiting(index, document_key);
+
+    if (document && document->lifecycle)
+        return false;
+    if (document)
+        document_note(&index->pending, document, record, NULL);
+    return true;
+}
+
 tandem_err td_index_settle_document(td_stream_index *index, const td_index_collection *c,
                                     tandem_slice name)
 {
@@ -367,11 +390,8 @@ tandem_err td_index_settle_document(td_stream_index *index, const td_index_colle
     td_index_key key;
     tandem_err err;
 
-    if (index->pending.operations == 0 || td_planted(TD_PLANTED_READ_UNSETTLED))
-        return TANDEM_OK;
     td_index_key_document(&key, c->id, name);
-    document = td_pending_find(&index->pending, td_index_key_slice(&key));
-    if (!document || document->count == 0)
+    if (!(document = waiting(index, td_index_key_slice(&key))))
         return TANDEM_OK;
     err = document_settle(index, document);
     return err ? td_index_undo(index, err) : TANDEM_OK;

@@ -78,6 +78,10 @@ tandem_err td_index_outcome(td_stream_index *index, tandem_err err);
 tandem_err td_index_settle_document(td_stream_index *index, const td_index_collection *c,
                                     tandem_slice name);
 tandem_err td_index_settle_all(td_stream_index *index);
+/* Add what waits of a document to what its record says (zeros: there is none), and write nothing. false:
+ * what waits may change its life, so it must be settled. */
+bool td_index_document_overlay(const td_stream_index *index, tandem_slice document_key,
+                               td_document_record *record);
 
 /* ---- Collections and positions ---- */
 
@@ -152,6 +156,9 @@ tandem_err td_index_snapshots_list(td_stream_index *index, tandem_slice stream_k
                                    unsigned *count_out);
 
 /* ---- Documents ---- */
+
+/* The record of a document; zeros if there is none. Within a transaction. */
+tandem_err td_index_document_get(td_stream_index *index, tandem_slice key, td_document_record *out);
 
 /*
  * The next document of a collection, by a cursor of the table.
