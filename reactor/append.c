@@ -3,6 +3,7 @@
  * parsed, dated not too far ahead, taken or refused; and what is known to be lacking.
  */
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "reactor/executor_state.h"
@@ -106,37 +107,73 @@ static bool is_own(const td_executor *executor, const td_operation *operation)
                    TANDEM_ORIGIN_BYTES);
 }
 
-/* Parse a remote job into executor->parsed; *newest_out is its highest HLC. */
-static tandem_err parse_remote_job(td_executor *executor, const td_remote_job *job,
-                                   uint64_t *newest_out)
+/* Parse a remote job, and hash it; parsed has room for all of it. */
+static tandem_err parse_operations(const td_remote_job *job, td_operation *parsed)
 {
     tandem_reader reader = tandem_reader_of(job->operations);
 
-    *newest_out = 0;
     if (job->count == 0)
         return TANDEM_E_CHAIN;
     if (job->count > TANDEM_JOB_OPERATIONS_MAX)
         return TANDEM_E_LIMIT;
     for (uint32_t i = 0; i < job->count; i++) {
-        td_operation *operation = &executor->parsed[i];
         tandem_slice bytes;
         tandem_err err;
 
         if ((err = tandem_read_binary(&reader, &bytes)) != TANDEM_OK ||
-            (err = td_operation_parse(bytes, operation)) != TANDEM_OK)
+            (err = td_operation_parse(bytes, &parsed[i])) != TANDEM_OK)
             return err;
-        td_operation_hash(operation);
-        if (operation->hlc > *newest_out)
-            *newest_out = operation->hlc;
+        td_operation_hash(&parsed[i]);
     }
     return TANDEM_OK;
 }
 
-/* Append one remote job, dated ahead_max at most; what is wrong with it is its answer. Fatal errors come
- * back. */
+/* What is wrong with its bytes is kept apart from its answer: it may be appended several times. */
+static void parse_remote_job(td_remote_job *job, td_operation *parsed)
+{
+    job->parsed = parsed;
+    job->parse_err = job->wanted || job->covered ? TANDEM_OK : parse_operations(job, parsed);
+}
+
+void td_parse_remote(td_remote_request *request)
+{
+    uint64_t operations = 0, bytes = 0, parsed = 0;
+
+    for (uint32_t i = 0; i < request->count; i++) {
+        if (request->jobs[i].count > TANDEM_JOB_OPERATIONS_MAX)
+            continue;
+        operations += request->jobs[i].count;
+        bytes += request->jobs[i].operations.size;
+    }
+    /* A peer may claim more than there can be: then the executor says so. */
+    if (!operations || operations > bytes / TD_OPERATION_BYTES_MIN ||
+        !(request->parsed = malloc(operations * sizeof(*request->parsed))))
+        return;
+    for (uint32_t i = 0; i < request->count; i++) {
+        td_remote_job *job = &request->jobs[i];
+
+        parse_remote_job(job, request->parsed + parsed);
+        if (job->parse_err == TANDEM_OK)
+            parsed += job->count;
+    }
+}
+
+static uint64_t newest_of(const td_operation *operations, uint32_t count)
+{
+    uint64_t newest = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        if (operations[i].hlc > newest)
+            newest = operations[i].hlc;
+    return newest;
+}
+
+/* Append one remote job that was parsed, dated ahead_max at most; what is wrong with it is its answer.
+ * Fatal errors come back. */
 static tandem_err append_remote_job(td_executor *executor, const td_remote_request *request,
                                     td_remote_job *job, uint64_t ahead_max)
 {
+    const td_operation *parsed = job->parsed;
     bool restored = request->restored;
     uint64_t newest;
 
@@ -146,31 +183,32 @@ static tandem_err append_remote_job(td_executor *executor, const td_remote_reque
         job->err = job->wanted ? want(executor, job->wanted) : cover(executor, job->covered);
         return td_is_fatal(job->err) ? job->err : TANDEM_OK;
     }
-    job->err = parse_remote_job(executor, job, &newest);
-    if (job->err == TANDEM_OK && newest > ahead_max && !restored &&
-        !td_planted(TD_PLANTED_SKEW_UNCHECKED)) {
+    if ((job->err = job->parse_err) != TANDEM_OK)
+        return TANDEM_OK;
+    newest = newest_of(parsed, job->count);
+    if (newest > ahead_max && !restored && !td_planted(TD_PLANTED_SKEW_UNCHECKED)) {
         job->err = TANDEM_E_CLOCK;
         job->detail = newest - td_hlc_of_ms(executor->max_clock_skew_ms);
         td_probe(executor->env, TD_PROBE_CLOCK_WAIT);
-        tell_of(executor, TANDEM_EVENT_CLOCK, &executor->parsed[job->count - 1]);
+        tell_of(executor, TANDEM_EVENT_CLOCK, &parsed[job->count - 1]);
     }
     if (job->err == TANDEM_OK && !restored &&
-        !td_admission_takes(&executor->admission, executor->parsed, job->count)) {
-        job->err = refuse(executor, executor->parsed, job->count, request->part);
+        !td_admission_takes(&executor->admission, parsed, job->count)) {
+        job->err = refuse(executor, parsed, job->count, request->part);
         if (job->err == TANDEM_E_REFUSED && td_planted(TD_PLANTED_REFUSAL_AS_TAKEN))
             job->err = TANDEM_OK;
         job->result.duplicates = job->err == TANDEM_OK ? job->count : 0;
     } else if (job->err == TANDEM_OK) {
-        job->err = append(executor, executor->parsed, job->count, request->part, &job->result);
+        job->err = append(executor, parsed, job->count, request->part, &job->result);
     }
     if (job->err == TANDEM_E_PREDECESSOR && td_planted(TD_PLANTED_REFUSAL_DROPPED))
         job->err = TANDEM_OK;
     if (job->err == TANDEM_E_QUARANTINED)
-        tell_of(executor, TANDEM_EVENT_QUARANTINE, &executor->parsed[job->count - 1]);
+        tell_of(executor, TANDEM_EVENT_QUARANTINE, &parsed[job->count - 1]);
     if (job->err == TANDEM_OK) {
         if (newest <= ahead_max && !td_planted(TD_PLANTED_CLOCK_NOT_OBSERVED))
             td_clock_observe(&executor->clock, newest);
-        if (job->result.appended && is_own(executor, executor->parsed)) {
+        if (job->result.appended && is_own(executor, parsed)) {
             executor->group_has_own = true;
             td_probe(executor->env, TD_PROBE_OWN_CONTINUED);
         }
@@ -190,6 +228,8 @@ tandem_err td_append_remote(td_executor *executor, td_remote_request *request)
     for (uint32_t i = 0; i < request->count; i++) {
         td_remote_job *job = &request->jobs[i];
 
+        if (!request->parsed)
+            parse_remote_job(job, executor->parsed);
         if (i && job[-1].err == TANDEM_E_CLOCK && td_planted(TD_PLANTED_CLOCK_STOPS_ALL)) {
             job->err = job[-1].err;
             job->detail = job[-1].detail;

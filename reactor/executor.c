@@ -268,6 +268,7 @@ static void handle(void *self, td_message *message)
         take_prepared(executor, (td_local_request *)message);
         break;
     case REMOTE:
+        atomic_fetch_sub(&executor->waiting_jobs, ((td_remote_request *)message)->count);
         take_remote(executor, (td_remote_request *)message);
         break;
     case INDEXED:
@@ -448,6 +449,11 @@ void td_executor_remote(td_executor *executor, td_remote_request *request)
 {
     request->message.kind = REMOTE;
     request->message.drop = drop_remote;
+    request->parsed = NULL;
+    /* More than its next group waits for it, so it is the executor that others wait for, and whoever
+     * brings still more has the time. */
+    if (atomic_fetch_add(&executor->waiting_jobs, request->count) >= TD_GROUP_OPERATIONS_MAX)
+        td_parse_remote(request);
     td_actor_post(executor->actor, &request->message);
 }
 

@@ -78,6 +78,8 @@ typedef struct td_remote_job {
     uint32_t count;
     const td_wanted *wanted; /* not NULL: there are no operations, this is to be recorded … */
     const td_covered *covered; /* … or this */
+    td_operation *parsed;      /* the executor's, … */
+    tandem_err parse_err;      /* … and this */
     /* The answer: */
     tandem_err err;
     uint64_t detail; /* TANDEM_E_CLOCK: the HLC to wait for */
@@ -88,6 +90,7 @@ typedef struct td_remote_request td_remote_request;
 struct td_remote_request {
     td_message message;      /* the executor's */
     td_remote_request *next; /* the executor's */
+    td_operation *parsed;    /* the executor's */
     td_remote_job *jobs;
     uint32_t count;
     /* They come from a backup: taken whatever their date, but the clock does not follow one that is

@@ -27,6 +27,8 @@ void td_answer_remote(td_remote_request *request, tandem_err err)
             request->jobs[i].detail = 0;
         }
     request->err = err;
+    free(request->parsed);
+    request->parsed = NULL;
     request->done(request);
 }
 

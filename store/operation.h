@@ -27,6 +27,7 @@
 enum {
     TD_OPERATION_VERSION = 1,
     TD_OPERATION_ITEMS = 12,
+    TD_OPERATION_BYTES_MIN = 64, /* none is as short */
     TD_FLAG_CONTINUES = 1, /* the next operation of this origin belongs to the same job */
     TD_FLAG_SEALED = 2,    /* the payload is encrypted: not plain msgpack */
 };

@@ -856,9 +856,8 @@ static void local_and_remote_jobs_on_one_document(void **state)
 
 /* ---- Answers to remote jobs ---- */
 
-static void each_remote_job_of_a_request_has_its_own_answer(void **state)
+static void look_at_the_answers_of_each_job(struct bed *bed)
 {
-    struct bed *bed = *state;
     struct maker a, b, gap, broken, reserved;
     struct remote remote, second;
     tandem_writer bytes;
@@ -919,6 +918,30 @@ static void each_remote_job_of_a_request_has_its_own_answer(void **state)
     assert_int_equal(ordinal + 4, durable(bed));
     remote_release(&remote);
     remote_release(&second);
+}
+
+static void each_remote_job_of_a_request_has_its_own_answer(void **state)
+{
+    look_at_the_answers_of_each_job(*state);
+}
+
+/* Where so many jobs wait, whoever brings more of them parses those. */
+static void what_its_sender_has_parsed_is_answered_the_same(void **state)
+{
+    enum { WAITING = TD_GROUP_OPERATIONS_MAX };
+    static td_remote_job jobs[WAITING];
+    struct bed *bed = *state;
+    struct remote crowd;
+
+    memset(jobs, 0, sizeof(jobs));
+    remote_init(&crowd, bed);
+    crowd.request.jobs = jobs;
+    crowd.request.count = WAITING;
+    remote_post(&crowd);
+    look_at_the_answers_of_each_job(bed);
+    assert_int_equal(1, crowd.answered);
+    for (unsigned i = 0; i < WAITING; i++)
+        assert_int_equal(TANDEM_E_CHAIN, jobs[i].err);
 }
 
 static void an_operation_from_the_future_waits_and_does_not_move_the_clock(void **state)
@@ -1586,6 +1609,7 @@ int main(void)
         cmocka_unit_test(a_payload_that_depends_on_the_state_is_prepared_against_the_latest),
         cmocka_unit_test(local_and_remote_jobs_on_one_document),
         ON_BED(each_remote_job_of_a_request_has_its_own_answer),
+        ON_BED(what_its_sender_has_parsed_is_answered_the_same),
         ON_BED(an_operation_from_the_future_waits_and_does_not_move_the_clock),
         ON_BED(a_corrupt_record_stops_only_the_job_that_needs_it),
         ON_BED(a_full_disk_loses_nothing_and_heals),
