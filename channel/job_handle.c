@@ -61,7 +61,7 @@ static tandem_err take(tandem_job_handle *handle, const td_operation *operation)
 {
     tandem_err err;
 
-    if (!has_scope(handle, operation->scope) &&
+    if (handle->operations && !has_scope(handle, operation->scope) &&
         (err = add_scope(handle, operation->scope)) != TANDEM_OK)
         return err;
     if (handle->keeps) {
@@ -75,17 +75,21 @@ static tandem_err take(tandem_job_handle *handle, const td_operation *operation)
     return TANDEM_OK;
 }
 
-tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool keeps,
-                              tandem_job_handle **out)
+/* With the NUL behind its scope. */
+static size_t size_of(const td_operation *first)
 {
-    size_t names =
-        first->collection.size + first->document.size + first->branch.size + first->scope.size + 1;
-    tandem_job_handle *handle = calloc(1, sizeof(*handle) + names);
-    char *at;
-    tandem_err err;
+    return sizeof(tandem_job_handle) + first->collection.size + first->document.size +
+           first->branch.size + first->scope.size + 1;
+}
 
-    if (!handle)
-        return TANDEM_E_NOMEM;
+_Static_assert(sizeof(tandem_job_handle) + 4 * TANDEM_NAME_BYTES_MAX + 1 < TD_SHELF_BLOCK_BYTES / 2,
+               "any handle fits on a shelf");
+
+static tandem_err begin(tandem_job_handle *handle, const td_operation *first, uint64_t ordinal,
+                        bool keeps)
+{
+    char *at = handle->names;
+
     tandem_writer_init(&handle->several_scopes);
     tandem_writer_init(&handle->canonical);
     handle->status = TANDEM_JOB_UNKNOWN;
@@ -93,18 +97,47 @@ tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool 
     handle->keeps = keeps;
     handle->first_seq = first->seq;
     memcpy(handle->origin, first->origin, sizeof(handle->origin));
-    at = handle->names;
     handle->collection = keep(&at, first->collection);
     handle->document = keep(&at, first->document);
     handle->branch = keep(&at, first->branch);
     handle->scopes = keep(&at, first->scope);
-    handle->scopes.size++; /* with the NUL behind it, which calloc() has put there */
-    if ((err = take(handle, first)) != TANDEM_OK) {
+    *at = 0;
+    handle->scopes.size++;
+    return take(handle, first);
+}
+
+tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool keeps,
+                              tandem_job_handle **out)
+{
+    tandem_job_handle *handle = malloc(size_of(first));
+    tandem_err err;
+
+    if (!handle)
+        return TANDEM_E_NOMEM;
+    memset(handle, 0, sizeof(*handle));
+    if ((err = begin(handle, first, ordinal, keeps)) == TANDEM_OK)
+        *out = handle;
+    else
         tandem_job_handle_free(handle);
-        return err;
-    }
-    *out = handle;
-    return TANDEM_OK;
+    return err;
+}
+
+tandem_err td_job_handle_open_on(td_handle_shelf *shelf, const td_operation *first,
+                                 uint64_t ordinal, tandem_job_handle **out)
+{
+    td_shelf_block *block;
+    tandem_job_handle *handle = td_handle_shelf_take(shelf, size_of(first), &block);
+    tandem_err err;
+
+    if (!handle)
+        return TANDEM_E_NOMEM;
+    memset(handle, 0, sizeof(*handle));
+    handle->block = block;
+    if ((err = begin(handle, first, ordinal, false)) == TANDEM_OK)
+        *out = handle;
+    else
+        tandem_job_handle_free(handle);
+    return err;
 }
 
 tandem_err td_job_handle_add(tandem_job_handle *handle, const td_operation *next)
@@ -128,7 +161,10 @@ void tandem_job_handle_free(tandem_job_handle *handle)
     assert(!handle->prev);
     tandem_writer_release(&handle->several_scopes);
     tandem_writer_release(&handle->canonical);
-    free(handle);
+    if (handle->block)
+        td_handle_shelf_clear(handle->block);
+    else
+        free(handle);
 }
 
 void tandem_job_handle_on(tandem_job_handle *handle, tandem_job_changed_fn changed, void *context)

@@ -20,6 +20,7 @@
 #ifndef TANDEM_CHANNEL_JOB_HANDLE_H
 #define TANDEM_CHANNEL_JOB_HANDLE_H
 
+#include "channel/handle_shelf.h"
 #include "store/operation.h"
 
 typedef enum tandem_job_state {
@@ -84,6 +85,7 @@ struct tandem_job_handle {
     /* The sync manager's: */
     bool refused;         /* in the outbox until it is kept as a dead letter */
     uint64_t dead_letter; /* the dead letter that is offered again by it; 0: none */
+    td_shelf_block *block; /* on which it stands; NULL: it has memory of its own */
     char names[];
 };
 
@@ -95,6 +97,9 @@ struct tandem_job_handle {
  */
 tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool keep,
                               tandem_job_handle **out);
+/* The same on a shelf, which outlives it; for handles that keep nothing. */
+tandem_err td_job_handle_open_on(td_handle_shelf *shelf, const td_operation *first,
+                                 uint64_t ordinal, tandem_job_handle **out);
 /* TANDEM_E_CHAIN if it does not continue the job, TANDEM_E_LIMIT, TANDEM_E_NOMEM. */
 tandem_err td_job_handle_add(tandem_job_handle *handle, const td_operation *next);
 /* NULL is fine; it must be in no mailbox. */

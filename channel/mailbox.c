@@ -18,6 +18,7 @@ struct tandem_mailbox {
     uint64_t bytes;
     uint64_t own_last_id, *last_id;
     td_mailbox_share *share; /* NULL: none */
+    td_handle_shelf shelf;
     tandem_job_handle *list; /* by id; utlist's: the first one's prev is the last */
     struct observer observers[TD_MAILBOX_OBSERVERS_MAX];
     unsigned observer_count;
@@ -64,7 +65,13 @@ void tandem_mailbox_free(tandem_mailbox *mailbox)
         unlink_handle(mailbox, handle);
         tandem_job_handle_free(handle);
     }
+    assert(!mailbox->shelf.block);
     free(mailbox);
+}
+
+td_handle_shelf *tandem_mailbox_shelf(tandem_mailbox *mailbox)
+{
+    return &mailbox->shelf;
 }
 
 void tandem_mailbox_share_ids(tandem_mailbox *mailbox, uint64_t *last_id)

@@ -35,6 +35,9 @@ void tandem_mailbox_join(tandem_mailbox *mailbox, td_mailbox_share *share);
 /* Frees the handles in it, without telling anybody. NULL is fine. */
 void tandem_mailbox_free(tandem_mailbox *mailbox);
 
+/* Where handles stand that are to be put in, if they are many; they are freed before it is. */
+td_handle_shelf *tandem_mailbox_shelf(tandem_mailbox *mailbox);
+
 /* Give ids from a counter that several mailboxes share, so that an id means one handle in all of
  * them; before the first push. last_id is the last one given, and outlives the mailbox. */
 void tandem_mailbox_share_ids(tandem_mailbox *mailbox, uint64_t *last_id);

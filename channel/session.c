@@ -765,7 +765,8 @@ static tandem_err read_operation(tandem_reader *reader, td_delivery *delivery,
         return TANDEM_OK;
     if ((err = td_operation_parse(canonical, &operation)) == TANDEM_OK)
         err = *handle ? td_job_handle_add(*handle, &operation)
-                      : td_job_handle_open(&operation, 0, false, handle);
+                      : td_job_handle_open_on(tandem_mailbox_shelf(delivery->inbox), &operation, 0,
+                                              handle);
     *is_sound = err == TANDEM_OK;
     return err == TANDEM_E_NOMEM ? err : TANDEM_OK;
 }

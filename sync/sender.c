@@ -342,6 +342,7 @@ static tandem_err visit_corrupt(struct filling *filling, uint64_t ordinal)
 static tandem_err gather(struct filling *filling, uint64_t ordinal, const td_operation *operation,
                          bool begins)
 {
+    td_handle_shelf *shelf;
     tandem_err err;
 
     if (filling->handle) {
@@ -355,7 +356,8 @@ static tandem_err gather(struct filling *filling, uint64_t ordinal, const td_ope
         }
     } else if (begins) {
         filling->matches = !filling->filtered;
-        if ((err = td_job_handle_open(operation, ordinal, false, &filling->handle)) != TANDEM_OK)
+        shelf = tandem_mailbox_shelf(td_channel_outbox(filling->peer->channel));
+        if ((err = td_job_handle_open_on(shelf, operation, ordinal, &filling->handle)) != TANDEM_OK)
             return err;
     }
     if (filling->handle && !filling->matches)

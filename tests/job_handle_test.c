@@ -251,6 +251,37 @@ static void a_job_is_no_larger_than_the_format_allows(void **state)
     tandem_job_handle_free(handle);
 }
 
+/* In whatever order they are freed: nothing stays. */
+static void many_handles_stand_on_a_shelf(void **state)
+{
+    enum { COUNT = 100 };
+    struct fixture *f = *state;
+    td_handle_shelf shelf = {NULL};
+    tandem_job_handle *handles[COUNT];
+
+    for (unsigned i = 0; i < COUNT; i++) {
+        f->chain.seq = i;
+        batch_add(&f->batch, &f->chain, i % 2 ? "another document" : "doc", "main", "global", 1,
+                  i % 3 == 0);
+        assert_int_equal(TANDEM_OK, td_job_handle_open_on(&shelf, &f->batch.operations[i], i + 1,
+                                                          &handles[i]));
+        assert_int_equal(TANDEM_OK, tandem_job_handle_started(handles[i]));
+    }
+    for (unsigned i = 0; i < COUNT; i++) {
+        const tandem_job_handle *handle = handles[i];
+
+        assert_int_equal(i + 1, handle->first_seq);
+        assert_int_equal(i + 1, handle->first_ordinal);
+        assert_int_equal(TANDEM_JOB_TRANSPORT_PENDING, handle->status);
+        assert_true(tandem_slice_equal(f->batch.operations[i].document, handle->document));
+        assert_true(tandem_slice_equal(tandem_slice_of("global", 7), handle->scopes));
+    }
+    assert_non_null(shelf.block);
+    for (unsigned i = 0; i < COUNT; i++)
+        tandem_job_handle_free(handles[i * 37 % COUNT]);
+    assert_null(shelf.block);
+}
+
 /* ---- Reading its operations ---- */
 
 struct reading {
@@ -360,6 +391,7 @@ int main(void)
         WITH_FIXTURE(a_handle_says_what_its_job_is_of),
         WITH_FIXTURE(what_does_not_continue_a_job_is_refused),
         WITH_FIXTURE(a_job_is_no_larger_than_the_format_allows),
+        WITH_FIXTURE(many_handles_stand_on_a_shelf),
         WITH_FIXTURE(operations_are_read_from_where_they_are),
         WITH_FIXTURE(an_operation_that_finds_no_memory_is_not_counted),
         WITH_FIXTURE(bytes_that_are_no_operations_are_not_handed_on),

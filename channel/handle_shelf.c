@@ -1,0 +1,45 @@
+#include "channel/handle_shelf.h"
+
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+struct td_shelf_block {
+    td_handle_shelf *shelf;
+    uint32_t things; /* that stand on it */
+    size_t used;     /* of bytes */
+    _Alignas(max_align_t) unsigned char bytes[];
+};
+
+enum { ROOM_BYTES = TD_SHELF_BLOCK_BYTES - sizeof(td_shelf_block) };
+
+void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block **block_out)
+{
+    size_t aligned = (size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
+    td_shelf_block *block = shelf->block;
+    void *room;
+
+    assert(aligned <= TD_SHELF_BLOCK_BYTES / 2);
+    if (!block || block->used + aligned > ROOM_BYTES) {
+        if (!(block = malloc(TD_SHELF_BLOCK_BYTES)))
+            return NULL;
+        block->shelf = shelf;
+        block->things = 0;
+        block->used = 0;
+        shelf->block = block;
+    }
+    room = block->bytes + block->used;
+    block->used += aligned;
+    block->things++;
+    *block_out = block;
+    return room;
+}
+
+void td_handle_shelf_clear(td_shelf_block *block)
+{
+    if (--block->things)
+        return;
+    if (block->shelf->block == block)
+        block->shelf->block = NULL;
+    free(block);
+}

@@ -1,0 +1,30 @@
+/*
+ * A shelf: memory for handles that are opened one behind the other, and freed in about that order. They
+ * stand side by side, a dozen in a block, which is one allocation, and whoever goes through them in order
+ * finds the next one in the processor's cache.
+ *
+ * A block goes with the last handle on it, and a handle that stays keeps those beside it. So each mailbox
+ * has a shelf of its own: else one slow peer would keep what others were done with. An empty shelf, which
+ * is all zeros, holds no memory, nor does one whose handles are freed; it outlives them.
+ *
+ * Threads: one thread, that of the channel.
+ */
+#ifndef TANDEM_CHANNEL_HANDLE_SHELF_H
+#define TANDEM_CHANNEL_HANDLE_SHELF_H
+
+#include <stddef.h>
+
+typedef struct td_shelf_block td_shelf_block;
+
+typedef struct td_handle_shelf {
+    td_shelf_block *block; /* the last one, if something stands on it */
+} td_handle_shelf;
+
+enum { TD_SHELF_BLOCK_BYTES = 4096 };
+
+/* Room for something of at most half a block, aligned for a handle. NULL: no memory.
+ * block_out: td_handle_shelf_clear() takes it, once for each room. */
+void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block **block_out);
+void td_handle_shelf_clear(td_shelf_block *block);
+
+#endif
