@@ -50,8 +50,13 @@ tandem_err td_hash_table_add(td_hash_table *table, td_hash_entry *entry, tandem_
 
 void *td_hash_table_find(const td_hash_table *table, tandem_slice key)
 {
-    td_hash_entry *entry;
+    td_hash_entry *entry = table->first;
 
+    /* Of many tables the only one is asked for again and again: it is found without a hash. */
+    if (entry && !entry->hh.next)
+        return entry->hh.keylen == key.size && !HASH_KEYCMP(entry->hh.key, key.bytes, key.size)
+                   ? entry->owner
+                   : NULL;
     HASH_FIND(hh, table->first, key.bytes, key.size, entry);
     return owner_of(entry);
 }

@@ -391,8 +391,18 @@ tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
     return err;
 }
 
-tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
-                            td_visit_operation visit, void *context)
+static tandem_err decode(tandem_slice collection, tandem_slice key, tandem_slice value,
+                         td_operation *out)
+{
+    tandem_err err = td_operation_decode(key, value, out);
+
+    return err == TANDEM_OK && !tandem_slice_equal(out->collection, collection) ? TANDEM_E_CORRUPT
+                                                                                : err;
+}
+
+/* parsed: not only canonical bytes and hashes. */
+static tandem_err scan(td_op_store *ops, tandem_slice collection, uint64_t after, bool parsed,
+                       td_visit_operation visit, void *context)
 {
     uint8_t start[TD_OPERATION_KEY_BYTES];
     bool stopped = false;
@@ -417,9 +427,8 @@ tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t 
         if (!td_key_has_id(key, record.id))
             break;
         ordinal = key.size == TD_OPERATION_KEY_BYTES ? td_get_u64(key.bytes + TD_ID_BYTES) : 0;
-        err = td_operation_decode(key, value, &operation);
-        if (err == TANDEM_OK && !tandem_slice_equal(operation.collection, collection))
-            err = TANDEM_E_CORRUPT;
+        err = parsed ? decode(collection, key, value, &operation)
+                     : td_operation_open(key, value, &operation);
         err = visit(context, err, ordinal, err == TANDEM_OK ? &operation : NULL);
         if (err != TANDEM_OK) {
             stopped = true;
@@ -432,6 +441,18 @@ out:
     td_cursor_free(cursor);
     td_txn_abort(txn);
     return err;
+}
+
+tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
+                            td_visit_operation visit, void *context)
+{
+    return scan(ops, collection, after, true, visit, context);
+}
+
+tandem_err td_op_store_scan_bytes(td_op_store *ops, tandem_slice collection, uint64_t after,
+                                  td_visit_operation visit, void *context)
+{
+    return scan(ops, collection, after, false, visit, context);
 }
 
 tandem_err td_op_find_held(td_txn *txn, uint32_t id, const uint8_t *origin,

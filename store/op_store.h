@@ -288,6 +288,9 @@ tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
 /* Operations of a collection with an ordinal > after, in order of ordinals. */
 tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,
                             td_visit_operation visit, void *context);
+/* The same for who only passes them on: of each the canonical bytes and the hash, and nothing else. */
+tandem_err td_op_store_scan_bytes(td_op_store *ops, tandem_slice collection, uint64_t after,
+                                  td_visit_operation visit, void *context);
 
 /* Operations of one origin that follow each other in one chain and were committed together. The first
  * stands at ordinal; between them stand operations of others. */

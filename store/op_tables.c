@@ -464,7 +464,7 @@ void td_operation_key(uint8_t out[TD_OPERATION_KEY_BYTES], uint32_t id, uint64_t
     td_put_u64(out + TD_ID_BYTES, ordinal);
 }
 
-tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operation *out)
+tandem_err td_operation_open(tandem_slice key, tandem_slice value, td_operation *out)
 {
     tandem_slice body;
     tandem_err err = td_record_open(TD_TABLE_OPERATIONS, key, value, &body);
@@ -474,8 +474,18 @@ tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operatio
     if (key.size != TD_OPERATION_KEY_BYTES || body.size < TANDEM_HASH_BYTES)
         return TANDEM_E_CORRUPT;
     memcpy(out->hash, body.bytes, TANDEM_HASH_BYTES);
-    body = tandem_slice_of(body.bytes + TANDEM_HASH_BYTES, body.size - TANDEM_HASH_BYTES);
-    return td_operation_parse(body, out) == TANDEM_OK ? TANDEM_OK : TANDEM_E_CORRUPT;
+    out->canonical =
+        tandem_slice_of(body.bytes + TANDEM_HASH_BYTES, body.size - TANDEM_HASH_BYTES);
+    return TANDEM_OK;
+}
+
+tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operation *out)
+{
+    tandem_err err = td_operation_open(key, value, out);
+
+    if (err != TANDEM_OK)
+        return err;
+    return td_operation_parse(out->canonical, out) == TANDEM_OK ? TANDEM_OK : TANDEM_E_CORRUPT;
 }
 
 tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,

@@ -123,6 +123,8 @@ tandem_err td_lacks_each(td_txn *txn, uint32_t id, const uint8_t *origin, uint64
                          td_visit_lack visit, void *context);
 
 void td_operation_key(uint8_t out[TD_OPERATION_KEY_BYTES], uint32_t id, uint64_t ordinal);
+/* Checksum; out's canonical bytes and hash, and nothing else of it. */
+tandem_err td_operation_open(tandem_slice key, tandem_slice value, td_operation *out);
 /* Checksum, then the format's rules; out's hash is the record's, not computed again. */
 tandem_err td_operation_decode(tandem_slice key, tandem_slice value, td_operation *out);
 tandem_err td_operation_put(td_txn *txn, uint32_t id, uint64_t ordinal,

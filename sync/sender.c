@@ -683,7 +683,8 @@ tandem_err td_sender_read(void *context, const tandem_job_handle *handle,
         reading.next_ordinal = handle->first_ordinal;
         reading.passed = 0;
         if (!td_fresh_scan(&sync->fresh, handle->collection, after, read_operation, &reading, &err))
-            err = td_op_store_scan(sync->ops, handle->collection, after, read_operation, &reading);
+            err = td_op_store_scan_bytes(sync->ops, handle->collection, after, read_operation,
+                                         &reading);
         if (err == TANDEM_OK && reading.handle == handle)
             err = TANDEM_E_CORRUPT; /* there is nothing where it is said to be */
         if (err == TANDEM_OK && reading.next_ordinal > reading.handle->first_ordinal)

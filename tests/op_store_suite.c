@@ -182,6 +182,19 @@ static void a_job_is_appended_whole_and_read_back(void **state)
     assert_sound(bed);
 }
 
+/* They are not parsed. */
+static tandem_err see_bytes_alone(void *context, tandem_err err, uint64_t ordinal,
+                                  const td_operation *op)
+{
+    const td_operation *expected = context;
+
+    OK(err);
+    assert_int_equal(1, ordinal);
+    assert_true(tandem_slice_equal(expected->canonical, op->canonical));
+    assert_memory_equal(expected->hash, op->hash, TANDEM_HASH_BYTES);
+    return TANDEM_END;
+}
+
 static tandem_err see_bytes(void *context, tandem_err err, uint64_t ordinal,
                             const td_operation *op)
 {
@@ -201,6 +214,8 @@ static void canonical_bytes_come_back_as_they_were(void **state)
 
     commit(bed, &a, 1);
     assert_int_equal(TANDEM_END, td_op_store_scan(bed->ops, NOTES, 0, see_bytes, &a));
+    assert_int_equal(TANDEM_END,
+                     td_op_store_scan_bytes(bed->ops, NOTES, 0, see_bytes_alone, &a));
 }
 
 static void what_is_held_is_skipped_and_counted(void **state)
