@@ -254,14 +254,26 @@ static tandem_err read_kind(tandem_reader *reader, tandem_kind kind, tandem_item
     return TANDEM_OK;
 }
 
+/* Arrays and bins have readers that know no other kind: messages are full of them. */
 tandem_err tandem_read_array(tandem_reader *reader, uint32_t *count_out)
 {
+    struct header h = {reader->at, reader->end};
     tandem_item item;
-    tandem_err err = read_kind(reader, TANDEM_ARRAY, &item);
+    uint64_t count;
 
-    if (err == TANDEM_OK)
-        *count_out = item.count;
-    return err;
+    if (h.at == h.end)
+        return TANDEM_E_PAYLOAD;
+    count = *h.at++;
+    if (count >= 0x90 && count < 0xa0)
+        count &= 0x0f;
+    else if ((count != 0xdc && count != 0xdd) || /* array 16, 32 */
+             !header_number(&h, 2u << (count - 0xdc), &count))
+        return TANDEM_E_PAYLOAD;
+    if (!header_count(&h, TANDEM_ARRAY, count, &item))
+        return TANDEM_E_PAYLOAD;
+    *count_out = item.count;
+    reader->at = h.at;
+    return TANDEM_OK;
 }
 
 tandem_err tandem_read_map(tandem_reader *reader, uint32_t *pairs_out)
@@ -323,12 +335,21 @@ tandem_err tandem_read_string(tandem_reader *reader, tandem_slice *out)
 
 tandem_err tandem_read_binary(tandem_reader *reader, tandem_slice *out)
 {
+    struct header h = {reader->at, reader->end};
     tandem_item item;
-    tandem_err err = read_kind(reader, TANDEM_BINARY, &item);
+    uint64_t size;
+    uint8_t first;
 
-    if (err == TANDEM_OK)
-        *out = item.bytes;
-    return err;
+    if (h.at == h.end)
+        return TANDEM_E_PAYLOAD;
+    first = *h.at++;
+    if (first < 0xc4 || first > 0xc6 || /* bin 8, 16, 32 */
+        !header_number(&h, 1u << (first - 0xc4), &size) ||
+        !header_body(&h, TANDEM_BINARY, size, &item))
+        return TANDEM_E_PAYLOAD;
+    *out = item.bytes;
+    reader->at = h.at;
+    return TANDEM_OK;
 }
 
 /* How many values follow an item as its own. */

@@ -29,18 +29,19 @@ static bool is_plain(uint8_t byte)
 
 bool td_name_valid(tandem_slice name)
 {
-    size_t at = 0;
+    size_t at = 0, length;
 
     if (name.size < 1 || name.size > TANDEM_NAME_BYTES_MAX)
         return false;
-    while (at < name.size) {
-        size_t length = is_plain(name.bytes[at]) ? 1 : character_size(name.bytes + at, name.size - at);
-
-        if (!length)
+    for (;;) {
+        while (at < name.size && is_plain(name.bytes[at]))
+            at++;
+        if (at == name.size)
+            return true;
+        if (!(length = character_size(name.bytes + at, name.size - at)))
             return false;
         at += length;
     }
-    return true;
 }
 
 bool td_collection_name_valid(tandem_slice name)
@@ -89,27 +90,29 @@ static bool names_model(tandem_slice type)
  * a few times on its way, so each kind has its own reader, which knows no other.
  */
 
-/* The number of so many bytes that follows a header; what is below least has a shorter form. */
-static bool read_wide(tandem_reader *reader, size_t size, uint64_t least, uint64_t *out)
+static inline size_t left(const tandem_reader *reader)
 {
+    return (size_t)(reader->end - reader->at);
+}
+
+/* The number of so many bytes that follows a header; what is below least has a shorter form. */
+static inline bool read_wide(tandem_reader *reader, size_t size, uint64_t least, uint64_t *out)
+{
+    const uint8_t *at = reader->at;
     uint64_t number = 0;
 
-    if (tandem_reader_left(reader) < size)
+    if (left(reader) < size)
         return false;
     for (size_t i = 0; i < size; i++)
-        number = number << 8 | *reader->at++;
+        number = number << 8 | at[i];
+    reader->at = at + size;
     *out = number;
     return number >= least;
 }
 
-static bool read_number(tandem_reader *reader, uint64_t *out)
+static bool read_wide_number(tandem_reader *reader, uint64_t *out)
 {
-    if (reader->at == reader->end)
-        return false;
-    *out = *reader->at++;
-    if (*out < 0x80)
-        return true;
-    switch (*out) {
+    switch (*reader->at++) {
     case 0xcc:
         return read_wide(reader, 1, 0x80, out);
     case 0xcd:
@@ -123,9 +126,19 @@ static bool read_number(tandem_reader *reader, uint64_t *out)
     }
 }
 
+static inline bool read_number(tandem_reader *reader, uint64_t *out)
+{
+    if (reader->at == reader->end)
+        return false;
+    if (*reader->at >= 0x80)
+        return read_wide_number(reader, out);
+    *out = *reader->at++;
+    return true;
+}
+
 static bool read_body(tandem_reader *reader, uint64_t size, tandem_slice *out)
 {
-    if (tandem_reader_left(reader) < size)
+    if (left(reader) < size)
         return false;
     *out = tandem_slice_of(reader->at, (size_t)size);
     reader->at += size;
@@ -199,7 +212,7 @@ static bool read_array(tandem_reader *reader, uint64_t *count_out)
         read = (*count_out & 0xf0) == 0x90;
         *count_out &= 0x0f;
     }
-    return read && *count_out <= tandem_reader_left(reader);
+    return read && *count_out <= left(reader);
 }
 
 static tandem_err read_name(tandem_reader *reader, tandem_slice *out)
@@ -234,7 +247,7 @@ static tandem_err read_trailing(tandem_reader *reader, uint64_t count)
         if (err != TANDEM_OK)
             return err;
     }
-    return tandem_reader_left(reader) ? TANDEM_E_PAYLOAD : TANDEM_OK;
+    return left(reader) ? TANDEM_E_PAYLOAD : TANDEM_OK;
 }
 
 tandem_err td_operation_parse(tandem_slice bytes, td_operation *out)
