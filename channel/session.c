@@ -13,7 +13,7 @@ enum {
     SENT_CAPACITY = 64, /* at first, of the ring of jobs that were sent */
     /* Messages that are not packed after one that saved little, or less than a fast link is worth. */
     AFTER_LITTLE = 15,
-    AFTER_NO_GAIN = 31,
+    AFTER_NO_GAIN = 127,
     FAST_LOOK_MS = 50,
     FAST_BYTES_PER_MS = 20 * 1000,
 };
