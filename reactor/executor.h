@@ -8,7 +8,8 @@
  * the spot, which saves two wake-ups (known.h). Between the two the document may have changed: the executor
  * remembers which documents the operations touched that the view had not indexed, and has a group
  * prepared again where that matters (a CREATE, an expected position, a payload that depends on the
- * state). Remote jobs carry canonical bytes and go straight in.
+ * state). Remote jobs carry canonical bytes and go straight in; where many wait, those that come are parsed
+ * and hashed by their sender.
  *
  * A request is answered only after its commit is on disk. A commit that fails has an unknown
  * outcome: the store is closed and reopened, and what it then holds decides the answers. Where that
