@@ -46,6 +46,14 @@ struct tandem_channel {
 
 /* ---- The session's wishes ---- */
 
+static const char *user_feature(void *context)
+{
+    tandem_channel *channel = context;
+
+    return channel->config.user->feature ? channel->config.user->feature(channel->config.context)
+                                         : NULL;
+}
+
 static void user_hello(void *context, td_wire_hello *out)
 {
     tandem_channel *channel = context;
@@ -152,6 +160,7 @@ static void hold(void *context, bool hold)
 
 static const td_session_user session_user = {
     .may_greet = user_may_greet,
+    .feature = user_feature,
     .hello = user_hello,
     .peer_hello = user_peer_hello,
     .peer_have = user_peer_have,

@@ -528,8 +528,14 @@ static bool may_greet(const td_session *session)
 static void next_hello(td_session *session, tandem_writer *out)
 {
     static const uint8_t no_instance[TD_WIRE_INSTANCE_BYTES];
-    static const char *const features[] = {TD_PACKER_FEATURE};
+    const char *features[2], *feature;
+    uint32_t feature_count = 0;
     td_wire_hello hello;
+
+    if (session->offers_packing)
+        features[feature_count++] = TD_PACKER_FEATURE;
+    if (session->user->feature && (feature = session->user->feature(session->context)))
+        features[feature_count++] = feature;
 
     memset(&hello, 0, sizeof(hello));
     hello.major = TD_WIRE_MAJOR;
@@ -540,7 +546,7 @@ static void next_hello(td_session *session, tandem_writer *out)
     session->user->hello(session->context, &hello);
     /* In a HELLO the sum stands behind the instance, and what may follow that. */
     session->sums = memcmp(hello.instance, no_instance, sizeof(no_instance)) != 0;
-    td_wire_write_hello(out, ++session->sent_number, &hello, features, session->offers_packing);
+    td_wire_write_hello(out, ++session->sent_number, &hello, features, feature_count);
     session->hello_sent = true;
     td_probe(session->env, TD_PROBE_HELLO_SENT);
 }

@@ -63,6 +63,8 @@ struct td_delivery {
 typedef struct td_session_user {
     /* May HELLO be said now? Asked again when the peer's has come. NULL: at once. */
     bool (*may_greet)(void *context);
+    /* The feature that it offers in HELLO; NULL: none. May be NULL itself. */
+    const char *(*feature)(void *context);
     /* Fill in what this side says of itself. */
     void (*hello)(void *context, td_wire_hello *out);
     /* The peer's HELLO. An error refuses it and ends the session. */

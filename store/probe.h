@@ -136,6 +136,12 @@
     X(DIGEST_EQUAL, "one digest said that all was equal")                                          \
     X(DIGEST_DIFFERED, "the digest over all differed")                                             \
     X(COLLECTION_EQUAL, "a collection's digest was equal")                                         \
+    X(RANGES_OFFERED, "digests of ranges were offered, to find what differs")                      \
+    X(RANGES_ANSWERED, "a peer was answered which ranges differ")                                  \
+    X(RANGES_CROSSED, "two offers of ranges met on their way")                                     \
+    X(RANGES_SETTLED, "it was settled which ranges differ")                                        \
+    X(RANGES_GIVEN_UP, "instead of comparing ranges everything was listed")                        \
+    X(RANGE_GREW, "what was equal had grown when it was known to be equal")                        \
     X(LISTING_TAKEN, "a listing of a vector was taken to its end")                                 \
     X(LISTING_REPEATED, "a listing said less than was known")                                      \
     X(COVER_SENT, "a peer was told up to where it has all that is in the way to it")               \

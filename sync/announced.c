@@ -13,16 +13,16 @@ tandem_err td_peer_origin(td_peer *peer, td_collection_cover *collection, const 
                           td_origin_cover **out)
 {
     td_origin_cover *cover = td_coverage_find_origin(collection, origin);
-    uint64_t seq = 0;
+    uint64_t base, seq = 0;
     tandem_err err;
 
     if (cover) {
         *out = cover;
         return TANDEM_OK;
     }
-    if (collection->base_ordinal &&
-        (err = td_op_store_reached(peer->sync->ops, collection->name, origin,
-                                   collection->base_ordinal, &seq)) != TANDEM_OK)
+    if ((base = td_coverage_base(collection, origin)) &&
+        (err = td_op_store_reached(peer->sync->ops, collection->name, origin, base, &seq)) !=
+            TANDEM_OK)
         return err;
     if ((err = td_coverage_origin(&peer->coverage, collection, origin, &cover)) != TANDEM_OK)
         return err;
@@ -31,7 +31,12 @@ tandem_err td_peer_origin(td_peer *peer, td_collection_cover *collection, const 
     return TANDEM_OK;
 }
 
-static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collection);
+uint64_t td_peer_base(const td_peer *peer, tandem_slice name)
+{
+    if (peer->peer_all_known)
+        return peer->all_ordinal;
+    return td_comparing_is_equal(peer, name) ? peer->ranges.position : 0;
+}
 
 tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out)
 {
@@ -39,13 +44,14 @@ tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_co
     tandem_err err;
 
     *out = collection;
-    if (collection || (!peer->peer_all_known && !peer->peer_listed))
+    if (collection || (!peer->peer_all_known && !peer->peer_listed &&
+                       !td_comparing_is_equal(peer, name)))
         return TANDEM_OK;
-    /* Not in the peer's lists: equal up to all_ordinal, or nothing of it is held there. */
+    /* Not in the peer's lists: equal up to its base, or nothing of it is held there. */
     if ((err = td_coverage_collection(&peer->coverage, name, out)) != TANDEM_OK)
         return err;
-    (*out)->base_ordinal = peer->peer_all_known ? peer->all_ordinal : 0;
-    return collection_is_known(peer, *out);
+    (*out)->base_ordinal = td_peer_base(peer, name);
+    return td_peer_knows(peer, *out);
 }
 
 struct comparing {
@@ -63,6 +69,8 @@ static tandem_err note_origin(void *context, const uint8_t *origin, const td_hea
 
     if (count == 0)
         return TANDEM_OK; /* only lacks are known of it */
+    if (td_coverage_base(comparing->collection, origin))
+        return TANDEM_OK; /* it was in a range that was equal */
     if (cover) {
         td_coverage_set_our_heads(&comparing->peer->coverage, cover, heads, count);
         return TANDEM_OK;
@@ -80,7 +88,8 @@ static tandem_err note_origin(void *context, const uint8_t *origin, const td_hea
     return TANDEM_OK;
 }
 
-/* Entries for every origin of ours that the peer did not list: it holds nothing of them. */
+/* Entries for every origin of ours that the peer did not list, though it would have: it holds nothing of
+ * them. */
 static tandem_err add_our_origins(td_peer *peer, td_collection_cover *collection)
 {
     struct comparing comparing = {.peer = peer, .collection = collection};
@@ -104,14 +113,13 @@ static tandem_err add_our_origins(td_peer *peer, td_collection_cover *collection
     return err;
 }
 
-/* What the peer holds of a collection is known from now on: send it what is ours. */
-static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collection)
+tandem_err td_peer_knows(td_peer *peer, td_collection_cover *collection)
 {
     td_origin_cover *own;
     tandem_err err;
 
     td_coverage_set_known(&peer->coverage, collection, true);
-    if (collection->base_ordinal == 0 && (err = add_our_origins(peer, collection)) != TANDEM_OK)
+    if ((!collection->base_ordinal || collection->base_in_part) && (err = add_our_origins(peer, collection)) != TANDEM_OK)
         return err;
     if ((err = td_peer_origin(peer, collection, td_sync_origin(peer->sync), &own)) != TANDEM_OK)
         return err;
@@ -119,7 +127,8 @@ static tandem_err collection_is_known(td_peer *peer, td_collection_cover *collec
         return err;
     if (!td_ways_waits(peer, own) &&
         (err = td_sender_add(peer, own, own->parted ? 1 : td_coverage_reached(own) + 1, UINT64_MAX,
-                             own->parted ? 0 : collection->base_ordinal)) != TANDEM_OK)
+                             own->parted ? 0 : td_coverage_base(collection, own->origin))) !=
+            TANDEM_OK)
         return err;
     td_sender_settle(peer, collection);
     return TANDEM_OK;
@@ -147,7 +156,7 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
     if (!memcmp(digest, (uint8_t[TANDEM_HASH_BYTES]){0}, sizeof(digest)) ||
         memcmp(digest, have->digest, sizeof(digest)) != 0) {
         td_probe(peer->sync->env, TD_PROBE_DIGEST_DIFFERED);
-        td_announcer_want_digests(peer);
+        td_comparing_collections(peer, count, have->collections);
         return TANDEM_OK;
     }
     td_probe(peer->sync->env, TD_PROBE_DIGEST_EQUAL);
@@ -170,7 +179,7 @@ static tandem_err take_all(td_peer *peer, const td_wire_have *have)
             continue;
         acknowledge_ours(peer, c);
         c->base_ordinal = position;
-        if ((err = collection_is_known(peer, c)) != TANDEM_OK)
+        if ((err = td_peer_knows(peer, c)) != TANDEM_OK)
             return err;
     }
     return TANDEM_OK;
@@ -186,7 +195,8 @@ static tandem_err add_unlisted(void *context, tandem_slice name)
     td_collection_cover *collection = td_coverage_find(&peer->coverage, name);
     tandem_err err;
 
-    if ((collection && collection->listed) || !td_way_is_shared(peer, name))
+    if ((collection && collection->listed) || !td_way_is_shared(peer, name) ||
+        td_comparing_is_equal(peer, name))
         return TANDEM_OK;
     if ((err = td_peer_collection(peer, name, &collection)) != TANDEM_OK)
         return err;
@@ -194,7 +204,7 @@ static tandem_err add_unlisted(void *context, tandem_slice name)
     return TANDEM_OK;
 }
 
-/* The peer's list of digests is complete. */
+/* The peer's list of digests is complete. What was in ranges that were equal is known. */
 static tandem_err list_is_complete(td_peer *peer)
 {
     tandem_err err;
@@ -202,7 +212,7 @@ static tandem_err list_is_complete(td_peer *peer)
     peer->peer_listed = true;
     for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c;
          c = td_hash_table_next(&c->hash_entry))
-        if (!c->listed && !c->known && (err = collection_is_known(peer, c)) != TANDEM_OK)
+        if (!c->listed && !c->known && (err = td_peer_knows(peer, c)) != TANDEM_OK)
             return err;
     return td_sync_each_collection(peer->sync, add_unlisted, peer);
 }
@@ -212,6 +222,7 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
     tandem_reader entries = have->entries;
     tandem_err err;
 
+    td_comparing_plain_digests(peer);
     for (uint32_t i = 0; i < have->entry_count; i++) {
         uint8_t digest[TANDEM_HASH_BYTES];
         td_collection_cover *collection;
@@ -222,6 +233,8 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
             return err;
         if (!td_collection_name_valid(entry.name) || !td_way_is_shared(peer, entry.name))
             continue; /* reserved, or none of this session's */
+        if (td_comparing_is_equal(peer, entry.name))
+            return TANDEM_E_PROTOCOL;
         if ((err = td_coverage_collection(&peer->coverage, entry.name, &collection)) !=
                 TANDEM_OK ||
             (err = td_sync_digest(peer->sync, entry.name, &last_ordinal, digest)) != TANDEM_OK)
@@ -229,7 +242,9 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
         collection->listed = true;
         if (!entry.has_digest || td_ways_holds_in_part(peer->sync, entry.name) ||
             memcmp(digest, entry.digest, sizeof(digest)) != 0) {
-            td_announcer_list(peer, collection);
+            if ((err = td_comparing_origins(peer, collection,
+                                            entry.has_digest ? entry.origins : 0)) != TANDEM_OK)
+                return err;
             continue;
         }
         td_probe(peer->sync->env, TD_PROBE_COLLECTION_EQUAL);
@@ -237,7 +252,7 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
         if (collection->known)
             continue;
         collection->base_ordinal = last_ordinal;
-        if ((err = collection_is_known(peer, collection)) != TANDEM_OK)
+        if ((err = td_peer_knows(peer, collection)) != TANDEM_OK)
             return err;
     }
     td_announcer_want_digests(peer);
@@ -377,12 +392,15 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
         if (collection->received)
             return TANDEM_E_PROTOCOL; /* once a session */
         collection->receiving = collection->received = true;
+        td_comparing_plain_listing(peer, collection);
     }
     is_change = is_change && !collection->receiving;
     for (uint32_t i = 0; i < entry->origin_count; i++) {
         td_wire_origin origin;
 
         if ((err = td_wire_read_origin(&origins, &origin)) != TANDEM_OK ||
+            (!is_change && td_ranges_equal(&collection->ranges, origin.origin) &&
+             (err = TANDEM_E_PROTOCOL) != TANDEM_OK) ||
             (err = take_origin(peer, collection, is_change, &origin)) != TANDEM_OK)
             return err;
     }
@@ -392,7 +410,7 @@ static tandem_err take_vector(td_peer *peer, const td_wire_vector *entry)
     if (entry->end) {
         collection->receiving = false;
         td_probe(peer->sync->env, TD_PROBE_LISTING_TAKEN);
-        if (!collection->known && (err = collection_is_known(peer, collection)) != TANDEM_OK)
+        if (!collection->known && (err = td_peer_knows(peer, collection)) != TANDEM_OK)
             return err;
         td_announcer_list(peer, collection);
     }
@@ -412,6 +430,9 @@ tandem_err td_announced_have(void *context, const td_wire_have *have)
         break;
     case TD_HAVE_DIGESTS:
         err = take_digests(peer, have);
+        break;
+    case TD_HAVE_RANGES:
+        err = td_comparing_take(peer, have);
         break;
     case TD_HAVE_VECTORS:
         for (uint32_t i = 0; err == TANDEM_OK && i < have->entry_count; i++) {

@@ -8,16 +8,18 @@
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
-static void begin_have(td_peer *peer, uint64_t number, td_have_level level, tandem_writer *out,
-                       size_t *count_at, size_t *more_at)
+enum { DIGESTS_PAGE = TD_HAVE_PAGE_ENTRIES_MAX / 4 };
+
+size_t td_announcer_begin_have(td_peer *peer, uint64_t number, td_have_level level,
+                               tandem_writer *out, size_t *more_at_out)
 {
     uint64_t promise = 0;
 
     /* Every operation made from now on is dated after what the last commit kept. */
     if (td_op_store_clock(peer->sync->ops, &promise) != TANDEM_OK)
         promise = 0;
-    *count_at = td_wire_begin_have(out, number, td_executor_clock(peer->sync->executor), promise,
-                                   level, more_at);
+    return td_wire_begin_have(out, number, td_executor_clock(peer->sync->executor), promise, level,
+                              more_at_out);
 }
 
 static tandem_err announce_all(td_peer *peer, uint64_t number, tandem_writer *out)
@@ -35,6 +37,32 @@ static tandem_err announce_all(td_peer *peer, uint64_t number, tandem_writer *ou
     return TANDEM_OK;
 }
 
+/* The digests of a page of names, of those that are to be told. */
+static tandem_err write_digests(td_peer *peer, tandem_slice names, tandem_writer *out,
+                                uint32_t *count)
+{
+    tandem_err err = TANDEM_OK;
+
+    for (size_t at = 0; err == TANDEM_OK && at < names.size;) {
+        tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
+        uint8_t digest[TANDEM_HASH_BYTES];
+        bool in_part = td_ways_holds_in_part(peer->sync, name);
+        uint64_t origins = 0;
+
+        if (td_way_is_shared(peer, name) && !td_comparing_is_equal(peer, name) &&
+            (err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK &&
+            (!peer->knows_ranges || in_part ||
+             (err = td_sync_count_origins(peer->sync, name, &origins)) == TANDEM_OK)) {
+            td_wire_write_digest(out, name, in_part ? NULL : digest, origins);
+            (*count)++;
+        }
+        memcpy(peer->digests_after, name.bytes, name.size);
+        peer->digests_after[name.size] = 0;
+        at += name.size + 1;
+    }
+    return err;
+}
+
 static tandem_err announce_digests(td_peer *peer, uint64_t number, tandem_writer *out)
 {
     size_t count_at, more_at;
@@ -42,27 +70,16 @@ static tandem_err announce_digests(td_peer *peer, uint64_t number, tandem_writer
     tandem_writer names;
     tandem_err page, err = TANDEM_OK;
 
+    td_comparing_plain_digests(peer);
     tandem_writer_init(&names);
-    page = td_sync_names_after(peer->sync, peer->digests_after, TD_HAVE_PAGE_ENTRIES_MAX / 4, &names);
-    if (page != TANDEM_OK && page != TANDEM_END) {
-        tandem_writer_release(&names);
-        return page;
-    }
-    begin_have(peer, number, TD_HAVE_DIGESTS, out, &count_at, &more_at);
-    for (size_t at = 0; err == TANDEM_OK && at < names.size;) {
-        tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
-        uint8_t digest[TANDEM_HASH_BYTES];
-
-        if (td_way_is_shared(peer, name) &&
-            (err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK) {
-            td_wire_write_digest(out, name,
-                                 td_ways_holds_in_part(peer->sync, name) ? NULL : digest);
-            count++;
-        }
-        memcpy(peer->digests_after, name.bytes, name.size);
-        peer->digests_after[name.size] = 0;
-        at += name.size + 1;
-    }
+    count_at = td_announcer_begin_have(peer, number, TD_HAVE_DIGESTS, out, &more_at);
+    do { /* where ranges are equal, few of a page of names are told */
+        page = td_sync_names_after(peer->sync, peer->digests_after, DIGESTS_PAGE, &names);
+        if (page != TANDEM_OK && page != TANDEM_END)
+            err = page;
+        else
+            err = write_digests(peer, tandem_writer_slice(&names), out, &count);
+    } while (err == TANDEM_OK && page == TANDEM_OK && count < DIGESTS_PAGE);
     tandem_writer_release(&names);
     td_wire_patch_count(out, count_at, count);
     td_wire_patch_bool(out, more_at, page == TANDEM_OK);
@@ -73,7 +90,7 @@ static tandem_err announce_digests(td_peer *peer, uint64_t number, tandem_writer
     return err;
 }
 
-/* Origins of one collection into a listing, as far as a page goes. */
+/* Origins of one collection into a listing, as far as a page goes; but those in ranges that were equal. */
 struct listing {
     td_collection_cover *collection;
     tandem_writer *out;
@@ -85,7 +102,8 @@ struct listing {
 struct lack_writing {
     tandem_writer *out;
     uint32_t count;
-    const uint8_t *after, *last; /* origins: only those behind the one (NULL: all), up to the other */
+    const uint8_t *after, *last; /* origins: only those behind the one (NULL: all), up to the other … */
+    const td_ranges *ranges;     /* … and not in ranges of these that were equal; NULL: wherever */
 };
 
 static tandem_err write_lack(void *context, const uint8_t *origin, const td_lack *lack)
@@ -106,6 +124,8 @@ static tandem_err write_lack(void *context, const uint8_t *origin, const td_lack
         return TANDEM_OK;
     if (writing->last && memcmp(origin, writing->last, TANDEM_ORIGIN_BYTES) > 0)
         return TANDEM_END;
+    if (writing->ranges && td_ranges_equal(writing->ranges, origin))
+        return TANDEM_OK;
     td_wire_write_refused(writing->out, &refused);
     writing->count++;
     return TANDEM_OK;
@@ -117,6 +137,8 @@ static tandem_err list_origin(void *context, const uint8_t *origin, const td_hea
     struct listing *listing = context;
     td_origin_cover *cover;
 
+    if (td_ranges_equal(&listing->collection->ranges, origin))
+        return TANDEM_OK;
     if (listing->out->size >= listing->size_max)
         return TANDEM_END;
     td_wire_write_origin(listing->out, origin, heads, count);
@@ -129,12 +151,14 @@ static tandem_err list_origin(void *context, const uint8_t *origin, const td_hea
 }
 
 /* The lacks of the origins of an entry: those behind after (NULL: all) up to last (NULL: all). */
-static tandem_err list_lacks(td_peer *peer, tandem_slice name, const uint8_t *after,
-                             const uint8_t *last, tandem_writer *out)
+static tandem_err list_lacks(td_peer *peer, const td_collection_cover *collection,
+                             const uint8_t *after, const uint8_t *last, tandem_writer *out)
 {
-    struct lack_writing writing = {.out = out, .after = after, .last = last};
+    struct lack_writing writing = {
+        .out = out, .after = after, .last = last, .ranges = &collection->ranges};
     size_t at = td_wire_begin_refused(out);
-    tandem_err err = td_op_store_lacks(peer->sync->ops, name, NULL, write_lack, &writing);
+    tandem_err err =
+        td_op_store_lacks(peer->sync->ops, collection->name, NULL, write_lack, &writing);
 
     if (err != TANDEM_OK && err != TANDEM_END)
         return err;
@@ -144,11 +168,11 @@ static tandem_err list_lacks(td_peer *peer, tandem_slice name, const uint8_t *af
 
 static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_writer *out)
 {
-    size_t start = out->size, count_at, more_at;
+    size_t start = out->size, count_at;
     uint32_t entries = 0;
     tandem_err err = TANDEM_OK;
 
-    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    count_at = td_announcer_begin_have(peer, number, TD_HAVE_VECTORS, out, NULL);
     while (peer->listings && out->size - start < TD_HAVE_PAGE_BYTES_MAX &&
            entries < TD_HAVE_PAGE_ENTRIES_MAX) {
         td_collection_cover *collection = peer->listings;
@@ -160,6 +184,7 @@ static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_write
         size_t origins_at, end_at;
         bool more;
 
+        td_comparing_plain_listing(peer, collection);
         memcpy(after, collection->listing_after, sizeof(after));
         origins_at =
             td_wire_begin_vector(out, collection->name, !collection->listing_begun, &end_at);
@@ -173,7 +198,7 @@ static tandem_err announce_listings(td_peer *peer, uint64_t number, tandem_write
         td_wire_patch_bool(out, end_at, err == TANDEM_OK);
         entries++;
         more = err == TANDEM_END;
-        err = list_lacks(peer, collection->name, has_after ? after : NULL,
+        err = list_lacks(peer, collection, has_after ? after : NULL,
                          more ? collection->listing_after : NULL, out);
         if (err != TANDEM_OK)
             return err;
@@ -213,7 +238,7 @@ static bool has_head(const td_origin_cover *origin, uint64_t seq)
 /* What has changed since it was announced, except what the peer has from here. */
 static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer *out)
 {
-    size_t start = out->size, count_at, more_at;
+    size_t start = out->size, count_at;
     uint32_t entries = 0;
     bool full = false;
     bool any_gaps = false;
@@ -222,7 +247,7 @@ static tandem_err announce_changes(td_peer *peer, uint64_t number, tandem_writer
 
     tandem_writer_init(&lacks);
     tandem_writer_init(&named);
-    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
+    count_at = td_announcer_begin_have(peer, number, TD_HAVE_VECTORS, out, NULL);
     for (td_collection_cover *c = td_hash_table_first(&peer->coverage.collections); c && !full;
          c = td_hash_table_next(&c->hash_entry)) {
         size_t mark = out->size, origins_at = 0, end_at;
@@ -302,7 +327,9 @@ tandem_err td_announcer_next(void *context, uint64_t number, tandem_writer *out)
         return TANDEM_END;
     if (!peer->all_sent)
         return announce_all(peer, number, out);
-    if (peer->digests_wanted)
+    if ((err = td_comparing_announce(peer, number, out)) != TANDEM_END)
+        return err;
+    if (peer->digests_wanted && peer->ranges.state != TD_RANGES_OFFERED)
         return announce_digests(peer, number, out);
     if (peer->listings)
         return announce_listings(peer, number, out);
@@ -318,9 +345,8 @@ tandem_err td_announcer_next(void *context, uint64_t number, tandem_writer *out)
 void td_announcer_heartbeat(void *context, uint64_t number, tandem_writer *out)
 {
     td_peer *peer = context;
-    size_t count_at, more_at;
+    size_t count_at = td_announcer_begin_have(peer, number, TD_HAVE_VECTORS, out, NULL);
 
-    begin_have(peer, number, TD_HAVE_VECTORS, out, &count_at, &more_at);
     td_wire_patch_count(out, count_at, 0);
 }
 
@@ -331,7 +357,8 @@ static void wake(td_peer *peer)
 
 void td_announcer_list(td_peer *peer, td_collection_cover *collection)
 {
-    if (collection->listing_sent)
+    if (collection->listing_sent || collection->ranges.state == TD_RANGES_OFFER ||
+        collection->ranges.state == TD_RANGES_OFFERED) /* it is, when that is settled */
         return;
     collection->listing_sent = collection->listing_pending = true;
     LL_APPEND2(peer->listings, collection, next_listing);

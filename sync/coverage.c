@@ -25,6 +25,7 @@ static void collection_free(void *owner)
     td_collection_cover *collection = owner;
 
     td_pair_covers_free(&collection->pairs);
+    td_ranges_release(&collection->ranges);
     td_hash_table_clear(&collection->origins, origin_free);
     free(collection);
 }
@@ -77,6 +78,13 @@ void td_coverage_set_known(td_coverage *coverage, td_collection_cover *collectio
         coverage->unknown--;
     else
         coverage->unknown++;
+}
+
+uint64_t td_coverage_base(const td_collection_cover *collection, const uint8_t *origin)
+{
+    return collection->base_in_part && !td_ranges_equal(&collection->ranges, origin)
+               ? 0
+               : collection->base_ordinal;
 }
 
 td_origin_cover *td_coverage_find_origin(td_collection_cover *collection, const uint8_t *origin)

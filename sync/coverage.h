@@ -3,7 +3,8 @@
  * this session was told; and beside each origin, where sending to the peer and asking it stand.
  *
  * A collection whose digests were equal needs no table: the peer holds all that we hold there up to
- * base_ordinal. Entries exist for origins that differ, or changed since.
+ * base_ordinal; where they were equal in some ranges of its origins, so much of these. Entries exist for
+ * origins that differ, or changed since.
  *
  *   lag      operations of ours that the peer is not known to hold; of a branch of a fork, one. What is
  *            lacking there counts only where all goes: else the peer asks for what is in the way
@@ -21,6 +22,7 @@
 #include "store/op_store.h"
 #include "store/share.h"
 #include "sync/pair_cover.h"
+#include "sync/ranges.h"
 
 enum {
     TD_COLLECTIONS_MAX = 100000, /* that one peer may announce */
@@ -121,6 +123,10 @@ struct td_collection_cover {
     bool receiving;    /* a listing of it has begun and not ended */
     bool received;     /* a listing of it has begun */
     uint64_t base_ordinal;
+    bool base_in_part; /* … of the ranges of origins that were equal alone */
+    td_ranges ranges;  /* of its origins */
+    bool comparing;    /* in the peer's list of those of which these are to be told */
+    td_collection_cover *next_comparing;
     td_hash_table origins; /* td_origin_cover */
     td_origin_cover *dirty;
     /* Our own listing to the peer: */
@@ -154,6 +160,10 @@ td_collection_cover *td_coverage_find(td_coverage *coverage, tandem_slice name);
 tandem_err td_coverage_collection(td_coverage *coverage, tandem_slice name,
                                   td_collection_cover **out);
 void td_coverage_set_known(td_coverage *coverage, td_collection_cover *collection, bool known);
+
+/* Up to which ordinal of ours the peer holds all of an origin because digests were equal; 0: it is not
+ * known so. */
+uint64_t td_coverage_base(const td_collection_cover *collection, const uint8_t *origin);
 
 td_origin_cover *td_coverage_find_origin(td_collection_cover *collection, const uint8_t *origin);
 /* Find or make. TANDEM_E_LIMIT, TANDEM_E_NOMEM. */

@@ -779,10 +779,10 @@ static bool is_announced(td_peer *peer, td_letter *dead)
     td_origin_cover *origin;
 
     if (!collection)
-        return peer->peer_all_known && last_ordinal <= peer->all_ordinal;
+        return last_ordinal <= td_peer_base(peer, tandem_slice_text(letter->collection));
     if (!collection->known)
         return false;
-    if (last_ordinal <= collection->base_ordinal)
+    if (last_ordinal <= td_coverage_base(collection, letter->origin))
         return true;
     if (!(origin = td_coverage_find_origin(collection, letter->origin)) ||
         td_coverage_refuses(origin, letter->first_seq, letter->last_seq))

@@ -43,7 +43,41 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
         }
     }
     cached->last_ordinal = info.last_ordinal;
+    cached->origins = 0;
     memcpy(cached->digest, out, TANDEM_HASH_BYTES);
+    return TANDEM_OK;
+}
+
+static tandem_err count_origin(void *context, const uint8_t *origin, const td_head *heads,
+                               unsigned count)
+{
+    uint64_t *origins = context;
+
+    (void)origin;
+    (void)heads;
+    (void)count;
+    (*origins)++;
+    return TANDEM_OK;
+}
+
+tandem_err td_sync_count_origins(tandem_sync *sync, tandem_slice collection, uint64_t *out)
+{
+    td_cached_digest *cached = td_hash_table_find(&sync->digests, collection);
+    uint64_t origins = 0;
+    td_collection_info info;
+    tandem_err err;
+
+    if ((err = td_op_store_collection(sync->ops, collection, &info)) != TANDEM_OK)
+        return err;
+    if (cached && cached->last_ordinal == info.last_ordinal && cached->origins) {
+        *out = cached->origins;
+        return TANDEM_OK;
+    }
+    if ((err = td_op_store_vector(sync->ops, collection, NULL, count_origin, &origins)) != TANDEM_OK)
+        return err;
+    if (cached && cached->last_ordinal == info.last_ordinal)
+        cached->origins = origins;
+    *out = origins;
     return TANDEM_OK;
 }
 

@@ -15,6 +15,12 @@ static bool may_greet(void *context)
     return td_peer_may_say_shares(context);
 }
 
+static const char *feature(void *context)
+{
+    (void)context;
+    return TD_RANGES_FEATURE;
+}
+
 static void say_hello(void *context, td_wire_hello *out)
 {
     td_peer *peer = context;
@@ -25,7 +31,7 @@ static void say_hello(void *context, td_wire_hello *out)
     memcpy(out->instance, peer->sync->instance, sizeof(out->instance));
     peer->identity = identity;
     td_peer_say_shares(peer, out);
-    out->clock = td_executor_clock(peer->sync->executor);
+    out->clock = peer->hello_clock = td_executor_clock(peer->sync->executor);
     out->agent = tandem_slice_text(peer->sync->agent);
 }
 
@@ -116,6 +122,8 @@ static tandem_err take_hello(void *context, const td_wire_hello *hello)
     if ((err = resolve_duplicate(peer)) != TANDEM_OK ||
         (err = td_peer_take_shares(peer, hello)) != TANDEM_OK)
         return err;
+    peer->peer_hello_clock = hello->clock;
+    peer->knows_ranges = td_wire_offers(hello, TD_RANGES_FEATURE);
     peer->said_hello = true;
     peer->coverage.gives = td_peer_gives(peer);
     td_dead_letters_opened(peer);
@@ -166,6 +174,7 @@ static void take_error(void *context, const td_wire_error *error)
 
 const td_session_user td_peer_user = {
     .may_greet = may_greet,
+    .feature = feature,
     .hello = say_hello,
     .peer_hello = take_hello,
     .peer_have = td_announced_have,
@@ -189,6 +198,7 @@ void td_peer_closed(void *context, tandem_err err, const char *text)
     td_remote_keep_held(peer);
     td_dead_letters_closed(peer);
     td_puller_forget(peer);
+    td_comparing_forget(peer);
     if (!td_planted(TD_PLANTED_COVERAGE_KEPT))
         td_coverage_release(&peer->coverage);
     peer->said_hello = false;

@@ -50,7 +50,7 @@ const char *tandem_remote_state_name(tandem_remote_state state)
 bool td_peer_is_compared(const td_peer *peer)
 {
     return peer->said_hello && peer->all_sent && (peer->peer_all_known || peer->peer_listed) &&
-           !peer->coverage.unknown && !peer->digests_wanted && !peer->listings;
+           !peer->coverage.unknown && !peer->digests_wanted && !peer->comparing && !peer->listings;
 }
 
 static void describe_trouble(tandem_err trouble, const td_origin_cover *origin, char *reason,

@@ -928,7 +928,7 @@ void td_sender_settle(td_peer *peer, td_collection_cover *collection)
                 tandem_job_handle_failed(handle, TANDEM_E_REFUSED);
             if (lack->reason == TANDEM_OK || !td_dead_letters_take(peer, handle))
                 take_out(peer, handle, false);
-        } else if (last_ordinal <= collection->base_ordinal ||
+        } else if (last_ordinal <= td_coverage_base(collection, handle->origin) ||
             (origin && !memcmp(handle->origin, own, TANDEM_ORIGIN_BYTES) &&
              handle->last_seq <= td_coverage_reached(origin))) {
             take_out(peer, handle, true);

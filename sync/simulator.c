@@ -21,6 +21,7 @@ enum {
     PROBES_MAX = 256,
     LIARS_MAX = 4,
     ASKS_MAX = 8, /* of one peer at once */
+    RANGES_LEAST = 2,
     LIAR_BRANCHES = TANDEM_HEADS_MAX + 2,
 };
 
@@ -318,13 +319,17 @@ static void set_windows(struct run *run, unsigned node)
     tandem_harness_set_sync_options(run->harness, &sync);
 }
 
-/* There are too few origins for the limit of what is asked for. */
+/* There are too few origins for the limit of what is asked for, and too little to compare by ranges. Every
+ * third reactor rather lists all, so that others meet one that does. */
 static void set_limits(struct run *run, unsigned node)
 {
     tandem_sync *sync = tandem_harness_sync(run->harness, name_of(node));
 
-    if (sync)
-        sync->asks_max = ASKS_MAX;
+    if (!sync)
+        return;
+    sync->asks_max = ASKS_MAX;
+    if (node % 3 != 2)
+        sync->ranges_least = RANGES_LEAST;
 }
 
 static void restart(struct run *run, unsigned node)

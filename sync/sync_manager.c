@@ -651,6 +651,7 @@ static void fill_options(tandem_sync *sync, const tandem_sync_options *options)
     if (!sync->options.retry_cap_ms)
         sync->options.retry_cap_ms = default_retry.cap_ms;
     sync->asks_max = TD_ASKS_MAX;
+    sync->ranges_least = TD_RANGES_LEAST;
     sync->outboxes.limit_jobs = TD_OUTBOX_JOBS_MAX;
     sync->pool.limit_bytes =
         sync->options.pool_bytes ? sync->options.pool_bytes : 32 * 1024 * 1024;

@@ -14,6 +14,7 @@
  *   copies.c        copies of a reactor, ours or a peer's
  *   announcer.c     what it is told
  *   digests.c       of our vectors, for the handshake
+ *   comparing.c     and of ranges of them, where there is much
  *   sender.c        what goes out: ranges of the store into the outbox
  *   dead_letters.c  what was refused for good
  *   fresh.c         what was committed last, read once for all of them
@@ -72,6 +73,7 @@ typedef struct td_waiter td_waiter;
 typedef struct td_cached_digest {
     uint64_t last_ordinal;
     uint8_t digest[TANDEM_HASH_BYTES];
+    uint64_t origins; /* that it has; 0: they were not counted */
     td_hash_entry hash_entry;
     size_t size;
     uint8_t name[];
@@ -116,6 +118,10 @@ struct td_peer {
     uint64_t peer_clock_ms; /* its HLC's milliseconds … */
     uint64_t peer_clock_at_ms; /* … when it was told, monotonic */
     td_coverage coverage;
+    uint64_t hello_clock, peer_hello_clock; /* what both HELLOs said */
+    bool knows_ranges;    /* the peer does */
+    td_ranges ranges;     /* of our collections */
+    td_collection_cover *comparing; /* of whose origins ranges are to be told */
     bool all_sent;        /* our digest over all */
     bool digests_wanted;  /* our list of digests is to be sent */
     bool digests_sent;    /* … to its end */
@@ -170,7 +176,8 @@ struct tandem_sync {
     char listener_url[128];
     td_pool pool;
     td_mailbox_share outboxes;
-    uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller */
+    uint32_t asks_max; /* TD_ASKS_MAX; a simulation makes it smaller … */
+    uint64_t ranges_least; /* … and this: TD_RANGES_LEAST */
     td_job_source source;
     tandem_subscription *subscription;
     uint8_t instance[TD_WIRE_INSTANCE_BYTES]; /* this life of the reactor */
@@ -386,6 +393,10 @@ void td_peer_take_clock(td_peer *peer, uint64_t hlc);
 tandem_err td_announced_have(void *context, const td_wire_have *have);
 tandem_err td_announced_pull(void *context, const td_wire_pull *pull);
 tandem_err td_announced_cover(void *context, const td_wire_cover *cover);
+/* What the peer holds of a collection is known from now on: send it what is ours. */
+tandem_err td_peer_knows(td_peer *peer, td_collection_cover *collection);
+/* Up to which ordinal of ours the peer certainly holds a collection of which there is no cover. */
+uint64_t td_peer_base(const td_peer *peer, tandem_slice name);
 /* The cover of a collection that is certainly shared with the peer; NULL if what it holds there is
  * not known yet. */
 tandem_err td_peer_collection(td_peer *peer, tandem_slice name, td_collection_cover **out);
@@ -432,8 +443,11 @@ tandem_err td_announcer_next(void *context, uint64_t number, tandem_writer *out)
 void td_announcer_heartbeat(void *context, uint64_t number, tandem_writer *out);
 /* Have our vector of a collection listed to the peer, once a session. */
 void td_announcer_list(td_peer *peer, td_collection_cover *collection);
-/* Have all our digests sent, once a session. */
+/* Have all our digests sent, once a session; where ranges were compared, of those that differ. */
 void td_announcer_want_digests(td_peer *peer);
+/* Begin a HAVE; returns where its count is to be patched. */
+size_t td_announcer_begin_have(td_peer *peer, uint64_t number, td_have_level level,
+                               tandem_writer *out, size_t *more_at_out);
 /* Something is dirty: announce it within TD_ANNOUNCE_MS. */
 void td_announcer_soon(td_peer *peer);
 
@@ -446,6 +460,8 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
  * are. Zeros if one of them is held in part: that equals nothing. */
 tandem_err td_sync_digest_all(td_peer *peer, uint64_t *count_out, uint8_t out[TANDEM_HASH_BYTES]);
 void td_sync_forget_digests(tandem_sync *sync);
+/* How many origins a collection has. */
+tandem_err td_sync_count_origins(tandem_sync *sync, tandem_slice collection, uint64_t *out);
 /* A page of the names of collections that hold an operation, each terminated by NUL. TANDEM_END: it
  * is the last. */
 tandem_err td_sync_names_after(tandem_sync *sync, const char *after, uint32_t count_max,
@@ -454,6 +470,25 @@ tandem_err td_sync_names_after(tandem_sync *sync, const char *after, uint32_t co
 tandem_err td_sync_each_collection(tandem_sync *sync,
                                    tandem_err (*visit)(void *context, tandem_slice name),
                                    void *context);
+
+/* ---- comparing.c ---- */
+
+/* The digests over all differ; the peer has so many collections, we so many: have ours compared. */
+void td_comparing_collections(td_peer *peer, uint64_t ours, uint64_t theirs);
+/* The digests of a collection differ; the peer has so many origins of it: have ours compared, or listed. */
+tandem_err td_comparing_origins(td_peer *peer, td_collection_cover *collection, uint64_t theirs);
+/* The peer lists all its digests, or we do: ranges of them are not compared any more. */
+void td_comparing_plain_digests(td_peer *peer);
+/* The same of a listing of a collection. */
+void td_comparing_plain_listing(td_peer *peer, td_collection_cover *collection);
+/* Was a collection in a range that was equal? */
+bool td_comparing_is_equal(const td_peer *peer, tandem_slice name);
+/* A HAVE of level 3 has come. */
+tandem_err td_comparing_take(td_peer *peer, const td_wire_have *have);
+/* Append one, or TANDEM_END. */
+tandem_err td_comparing_announce(td_peer *peer, uint64_t number, tandem_writer *out);
+/* Forget it all, before the coverage is released. */
+void td_comparing_forget(td_peer *peer);
 
 /* ---- sender.c ---- */
 

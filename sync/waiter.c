@@ -78,11 +78,11 @@ static bool is_met(td_peer *peer, const struct requirement *requirement)
     td_origin_cover *origin;
 
     if (!collection)
-        return peer->peer_all_known;
+        return td_peer_base(peer, tandem_slice_of(requirement->name, requirement->size)) > 0;
     if ((origin = td_coverage_find_origin(collection, requirement->origin)))
         return td_coverage_reached(origin) >= requirement->seq && !origin->unmet &&
                !td_coverage_lacks_some(&peer->coverage, origin, requirement->seq);
-    return collection->base_ordinal > 0;
+    return td_coverage_base(collection, requirement->origin) > 0;
 }
 
 /* TANDEM_END: not yet. */

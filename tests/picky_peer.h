@@ -82,7 +82,7 @@ static inline void picky_digests(struct picky *picky, tandem_writer *out)
     uint8_t digest[TANDEM_HASH_BYTES] = {1};
 
     if (picky->head.seq)
-        td_wire_write_digest(out, tandem_slice_text(picky->collection), digest);
+        td_wire_write_digest(out, tandem_slice_text(picky->collection), digest, 0);
     td_wire_patch_count(out, at, picky->head.seq > 0);
 }
 

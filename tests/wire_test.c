@@ -211,6 +211,29 @@ static tandem_err digests_json(const td_wire_have *have, json_t *entries)
         put(entry, "name", string_json(digest.name));
         put(entry, "digest",
             digest.has_digest ? hex_json(digest.digest, sizeof(digest.digest)) : json_null());
+        if (digest.origins)
+            put(entry, "origins", number_json(digest.origins));
+    }
+    return TANDEM_OK;
+}
+
+static tandem_err ranges_json(const td_wire_have *have, json_t *entries)
+{
+    tandem_reader each = have->entries;
+    td_wire_ranges ranges;
+    tandem_err err;
+
+    for (uint32_t i = 0; i < have->entry_count; i++) {
+        json_t *entry;
+
+        if ((err = td_wire_read_ranges(&each, &ranges)) != TANDEM_OK)
+            return err;
+        entry = append_object(entries);
+        put(entry, "name", ranges.has_name ? string_json(ranges.name) : json_null());
+        put(entry, "bits", number_json(ranges.bits));
+        put(entry, ranges.is_answer ? "differ" : "digests",
+            hex_json(ranges.bytes, ranges.is_answer ? td_range_bitmap_bytes(ranges.bits)
+                                                    : td_range_digests_bytes(ranges.bits)));
     }
     return TANDEM_OK;
 }
@@ -295,6 +318,8 @@ static tandem_err have_json(const td_wire_have *have, json_t *out)
         return digests_json(have, put_array(out, "entries"));
     if (have->level == TD_HAVE_VECTORS)
         return vectors_json(have, put_array(out, "entries"));
+    if (have->level == TD_HAVE_RANGES)
+        return ranges_json(have, put_array(out, "entries"));
     put(out, "collections", number_json(have->collections));
     put(out, "digest", hex_json(have->digest, sizeof(have->digest)));
     return TANDEM_OK;
@@ -545,6 +570,36 @@ static void vector_write(const json_t *json, tandem_writer *out)
     free((void *)filter.bytes);
 }
 
+static void digest_write(const json_t *entry, tandem_writer *out)
+{
+    const json_t *origins = json_object_get(entry, "origins");
+    bool known = !json_is_null(member(entry, "digest"));
+    uint8_t digest[TANDEM_HASH_BYTES];
+
+    if (known)
+        fixed_of(entry, "digest", digest, sizeof(digest));
+    td_wire_write_digest(out, tandem_slice_text(text_of(entry, "name")), known ? digest : NULL,
+                         origins ? number_of(entry, "origins") : 0);
+}
+
+static void ranges_write(const json_t *entry, tandem_writer *out)
+{
+    const char *digests = json_string_value(json_object_get(entry, "digests"));
+    td_wire_ranges ranges = {
+        .has_name = !json_is_null(member(entry, "name")),
+        .bits = (unsigned)number_of(entry, "bits"),
+        .is_answer = !digests,
+    };
+    size_t size;
+    uint8_t *bytes = unhex(digests ? digests : text_of(entry, "differ"), &size);
+
+    if (ranges.has_name)
+        ranges.name = tandem_slice_text(text_of(entry, "name"));
+    ranges.bytes = bytes;
+    td_wire_write_ranges(out, &ranges);
+    free(bytes);
+}
+
 static void have_write(const json_t *json, tandem_writer *out)
 {
     uint64_t number = number_of(json, "number"), level = number_of(json, "level");
@@ -562,13 +617,10 @@ static void have_write(const json_t *json, tandem_writer *out)
     entries = member(json, "entries");
     count_at = td_wire_begin_have(out, number, clock, promise, (td_have_level)level, &more_at);
     json_array_foreach(entries, i, entry) {
-        tandem_slice name = tandem_slice_text(text_of(entry, "name"));
-        bool known = level == TD_HAVE_DIGESTS && !json_is_null(member(entry, "digest"));
-
-        if (known)
-            fixed_of(entry, "digest", digest, sizeof(digest));
         if (level == TD_HAVE_DIGESTS)
-            td_wire_write_digest(out, name, known ? digest : NULL);
+            digest_write(entry, out);
+        else if (level == TD_HAVE_RANGES)
+            ranges_write(entry, out);
         else
             vector_write(entry, out);
     }
@@ -1131,7 +1183,7 @@ static void the_fullest_page_is_valid(void **state)
     tandem_writer_clear(&writer);
     at = td_wire_begin_have(&writer, 1, 0, 0, TD_HAVE_DIGESTS, NULL);
     for (unsigned i = 0; i < TD_HAVE_PAGE_ENTRIES_MAX; i++)
-        td_wire_write_digest(&writer, tandem_slice_text("a"), NULL);
+        td_wire_write_digest(&writer, tandem_slice_text("a"), NULL, 0);
     td_wire_patch_count(&writer, at, TD_HAVE_PAGE_ENTRIES_MAX);
     assert_int_equal(TANDEM_OK, td_wire_validate(tandem_writer_slice(&writer)));
     tandem_writer_release(&writer);

@@ -26,7 +26,9 @@ enum {
     SHARES_ITEMS = 2,
     HAVE_ITEMS = 7,
     HAVE_ALL_ITEMS = 2,
-    DIGEST_ITEMS = 2,
+    DIGEST_ITEMS = 2, /* the number of origins behind them may be missing */
+    DIGEST_ITEMS_WITH_ORIGINS = 3,
+    RANGES_ITEMS = 3,
     VECTOR_ITEMS = 6,
     ORIGIN_ITEMS = 2,
     HEAD_ITEMS = 2,
@@ -185,7 +187,7 @@ static bool read_have(tandem_reader *message, uint32_t count, td_wire_have *out)
     *out = (td_wire_have){.level = TD_HAVE_ALL};
     if (count < HAVE_ITEMS || !read_uint(message, &out->clock) ||
         !read_uint(message, &out->promise) || !read_uint(message, &level) ||
-        level > TD_HAVE_VECTORS || tandem_read_bool(message, &out->more) != TANDEM_OK)
+        level > TD_HAVE_RANGES || tandem_read_bool(message, &out->more) != TANDEM_OK)
         return false;
     out->level = (td_have_level)level;
     if (out->level != TD_HAVE_ALL)
@@ -281,8 +283,36 @@ tandem_err td_wire_read_digest(tandem_reader *entries, td_wire_digest *out)
         return TANDEM_E_PROTOCOL;
     /* The entry is whole and has a second item: there is a byte to look at. */
     found.has_digest = *entry.at != FORM_NIL;
-    if (found.has_digest && !read_fixed_copy(&entry, TANDEM_HASH_BYTES, found.digest))
+    if (!(found.has_digest ? read_fixed_copy(&entry, TANDEM_HASH_BYTES, found.digest)
+                           : tandem_read_skip(&entry, NULL) == TANDEM_OK) ||
+        (tandem_reader_left(&entry) && !read_uint(&entry, &found.origins)))
         return TANDEM_E_PROTOCOL;
+    *out = found;
+    *entries = ahead;
+    return TANDEM_OK;
+}
+
+tandem_err td_wire_read_ranges(tandem_reader *entries, td_wire_ranges *out)
+{
+    tandem_reader ahead = *entries;
+    tandem_reader entry;
+    td_wire_ranges found = {.has_name = false};
+    tandem_slice bytes;
+    uint64_t bits;
+
+    if (!tuple_enter(&ahead, RANGES_ITEMS, &entry))
+        return TANDEM_E_PROTOCOL;
+    found.has_name = *entry.at != FORM_NIL;
+    if (!(found.has_name ? read_name(&entry, &found.name)
+                         : tandem_read_skip(&entry, NULL) == TANDEM_OK) ||
+        !read_uint(&entry, &bits) || bits < TD_RANGE_BITS_MIN || bits > TD_RANGE_BITS_MAX ||
+        tandem_read_binary(&entry, &bytes) != TANDEM_OK)
+        return TANDEM_E_PROTOCOL;
+    found.bits = (unsigned)bits;
+    found.is_answer = bytes.size == td_range_bitmap_bytes(found.bits);
+    if (!found.is_answer && bytes.size != td_range_digests_bytes(found.bits))
+        return TANDEM_E_PROTOCOL;
+    found.bytes = bytes.bytes;
     *out = found;
     *entries = ahead;
     return TANDEM_OK;
@@ -639,7 +669,7 @@ size_t td_wire_begin_have(tandem_writer *out, uint64_t number, uint64_t clock, u
 {
     size_t more_at;
 
-    assert(level == TD_HAVE_DIGESTS || level == TD_HAVE_VECTORS);
+    assert(level == TD_HAVE_DIGESTS || level == TD_HAVE_VECTORS || level == TD_HAVE_RANGES);
     more_at = write_have_head(out, number, clock, promise, level);
     if (more_at_out)
         *more_at_out = more_at;
@@ -647,14 +677,31 @@ size_t td_wire_begin_have(tandem_writer *out, uint64_t number, uint64_t clock, u
 }
 
 void td_wire_write_digest(tandem_writer *out, tandem_slice name,
-                          const uint8_t digest[TANDEM_HASH_BYTES])
+                          const uint8_t digest[TANDEM_HASH_BYTES], uint64_t origins)
 {
-    tandem_write_array(out, DIGEST_ITEMS);
+    tandem_write_array(out, origins ? DIGEST_ITEMS_WITH_ORIGINS : DIGEST_ITEMS);
     tandem_write_string(out, name);
     if (digest)
         write_hash(out, digest);
     else
         tandem_write_nil(out);
+    if (origins)
+        tandem_write_uint(out, origins);
+}
+
+void td_wire_write_ranges(tandem_writer *out, const td_wire_ranges *ranges)
+{
+    assert(ranges->bits >= TD_RANGE_BITS_MIN && ranges->bits <= TD_RANGE_BITS_MAX);
+    tandem_write_array(out, RANGES_ITEMS);
+    if (ranges->has_name)
+        tandem_write_string(out, ranges->name);
+    else
+        tandem_write_nil(out);
+    tandem_write_uint(out, ranges->bits);
+    tandem_write_binary(out, tandem_slice_of(ranges->bytes,
+                                             ranges->is_answer
+                                                 ? td_range_bitmap_bytes(ranges->bits)
+                                                 : td_range_digests_bytes(ranges->bits)));
 }
 
 static const uint8_t no_filter[] = {FORM_NIL};

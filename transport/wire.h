@@ -10,9 +10,10 @@
  *            [gives, takes]
  *   2 HAVE   clock, promise, level, more, entries
  *              level 0: [collections, digest]          one digest over all shared collections
- *              level 1: [[name, digest or nil], …]      one a collection
+ *              level 1: [[name, digest or nil, origins], …]      one a collection
  *              level 2: [[name, filter or nil, begin, end, [[origin, [[seq, hash], …]], …],
  *                         [[origin, first, last, hash, reason], …]], …]
+ *              level 3: [[name or nil, bits, digests (bin) or bitmap (bin)], …]  of ranges
  *   3 JOBS   first job number, [[operation (bin), …], …]      each job whole
  *   4 ACK    jobs done, [[job number, error, detail], …]
  *   5 PULL   [[name, [[origin, first, last], …]], …]
@@ -52,6 +53,10 @@ enum {
      * many short entries reach long before the bytes. */
     TD_HAVE_PAGE_ENTRIES_MAX = 4096,
     TD_HAVE_PAGE_BYTES_MAX = 256 * 1024,
+    /* What is compared by ranges falls into 2^bits of them. */
+    TD_RANGE_BITS_MIN = 3,
+    TD_RANGE_BITS_MAX = 12,
+    TD_RANGE_DIGEST_BYTES = 8,
 };
 
 _Static_assert(TANDEM_JOB_BYTES_MAX + 16 * TANDEM_JOB_OPERATIONS_MAX < TD_MESSAGE_BYTES_MIN,
@@ -102,6 +107,7 @@ typedef enum td_have_level {
     TD_HAVE_ALL = 0,
     TD_HAVE_DIGESTS = 1,
     TD_HAVE_VECTORS = 2,
+    TD_HAVE_RANGES = 3, /* only where both HELLOs offer "ranges" */
 } td_have_level;
 
 typedef struct td_wire_have {
@@ -112,7 +118,7 @@ typedef struct td_wire_have {
     /* level 0: */
     uint64_t collections;
     uint8_t digest[TANDEM_HASH_BYTES];
-    /* levels 1 and 2: */
+    /* levels 1, 2 and 3: */
     uint32_t entry_count;
     tandem_reader entries;
 } td_wire_have;
@@ -122,6 +128,7 @@ typedef struct td_wire_digest {
     tandem_slice name;
     bool has_digest; /* false: held in part, equal to nothing */
     uint8_t digest[TANDEM_HASH_BYTES];
+    uint64_t origins; /* how many it has, as far as it is said; 0: it is not */
 } td_wire_digest;
 
 /* An entry of level 2. */
@@ -136,6 +143,27 @@ typedef struct td_wire_vector {
     uint32_t refused_count;
     tandem_reader refused;
 } td_wire_vector;
+
+/* An entry of level 3. */
+typedef struct td_wire_ranges {
+    bool has_name; /* false: it is of collections, else of the origins of one */
+    tandem_slice name;
+    unsigned bits;
+    bool is_answer;       /* then bytes are a bit a range, set if it differs: the highest of a byte
+                           * first … */
+    const uint8_t *bytes; /* … else a digest a range */
+} td_wire_ranges;
+
+/* Of as many ranges. */
+static inline size_t td_range_digests_bytes(unsigned bits)
+{
+    return (size_t)TD_RANGE_DIGEST_BYTES << bits;
+}
+
+static inline size_t td_range_bitmap_bytes(unsigned bits)
+{
+    return (size_t)1 << (bits - TD_RANGE_BITS_MIN);
+}
 
 typedef struct td_wire_origin {
     const uint8_t *origin;
@@ -248,6 +276,7 @@ bool td_wire_offers(const td_wire_hello *hello, const char *feature);
  * refused range is told from lists in their order. Errors: TANDEM_E_PROTOCOL. */
 tandem_err td_wire_read_digest(tandem_reader *entries, td_wire_digest *out);
 tandem_err td_wire_read_vector(tandem_reader *entries, td_wire_vector *out);
+tandem_err td_wire_read_ranges(tandem_reader *entries, td_wire_ranges *out);
 tandem_err td_wire_read_origin(tandem_reader *origins, td_wire_origin *out);
 tandem_err td_wire_read_refused(tandem_reader *refused, td_wire_refused *out);
 /* One job: the number of its operations (1 to TANDEM_JOB_OPERATIONS_MAX), then each of them, of any
@@ -288,12 +317,14 @@ bool td_wire_has_seal(tandem_slice message);
 /* Level 0 whole. */
 void td_wire_write_have_all(tandem_writer *out, uint64_t number, uint64_t clock, uint64_t promise,
                             uint64_t collections, const uint8_t digest[TANDEM_HASH_BYTES]);
-/* Levels 1 and 2: head, then entries, then patch the count at the returned place. more_at_out
+/* Levels 1, 2 and 3: head, then entries, then patch the count at the returned place. more_at_out
  * receives where the more flag stands, for td_wire_patch_bool(); NULL: it stays false. */
 size_t td_wire_begin_have(tandem_writer *out, uint64_t number, uint64_t clock, uint64_t promise,
                           td_have_level level, size_t *more_at_out);
+/* digest NULL: nil; origins 0: it is not said. */
 void td_wire_write_digest(tandem_writer *out, tandem_slice name,
-                          const uint8_t digest[TANDEM_HASH_BYTES]); /* NULL: nil */
+                          const uint8_t digest[TANDEM_HASH_BYTES], uint64_t origins);
+void td_wire_write_ranges(tandem_writer *out, const td_wire_ranges *ranges);
 /* An entry of level 2: head, then origins, then patch, then the refused ranges, or
  * td_wire_end_vector(). end_at_out: where the end flag stands; NULL: it stays false. */
 size_t td_wire_begin_vector(tandem_writer *out, tandem_slice name, bool begin, size_t *end_at_out);

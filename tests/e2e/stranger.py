@@ -414,7 +414,18 @@ def vector_entry(value):
 
 
 def digest_entry(value):
-    return fixed(name, lambda digest: digest if digest is None else bin32(digest))(value)
+    kinds = [name, lambda digest: digest if digest is None else bin32(digest)]
+    if isinstance(value, list) and len(value) > len(kinds):
+        kinds.append(uint)                  # how many origins it has
+    return fixed(*kinds)(value)
+
+
+def ranges_entry(value):
+    """What this client never offers to take, and can read all the same."""
+    out = fixed(maybe(name), uint, some_bytes)(value)
+    want(3 <= out[1] <= 12, "too few ranges, or too many")
+    want(len(out[2]) in (1 << out[1] - 3, 8 << out[1]), "neither digests nor a bitmap")
+    return out
 
 
 def limits(value):
@@ -437,7 +448,8 @@ def hello(value):
 
 def have(value):
     level = fixed(*[uint] * 5)(value)[4]
-    entries = {0: fixed(uint, bin32), 1: each(digest_entry), 2: each(vector_entry)}
+    entries = {0: fixed(uint, bin32), 1: each(digest_entry), 2: each(vector_entry),
+               3: each(ranges_entry)}
     want(level in entries, "an unknown level")
     return fixed(*[uint] * 5, flag, entries[level])(value)
 
@@ -470,7 +482,7 @@ def read_message(data):
 def write_message(message):
     """The bytes of [type, number, …]; lists that a writer cannot count have long headers."""
     m = list(message)
-    if m[0] == HAVE and m[4] == 1:
+    if m[0] == HAVE and m[4] in (1, 3):
         m[6] = Long(m[6])
     elif m[0] == HAVE and m[4] == 2:
         m[6] = Long([*entry[:4], Long(entry[4]), *map(lambda r: Long(r) if r else r, entry[5:])]
@@ -942,7 +954,7 @@ class Session:
 
     def page(self, entries, more):
         table = self.reactor.table
-        for collection, digest in entries:
+        for collection, digest, *_ in entries:
             self.pages.add(collection)
             if collection in table.collections and digest == table.digest(collection):
                 self.same(collection)

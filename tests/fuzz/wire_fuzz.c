@@ -153,9 +153,10 @@ static bool walk_vector(tandem_slice input, td_wire_vector *vector)
 static bool walk_have(tandem_slice input, td_wire_have *have)
 {
     td_wire_digest digest;
+    td_wire_ranges ranges;
     td_wire_vector vector;
 
-    HOLDS(have->level <= TD_HAVE_VECTORS);
+    HOLDS(have->level <= TD_HAVE_RANGES);
     if (have->level == TD_HAVE_ALL)
         return true;
     for (uint32_t i = 0; i < have->entry_count; i++) {
@@ -163,6 +164,14 @@ static bool walk_have(tandem_slice input, td_wire_have *have)
             if (!ok(td_wire_read_digest(&have->entries, &digest)))
                 return false;
             touch_slice(input, digest.name);
+        } else if (have->level == TD_HAVE_RANGES) {
+            if (!ok(td_wire_read_ranges(&have->entries, &ranges)))
+                return false;
+            if (ranges.has_name)
+                touch_slice(input, ranges.name);
+            touch(input, ranges.bytes,
+                  ranges.is_answer ? td_range_bitmap_bytes(ranges.bits)
+                                   : td_range_digests_bytes(ranges.bits));
         } else if (!ok(td_wire_read_vector(&have->entries, &vector)) ||
                    !walk_vector(input, &vector)) {
             return false;
