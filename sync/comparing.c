@@ -226,8 +226,10 @@ static tandem_err make_known_if_grown(void *context, tandem_slice name)
     td_collection_info info;
     tandem_err err = td_op_store_collection(peer->sync->ops, name, &info);
 
-    return err == TANDEM_OK && info.last_ordinal > peer->ranges.position ? make_known(context, name)
-                                                                         : err;
+    if (err != TANDEM_OK || info.last_ordinal <= peer->ranges.position)
+        return err;
+    td_probe(peer->sync->env, TD_PROBE_RANGE_GREW);
+    return make_known(context, name);
 }
 
 /* The handles that wait for what the peer holds. Each that is settled may take others away with it. */
