@@ -102,19 +102,6 @@ static tandem_err add_lack(void *context, const uint8_t *origin, const td_lack *
     return TANDEM_OK;
 }
 
-/* What came in part since it was decided to compare equals nothing, in any range. */
-static void add_in_part(struct summing *summing)
-{
-    tandem_slice parts[] = {
-        tandem_slice_of(summing->salt, SALT),
-        tandem_slice_of(summing->peer->identity->reactor, TANDEM_ORIGIN_BYTES),
-    };
-    uint8_t hash[TANDEM_HASH_BYTES];
-
-    td_hash(hash, parts, 2);
-    td_ranges_add_to_all(summing->digests, summing->bits, hash);
-}
-
 /*
  * Our digests: of the origins of a collection, or (NULL) of all collections. The position first: what is
  * committed in between is in the digests and not behind it, so nothing counts as known that is not.
@@ -132,11 +119,8 @@ static tandem_err sum(td_peer *peer, const td_collection_cover *collection, unsi
     if (!collection) {
         err = td_sync_each_collection(peer->sync, add_collection, &summing);
     } else if ((err = td_op_store_vector(ops, collection->name, NULL, add_origin, &summing)) ==
-                   TANDEM_OK &&
-               (err = td_op_store_lacks(ops, collection->name, NULL, add_lack, &summing)) ==
-                   TANDEM_OK &&
-               td_ways_holds_in_part(peer->sync, collection->name)) {
-        add_in_part(&summing);
+               TANDEM_OK) {
+        err = td_op_store_lacks(ops, collection->name, NULL, add_lack, &summing);
     }
     if (err != TANDEM_OK)
         free(summing.digests);
@@ -162,23 +146,11 @@ bool td_comparing_is_equal(const td_peer *peer, tandem_slice name)
     return td_ranges_equal(&peer->ranges, key);
 }
 
-/* What we have told of a forked origin, and the peer of its, says more than seqs: it answers a change. */
-static tandem_err tell_if_forked(td_peer *peer, td_origin_cover *origin)
-{
-    td_head heads[TANDEM_HEADS_MAX];
-    unsigned count = 0;
-    tandem_err err = td_op_store_heads(peer->sync->ops, origin->collection->name, origin->origin,
-                                       heads, &count);
-
-    if (err == TANDEM_OK && count > 1) {
-        td_coverage_mark_dirty(origin);
-        td_announcer_soon(peer);
-    }
-    return err;
-}
-
-/* The peer holds what we held at position; of a collection whose ranges are settled, in those that were
- * equal. Of an origin that has no entry td_peer_origin() knows it. */
+/*
+ * The peer holds what we held at position; of a collection whose ranges are settled, in those that were
+ * equal. Of an origin that has no entry td_peer_origin() knows it. Of a fork that has grown since then
+ * seqs say little: it is dirty, and the peer answers a change with its own heads.
+ */
 static tandem_err acknowledge(td_peer *peer, td_collection_cover *collection, uint64_t position)
 {
     td_collection_info info;
@@ -200,8 +172,7 @@ static tandem_err acknowledge(td_peer *peer, td_collection_cover *collection, ui
         }
         td_probe(peer->sync->env, TD_PROBE_RANGE_GREW);
         if ((err = td_op_store_reached(peer->sync->ops, collection->name, o->origin, position,
-                                       &seq)) != TANDEM_OK ||
-            (err = tell_if_forked(peer, o)) != TANDEM_OK)
+                                       &seq)) != TANDEM_OK)
             return err;
         td_coverage_acknowledge(&peer->coverage, o, seq);
     }
@@ -516,9 +487,19 @@ tandem_err td_comparing_announce(td_peer *peer, uint64_t number, tandem_writer *
            count < TD_HAVE_PAGE_ENTRIES_MAX) {
         td_collection_cover *collection = peer->comparing;
 
+        if (collection->ranges.state == TD_RANGES_OFFER &&
+            td_ways_holds_in_part(peer->sync, collection->name)) {
+            be_plain(peer, collection); /* it has come to be since */
+            td_announcer_list(peer, collection);
+            continue;
+        }
         tell_no_more(peer, collection);
         err = write_ranges(peer, collection, out);
         count++;
+    }
+    if (err == TANDEM_OK && !count) {
+        out->size = start;
+        return TANDEM_END;
     }
     td_wire_patch_count(out, count_at, count);
     return err;

@@ -39,12 +39,6 @@ void td_ranges_add(uint8_t *digests, unsigned bits, const uint8_t *key,
     add(digests + range_of(key, bits) * TD_RANGE_DIGEST_BYTES, hash);
 }
 
-void td_ranges_add_to_all(uint8_t *digests, unsigned bits, const uint8_t hash[TANDEM_HASH_BYTES])
-{
-    for (size_t i = 0; i < (size_t)1 << bits; i++)
-        add(digests + i * TD_RANGE_DIGEST_BYTES, hash);
-}
-
 uint8_t *td_ranges_open_digests(unsigned bits)
 {
     return calloc((size_t)1 << bits, TD_RANGE_DIGEST_BYTES);

@@ -55,8 +55,6 @@ unsigned td_ranges_bits(uint64_t least, uint64_t ours, uint64_t theirs);
 /* Add an element's hash to the digest of its range. key: its first bits name the range. */
 void td_ranges_add(uint8_t *digests, unsigned bits, const uint8_t *key,
                    const uint8_t hash[TANDEM_HASH_BYTES]);
-/* Add it to all of them. */
-void td_ranges_add_to_all(uint8_t *digests, unsigned bits, const uint8_t hash[TANDEM_HASH_BYTES]);
 /* Digests of nothing, of ranges by so many bits. NULL: no memory. */
 uint8_t *td_ranges_open_digests(unsigned bits);
 

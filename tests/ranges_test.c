@@ -131,11 +131,12 @@ static void what_is_given_up_is_not_settled(void **state)
 
 enum { MANY = 80 };
 
-static void write_in(tandem_harness *harness, const char *name, const char *collection)
+static void write_of(tandem_harness *harness, const char *name, const char *collection,
+                     const char *document)
 {
     tandem_input input = {.type = "counter.ADD", .json = "1"};
     tandem_job job = {.collection = collection,
-                      .document = "d",
+                      .document = document,
                       .model = "counter",
                       .operations = &input,
                       .count = 1};
@@ -143,6 +144,11 @@ static void write_in(tandem_harness *harness, const char *name, const char *coll
 
     assert_int_equal(TANDEM_OK,
                      tandem_execute(tandem_harness_reactor(harness, name), &job, NULL, why));
+}
+
+static void write_in(tandem_harness *harness, const char *name, const char *collection)
+{
+    write_of(harness, name, collection, "d");
 }
 
 static void write_in_many(tandem_harness *harness, const char *name, unsigned first, unsigned count)
@@ -266,6 +272,40 @@ static void what_is_written_meanwhile_comes(void **state)
     }
 }
 
+/* What is held in part is equal to nothing, though the heads be the same. */
+static void what_is_held_in_part_differs(void **state)
+{
+    static const char *const glob = "note-*";
+    tandem_harness *harness = meet_and_part(5, MANY);
+    tandem_share share = TANDEM_SHARE_INIT;
+    uint64_t listings;
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_add(harness, "c", 0));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "c", "a"));
+    assert_converges(harness);
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "c", "a"));
+    share.direction = TANDEM_DIRECTION_PULL;
+    share.documents = &glob;
+    share.document_count = 1;
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "b", "a"));
+    assert_int_equal(TANDEM_OK,
+                     tandem_remote_set_share(tandem_harness_sync(harness, "b"), "a", &share));
+    tandem_harness_run(harness, 2000);
+    write_in(harness, "a", "c5");
+    write_of(harness, "a", "c5", "note-1");
+    tandem_harness_run(harness, 2000);
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "b", "a"));
+    tandem_harness_run(harness, 1000);
+
+    listings = happened(harness, "LISTING_TAKEN");
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "b", "c"));
+    tandem_harness_run(harness, 2000);
+    assert_int_equal(2, happened(harness, "RANGES_SETTLED"));
+    assert_int_equal(listings + 2, happened(harness, "LISTING_TAKEN"));
+    tandem_harness_free(harness);
+}
+
 /* "a" holds a collection of many origins, and so does "b". */
 static tandem_harness *meet_of_many_origins(uint64_t seed, unsigned origins)
 {
@@ -305,6 +345,40 @@ static void of_many_origins_few_are_listed(void **state)
     }
     write_in(harness, "a", "c0");
     assert_converges(harness);
+    tandem_harness_free(harness);
+}
+
+static bool no_poison(void *context, const tandem_operation *operation)
+{
+    (void)context;
+    return !tandem_slice_equal(operation->document, tandem_slice_text("poison"));
+}
+
+/* What both lack is equal, too: nobody tells of it. */
+static void lacks_in_equal_ranges_are_not_listed(void **state)
+{
+    tandem_harness *harness = meet_of_many_origins(6, TD_RANGES_LEAST);
+    uint64_t told;
+
+    (void)state;
+    assert_int_equal(TANDEM_OK, tandem_harness_set_admission(harness, "a", no_poison, NULL));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 1000);
+    write_of(harness, "w3", "c0", "poison");
+    write_in(harness, "w3", "c0");
+    tandem_harness_run(harness, 20000);
+    assert_int_equal(TANDEM_OK, tandem_harness_disconnect(harness, "a", "b"));
+    tandem_harness_run(harness, 1000);
+    write_in(harness, "w7", "c0");
+    tandem_harness_run(harness, 1000);
+
+    assert_true((told = happened(harness, "REFUSED_RANGE_TOLD")) > 0);
+    assert_int_equal(0, happened(harness, "RANGES_OFFERED"));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(harness, "a", "b"));
+    tandem_harness_run(harness, 5000);
+    assert_int_equal(2, happened(harness, "RANGES_SETTLED"));
+    assert_int_equal(told, happened(harness, "REFUSED_RANGE_TOLD"));
+    assert_int_equal(TANDEM_REMOTE_IN_STEP, bed_status(harness, "a", "b").status.state);
     tandem_harness_free(harness);
 }
 
@@ -590,7 +664,9 @@ int main(void)
         cmocka_unit_test(few_are_listed),
         cmocka_unit_test(of_many_collections_few_are_listed),
         cmocka_unit_test(what_is_written_meanwhile_comes),
+        cmocka_unit_test(what_is_held_in_part_differs),
         cmocka_unit_test(of_many_origins_few_are_listed),
+        cmocka_unit_test(lacks_in_equal_ranges_are_not_listed),
         cmocka_unit_test(what_comes_meanwhile_goes_on),
         cmocka_unit_test(who_lists_all_is_understood),
         cmocka_unit_test(what_breaks_the_rules_ends_the_session),

@@ -4,7 +4,9 @@
  * fewer operations a thousandth is the collections, and 5 or more origins write.
  *
  *   equal      they hold the same
- *   missing10  one of them holds ten operations more, each in another collection
+ *   missing10  one of them holds ten operations more, each in another collection; so its bytes are those
+ *              of ten small differences, and go with the ranges that are compared before anything is
+ *              listed (sync/ranges.h): a little with collections and origins, not with operations
  *
  * Figures, of connections through links that count (slow_link):
  *
