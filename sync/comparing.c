@@ -16,89 +16,46 @@
 
 /* ---- Digests ---- */
 
-enum { SALT_SIDE = TANDEM_ORIGIN_BYTES + 8, SALT = 2 * SALT_SIDE };
-
 struct summing {
     td_peer *peer;
-    uint8_t salt[SALT];
-    unsigned bits;
-    uint8_t *digests;
+    td_ranges_sum sum;
 };
-
-/* Both HELLOs, that of the smaller reactor id first. */
-static void make_salt(const td_peer *peer, uint8_t salt[SALT])
-{
-    bool ours_first = memcmp(peer->identity->reactor, peer->reactor, TANDEM_ORIGIN_BYTES) < 0;
-    uint8_t *ours = ours_first ? salt : salt + SALT_SIDE;
-    uint8_t *theirs = ours_first ? salt + SALT_SIDE : salt;
-
-    memcpy(ours, peer->identity->reactor, TANDEM_ORIGIN_BYTES);
-    td_put_u64(ours + TANDEM_ORIGIN_BYTES, peer->hello_clock);
-    memcpy(theirs, peer->reactor, TANDEM_ORIGIN_BYTES);
-    td_put_u64(theirs + TANDEM_ORIGIN_BYTES, peer->peer_hello_clock);
-}
-
-static tandem_err begin_sum(td_peer *peer, unsigned bits, struct summing *summing)
-{
-    summing->peer = peer;
-    summing->bits = bits;
-    make_salt(peer, summing->salt);
-    return (summing->digests = td_ranges_open_digests(bits)) ? TANDEM_OK : TANDEM_E_NOMEM;
-}
-
-static void add(struct summing *summing, const uint8_t *key, const void *element, size_t size)
-{
-    tandem_slice parts[] = {tandem_slice_of(summing->salt, SALT), tandem_slice_of(element, size)};
-    uint8_t hash[TANDEM_HASH_BYTES];
-
-    td_hash(hash, parts, 2);
-    td_ranges_add(summing->digests, summing->bits, key, hash);
-}
 
 /* What is held in part is equal to nothing: our reactor's id stands for its digest. */
 static tandem_err add_collection(void *context, tandem_slice name)
 {
     struct summing *summing = context;
     td_peer *peer = summing->peer;
-    uint8_t element[2 * TANDEM_HASH_BYTES];
+    uint8_t digest[TANDEM_HASH_BYTES];
     tandem_err err;
 
     if (!td_way_is_shared(peer, name))
         return TANDEM_OK;
-    td_hash(element, &name, 1);
-    if ((err = td_sync_digest(peer->sync, name, NULL, element + TANDEM_HASH_BYTES)) != TANDEM_OK)
+    if ((err = td_sync_digest(peer->sync, name, NULL, digest)) != TANDEM_OK)
         return err;
     if (td_ways_holds_in_part(peer->sync, name)) {
-        memset(element + TANDEM_HASH_BYTES, 0, TANDEM_HASH_BYTES);
-        memcpy(element + TANDEM_HASH_BYTES, peer->identity->reactor, TANDEM_ORIGIN_BYTES);
+        memset(digest, 0, sizeof(digest));
+        memcpy(digest, peer->identity->reactor, TANDEM_ORIGIN_BYTES);
     }
-    add(summing, element, element, sizeof(element));
+    td_ranges_add_collection(&summing->sum, name, digest);
     return TANDEM_OK;
 }
 
 static tandem_err add_origin(void *context, const uint8_t *origin, const td_head *heads,
                              unsigned count)
 {
-    uint8_t element[TANDEM_ORIGIN_BYTES + 8 + TANDEM_HASH_BYTES];
+    struct summing *summing = context;
 
-    memcpy(element, origin, TANDEM_ORIGIN_BYTES);
-    for (unsigned i = 0; i < count; i++) {
-        td_put_u64(element + TANDEM_ORIGIN_BYTES, heads[i].seq);
-        memcpy(element + TANDEM_ORIGIN_BYTES + 8, heads[i].hash, TANDEM_HASH_BYTES);
-        add(context, origin, element, sizeof(element));
-    }
+    for (unsigned i = 0; i < count; i++)
+        td_ranges_add_head(&summing->sum, origin, &heads[i]);
     return TANDEM_OK;
 }
 
 static tandem_err add_lack(void *context, const uint8_t *origin, const td_lack *lack)
 {
-    uint8_t element[TANDEM_ORIGIN_BYTES + 8 + 8 + TANDEM_HASH_BYTES];
+    struct summing *summing = context;
 
-    memcpy(element, origin, TANDEM_ORIGIN_BYTES);
-    td_put_u64(element + TANDEM_ORIGIN_BYTES, lack->first);
-    td_put_u64(element + TANDEM_ORIGIN_BYTES + 8, lack->last);
-    memcpy(element + TANDEM_ORIGIN_BYTES + 16, lack->hash, TANDEM_HASH_BYTES);
-    add(context, origin, element, sizeof(element));
+    td_ranges_add_lack(&summing->sum, origin, lack);
     return TANDEM_OK;
 }
 
@@ -109,12 +66,14 @@ static tandem_err add_lack(void *context, const uint8_t *origin, const td_lack *
 static tandem_err sum(td_peer *peer, const td_collection_cover *collection, unsigned bits,
                       uint64_t *position_out, uint8_t **out)
 {
+    td_greeting ours = {peer->identity->reactor, peer->hello_clock};
+    td_greeting theirs = {peer->reactor, peer->peer_hello_clock};
+    struct summing summing = {.peer = peer};
     td_op_store *ops = peer->sync->ops;
-    struct summing summing;
     tandem_err err;
 
     *position_out = td_executor_position(peer->sync->executor);
-    if ((err = begin_sum(peer, bits, &summing)) != TANDEM_OK)
+    if ((err = td_ranges_begin_sum(&summing.sum, bits, &ours, &theirs)) != TANDEM_OK)
         return err;
     if (!collection) {
         err = td_sync_each_collection(peer->sync, add_collection, &summing);
@@ -123,9 +82,9 @@ static tandem_err sum(td_peer *peer, const td_collection_cover *collection, unsi
         err = td_op_store_lacks(ops, collection->name, NULL, add_lack, &summing);
     }
     if (err != TANDEM_OK)
-        free(summing.digests);
+        free(summing.sum.digests);
     else
-        *out = summing.digests;
+        *out = summing.sum.digests;
     return err;
 }
 

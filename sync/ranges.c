@@ -3,6 +3,9 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "store/bytes.h"
+#include "store/operation.h"
+
 void td_ranges_release(td_ranges *ranges)
 {
     free(ranges->digests);
@@ -33,15 +36,63 @@ static void add(uint8_t *digest, const uint8_t *hash)
         digest[i] ^= hash[i];
 }
 
-void td_ranges_add(uint8_t *digests, unsigned bits, const uint8_t *key,
-                   const uint8_t hash[TANDEM_HASH_BYTES])
+tandem_err td_ranges_begin_sum(td_ranges_sum *sum, unsigned bits, const td_greeting *one,
+                               const td_greeting *other)
 {
-    add(digests + range_of(key, bits) * TD_RANGE_DIGEST_BYTES, hash);
+    bool in_order = memcmp(one->reactor, other->reactor, TANDEM_ORIGIN_BYTES) < 0;
+    const td_greeting *greetings[] = {in_order ? one : other, in_order ? other : one};
+    uint8_t *at = sum->salt;
+
+    for (unsigned i = 0; i < 2; i++) {
+        memcpy(at, greetings[i]->reactor, TANDEM_ORIGIN_BYTES);
+        td_put_u64(at + TANDEM_ORIGIN_BYTES, greetings[i]->clock);
+        at += TANDEM_ORIGIN_BYTES + 8;
+    }
+    sum->bits = bits;
+    sum->digests = calloc((size_t)1 << bits, TD_RANGE_DIGEST_BYTES);
+    return sum->digests ? TANDEM_OK : TANDEM_E_NOMEM;
 }
 
-uint8_t *td_ranges_open_digests(unsigned bits)
+/* key: its first bits name the range. */
+static void add_element(td_ranges_sum *sum, const uint8_t *key, const uint8_t *element, size_t size)
 {
-    return calloc((size_t)1 << bits, TD_RANGE_DIGEST_BYTES);
+    tandem_slice parts[] = {tandem_slice_of(sum->salt, sizeof(sum->salt)),
+                            tandem_slice_of(element, size)};
+    uint8_t hash[TANDEM_HASH_BYTES];
+
+    td_hash(hash, parts, 2);
+    add(sum->digests + range_of(key, sum->bits) * TD_RANGE_DIGEST_BYTES, hash);
+}
+
+void td_ranges_add_collection(td_ranges_sum *sum, tandem_slice name,
+                              const uint8_t digest[TANDEM_HASH_BYTES])
+{
+    uint8_t element[TANDEM_HASH_BYTES + TANDEM_HASH_BYTES];
+
+    td_hash(element, &name, 1);
+    memcpy(element + TANDEM_HASH_BYTES, digest, TANDEM_HASH_BYTES);
+    add_element(sum, element, element, sizeof(element));
+}
+
+void td_ranges_add_head(td_ranges_sum *sum, const uint8_t *origin, const td_head *head)
+{
+    uint8_t element[TANDEM_ORIGIN_BYTES + 8 + TANDEM_HASH_BYTES];
+
+    memcpy(element, origin, TANDEM_ORIGIN_BYTES);
+    td_put_u64(element + TANDEM_ORIGIN_BYTES, head->seq);
+    memcpy(element + TANDEM_ORIGIN_BYTES + 8, head->hash, TANDEM_HASH_BYTES);
+    add_element(sum, origin, element, sizeof(element));
+}
+
+void td_ranges_add_lack(td_ranges_sum *sum, const uint8_t *origin, const td_lack *lack)
+{
+    uint8_t element[TANDEM_ORIGIN_BYTES + 8 + 8 + TANDEM_HASH_BYTES];
+
+    memcpy(element, origin, TANDEM_ORIGIN_BYTES);
+    td_put_u64(element + TANDEM_ORIGIN_BYTES, lack->first);
+    td_put_u64(element + TANDEM_ORIGIN_BYTES + 8, lack->last);
+    memcpy(element + TANDEM_ORIGIN_BYTES + 16, lack->hash, TANDEM_HASH_BYTES);
+    add_element(sum, origin, element, sizeof(element));
 }
 
 void td_ranges_offer(td_ranges *ranges, uint64_t position, uint8_t *digests)

@@ -52,11 +52,27 @@ void td_ranges_release(td_ranges *ranges); /* none again */
 /* By how many bits are so many to be compared, of which the peer has so many? 0: not at all. */
 unsigned td_ranges_bits(uint64_t least, uint64_t ours, uint64_t theirs);
 
-/* Add an element's hash to the digest of its range. key: its first bits name the range. */
-void td_ranges_add(uint8_t *digests, unsigned bits, const uint8_t *key,
-                   const uint8_t hash[TANDEM_HASH_BYTES]);
-/* Digests of nothing, of ranges by so many bits. NULL: no memory. */
-uint8_t *td_ranges_open_digests(unsigned bits);
+/* What a side has said in HELLO. */
+typedef struct td_greeting {
+    const uint8_t *reactor;
+    uint64_t clock;
+} td_greeting;
+
+/* Digests of ranges while they are made. */
+typedef struct td_ranges_sum {
+    unsigned bits;
+    uint8_t *digests; /* the caller's to free */
+    uint8_t salt[2 * (TANDEM_ORIGIN_BYTES + 8)];
+} td_ranges_sum;
+
+/* Of nothing yet, for the session of two sides, in any order. TANDEM_E_NOMEM. */
+tandem_err td_ranges_begin_sum(td_ranges_sum *sum, unsigned bits, const td_greeting *one,
+                               const td_greeting *other);
+/* Add an element to the digest of its range. digest: of the collection, or what stands for it. */
+void td_ranges_add_collection(td_ranges_sum *sum, tandem_slice name,
+                              const uint8_t digest[TANDEM_HASH_BYTES]);
+void td_ranges_add_head(td_ranges_sum *sum, const uint8_t *origin, const td_head *head);
+void td_ranges_add_lack(td_ranges_sum *sum, const uint8_t *origin, const td_lack *lack);
 
 /* Ours are offered; takes digests. */
 void td_ranges_offer(td_ranges *ranges, uint64_t position, uint8_t *digests);

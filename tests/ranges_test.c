@@ -10,9 +10,18 @@
 
 #include <cmocka.h>
 
+#include <jansson.h>
+#include <sodium.h>
+
 #include "sync/sync_manager.h"
 #include "tests/harness_bed.h"
 #include "tests/picky_peer.h"
+
+#ifndef TANDEM_VECTORS_DIR
+#define TANDEM_VECTORS_DIR "tests/vectors"
+#endif
+
+enum { DIGESTS_BYTES_MAX = TD_RANGE_DIGEST_BYTES << TD_RANGE_BITS_MAX };
 
 /* ---- Ranges alone ---- */
 
@@ -29,26 +38,142 @@ static void there_are_as_many_as_it_is_worth(void **state)
     assert_int_equal(TD_RANGE_BITS_MAX, td_ranges_bits(65, UINT64_MAX, UINT64_MAX));
 }
 
-static void add_number(uint8_t *digests, unsigned bits, unsigned number)
-{
-    uint8_t bytes[2] = {(uint8_t)number, (uint8_t)(number >> 8)}, hash[TANDEM_HASH_BYTES];
-    tandem_slice part = tandem_slice_of(bytes, sizeof(bytes));
+static const uint8_t reactor_a[TANDEM_ORIGIN_BYTES] = {1}, reactor_b[TANDEM_ORIGIN_BYTES] = {2};
 
-    td_hash(hash, &part, 1);
-    td_ranges_add(digests, bits, hash, hash);
+static td_ranges_sum begin_sum(unsigned bits, uint64_t clock_a)
+{
+    td_greeting a = {reactor_a, clock_a}, b = {reactor_b, 7};
+    td_ranges_sum sum;
+
+    assert_int_equal(TANDEM_OK, td_ranges_begin_sum(&sum, bits, &a, &b));
+    return sum;
+}
+
+static void add_number(td_ranges_sum *sum, unsigned number)
+{
+    uint8_t digest[TANDEM_HASH_BYTES] = {0};
+    char name[16];
+
+    snprintf(name, sizeof(name), "%u", number);
+    td_ranges_add_collection(sum, tandem_slice_text(name), digest);
 }
 
 /* Numbers below a thousand, but one. */
 static uint8_t *digests_without(unsigned bits, unsigned missing)
 {
-    uint8_t *digests = td_ranges_open_digests(bits);
+    td_ranges_sum sum = begin_sum(bits, 5);
 
-    assert_non_null(digests);
     for (unsigned i = 0; i < 1000; i++)
         if (i != missing)
-            add_number(digests, bits, i);
-    return digests;
+            add_number(&sum, i);
+    return sum.digests;
 }
+
+static void a_session_has_digests_of_its_own(void **state)
+{
+    td_ranges_sum sum = begin_sum(3, 5), same = begin_sum(3, 5), other = begin_sum(3, 6);
+
+    (void)state;
+    add_number(&sum, 1);
+    add_number(&same, 1);
+    add_number(&other, 1);
+    assert_memory_equal(sum.digests, same.digests, td_range_digests_bytes(3));
+    assert_memory_not_equal(sum.digests, other.digests, td_range_digests_bytes(3));
+    free(sum.digests);
+    free(same.digests);
+    free(other.digests);
+}
+
+/* ---- The vectors: tests/vectors/wire.json ---- */
+
+static const json_t *member(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+
+    assert_non_null(value);
+    return value;
+}
+
+static uint64_t number_of(const json_t *object, const char *key)
+{
+    const json_t *value = member(object, key);
+
+    return json_is_string(value) ? strtoull(json_string_value(value), NULL, 10)
+                                 : (uint64_t)json_integer_value(value);
+}
+
+static void bytes_of(const json_t *object, const char *key, uint8_t *out, size_t size)
+{
+    const char *hex = json_string_value(member(object, key));
+    size_t read;
+
+    assert_int_equal(0, sodium_hex2bin(out, size, hex, strlen(hex), NULL, &read, NULL));
+    assert_int_equal(size, read);
+}
+
+static void add_origin(td_ranges_sum *sum, const json_t *json)
+{
+    uint8_t origin[TANDEM_ORIGIN_BYTES];
+    json_t *each;
+    size_t i;
+
+    bytes_of(json, "origin", origin, sizeof(origin));
+    json_array_foreach(member(json, "heads"), i, each) {
+        td_head head = {.seq = number_of(each, "seq")};
+
+        bytes_of(each, "hash", head.hash, sizeof(head.hash));
+        td_ranges_add_head(sum, origin, &head);
+    }
+    json_array_foreach(member(json, "lacks"), i, each) {
+        td_lack lack = {.first = number_of(each, "first"), .last = number_of(each, "last")};
+
+        bytes_of(each, "hash", lack.hash, sizeof(lack.hash));
+        td_ranges_add_lack(sum, origin, &lack);
+    }
+}
+
+static void a_vector_holds(const json_t *vector)
+{
+    uint8_t reactors[2][TANDEM_ORIGIN_BYTES], expected[DIGESTS_BYTES_MAX];
+    td_greeting greetings[2];
+    td_ranges_sum sum;
+    json_t *each;
+    size_t i;
+
+    json_array_foreach(member(vector, "greetings"), i, each) {
+        bytes_of(each, "reactor", reactors[i], TANDEM_ORIGIN_BYTES);
+        greetings[i] = (td_greeting){reactors[i], number_of(each, "clock")};
+    }
+    assert_int_equal(TANDEM_OK,
+                     td_ranges_begin_sum(&sum, (unsigned)number_of(vector, "bits"), &greetings[0],
+                                         &greetings[1]));
+    json_array_foreach(json_object_get(vector, "collections"), i, each) {
+        uint8_t digest[TANDEM_HASH_BYTES];
+
+        bytes_of(each, "digest", digest, sizeof(digest));
+        td_ranges_add_collection(
+            &sum, tandem_slice_text(json_string_value(member(each, "name"))), digest);
+    }
+    json_array_foreach(json_object_get(vector, "origins"), i, each)
+        add_origin(&sum, each);
+    bytes_of(vector, "digests", expected, td_range_digests_bytes(sum.bits));
+    assert_memory_equal(expected, sum.digests, td_range_digests_bytes(sum.bits));
+    free(sum.digests);
+}
+
+static void the_vectors_hold(void **state)
+{
+    json_t *all = json_load_file(TANDEM_VECTORS_DIR "/wire.json", 0, NULL), *vector;
+    size_t i;
+
+    (void)state;
+    assert_true(json_array_size(member(all, "ranges")) > 0);
+    json_array_foreach(member(all, "ranges"), i, vector)
+        a_vector_holds(vector);
+    json_decref(all);
+}
+
+/* ---- What is settled ---- */
 
 static td_ranges offered(unsigned bits, unsigned missing)
 {
@@ -96,23 +221,22 @@ static void an_answer_says_the_same(void **state)
 {
     td_ranges a = offered(8, 3), b = {.bits = 8, .digests = digests_without(8, 1000)};
     uint8_t *digests_a = digests_without(8, 3);
-    uint8_t hash[TANDEM_HASH_BYTES], three[2] = {3, 0}, four[2] = {4, 0};
-    tandem_slice part = tandem_slice_of(three, sizeof(three));
+    tandem_slice three = tandem_slice_text("3"), four = tandem_slice_text("4");
+    uint8_t key[TANDEM_HASH_BYTES];
 
     (void)state;
     assert_int_equal(TANDEM_OK, td_ranges_meet(&b, digests_a, 8));
     assert_int_equal(TANDEM_OK, td_ranges_settle(&a, b.differ));
     assert_int_equal(1, count_differing(&a));
-    td_hash(hash, &part, 1);
-    assert_false(td_ranges_equal(&a, hash));
-    part = tandem_slice_of(four, sizeof(four));
-    td_hash(hash, &part, 1);
-    assert_true(td_ranges_equal(&a, hash));
+    td_hash(key, &three, 1);
+    assert_false(td_ranges_equal(&a, key));
+    td_hash(key, &four, 1);
+    assert_true(td_ranges_equal(&a, key));
     free(digests_a);
     td_ranges_release(&a);
     td_ranges_release(&b);
     assert_int_equal(TD_RANGES_NONE, a.state);
-    assert_false(td_ranges_equal(&a, hash));
+    assert_false(td_ranges_equal(&a, key));
 }
 
 static void what_is_given_up_is_not_settled(void **state)
@@ -658,6 +782,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_are_as_many_as_it_is_worth),
+        cmocka_unit_test(a_session_has_digests_of_its_own),
+        cmocka_unit_test(the_vectors_hold),
         cmocka_unit_test(two_offers_that_meet_come_to_the_same),
         cmocka_unit_test(an_answer_says_the_same),
         cmocka_unit_test(what_is_given_up_is_not_settled),

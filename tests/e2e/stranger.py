@@ -673,6 +673,16 @@ def chain(condition, why):
         raise Breach("CHAIN", why)
 
 
+def digests_of_ranges(greetings, bits, elements):
+    """elements: (what names the range, what is in it)"""
+    salt = b"".join(reactor + struct.pack(">Q", clock) for reactor, clock in sorted(greetings))
+    sums = [0] * (1 << bits)
+    for key, element in elements:
+        sums[int.from_bytes(key[:2], "big") >> (16 - bits)] ^= int.from_bytes(
+            B(salt, element)[:8], "big")
+    return b"".join(struct.pack(">Q", each_) for each_ in sums)
+
+
 def digest_of_vector(vector):
     return B(*(origin + struct.pack(">Q", seq) + hash_
                for origin, heads_ in vector for seq, hash_ in heads_))
@@ -1477,6 +1487,20 @@ def vectors_hold(field):
             digests.append(B(collection["name"].encode()) + digest_of_vector(vector))
             check_equal(collection["digest"], digest_of_vector(vector).hex(), case["name"])
         check_equal(case["digest"], B(*digests).hex(), case["name"])
+    for case in wire["ranges"]:
+        greetings = [(bytes.fromhex(g["reactor"]), int(g["clock"])) for g in case["greetings"]]
+        elements = []
+        for collection in case.get("collections", []):
+            key = B(collection["name"].encode())
+            elements.append((key, key + bytes.fromhex(collection["digest"])))
+        for each_ in case.get("origins", []):
+            key = bytes.fromhex(each_["origin"])
+            elements += [(key, key + struct.pack(">Q", h["seq"]) + bytes.fromhex(h["hash"]))
+                         for h in each_["heads"]]
+            elements += [(key, key + struct.pack(">QQ", lack_["first"], lack_["last"]) +
+                          bytes.fromhex(lack_["hash"])) for lack_ in each_["lacks"]]
+        check_equal(case["digests"], digests_of_ranges(greetings, case["bits"], elements).hex(),
+                    case["name"])
 
 
 def receives_what_the_node_holds(field):
