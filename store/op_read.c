@@ -286,11 +286,18 @@ tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const
     return err == TANDEM_E_NOT_FOUND ? TANDEM_OK : err;
 }
 
+struct digesting {
+    crypto_generichash_state state;
+    uint64_t origins;
+};
+
 static tandem_err digest_origin(void *context, const uint8_t *origin, const td_head *heads,
                                 unsigned count)
 {
-    crypto_generichash_state *state = context;
+    struct digesting *digesting = context;
+    crypto_generichash_state *state = &digesting->state;
 
+    digesting->origins++;
     for (unsigned i = 0; i < count; i++) {
         uint8_t seq[8];
 
@@ -304,7 +311,8 @@ static tandem_err digest_origin(void *context, const uint8_t *origin, const td_h
 
 static tandem_err digest_lack(void *context, const uint8_t *origin, const td_lack *lack)
 {
-    crypto_generichash_state *state = context;
+    struct digesting *digesting = context;
+    crypto_generichash_state *state = &digesting->state;
     uint8_t range[16];
 
     td_put_u64(range, lack->first);
@@ -376,19 +384,29 @@ out:
     return err;
 }
 
+tandem_err td_op_store_vector_summary(td_op_store *ops, tandem_slice collection,
+                                      uint8_t digest_out[TANDEM_HASH_BYTES], uint64_t *origins_out)
+{
+    struct digesting digesting = {.origins = 0};
+    tandem_err err;
+
+    crypto_generichash_init(&digesting.state, NULL, 0, TANDEM_HASH_BYTES);
+    err = td_op_store_vector(ops, collection, NULL, digest_origin, &digesting);
+    if (err == TANDEM_OK)
+        err = td_op_store_lacks(ops, collection, NULL, digest_lack, &digesting);
+    if (err != TANDEM_OK)
+        return err;
+    crypto_generichash_final(&digesting.state, digest_out, TANDEM_HASH_BYTES);
+    *origins_out = digesting.origins;
+    return TANDEM_OK;
+}
+
 tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
                                      uint8_t out[TANDEM_HASH_BYTES])
 {
-    crypto_generichash_state state;
-    tandem_err err;
+    uint64_t origins;
 
-    crypto_generichash_init(&state, NULL, 0, TANDEM_HASH_BYTES);
-    err = td_op_store_vector(ops, collection, NULL, digest_origin, &state);
-    if (err == TANDEM_OK)
-        err = td_op_store_lacks(ops, collection, NULL, digest_lack, &state);
-    if (err == TANDEM_OK)
-        crypto_generichash_final(&state, out, TANDEM_HASH_BYTES);
-    return err;
+    return td_op_store_vector_summary(ops, collection, out, &origins);
 }
 
 static tandem_err decode(tandem_slice collection, tandem_slice key, tandem_slice value,

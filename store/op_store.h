@@ -284,6 +284,9 @@ tandem_err td_op_store_gapped(td_op_store *ops, tandem_slice collection, td_visi
  */
 tandem_err td_op_store_vector_digest(td_op_store *ops, tandem_slice collection,
                                      uint8_t out[TANDEM_HASH_BYTES]);
+/* The same, and of how many origins something is held, or known to be lacking. */
+tandem_err td_op_store_vector_summary(td_op_store *ops, tandem_slice collection,
+                                      uint8_t digest_out[TANDEM_HASH_BYTES], uint64_t *origins_out);
 
 /* Operations of a collection with an ordinal > after, in order of ordinals. */
 tandem_err td_op_store_scan(td_op_store *ops, tandem_slice collection, uint64_t after,

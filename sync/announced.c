@@ -224,10 +224,9 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
 
     td_comparing_plain_digests(peer);
     for (uint32_t i = 0; i < have->entry_count; i++) {
-        uint8_t digest[TANDEM_HASH_BYTES];
         td_collection_cover *collection;
+        td_vector_digest vector;
         td_wire_digest entry;
-        uint64_t last_ordinal;
 
         if ((err = td_wire_read_digest(&entries, &entry)) != TANDEM_OK)
             return err;
@@ -237,21 +236,20 @@ static tandem_err take_digests(td_peer *peer, const td_wire_have *have)
             return TANDEM_E_PROTOCOL;
         if ((err = td_coverage_collection(&peer->coverage, entry.name, &collection)) !=
                 TANDEM_OK ||
-            (err = td_sync_digest(peer->sync, entry.name, &last_ordinal, digest)) != TANDEM_OK)
+            (err = td_sync_digest(peer->sync, entry.name, &vector)) != TANDEM_OK)
             return err;
         collection->listed = true;
         if (!entry.has_digest || td_ways_holds_in_part(peer->sync, entry.name) ||
-            memcmp(digest, entry.digest, sizeof(digest)) != 0) {
-            if ((err = td_comparing_origins(peer, collection,
-                                            entry.has_digest ? entry.origins : 0)) != TANDEM_OK)
-                return err;
+            memcmp(vector.digest, entry.digest, sizeof(vector.digest)) != 0) {
+            td_comparing_origins(peer, collection, vector.origins,
+                                 entry.has_digest ? entry.origins : 0);
             continue;
         }
         td_probe(peer->sync->env, TD_PROBE_COLLECTION_EQUAL);
         acknowledge_ours(peer, collection);
         if (collection->known)
             continue;
-        collection->base_ordinal = last_ordinal;
+        collection->base_ordinal = vector.last_ordinal;
         if ((err = td_peer_knows(peer, collection)) != TANDEM_OK)
             return err;
     }

@@ -45,15 +45,14 @@ static tandem_err write_digests(td_peer *peer, tandem_slice names, tandem_writer
 
     for (size_t at = 0; err == TANDEM_OK && at < names.size;) {
         tandem_slice name = tandem_slice_text((const char *)names.bytes + at);
-        uint8_t digest[TANDEM_HASH_BYTES];
-        bool in_part = td_ways_holds_in_part(peer->sync, name);
-        uint64_t origins = 0;
+        td_vector_digest vector;
 
         if (td_way_is_shared(peer, name) && !td_comparing_is_equal(peer, name) &&
-            (err = td_sync_digest(peer->sync, name, NULL, digest)) == TANDEM_OK &&
-            (!peer->knows_ranges || in_part ||
-             (err = td_sync_count_origins(peer->sync, name, &origins)) == TANDEM_OK)) {
-            td_wire_write_digest(out, name, in_part ? NULL : digest, origins);
+            (err = td_sync_digest(peer->sync, name, &vector)) == TANDEM_OK) {
+            bool in_part = td_ways_holds_in_part(peer->sync, name);
+
+            td_wire_write_digest(out, name, in_part ? NULL : vector.digest,
+                                 peer->knows_ranges && !in_part ? vector.origins : 0);
             (*count)++;
         }
         memcpy(peer->digests_after, name.bytes, name.size);

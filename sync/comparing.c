@@ -26,18 +26,18 @@ static tandem_err add_collection(void *context, tandem_slice name)
 {
     struct summing *summing = context;
     td_peer *peer = summing->peer;
-    uint8_t digest[TANDEM_HASH_BYTES];
+    td_vector_digest vector;
     tandem_err err;
 
     if (!td_way_is_shared(peer, name))
         return TANDEM_OK;
-    if ((err = td_sync_digest(peer->sync, name, NULL, digest)) != TANDEM_OK)
+    if ((err = td_sync_digest(peer->sync, name, &vector)) != TANDEM_OK)
         return err;
     if (td_ways_holds_in_part(peer->sync, name)) {
-        memset(digest, 0, sizeof(digest));
-        memcpy(digest, peer->identity->reactor, TANDEM_ORIGIN_BYTES);
+        memset(vector.digest, 0, sizeof(vector.digest));
+        memcpy(vector.digest, peer->identity->reactor, TANDEM_ORIGIN_BYTES);
     }
-    td_ranges_add_collection(&summing->sum, name, digest);
+    td_ranges_add_collection(&summing->sum, name, vector.digest);
     return TANDEM_OK;
 }
 
@@ -255,23 +255,17 @@ void td_comparing_collections(td_peer *peer, uint64_t ours, uint64_t theirs)
     td_announcer_want_digests(peer);
 }
 
-tandem_err td_comparing_origins(td_peer *peer, td_collection_cover *collection, uint64_t theirs)
+void td_comparing_origins(td_peer *peer, td_collection_cover *collection, uint64_t ours,
+                          uint64_t theirs)
 {
-    td_ranges *ranges = &collection->ranges;
-    uint64_t ours = 0;
-    tandem_err err;
+    unsigned bits = peer->knows_ranges ? td_ranges_bits(peer->sync->ranges_least, ours, theirs) : 0;
 
-    if (peer->knows_ranges && ranges->state == TD_RANGES_NONE && !collection->listing_sent &&
-        theirs >= peer->sync->ranges_least && !td_ways_holds_in_part(peer->sync, collection->name)) {
-        if ((err = td_sync_count_origins(peer->sync, collection->name, &ours)) != TANDEM_OK)
-            return err;
-        if ((ranges->bits = td_ranges_bits(peer->sync->ranges_least, ours, theirs))) {
-            ranges->state = TD_RANGES_OFFER;
-            tell(peer, collection);
-        }
+    if (bits && collection->ranges.state == TD_RANGES_NONE && !collection->listing_sent) {
+        collection->ranges.state = TD_RANGES_OFFER;
+        collection->ranges.bits = bits;
+        tell(peer, collection);
     }
     td_announcer_list(peer, collection);
-    return TANDEM_OK;
 }
 
 static void be_plain(td_peer *peer, td_collection_cover *collection)
@@ -303,17 +297,15 @@ void td_comparing_plain_listing(td_peer *peer, td_collection_cover *collection)
 /* Is the peer's offer to be compared with what we hold, or do we rather list all? */
 static tandem_err is_worth_it(td_peer *peer, const td_collection_cover *collection, bool *out)
 {
-    uint64_t ours = 0;
-    tandem_err err = TANDEM_OK;
+    td_vector_digest vector;
+    tandem_err err;
 
     *out = true;
     if (!collection)
         return TANDEM_OK; /* HAVE level 0 has told how many collections there are */
-    *out = false;
-    if (td_ways_holds_in_part(peer->sync, collection->name))
-        return TANDEM_OK;
-    if ((err = td_sync_count_origins(peer->sync, collection->name, &ours)) == TANDEM_OK)
-        *out = ours >= peer->sync->ranges_least;
+    if ((err = td_sync_digest(peer->sync, collection->name, &vector)) == TANDEM_OK)
+        *out = vector.origins >= peer->sync->ranges_least &&
+               !td_ways_holds_in_part(peer->sync, collection->name);
     return err;
 }
 

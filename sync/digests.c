@@ -7,8 +7,7 @@
 #include "store/planted.h"
 #include "sync/sync_manager.h"
 
-tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
-                          uint8_t out[TANDEM_HASH_BYTES])
+tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, td_vector_digest *out)
 {
     td_collection_info info;
     td_cached_digest *cached;
@@ -18,15 +17,16 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
      * nothing counts as known that is not. */
     if ((err = td_op_store_collection(sync->ops, collection, &info)) != TANDEM_OK)
         return err;
-    if (last_ordinal_out)
-        *last_ordinal_out = info.last_ordinal;
     cached = td_hash_table_find(&sync->digests, collection);
-    if (cached && (cached->last_ordinal == info.last_ordinal ||
+    if (cached && (cached->vector.last_ordinal == info.last_ordinal ||
                    td_planted(TD_PLANTED_DIGEST_STALE))) {
-        memcpy(out, cached->digest, TANDEM_HASH_BYTES);
+        *out = cached->vector;
+        out->last_ordinal = info.last_ordinal;
         return TANDEM_OK;
     }
-    if ((err = td_op_store_vector_digest(sync->ops, collection, out)) != TANDEM_OK)
+    out->last_ordinal = info.last_ordinal;
+    if ((err = td_op_store_vector_summary(sync->ops, collection, out->digest, &out->origins)) !=
+        TANDEM_OK)
         return err;
     /* Names that only peers know are not kept: they could be any number. */
     if (!cached && info.last_ordinal == 0)
@@ -42,42 +42,7 @@ tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *
             return TANDEM_OK;
         }
     }
-    cached->last_ordinal = info.last_ordinal;
-    cached->origins = 0;
-    memcpy(cached->digest, out, TANDEM_HASH_BYTES);
-    return TANDEM_OK;
-}
-
-static tandem_err count_origin(void *context, const uint8_t *origin, const td_head *heads,
-                               unsigned count)
-{
-    uint64_t *origins = context;
-
-    (void)origin;
-    (void)heads;
-    (void)count;
-    (*origins)++;
-    return TANDEM_OK;
-}
-
-tandem_err td_sync_count_origins(tandem_sync *sync, tandem_slice collection, uint64_t *out)
-{
-    td_cached_digest *cached = td_hash_table_find(&sync->digests, collection);
-    uint64_t origins = 0;
-    td_collection_info info;
-    tandem_err err;
-
-    if ((err = td_op_store_collection(sync->ops, collection, &info)) != TANDEM_OK)
-        return err;
-    if (cached && cached->last_ordinal == info.last_ordinal && cached->origins) {
-        *out = cached->origins;
-        return TANDEM_OK;
-    }
-    if ((err = td_op_store_vector(sync->ops, collection, NULL, count_origin, &origins)) != TANDEM_OK)
-        return err;
-    if (cached && cached->last_ordinal == info.last_ordinal)
-        cached->origins = origins;
-    *out = origins;
+    cached->vector = *out;
     return TANDEM_OK;
 }
 
@@ -153,17 +118,18 @@ struct digesting {
 static tandem_err digest_one(void *context, tandem_slice name)
 {
     struct digesting *digesting = context;
-    uint8_t hash[TANDEM_HASH_BYTES], digest[TANDEM_HASH_BYTES];
+    uint8_t hash[TANDEM_HASH_BYTES];
+    td_vector_digest vector;
     tandem_err err;
 
     if (!td_way_is_shared(digesting->peer, name))
         return TANDEM_OK;
-    if ((err = td_sync_digest(digesting->peer->sync, name, NULL, digest)) != TANDEM_OK)
+    if ((err = td_sync_digest(digesting->peer->sync, name, &vector)) != TANDEM_OK)
         return err;
     digesting->in_part = digesting->in_part || td_ways_holds_in_part(digesting->peer->sync, name);
     td_hash(hash, &name, 1);
     tandem_write_raw(&digesting->parts, tandem_slice_of(hash, sizeof(hash)));
-    tandem_write_raw(&digesting->parts, tandem_slice_of(digest, sizeof(digest)));
+    tandem_write_raw(&digesting->parts, tandem_slice_of(vector.digest, sizeof(vector.digest)));
     digesting->count++;
     return tandem_writer_err(&digesting->parts);
 }

@@ -69,11 +69,16 @@ typedef struct td_ask_range td_ask_range;
 typedef struct td_want td_want;
 typedef struct td_waiter td_waiter;
 
-/* A digest that was computed, valid while the collection's last ordinal is the same. */
-typedef struct td_cached_digest {
-    uint64_t last_ordinal;
+/* Our vector of a collection, in short. */
+typedef struct td_vector_digest {
+    uint64_t last_ordinal; /* up to which it certainly holds */
     uint8_t digest[TANDEM_HASH_BYTES];
-    uint64_t origins; /* that it has; 0: they were not counted */
+    uint64_t origins;
+} td_vector_digest;
+
+/* One that was computed, valid while the collection's last ordinal is the same. */
+typedef struct td_cached_digest {
+    td_vector_digest vector;
     td_hash_entry hash_entry;
     size_t size;
     uint8_t name[];
@@ -453,15 +458,11 @@ void td_announcer_soon(td_peer *peer);
 
 /* ---- digests.c ---- */
 
-/* The digest of a collection's vector, and (may be NULL) an ordinal up to which it certainly holds. */
-tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, uint64_t *last_ordinal_out,
-                          uint8_t out[TANDEM_HASH_BYTES]);
+tandem_err td_sync_digest(tandem_sync *sync, tandem_slice collection, td_vector_digest *out);
 /* The digest over all collections that hold an operation and are shared with a peer, and how many those
  * are. Zeros if one of them is held in part: that equals nothing. */
 tandem_err td_sync_digest_all(td_peer *peer, uint64_t *count_out, uint8_t out[TANDEM_HASH_BYTES]);
 void td_sync_forget_digests(tandem_sync *sync);
-/* How many origins a collection has. */
-tandem_err td_sync_count_origins(tandem_sync *sync, tandem_slice collection, uint64_t *out);
 /* A page of the names of collections that hold an operation, each terminated by NUL. TANDEM_END: it
  * is the last. */
 tandem_err td_sync_names_after(tandem_sync *sync, const char *after, uint32_t count_max,
@@ -475,8 +476,10 @@ tandem_err td_sync_each_collection(tandem_sync *sync,
 
 /* The digests over all differ; the peer has so many collections, we so many: have ours compared. */
 void td_comparing_collections(td_peer *peer, uint64_t ours, uint64_t theirs);
-/* The digests of a collection differ; the peer has so many origins of it: have ours compared, or listed. */
-tandem_err td_comparing_origins(td_peer *peer, td_collection_cover *collection, uint64_t theirs);
+/* The digests of a collection differ, of so many origins of ours and of the peer's: have ours compared,
+ * or listed. */
+void td_comparing_origins(td_peer *peer, td_collection_cover *collection, uint64_t ours,
+                          uint64_t theirs);
 /* The peer lists all its digests, or we do: ranges of them are not compared any more. */
 void td_comparing_plain_digests(td_peer *peer);
 /* The same of a listing of a collection. */
