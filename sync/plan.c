@@ -9,6 +9,7 @@ enum {
     WARM_UP_MS = 1000,
     REPAIR_MS_MAX = 8000, /* what is broken by a step is mended within that, or by the healing */
     SCRIPT_VERSION = 1,
+    RANGES_LEAST = 2,
     QUIET_ONE_IN = 20, /* plans: in those nothing may be said twice */
     POLL_STEPS_MAX = 6,
     SHARE_STEPS_MAX = 8,
@@ -391,6 +392,8 @@ tandem_err tandem_plan_draw(uint64_t seed, const tandem_simulator_options *optio
         plan->window_bytes = 256 << td_plan_draw_below(&state, 8);
         plan->pool_bytes = 512 << td_plan_draw_below(&state, 8);
     }
+    /* There is too little of anything to be compared by ranges: half of the plans begin at once. */
+    plan->ranges_least = seed % 2 ? RANGES_LEAST : 0;
     plan->heal_ms = td_plan_draw_below(&state, 6) ? 3000 + td_plan_draw_below(&state, 17000)
                                                   : 40000 + td_plan_draw_below(&state, 50000);
     if ((err = draw_steps(plan, &state)) != TANDEM_OK) {
@@ -453,6 +456,8 @@ tandem_err tandem_plan_write(const tandem_plan *plan, char **text_out)
     fprintf(out, "window_jobs %u\nwindow_bytes %" PRIu64 "\npool_bytes %" PRIu64 "\n",
             plan->window_jobs, plan->window_bytes, plan->pool_bytes);
     fprintf(out, "http_percent %u\nheal_ms %" PRIu64 "\n", plan->http_percent, plan->heal_ms);
+    if (plan->ranges_least)
+        fprintf(out, "ranges_least %u\n", plan->ranges_least);
     if (plan->workload)
         fprintf(out, "workload %s\n", plan->workload->name);
     for (unsigned i = 0; i < FAULTS; i++)
@@ -524,6 +529,7 @@ static bool read_line(tandem_plan *plan, const char *line, bool *is_plan, tandem
         return *is_plan = number == SCRIPT_VERSION;
     if (sscanf(line, "seed %" SCNu64, &plan->seed) == 1 ||
         sscanf(line, "window_jobs %" SCNu32, &plan->window_jobs) == 1 ||
+        sscanf(line, "ranges_least %" SCNu32, &plan->ranges_least) == 1 ||
         sscanf(line, "window_bytes %" SCNu64, &plan->window_bytes) == 1 ||
         sscanf(line, "pool_bytes %" SCNu64, &plan->pool_bytes) == 1)
         return true;

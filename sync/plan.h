@@ -87,6 +87,7 @@ struct tandem_plan {
     uint32_t window_jobs;
     uint64_t window_bytes, pool_bytes;
     uint32_t http_percent; /* of the remotes: over links as of HTTP */
+    uint32_t ranges_least; /* so much is compared by ranges (comparing.c); 0: as everywhere */
     uint32_t faults; /* that it has */
     uint64_t heal_ms; /* from then on nothing goes wrong any more */
     const tandem_workload *workload; /* NULL: one that is not built in, or the default one */

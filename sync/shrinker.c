@@ -153,6 +153,13 @@ static tandem_err shrink_world(struct shrinking *shrinking)
         if ((err = try(shrinking, plan, &better)) != TANDEM_OK)
             return err;
     }
+    if (shrinking->best->ranges_least) {
+        if ((err = td_plan_copy(shrinking->best, &plan)) != TANDEM_OK)
+            return err;
+        plan->ranges_least = 0;
+        if ((err = try(shrinking, plan, &better)) != TANDEM_OK)
+            return err;
+    }
     do {
         if (shrinking->best->reactors <= 2)
             break;

@@ -21,7 +21,6 @@ enum {
     PROBES_MAX = 256,
     LIARS_MAX = 4,
     ASKS_MAX = 8, /* of one peer at once */
-    RANGES_LEAST = 2,
     LIAR_BRANCHES = TANDEM_HEADS_MAX + 2,
 };
 
@@ -319,8 +318,8 @@ static void set_windows(struct run *run, unsigned node)
     tandem_harness_set_sync_options(run->harness, &sync);
 }
 
-/* There are too few origins for the limit of what is asked for, and too little to compare by ranges. Every
- * third reactor rather lists all, so that others meet one that does. */
+/* There are too few origins for the limit of what is asked for. Every third reactor rather lists all than
+ * compare by ranges, so that others meet one that does. */
 static void set_limits(struct run *run, unsigned node)
 {
     tandem_sync *sync = tandem_harness_sync(run->harness, name_of(node));
@@ -328,8 +327,8 @@ static void set_limits(struct run *run, unsigned node)
     if (!sync)
         return;
     sync->asks_max = ASKS_MAX;
-    if (node % 3 != 2)
-        sync->ranges_least = RANGES_LEAST;
+    if (run->plan->ranges_least && node % 3 != 2)
+        sync->ranges_least = run->plan->ranges_least;
 }
 
 static void restart(struct run *run, unsigned node)
