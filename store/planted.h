@@ -78,6 +78,7 @@
     X(FORK_NOT_SEARCHED, "", "nobody looks for where a fork began")                   \
     X(COVERAGE_KEPT, "", "what a peer held is remembered across sessions")                         \
     X(DIGEST_STALE, "", "a digest is used again though the collection has changed")                \
+    X(GROWN_AS_HELD, "", "what has come since ranges were offered is taken for held there")        \
     X(LACK_NOT_TOLD, "", "what is lacking is not announced")                                       \
     X(OFFERED_AGAIN, "", "what a peer has announced to refuse is offered to it again")             \
     X(COPY_NOT_TOLD, "", "a copy that is met keeps its origin")

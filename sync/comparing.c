@@ -11,6 +11,7 @@
 
 #include <utlist.h>
 
+#include "store/planted.h"
 #include "store/probe.h"
 #include "sync/sync_manager.h"
 
@@ -125,7 +126,7 @@ static tandem_err acknowledge(td_peer *peer, td_collection_cover *collection, ui
 
         if (!td_coverage_base(collection, o->origin))
             continue;
-        if (info.last_ordinal <= position) {
+        if (info.last_ordinal <= position || td_planted(TD_PLANTED_GROWN_AS_HELD)) {
             td_coverage_acknowledge_all(&peer->coverage, o);
             continue;
         }
