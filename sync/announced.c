@@ -119,7 +119,8 @@ tandem_err td_peer_knows(td_peer *peer, td_collection_cover *collection)
     tandem_err err;
 
     td_coverage_set_known(&peer->coverage, collection, true);
-    if ((!collection->base_ordinal || collection->base_in_part) && (err = add_our_origins(peer, collection)) != TANDEM_OK)
+    if ((!collection->base_ordinal || collection->base_in_part) &&
+        (err = add_our_origins(peer, collection)) != TANDEM_OK)
         return err;
     if ((err = td_peer_origin(peer, collection, td_sync_origin(peer->sync), &own)) != TANDEM_OK)
         return err;
