@@ -7,11 +7,9 @@
 struct td_shelf_block {
     td_handle_shelf *shelf;
     uint32_t things; /* that stand on it */
-    size_t used;     /* of bytes */
+    size_t size, used; /* of bytes */
     _Alignas(max_align_t) unsigned char bytes[];
 };
-
-enum { ROOM_BYTES = TD_SHELF_BLOCK_BYTES - sizeof(td_shelf_block) };
 
 void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block **block_out)
 {
@@ -19,13 +17,13 @@ void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block *
     td_shelf_block *block = shelf->block;
     void *room;
 
-    assert(aligned <= TD_SHELF_BLOCK_BYTES / 2);
-    if (!block || block->used + aligned > ROOM_BYTES) {
-        if (!(block = malloc(TD_SHELF_BLOCK_BYTES)))
+    assert(aligned <= TD_SHELF_SMALL_BYTES - sizeof(*block));
+    if (!block || block->used + aligned > block->size) {
+        size_t bytes = block ? TD_SHELF_LARGE_BYTES : TD_SHELF_SMALL_BYTES;
+
+        if (!(block = malloc(bytes)))
             return NULL;
-        block->shelf = shelf;
-        block->things = 0;
-        block->used = 0;
+        *block = (td_shelf_block){.shelf = shelf, .size = bytes - sizeof(*block)};
         shelf->block = block;
     }
     room = block->bytes + block->used;

@@ -20,9 +20,10 @@ typedef struct td_handle_shelf {
     td_shelf_block *block; /* the last one, if something stands on it */
 } td_handle_shelf;
 
-enum { TD_SHELF_BLOCK_BYTES = 4096 };
+/* What stands alone gets a small block: of a thousand mailboxes most hold a handle or two. */
+enum { TD_SHELF_SMALL_BYTES = 1024, TD_SHELF_LARGE_BYTES = 4096 };
 
-/* Room for something of at most half a block, aligned for a handle. NULL: no memory.
+/* Room for something that fits into a small block, aligned for a handle. NULL: no memory.
  * block_out: td_handle_shelf_clear() takes it, once for each room. */
 void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block **block_out);
 void td_handle_shelf_clear(td_shelf_block *block);

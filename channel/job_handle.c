@@ -82,7 +82,7 @@ static size_t size_of(const td_operation *first)
            first->branch.size + first->scope.size + 1;
 }
 
-_Static_assert(sizeof(tandem_job_handle) + 4 * TANDEM_NAME_BYTES_MAX + 1 < TD_SHELF_BLOCK_BYTES / 2,
+_Static_assert(sizeof(tandem_job_handle) + 4 * TANDEM_NAME_BYTES_MAX + 64 < TD_SHELF_SMALL_BYTES,
                "any handle fits on a shelf");
 
 static tandem_err begin(tandem_job_handle *handle, const td_operation *first, uint64_t ordinal,
