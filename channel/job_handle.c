@@ -43,11 +43,25 @@ static bool has_scope(const tandem_job_handle *handle, tandem_slice scope)
     return false;
 }
 
+static tandem_err need_more(tandem_job_handle *handle)
+{
+    if (handle->more)
+        return TANDEM_OK;
+    if (!(handle->more = malloc(sizeof(*handle->more))))
+        return TANDEM_E_NOMEM;
+    tandem_writer_init(&handle->more->scopes);
+    tandem_writer_init(&handle->more->canonical);
+    return TANDEM_OK;
+}
+
 static tandem_err add_scope(tandem_job_handle *handle, tandem_slice scope)
 {
-    tandem_writer *several = &handle->several_scopes;
+    tandem_writer *several;
     tandem_err err;
 
+    if ((err = need_more(handle)) != TANDEM_OK)
+        return err;
+    several = &handle->more->scopes;
     if (!several->size)
         tandem_write_raw(several, handle->scopes);
     tandem_write_raw(several, scope);
@@ -65,8 +79,8 @@ static tandem_err take(tandem_job_handle *handle, const td_operation *operation)
         (err = add_scope(handle, operation->scope)) != TANDEM_OK)
         return err;
     if (handle->keeps) {
-        tandem_write_binary(&handle->canonical, operation->canonical);
-        if ((err = tandem_writer_err(&handle->canonical)) != TANDEM_OK)
+        tandem_write_binary(&handle->more->canonical, operation->canonical);
+        if ((err = tandem_writer_err(&handle->more->canonical)) != TANDEM_OK)
             return err;
     }
     handle->last_seq = operation->seq;
@@ -89,9 +103,10 @@ static tandem_err begin(tandem_job_handle *handle, const td_operation *first, ui
                         bool keeps)
 {
     char *at = handle->names;
+    tandem_err err;
 
-    tandem_writer_init(&handle->several_scopes);
-    tandem_writer_init(&handle->canonical);
+    if (keeps && (err = need_more(handle)) != TANDEM_OK)
+        return err;
     handle->status = TANDEM_JOB_UNKNOWN;
     handle->first_ordinal = ordinal;
     handle->keeps = keeps;
@@ -159,8 +174,11 @@ void tandem_job_handle_free(tandem_job_handle *handle)
     if (!handle)
         return;
     assert(!handle->prev);
-    tandem_writer_release(&handle->several_scopes);
-    tandem_writer_release(&handle->canonical);
+    if (handle->more) {
+        tandem_writer_release(&handle->more->scopes);
+        tandem_writer_release(&handle->more->canonical);
+        free(handle->more);
+    }
     if (handle->block)
         td_handle_shelf_clear(handle->block);
     else
@@ -232,7 +250,7 @@ tandem_err tandem_job_handle_read(const tandem_job_handle *handle, const td_job_
                                   const td_job_visitor *visitor)
 {
     tandem_reader reader = tandem_reader_of(
-        handle->keeps ? tandem_writer_slice(&handle->canonical) : handle->elsewhere);
+        handle->keeps ? tandem_writer_slice(&handle->more->canonical) : handle->elsewhere);
     tandem_slice canonical;
     tandem_err err;
 

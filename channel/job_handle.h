@@ -57,6 +57,12 @@ typedef struct td_job_source {
     void *context;
 } td_job_source;
 
+/* What few handles have. */
+typedef struct td_handle_more {
+    tandem_writer scopes;    /* of several: all of them */
+    tandem_writer canonical; /* bins, one after the other, if it keeps its operations */
+} td_handle_more;
+
 struct tandem_job_handle {
     uint64_t id; /* unique in its mailbox, and in all that share their ids with it */
     tandem_job_state status;
@@ -69,10 +75,9 @@ struct tandem_job_handle {
     uint32_t operations;
     uint64_t bytes; /* of canonical bytes */
     tandem_slice collection, document, branch; /* in names */
-    /* Distinct scopes, in order of appearance, each terminated by NUL: the first one in names, … */
+    /* Distinct scopes, in order of appearance, each terminated by NUL: a single one is in names. */
     tandem_slice scopes;
-    tandem_writer several_scopes; /* … or all of them here */
-    tandem_writer canonical; /* bins, one after the other, if it keeps its operations */
+    td_handle_more *more; /* NULL: there is one scope, and it keeps nothing */
     tandem_slice elsewhere;  /* the same, in a message that is being delivered */
     tandem_job_changed_fn changed;
     void *changed_context;

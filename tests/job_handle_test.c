@@ -356,7 +356,7 @@ static void an_operation_that_finds_no_memory_is_not_counted(void **state)
     batch_job(&f->batch, &f->chain, 2, 100);
     assert_int_equal(TANDEM_OK, td_job_handle_open(&f->batch.operations[0], 0, true, &handle));
     bytes = handle->bytes;
-    handle->canonical.err = TANDEM_E_NOMEM;
+    handle->more->canonical.err = TANDEM_E_NOMEM;
     assert_int_equal(TANDEM_E_NOMEM, td_job_handle_add(handle, &f->batch.operations[1]));
     assert_int_equal(1, handle->operations);
     assert_int_equal(bytes, handle->bytes);

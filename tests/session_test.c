@@ -920,7 +920,7 @@ static void operations_arrive_byte_for_byte(void **state)
     handle = push(f, 5, 1000);
     pump(f);
     operations = f->b.deliveries[0]->jobs[0].operations;
-    assert_true(tandem_slice_equal(tandem_writer_slice(&handle->canonical), operations));
+    assert_true(tandem_slice_equal(tandem_writer_slice(&handle->more->canonical), operations));
     assert_true(tandem_slice_equal(operations, f->b.deliveries[0]->handles[0]->elsewhere));
 }
 
@@ -955,7 +955,7 @@ static void packed_jobs_arrive_byte_for_byte(void **state)
     assert_int_equal(TD_WIRE_PACKED, message.type);
     assert_true(f->out.size < handle->bytes / 2);
     assert_int_equal(TANDEM_OK, said(f, &f->b));
-    assert_true(tandem_slice_equal(tandem_writer_slice(&handle->canonical),
+    assert_true(tandem_slice_equal(tandem_writer_slice(&handle->more->canonical),
                                    f->b.deliveries[0]->jobs[0].operations));
     assert_int_equal(message.as.packed.bytes, f->b.pool->used_bytes);
     give_all_back(&f->b);
