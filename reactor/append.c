@@ -11,6 +11,9 @@
 #include "store/planted.h"
 #include "store/probe.h"
 
+/* Operations: a few MiB. */
+enum { PARSED_AHEAD_MAX = 16384 };
+
 static void event_fill(tandem_event *event, tandem_event_kind kind, const td_operation *operation)
 {
     *event = (tandem_event){.kind = kind, .seq = operation->seq, .hlc = operation->hlc};
@@ -135,7 +138,7 @@ static void parse_remote_job(td_remote_job *job, td_operation *parsed)
     job->parse_err = job->wanted || job->covered ? TANDEM_OK : parse_operations(job, parsed);
 }
 
-void td_parse_remote(td_remote_request *request)
+void td_parse_remote(td_executor *executor, td_remote_request *request)
 {
     uint64_t operations = 0, bytes = 0, parsed = 0;
 
@@ -147,8 +150,11 @@ void td_parse_remote(td_remote_request *request)
     }
     /* A peer may claim more than there can be: then the executor says so. */
     if (!operations || operations > bytes / TD_OPERATION_BYTES_MIN ||
+        atomic_load(&executor->parsed_ahead) + operations > PARSED_AHEAD_MAX ||
         !(request->parsed = malloc(operations * sizeof(*request->parsed))))
         return;
+    request->parsed_count = operations;
+    atomic_fetch_add(&executor->parsed_ahead, operations);
     for (uint32_t i = 0; i < request->count; i++) {
         td_remote_job *job = &request->jobs[i];
 

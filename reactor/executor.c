@@ -449,11 +449,13 @@ void td_executor_remote(td_executor *executor, td_remote_request *request)
 {
     request->message.kind = REMOTE;
     request->message.drop = drop_remote;
+    request->executor = executor;
     request->parsed = NULL;
+    request->parsed_count = 0;
     /* More than its next group waits for it, so it is the executor that others wait for, and whoever
      * brings still more has the time. */
     if (atomic_fetch_add(&executor->waiting_jobs, request->count) >= TD_GROUP_OPERATIONS_MAX)
-        td_parse_remote(request);
+        td_parse_remote(executor, request);
     td_actor_post(executor->actor, &request->message);
 }
 

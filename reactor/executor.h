@@ -91,7 +91,9 @@ typedef struct td_remote_request td_remote_request;
 struct td_remote_request {
     td_message message;      /* the executor's */
     td_remote_request *next; /* the executor's */
-    td_operation *parsed;    /* the executor's */
+    struct td_executor *executor; /* the executor's, as what follows: operations parsed ahead */
+    td_operation *parsed;
+    uint64_t parsed_count;
     td_remote_job *jobs;
     uint32_t count;
     /* They come from a backup: taken whatever their date, but the clock does not follow one that is

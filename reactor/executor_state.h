@@ -51,6 +51,7 @@ struct td_executor {
     td_remote_request *held, **held_end; /* wait for the index */
     atomic_bool holds; /* some are: then it is told how far the index is */
     _Atomic uint64_t waiting_jobs; /* of requests of peers that are posted and not taken yet */
+    _Atomic uint64_t parsed_ahead; /* operations that their senders parsed, and that are not answered */
     td_operation *parsed;                /* room for one job */
     tandem_writer encoded;               /* one local job's canonical bytes */
     _Atomic uint64_t indexed;
@@ -101,9 +102,10 @@ static inline bool td_is_fatal(tandem_err err)
 }
 
 tandem_err td_append_local(td_executor *executor, td_local_request *request);
-/* Parse and hash all of a request that is not posted yet, on its sender's thread. What is not, for want
- * of memory or because its jobs are not as they say, the executor parses by itself. */
-void td_parse_remote(td_remote_request *request);
+/* Parse and hash all of a request that is not posted yet, on its sender's thread. What is not, because
+ * much is already, for want of memory, or because its jobs are not as they say, the executor parses by
+ * itself. */
+void td_parse_remote(td_executor *executor, td_remote_request *request);
 tandem_err td_append_remote(td_executor *executor, td_remote_request *request);
 /* Has a document changed since the view looked, in a way that matters to this job? */
 bool td_is_stale(td_executor *executor, const td_local_group *group, const td_local_job *job);

@@ -28,7 +28,7 @@ void td_answer_remote(td_remote_request *request, tandem_err err)
         }
     request->err = err;
     free(request->parsed);
-    request->parsed = NULL;
+    atomic_fetch_sub(&request->executor->parsed_ahead, request->parsed_count);
     request->done(request);
 }
 

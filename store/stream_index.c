@@ -47,6 +47,30 @@ tandem_err td_index_del(td_stream_index *index, unsigned table, tandem_slice key
     return td_txn_del(index->txn, table, key);
 }
 
+/* ---- Meta ---- */
+
+static tandem_err meta_get(td_stream_index *index, const char *name, uint64_t *out)
+{
+    tandem_slice value;
+    tandem_err err = td_index_get(index, TD_INDEX_META, tandem_slice_text(name), &value);
+
+    if (err)
+        return err;
+    if (value.size != 8)
+        return TANDEM_E_CORRUPT;
+    *out = td_get_u64(value.bytes);
+    return TANDEM_OK;
+}
+
+static tandem_err meta_put(td_stream_index *index, const char *name, uint64_t value)
+{
+    uint8_t bytes[8];
+
+    td_put_u64(bytes, value);
+    return td_index_put(index, TD_INDEX_META, tandem_slice_text(name),
+                        tandem_slice_of(bytes, sizeof(bytes)));
+}
+
 /* ---- Collections and progress ---- */
 
 td_index_collection *td_index_collection_find(const td_stream_index *index, tandem_slice name)
@@ -95,6 +119,7 @@ static tandem_err progress_load(td_stream_index *index)
             err = td_index_collection_add(index, key, td_get_u32(value.bytes), &c);
         if (err)
             break;
+        c->numbered = true;
         c->progress = td_get_u64(value.bytes + 4);
         c->entries = td_get_u64(value.bytes + 12);
         c->corrupt = td_get_u64(value.bytes + 20);
@@ -115,6 +140,22 @@ tandem_err td_index_progress_put(td_stream_index *index, const td_index_collecti
     td_put_u64(value + 28, c->corrupt_first);
     return td_index_put(index, TD_INDEX_PROGRESS, tandem_slice_of(c->name, c->size),
                         tandem_slice_of(value, sizeof(value)));
+}
+
+tandem_err td_index_number_put(td_stream_index *index, td_index_collection *c)
+{
+    uint8_t value[PROGRESS_BYTES] = {0};
+    tandem_err err;
+
+    if (c->numbered)
+        return TANDEM_OK;
+    td_put_u32(value, c->id);
+    err = td_index_put(index, TD_INDEX_PROGRESS, tandem_slice_of(c->name, c->size),
+                       tandem_slice_of(value, sizeof(value)));
+    if (err == TANDEM_OK)
+        err = meta_put(index, "next_collection", index->next_collection);
+    c->numbered = err == TANDEM_OK;
+    return err;
 }
 
 /* ---- Documents and streams ---- */
@@ -228,28 +269,6 @@ tandem_err td_index_stream_next(td_stream_index *index, td_index_key *at,
 }
 
 /* ---- What is kept in memory ---- */
-
-static tandem_err meta_get(td_stream_index *index, const char *name, uint64_t *out)
-{
-    tandem_slice value;
-    tandem_err err = td_index_get(index, TD_INDEX_META, tandem_slice_text(name), &value);
-
-    if (err)
-        return err;
-    if (value.size != 8)
-        return TANDEM_E_CORRUPT;
-    *out = td_get_u64(value.bytes);
-    return TANDEM_OK;
-}
-
-static tandem_err meta_put(td_stream_index *index, const char *name, uint64_t value)
-{
-    uint8_t bytes[8];
-
-    td_put_u64(bytes, value);
-    return td_index_put(index, TD_INDEX_META, tandem_slice_text(name),
-                        tandem_slice_of(bytes, sizeof(bytes)));
-}
 
 tandem_err td_index_meta_put(td_stream_index *index)
 {

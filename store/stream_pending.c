@@ -17,6 +17,8 @@ enum {
     /* Each time is a flush, which takes as long as some thousand operations. */
     OPERATIONS_WORTH_IT = 32768,
     OPERATIONS_A_DOCUMENT = 64,
+    /* A document is written at once: some 250 bytes for each of its entries. */
+    OPERATIONS_OF_ONE = 32768,
 };
 
 typedef struct td_pending_chunk {
@@ -51,7 +53,7 @@ bool td_pending_is_full(const td_pending *pending)
 {
     uint64_t documents = td_hash_table_count(&pending->documents);
 
-    return pending->bytes >= BYTES_MAX ||
+    return pending->bytes >= BYTES_MAX || pending->most >= OPERATIONS_OF_ONE ||
            (pending->operations >= OPERATIONS_WORTH_IT &&
             pending->operations >= OPERATIONS_A_DOCUMENT * documents);
 }
@@ -307,7 +309,8 @@ tandem_err td_pending_add(td_pending *pending, struct td_index_collection *colle
         return TANDEM_E_NOMEM;
     memcpy(piece->bytes + piece->used, bytes, size);
     piece->used = (uint16_t)(piece->used + size);
-    document->count++;
+    if (++document->count > pending->most)
+        pending->most = document->count;
     document->lifecycle |= kind->stream->lifecycle;
     pending->operations++;
     if (ordinal > pending->last_ordinal)

@@ -74,13 +74,16 @@ typedef struct td_pending {
     const td_pending_kind *last_kind; /* the one that most operations have */
     uint64_t base_hlc, base_ordinal;  /* of the first one: the others are near */
 
+    uint32_t most; /* entries of one document */
+
     td_pending_document **order; /* while documents are taken */
     uint32_t ordered, taken;
 } td_pending;
 
 /*
- * Is there enough for what it saves, or too much for the memory that it takes? Documents that have many
- * entries each gain nothing by having more, and chains that the processor's cache cannot hold are slow.
+ * Is there enough for what it saves, or too much for the memory that it takes, here or where a document
+ * is written? Documents that have many entries each gain nothing by having more, and chains that the
+ * processor's cache cannot hold are slow.
  */
 bool td_pending_is_full(const td_pending *pending);
 /* All zeros: empty. */

@@ -305,12 +305,14 @@ static tandem_err document_write(struct settling *s, const td_pending_document *
 
 static tandem_err document_settle(td_stream_index *index, td_pending_document *document)
 {
-    const td_index_collection *c = document->collection;
+    td_index_collection *c = document->collection;
     struct settling s = {.index = index,
                          .collection = tandem_slice_of(c->name, c->size),
                          .key = tandem_slice_of(document->key, document->size)};
-    tandem_err err = document_write(&s, document);
+    tandem_err err = td_index_number_put(index, c);
 
+    if (err == TANDEM_OK)
+        err = document_write(&s, document);
     free(s.entries);
     free(s.stream);
     td_pending_done(document);
@@ -399,13 +401,16 @@ tandem_err td_index_settle_document(td_stream_index *index, const td_index_colle
 
 tandem_err td_index_settle_all(td_stream_index *index)
 {
-    bool more;
+    bool more = index->unsaved;
     tandem_err err;
 
-    if (!index->unsaved)
-        return TANDEM_OK;
-    err = settle(index, UINT32_MAX, &more);
-    return err ? td_index_undo(index, err) : TANDEM_OK;
+    while (more) {
+        if ((err = settle(index, TD_INDEX_SLICE, &more)) != TANDEM_OK)
+            return td_index_undo(index, err);
+        if (more && (err = td_index_commit(index)) != TANDEM_OK)
+            return err;
+    }
+    return TANDEM_OK;
 }
 
 tandem_err td_stream_index_settle(td_stream_index *index, uint32_t documents_max, bool *more_out)

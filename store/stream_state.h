@@ -25,7 +25,8 @@
 typedef struct td_index_collection {
     td_hash_entry hash_entry;
     uint32_t id;
-    bool unsaved;      /* its record says less */
+    bool numbered;     /* it has a record, so the number is its own for good */
+    bool unsaved;      /* the record says less */
     uint64_t progress; /* its last indexed ordinal */
     uint64_t entries;  /* that it has in the index */
     uint64_t corrupt;  /* records passed over, and the ordinal of the first */
@@ -74,9 +75,11 @@ tandem_err td_index_outcome(td_stream_index *index, tandem_err err);
 
 /* ---- Settling ---- */
 
-/* Write what waits of a document, or of all; nothing is committed. An error has undone all. */
+/* Write what waits of a document; nothing is committed. An error has undone all. */
 tandem_err td_index_settle_document(td_stream_index *index, const td_index_collection *c,
                                     tandem_slice name);
+/* Write all that waits. What is more than a slice is committed on the way, for it would need much memory
+ * and map at once; so nothing that was read before is valid. An error has undone all. */
 tandem_err td_index_settle_all(td_stream_index *index);
 /* Add what waits of a document to what its record says (zeros: there is none), and write nothing. false:
  * what waits may change its life, so it must be settled. */
@@ -91,6 +94,8 @@ td_index_collection *td_index_collection_find(const td_stream_index *index, tand
 tandem_err td_index_collection_add(td_stream_index *index, tandem_slice name, uint32_t id,
                                    td_index_collection **out);
 tandem_err td_index_progress_put(td_stream_index *index, const td_index_collection *c);
+/* Keep its number, and no progress: before anything is put under the number. */
+tandem_err td_index_number_put(td_stream_index *index, td_index_collection *c);
 /* Write position and the next free number. */
 tandem_err td_index_meta_put(td_stream_index *index);
 

@@ -984,6 +984,84 @@ static void a_crash_between_two_slices_does_no_harm(void **state)
     }
 }
 
+static uint64_t meta_of(struct bed *bed, const char *name)
+{
+    tandem_slice value;
+    uint64_t number;
+    td_txn *txn;
+
+    assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
+    assert_int_equal(TANDEM_OK, td_txn_get(txn, TD_INDEX_META, s(name), &value));
+    number = td_get_u64(value.bytes + TD_INDEX_CHECKSUM_BYTES);
+    td_txn_abort(txn);
+    return number;
+}
+
+/* Collections that came in another order than their names have: each keeps its number. */
+static void collections_are_not_mixed_up_by_a_crash_between_slices(void **state)
+{
+    static const char *const names[] = {"b", "c", "a"};
+
+    for (unsigned slices = 1; slices <= 3; slices++) {
+        struct bed *bed = bed_open();
+        char why[TD_INDEX_WHY_BYTES];
+        td_document_info info;
+        struct made made;
+        bool more;
+
+        for (uint32_t i = 0; i < 2; i++) {
+            make_single(names[i], i + 1, i + 1, "d", "main", "document", "log.CREATE", &made);
+            arrive(bed->ops, &made, NULL, 1);
+            made_release(&made, 1);
+            index_all(bed);
+        }
+        for (unsigned i = 0; i < slices; i++)
+            assert_int_equal(TANDEM_OK, td_stream_index_settle(bed->index, 1, &more));
+        td_stream_index_free(bed->index);
+        bed->index = NULL;
+        make_single(names[2], 3, 3, "d", "main", "global", "kv.SET", &made);
+        arrive(bed->ops, &made, NULL, 1);
+        made_release(&made, 1);
+        assert_int_equal(TANDEM_OK, try_index(bed));
+        index_all(bed);
+        for (unsigned i = 0; i < 3; i++) {
+            assert_int_equal(TANDEM_OK,
+                             td_stream_index_document(bed->index, s(names[i]), s("d"), &info));
+            assert_int_equal(1, info.operations);
+            assert_int_equal(i + 1, info.last_ordinal);
+            assert_int_equal(i < 2, info.created);
+            assert_int_equal(TANDEM_OK, verify(bed, names[i], 100, why));
+        }
+        bed_free(bed);
+    }
+}
+
+/* What is written at once is bounded, also where somebody lists. */
+static void a_listing_settles_in_slices(void **state)
+{
+    enum { COUNT = TD_INDEX_SLICE + 10 };
+    struct made *made = calloc(COUNT, sizeof(*made));
+    struct bed *bed = *state;
+    struct names names = {.max = 1};
+    char document[16];
+
+    assert_non_null(made);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        snprintf(document, sizeof(document), "d%u", i);
+        make_single("c", i + 1, i + 1, document, "main", "global", "kv.SET", &made[i]);
+    }
+    arrive(bed->ops, made, NULL, COUNT);
+    made_release(made, COUNT);
+    free(made);
+    index_all(bed);
+    assert_int_equal(0, meta_of(bed, "reached"));
+    assert_int_equal(TANDEM_OK, td_stream_index_documents(bed->index, s("c"), s(""), note_document,
+                                                          &names));
+    assert_in_range(meta_of(bed, "reached"), TD_INDEX_SLICE, COUNT);
+    assert_int_equal(0, meta_of(bed, "position"));
+    assert_int_equal(0, td_stream_index_pending(bed->index));
+}
+
 static void what_is_read_between_slices_is_all_there(void **state)
 {
     struct made made[SLICED * SLICED_EACH];
@@ -1001,19 +1079,6 @@ static void what_is_read_between_slices_is_all_there(void **state)
     assert_int_equal(0, td_stream_index_pending(bed->index));
     expect_in_turn(bed);
     made_release(made, SLICED * SLICED_EACH);
-}
-
-static uint64_t meta_of(struct bed *bed, const char *name)
-{
-    tandem_slice value;
-    uint64_t number;
-    td_txn *txn;
-
-    assert_int_equal(TANDEM_OK, td_store_begin_read(bed->store, &txn));
-    assert_int_equal(TANDEM_OK, td_txn_get(txn, TD_INDEX_META, s(name), &value));
-    number = td_get_u64(value.bytes + TD_INDEX_CHECKSUM_BYTES);
-    td_txn_abort(txn);
-    return number;
 }
 
 /* A look at a document writes nothing, unless its life may have changed. */
@@ -1881,6 +1946,8 @@ int main(int argc, char **argv)
         ON_A_BED(many_lagging_collections_are_all_indexed),
         ON_A_BED(what_is_committed_stays_and_the_rest_is_indexed_again),
         ON_A_BED(a_crash_between_two_slices_does_no_harm),
+        ON_A_BED(collections_are_not_mixed_up_by_a_crash_between_slices),
+        ON_A_BED(a_listing_settles_in_slices),
         ON_A_BED(what_is_read_between_slices_is_all_there),
         ON_A_BED(a_document_that_is_ahead_of_the_position_is_not_indexed_twice),
         ON_A_BED(what_is_known_of_a_document_counts_what_waits),
