@@ -287,7 +287,7 @@ tandem_err td_op_store_has_gaps(td_op_store *ops, tandem_slice collection, const
 }
 
 struct digesting {
-    crypto_generichash_state state;
+    crypto_generichash_state *state;
     uint64_t origins;
 };
 
@@ -295,7 +295,7 @@ static tandem_err digest_origin(void *context, const uint8_t *origin, const td_h
                                 unsigned count)
 {
     struct digesting *digesting = context;
-    crypto_generichash_state *state = &digesting->state;
+    crypto_generichash_state *state = digesting->state;
 
     digesting->origins++;
     for (unsigned i = 0; i < count; i++) {
@@ -312,7 +312,7 @@ static tandem_err digest_origin(void *context, const uint8_t *origin, const td_h
 static tandem_err digest_lack(void *context, const uint8_t *origin, const td_lack *lack)
 {
     struct digesting *digesting = context;
-    crypto_generichash_state *state = &digesting->state;
+    crypto_generichash_state *state = digesting->state;
     uint8_t range[16];
 
     td_put_u64(range, lack->first);
@@ -387,16 +387,17 @@ out:
 tandem_err td_op_store_vector_summary(td_op_store *ops, tandem_slice collection,
                                       uint8_t digest_out[TANDEM_HASH_BYTES], uint64_t *origins_out)
 {
-    struct digesting digesting = {.origins = 0};
+    crypto_generichash_state state;
+    struct digesting digesting = {&state, 0};
     tandem_err err;
 
-    crypto_generichash_init(&digesting.state, NULL, 0, TANDEM_HASH_BYTES);
+    crypto_generichash_init(&state, NULL, 0, TANDEM_HASH_BYTES);
     err = td_op_store_vector(ops, collection, NULL, digest_origin, &digesting);
     if (err == TANDEM_OK)
         err = td_op_store_lacks(ops, collection, NULL, digest_lack, &digesting);
     if (err != TANDEM_OK)
         return err;
-    crypto_generichash_final(&digesting.state, digest_out, TANDEM_HASH_BYTES);
+    crypto_generichash_final(&state, digest_out, TANDEM_HASH_BYTES);
     *origins_out = digesting.origins;
     return TANDEM_OK;
 }
