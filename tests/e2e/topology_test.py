@@ -240,14 +240,16 @@ def a_peer_is_removed_while_it_syncs(field):
 
 
 def quiet(target):
-    """A condition: the node holds as much as at the look before."""
-    seen = [-1]
+    """A condition: the node holds as much as a second ago. What it was sent before may wait for its
+    disk, longer than a moment where others write much."""
+    seen, since = [-1], [0]
 
     def look():
         held = target.status()["store"]["operations"]
-        same, seen[0] = held == seen[0], held
+        if held != seen[0]:
+            seen[0], since[0] = held, time.monotonic()
         time.sleep(0.1)
-        return held if same else None
+        return held if time.monotonic() - since[0] > 1 else None
     return look
 
 
