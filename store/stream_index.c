@@ -212,8 +212,7 @@ tandem_err td_index_stream_get(td_stream_index *index, tandem_slice collection,
     if (!c || !td_index_name_fits(document) || !td_index_name_fits(branch) ||
         !td_index_name_fits(scope))
         return TANDEM_E_NOT_FOUND;
-    if ((err = td_index_settle_document(index, c, document)) != TANDEM_OK ||
-        (err = td_index_begin(index)) != TANDEM_OK)
+    if ((err = td_index_settle_document(index, c, document)) != TANDEM_OK)
         return err;
     td_index_key_stream(key_out, c->id, document, branch, scope);
     err = td_index_get(index, TD_INDEX_DOCUMENTS, td_index_key_slice(key_out), &value);
@@ -465,11 +464,6 @@ tandem_err td_index_commit(td_stream_index *index)
     return TANDEM_OK;
 }
 
-uint32_t td_stream_index_pending(const td_stream_index *index)
-{
-    return index->pending.operations;
-}
-
 bool td_stream_index_full(const td_stream_index *index)
 {
     return td_pending_is_full(&index->pending);
@@ -505,6 +499,7 @@ void td_stream_index_stat_get(td_stream_index *index, td_stream_index_stat *out)
 {
     out->position = index->position;
     out->indexed = index->indexed;
+    out->waiting = index->pending.operations;
     out->corrupt = index->corrupt;
     out->bytes = index->store->ops->bytes(index->store);
 }

@@ -104,9 +104,7 @@ void td_stream_index_free(td_stream_index *index);
  */
 tandem_err td_stream_index_advance(td_stream_index *index, uint32_t operations_max,
                                    uint64_t *position_out, bool *current_out);
-/* Operations that wait to be settled. */
-uint32_t td_stream_index_pending(const td_stream_index *index);
-/* Are they so many that they should be? */
+/* Are the operations that wait so many that they should be settled? */
 bool td_stream_index_full(const td_stream_index *index);
 /* Is there anything to settle, or a transaction open? Even a reading call opens one. */
 bool td_stream_index_busy(const td_stream_index *index);
@@ -216,6 +214,7 @@ tandem_err td_stream_index_verify(td_stream_index *index, tandem_slice collectio
 typedef struct td_stream_index_stat {
     uint64_t position;         /* as advance gives it */
     uint64_t indexed;          /* operations since open */
+    uint64_t waiting;          /* of them: to be settled */
     uint64_t corrupt;          /* records passed over since open */
     uint64_t bytes;
 } td_stream_index_stat;

@@ -332,6 +332,7 @@ static tandem_err progress_put(td_stream_index *index)
             continue;
         if ((err = td_index_progress_put(index, c)) != TANDEM_OK)
             return err;
+        c->numbered = true;
         c->unsaved = false;
     }
     if ((err = td_index_meta_put(index)) != TANDEM_OK)
