@@ -227,8 +227,9 @@ static tandem_err job_write(td_op_store *ops, td_open_origin *origin, const td_o
         td_run open[TANDEM_HEADS_MAX];
         td_chain chain = td_group_chain(ops, origin, open);
 
-        err = td_op_overlaps(ops->txn, chain.id, chain.origin, job[0].seq, last->seq, open,
-                             chain.open_count, &origin->vector.branched);
+        err = td_op_overlaps(ops->txn, chain.id, chain.origin, job[0].seq, last->seq,
+                             origin->vector.count > 1, open, chain.open_count,
+                             &origin->vector.branched);
         if (err != TANDEM_OK)
             return err;
     }

@@ -59,7 +59,7 @@ static tandem_err find(const td_chain *chain, uint64_t seq, const uint8_t *hash,
                            chain->open, chain->open_count, out);
 }
 
-/* How many of job's operations are held, and are those loose? They are a prefix: jobs are whole. */
+/* How many of job's operations are held? They are a prefix: jobs are whole. */
 static tandem_err held_prefix(const td_chain *chain, const td_operation *job, size_t count,
                               td_place *out)
 {
@@ -69,17 +69,49 @@ static tandem_err held_prefix(const td_chain *chain, const td_operation *job, si
     while (low < high) {
         tandem_err err = find(chain, job[middle].seq, job[middle].hash, &found);
 
-        if (err == TANDEM_OK) {
+        if (err == TANDEM_OK)
             low = middle + 1;
-            out->is_loose = found.loose;
-        } else if (err == TANDEM_E_NOT_FOUND) {
+        else if (err == TANDEM_E_NOT_FOUND)
             high = middle;
-        } else {
+        else
             return err;
-        }
         middle = low + (high - low) / 2;
     }
     out->held = low;
+    return TANDEM_OK;
+}
+
+/* The same where there are gaps, and is that loose? What is held behind one may be the end of a job, cut
+ * off by a peer, and this the whole of it. It cannot be made whole with what is held: TANDEM_E_CHAIN. */
+static tandem_err held_with_gaps(const td_chain *chain, const td_operation *job, size_t count,
+                             td_place *out)
+{
+    size_t at = count;
+    bool some;
+    tandem_err err = td_op_overlaps(chain->txn, chain->id, chain->origin, job[0].seq,
+                                    job[count - 1].seq,
+                                    chain->vector->count > 1 || chain->vector->branched,
+                                    chain->open, chain->open_count, &some);
+
+    if (err != TANDEM_OK || !some)
+        return err;
+    while (at > 0) {
+        td_found found;
+
+        err = find(chain, job[at - 1].seq, job[at - 1].hash, &found);
+        if (err == TANDEM_OK) {
+            if (out->held == 0) {
+                out->held = at;
+                out->is_loose = found.loose;
+            }
+            /* With it is held what its run has before it. */
+            at = found.run_first > job[0].seq ? (size_t)(found.run_first - job[0].seq) : 0;
+        } else if (err == TANDEM_E_NOT_FOUND && out->held == 0) {
+            at--;
+        } else {
+            return err == TANDEM_E_NOT_FOUND ? TANDEM_E_CHAIN : err;
+        }
+    }
     return TANDEM_OK;
 }
 
@@ -212,19 +244,20 @@ tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t c
     /* Nothing is held behind a head: no look-up needed. */
     if (!vector->gaps && (out->head >= 0 || (job[0].seq == 1 && vector->count == 0)))
         return TANDEM_OK;
-    if (out->head < 0) {
-        if (td_head_find(vector, last->seq, last->hash) >= 0) {
-            out->held = count;
-            return TANDEM_OK;
-        }
-        if ((err = held_prefix(chain, job, count, out)) != TANDEM_OK)
-            return err;
-        if (out->held == count)
-            return TANDEM_OK;
-        /* Where some are held, the rest is a fork inside the job: of its own place, and no head. */
-        if (out->held == 0 && (err = place_first(chain, &job[0], out)) != TANDEM_OK)
-            return err;
+    if (out->head < 0 && td_head_find(vector, last->seq, last->hash) >= 0) {
+        out->held = count;
+        return TANDEM_OK;
     }
+    if (vector->gaps)
+        err = held_with_gaps(chain, job, count, out);
+    else
+        err = out->head < 0 ? held_prefix(chain, job, count, out) : TANDEM_OK;
+    if (err != TANDEM_OK || out->held == count)
+        return err;
+    /* Where some are held, the rest is a fork inside the job: of its own place, and no head. */
+    if (out->head < 0 && out->held == 0 &&
+        (err = place_first(chain, &job[0], out)) != TANDEM_OK)
+        return err;
     if (vector->gaps) {
         struct end_search search = {job + out->held, count - out->held, out};
 

@@ -48,6 +48,7 @@ static tandem_err find_in_run(td_txn *txn, uint32_t id, const uint8_t *origin, c
         if (!hash || memcmp(hash, op.hash, TANDEM_HASH_BYTES) == 0) {
             out->ordinal = td_get_u64(key.bytes + TD_ID_BYTES);
             out->flags = op.flags;
+            out->run_first = run->first;
             out->loose = run->loose;
             td_operation_place(&op, out->place);
             err = TANDEM_OK;
@@ -273,8 +274,22 @@ tandem_err td_op_find_later(td_txn *txn, uint32_t id, const uint8_t *origin, uin
     return err == TANDEM_OK && !s.seq ? TANDEM_E_NOT_FOUND : err;
 }
 
-tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
-                          uint64_t last, const td_run *open, unsigned open_count, bool *out)
+struct overlap_search {
+    uint64_t first, last; /* seqs */
+    bool found;
+};
+
+static tandem_err search_overlap(void *context, const td_run *run)
+{
+    struct overlap_search *s = context;
+
+    s->found = run->first <= s->last && run->last >= s->first;
+    return s->found || run->first > s->last ? TANDEM_END : TANDEM_OK;
+}
+
+/* The same, of the run that begins last of those that begin at or before the last seq. */
+static tandem_err overlap_of_last(td_txn *txn, uint32_t id, const uint8_t *origin,
+                                  struct overlap_search *s)
 {
     uint8_t end[TD_RUN_KEY_BYTES];
     tandem_slice key, value;
@@ -282,19 +297,29 @@ tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint6
     td_run run;
     tandem_err err;
 
-    *out = false;
-    for (unsigned i = 0; i < open_count; i++)
-        if (open[i].first <= last && open[i].last >= first)
-            *out = true;
-    if (*out)
-        return TANDEM_OK;
     if ((err = td_txn_cursor(txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
         return err;
-    td_run_key(end, id, origin, last, UINT64_MAX);
+    td_run_key(end, id, origin, s->last, UINT64_MAX);
     err = td_cursor_seek_before(cursor, tandem_slice_of(end, sizeof(end)), &key, &value);
     if (err == TANDEM_OK && run_of(key, id, origin) &&
         (err = td_run_decode(key, value, &run)) == TANDEM_OK)
-        *out = run.last >= first;
+        err = search_overlap(s, &run);
     td_cursor_free(cursor);
+    return err;
+}
+
+tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
+                          uint64_t last, bool forked, const td_run *open, unsigned open_count,
+                          bool *out)
+{
+    struct overlap_search s = {.first = first, .last = last};
+    tandem_err err = TANDEM_OK;
+
+    for (unsigned i = 0; i < open_count && !s.found; i++)
+        (void)search_overlap(&s, &open[i]);
+    if (!s.found)
+        err = forked ? runs_each(txn, id, origin, search_overlap, &s)
+                     : overlap_of_last(txn, id, origin, &s);
+    *out = s.found;
     return err == TANDEM_END ? TANDEM_OK : err;
 }

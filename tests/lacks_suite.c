@@ -549,6 +549,37 @@ static void a_fork_inside_a_loose_job_is_loose(void **state)
     assert_sound(bed);
 }
 
+/* A peer cut off the end of a job: it came by itself, and the whole of it is no job to put behind it. */
+static void a_job_of_which_the_end_is_loose_is_no_job(void **state)
+{
+    struct bed *bed = *state;
+    td_head found[TANDEM_HEADS_MAX];
+    td_operation one, job[4], middle[2];
+
+    one = first_of(bed, "notes", origin_of(0), 0, "1");
+    job_after(bed, &one, 4, job);
+    middle[0] = job[1]; /* of another branch, cut in front and ended otherwise */
+    middle[1] = after(bed, &job[1], 0, "other");
+    commit(bed, &one, 1);
+    commit_part(bed, &job[2], 2);
+    for (int part = 0; part < 2; part++) {
+        OK(td_op_store_begin(bed->ops));
+        assert_int_equal(TANDEM_E_CHAIN, part ? append_part_err(bed, job, 4) : append_err(bed, job, 4));
+        OK(td_op_store_commit(bed->ops));
+        assert_false(holds(bed, &job[0]));
+    }
+    assert_int_equal(2, commit_part(bed, &job[2], 2).duplicates);
+    assert_int_equal(1, heads(bed, origin_of(0), found));
+    assert_head(&one, &found[0]);
+    assert_sound(bed);
+    reopen(bed);
+    commit_part(bed, middle, 2);
+    OK(td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_CHAIN, append_err(bed, job, 4));
+    OK(td_op_store_commit(bed->ops));
+    assert_sound(bed);
+}
+
 static void a_lack_before_loose_branches_makes_a_fork(void **state)
 {
     struct bed *bed = *state;
@@ -969,6 +1000,7 @@ int main(int argc, char **argv)
         ON_BED(the_missing_may_come_behind_what_is_loose),
         ON_BED(a_loose_branch_gets_a_head_of_its_own),
         ON_BED(a_fork_inside_a_loose_job_is_loose),
+        ON_BED(a_job_of_which_the_end_is_loose_is_no_job),
         ON_BED(a_lack_before_loose_branches_makes_a_fork),
         ON_BED(what_ends_a_lack_follows_what_is_before),
         ON_BED(a_pair_covers_the_branches_that_it_was_told_of),
