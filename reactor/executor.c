@@ -23,6 +23,7 @@ enum {
     GIVE_UP,
 };
 enum { READER_CHECK_MS = 30000 };
+enum { LOOKS_MAX = 1 << 20 }; /* at recent entries, for one request: half a millisecond */
 
 /* ---- Local requests ---- */
 
@@ -57,6 +58,38 @@ static void known_learn(td_executor *executor, const td_local_group *group)
     }
 }
 
+static uint64_t index_lag(const td_executor *executor)
+{
+    uint64_t indexed = atomic_load(&executor->indexed);
+
+    /* The view can be ahead: of a commit whose outcome is not known here yet. */
+    return executor->recent.last > indexed ? executor->recent.last - indexed : 0;
+}
+
+/*
+ * How far must the view have come to prepare it? To where its documents were touched last: what it finds is
+ * held against what is touched later. The second time to where all is, and where that is not looked up
+ * quickly.
+ */
+static uint64_t position_to_prepare(const td_executor *executor, const td_local_request *request)
+{
+    const td_local_group *group = &request->group;
+    uint64_t position = atomic_load(&executor->position), indexed = atomic_load(&executor->indexed);
+    uint64_t lag = index_lag(executor), needed = 0;
+
+    if (!group->count || request->attempts || lag > TD_INDEX_LAG_MAX ||
+        lag > LOOKS_MAX / group->count)
+        return position;
+    for (size_t i = 0; i < group->count; i++) {
+        const td_local_job *job = &group->jobs[i];
+        uint64_t touched = td_recent_newest(&executor->recent, indexed,
+                                            td_recent_hash(job->collection, job->document));
+
+        needed = touched > needed ? touched : needed;
+    }
+    return needed < position ? needed : position;
+}
+
 /* Have the view prepare it. */
 static void prepare(td_executor *executor, td_local_request *request)
 {
@@ -76,7 +109,7 @@ static void prepare(td_executor *executor, td_local_request *request)
     memset(&request->prepare, 0, sizeof(request->prepare));
     request->prepare.kind = request->group.count ? TD_VIEW_PREPARE : TD_VIEW_WAIT;
     request->prepare.group = &request->group;
-    request->prepare.position = atomic_load(&executor->position);
+    request->prepare.position = position_to_prepare(executor, request);
     request->prepare.done = prepared;
     request->prepare.context = request;
     td_document_view_post(executor->view, &request->prepare);
@@ -121,14 +154,6 @@ static void take_prepared(td_executor *executor, td_local_request *request)
     }
     known_learn(executor, group);
     td_group_add(executor, (td_member){.local = request});
-}
-
-static uint64_t index_lag(const td_executor *executor)
-{
-    uint64_t indexed = atomic_load(&executor->indexed);
-
-    /* The view can be ahead: of a commit whose outcome is not known here yet. */
-    return executor->recent.last > indexed ? executor->recent.last - indexed : 0;
 }
 
 static tandem_err look_known(void *context, tandem_slice collection, tandem_slice document,

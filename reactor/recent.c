@@ -76,6 +76,16 @@ bool td_recent_touched(const td_recent *recent, uint64_t after, uint64_t hash,
     return false;
 }
 
+uint64_t td_recent_newest(const td_recent *recent, uint64_t after, uint64_t hash)
+{
+    if (after < recent->base)
+        return recent->last;
+    for (uint64_t o = recent->last; o > after; o--)
+        if ((recent->entries[o & (recent->capacity - 1)] & ~(uint64_t)1) == hash)
+            return o;
+    return 0;
+}
+
 void td_recent_forget(td_recent *recent, uint64_t position)
 {
     uint64_t known = position < recent->last ? position : recent->last;

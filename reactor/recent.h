@@ -32,6 +32,9 @@ void td_recent_skip(td_recent *recent);
 /* Was the document touched after an ordinal? lifecycle_only: by a CREATE or DELETE. True, too, if that
  * is forgotten. */
 bool td_recent_touched(const td_recent *recent, uint64_t after, uint64_t hash, bool lifecycle_only);
+/* The newest ordinal after another at which the document was touched; 0: it was not. The newest of all, if
+ * that is forgotten. */
+uint64_t td_recent_newest(const td_recent *recent, uint64_t after, uint64_t hash);
 /* Everything up to position is indexed. */
 void td_recent_forget(td_recent *recent, uint64_t position);
 

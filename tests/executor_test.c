@@ -287,7 +287,7 @@ static void expect_state(struct bed *bed, const char *document, const char *json
 
 /* ---- Remote jobs ---- */
 
-enum { REMOTE_JOBS_MAX = 32 };
+enum { REMOTE_JOBS_MAX = 96 };
 
 struct remote {
     struct bed *bed;
@@ -1507,6 +1507,52 @@ static void remote_jobs_wait_for_an_index_that_lags(void **state)
     assert_int_equal(REQUESTS * JOBS * OPERATIONS, durable(bed));
 }
 
+static unsigned steps_to_answer(struct local *local)
+{
+    unsigned steps = 0;
+
+    local_post(local);
+    while (!local->answered && td_simulation_step(local->bed->simulation, UINT64_MAX))
+        steps++;
+    return steps;
+}
+
+/* Behind the index is what touched other documents: a writer to this one, which has to be looked at,
+ * need not wait for them. For what touched this one it does. */
+static void a_job_waits_for_the_index_of_its_own_document_only(void **state)
+{
+    enum { JOBS = REMOTE_JOBS_MAX, OPERATIONS = 1000 };
+    struct bed *bed = *state;
+    struct remote here, others;
+    struct local local, last;
+    struct maker maker;
+
+    maker_init(&maker, "c", 1);
+    remote_init(&here, bed);
+    remote_add(&here, &maker, wall_hlc(bed), "here", "counter.CREATE", 1, 0);
+    remote_post(&here);
+    settle(bed);
+    remote_init(&others, bed);
+    for (unsigned i = 0; i < JOBS; i++)
+        remote_add(&others, &maker, wall_hlc(bed), "there", i ? "counter.ADD" : "counter.CREATE",
+                   i ? OPERATIONS : 1, 0);
+    remote_post(&others);
+    while (!others.answered)
+        assert_true(td_simulation_step(bed->simulation, UINT64_MAX));
+    local_init(&local, bed);
+    local_add(&local, "here", "counter.ADD", "1");
+    assert_in_range(steps_to_answer(&local), 1, JOBS * OPERATIONS / TD_VIEW_BATCH / 2);
+    assert_int_equal(TANDEM_OK, local.err);
+    local_init(&last, bed);
+    local_add(&last, "there", "counter.ADD", "1");
+    assert_in_range(steps_to_answer(&last), JOBS * OPERATIONS / TD_VIEW_BATCH / 2, 1000);
+    assert_int_equal(TANDEM_OK, last.err);
+    local_release(&local);
+    local_release(&last);
+    remote_release(&here);
+    remote_release(&others);
+}
+
 struct calls {
     unsigned ok, closed;
 };
@@ -1626,6 +1672,7 @@ int main(void)
         cmocka_unit_test(closing_does_not_wait_for_an_outcome),
         ON_BED(a_duplicate_of_what_is_unproven_is_answered_after_a_commit),
         ON_BED(remote_jobs_wait_for_an_index_that_lags),
+        ON_BED(a_job_waits_for_the_index_of_its_own_document_only),
         cmocka_unit_test(closing_finishes_what_was_accepted),
         cmocka_unit_test(a_crash_answers_what_waits_in_the_executor),
         ON_BED(crashed_readers_are_looked_for_now_and_then),
