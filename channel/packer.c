@@ -67,7 +67,10 @@ tandem_err td_packer_unpack(td_packer *packer, const td_wire_packed *packed, uin
     uint8_t *bytes;
     size_t size;
 
-    if (ZSTD_getFrameContentSize(packed->frame.bytes, packed->frame.size) != packed->bytes)
+    /* One frame of that size, and nothing behind it: zstd would pass over some that follow. */
+    if (ZSTD_getFrameContentSize(packed->frame.bytes, packed->frame.size) != packed->bytes ||
+        ZSTD_findFrameCompressedSize(packed->frame.bytes, packed->frame.size) !=
+            packed->frame.size)
         return TANDEM_E_PROTOCOL;
     if (!packer->unpacking && !(packer->unpacking = ZSTD_createDCtx()))
         return TANDEM_E_NOMEM;

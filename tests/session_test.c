@@ -992,9 +992,22 @@ static void only_what_is_worth_it_is_packed_and_only_for_who_offers_it(void **st
     end_packing(&f->b);
 }
 
-/* Packs a message that stands in f->out, and says that it has so many bytes. */
-static tandem_err say_packed(struct fixture *f, struct side *side, uint64_t number, uint64_t more)
+enum {
+    NOT_OFFERED,
+    NO_FRAME,
+    TOO_SHORT,
+    TWO_FRAMES,
+    NOT_JOBS,
+    OTHER_NUMBER,
+    OTHER_JOB,
+    NO_MESSAGE,
+    BREACHES
+};
+
+/* Packs a message that stands in f->out, one way or another. */
+static tandem_err say_packed(struct fixture *f, struct side *side, uint64_t number, unsigned breach)
 {
+    static const uint8_t to_skip[] = {0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0}; /* RFC 8878, 3.1.2 */
     td_packer *packer;
     td_wire_message message;
     tandem_err err;
@@ -1005,10 +1018,14 @@ static tandem_err say_packed(struct fixture *f, struct side *side, uint64_t numb
     assert_true(td_packer_pack(packer, &f->out, 0, number) > 0);
     assert_int_equal(TANDEM_OK, td_wire_read(tandem_writer_slice(&f->out), &message));
     size = message.as.packed.frame.size;
-    assert_true(size <= sizeof(frame));
+    assert_true(size + sizeof(to_skip) <= sizeof(frame));
     memcpy(frame, message.as.packed.frame.bytes, size);
+    if (breach == TWO_FRAMES) {
+        memcpy(frame + size, to_skip, sizeof(to_skip));
+        size += sizeof(to_skip);
+    }
     tandem_writer_clear(&f->out);
-    td_wire_write_packed(&f->out, number, message.as.packed.bytes + more,
+    td_wire_write_packed(&f->out, number, message.as.packed.bytes + (breach == TOO_SHORT),
                          tandem_slice_of(frame, size));
     err = said(f, side);
     td_packer_free(packer);
@@ -1040,8 +1057,6 @@ static void write_long(struct fixture *f, bool jobs, uint64_t number, uint64_t f
     }
 }
 
-enum { NOT_OFFERED, NO_FRAME, TOO_SHORT, NOT_JOBS, OTHER_NUMBER, OTHER_JOB, NO_MESSAGE, BREACHES };
-
 static void say_breach(struct fixture *f, struct side *side, unsigned breach)
 {
     uint64_t number = f->number++;
@@ -1056,7 +1071,7 @@ static void say_breach(struct fixture *f, struct side *side, unsigned breach)
         assert_int_equal(TANDEM_E_PROTOCOL, said(f, side));
         return;
     }
-    assert_int_equal(TANDEM_E_PROTOCOL, say_packed(f, side, number, breach == TOO_SHORT));
+    assert_int_equal(TANDEM_E_PROTOCOL, say_packed(f, side, number, breach));
 }
 
 static void what_is_packed_wrongly_ends_the_session(void **state)
