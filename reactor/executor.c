@@ -67,15 +67,16 @@ static uint64_t index_lag(const td_executor *executor)
 }
 
 /*
- * How far must the view have come to prepare it? To where its documents were touched last: what it finds is
- * held against what is touched later. The second time to where all is, and where that is not looked up
- * quickly.
+ * How far must the view have come to prepare it? As far as it has told, for it may begin anew, and to where
+ * its documents were touched last: what it finds is held against what is touched later. The second time
+ * to where all is, and where that is not looked up quickly.
  */
 static uint64_t position_to_prepare(const td_executor *executor, const td_local_request *request)
 {
     const td_local_group *group = &request->group;
-    uint64_t position = atomic_load(&executor->position), indexed = atomic_load(&executor->indexed);
-    uint64_t lag = index_lag(executor), needed = 0;
+    uint64_t position = atomic_load(&executor->position);
+    uint64_t indexed = atomic_load(&executor->indexed), needed = indexed;
+    uint64_t lag = index_lag(executor);
 
     if (!group->count || request->attempts || lag > TD_INDEX_LAG_MAX ||
         lag > LOOKS_MAX / group->count)

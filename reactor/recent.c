@@ -9,7 +9,7 @@
 enum {
     /* Indexed ordinals that are remembered all the same: a group that was prepared just before the
      * view went on need not be prepared again. */
-    KEPT = 4096,
+    KEPT = 32768,
 };
 
 uint64_t td_recent_hash(tandem_slice collection, tandem_slice document)

@@ -227,10 +227,11 @@ static tandem_err job_write(td_op_store *ops, td_open_origin *origin, const td_o
         td_run open[TANDEM_HEADS_MAX];
         td_chain chain = td_group_chain(ops, origin, open);
 
-        err = td_op_overlaps(ops->txn, chain.id, chain.origin, job[0].seq, last->seq,
-                             origin->vector.count > 1, open, chain.open_count,
-                             &origin->vector.branched);
-        if (err != TANDEM_OK)
+        if (origin->vector.count > 1) /* of the branches of a fork some stand beside each other */
+            origin->vector.branched = true;
+        else if ((err = td_op_overlaps(ops->txn, chain.id, chain.origin, job[0].seq, last->seq,
+                                       open, chain.open_count, &origin->vector.branched)) !=
+                 TANDEM_OK)
             return err;
     }
     if ((err = run_extend(ops, origin, &job[0], first_ordinal, last, place->is_loose)) !=

@@ -84,35 +84,18 @@ static tandem_err held_prefix(const td_chain *chain, const td_operation *job, si
 /* The same where there are gaps, and is that loose? What is held behind one may be the end of a job, cut
  * off by a peer, and this the whole of it. It cannot be made whole with what is held: TANDEM_E_CHAIN. */
 static tandem_err held_with_gaps(const td_chain *chain, const td_operation *job, size_t count,
-                             td_place *out)
+                                 td_place *out)
 {
-    size_t at = count;
-    bool some;
-    tandem_err err = td_op_overlaps(chain->txn, chain->id, chain->origin, job[0].seq,
-                                    job[count - 1].seq,
-                                    chain->vector->count > 1 || chain->vector->branched,
-                                    chain->open, chain->open_count, &some);
+    td_held_part part;
+    tandem_err err = td_op_held_part(chain->txn, chain->id, chain->origin, job, count,
+                                     chain->vector->count > 1 || chain->vector->branched,
+                                     chain->open, chain->open_count, &part);
 
-    if (err != TANDEM_OK || !some)
+    if (err != TANDEM_OK)
         return err;
-    while (at > 0) {
-        td_found found;
-
-        err = find(chain, job[at - 1].seq, job[at - 1].hash, &found);
-        if (err == TANDEM_OK) {
-            if (out->held == 0) {
-                out->held = at;
-                out->is_loose = found.loose;
-            }
-            /* With it is held what its run has before it. */
-            at = found.run_first > job[0].seq ? (size_t)(found.run_first - job[0].seq) : 0;
-        } else if (err == TANDEM_E_NOT_FOUND && out->held == 0) {
-            at--;
-        } else {
-            return err == TANDEM_E_NOT_FOUND ? TANDEM_E_CHAIN : err;
-        }
-    }
-    return TANDEM_OK;
+    out->held = part.count;
+    out->is_loose = part.loose;
+    return part.count == part.end ? TANDEM_OK : TANDEM_E_CHAIN;
 }
 
 static bool is_of_place(const td_operation *operation, const uint8_t place[TANDEM_HASH_BYTES])
@@ -133,7 +116,7 @@ tandem_err td_lack_find(const td_chain *chain, uint64_t seq, const uint8_t *hash
 }
 
 struct end_search {
-    const td_operation *job; /* what of it is not held */
+    const td_operation *job;
     size_t count;
     td_place *place;
 };
@@ -233,6 +216,28 @@ static tandem_err place_first(const td_chain *chain, const td_operation *first, 
     return out->is_loose ? TANDEM_OK : err == TANDEM_E_NOT_FOUND ? TANDEM_E_PREDECESSOR : err;
 }
 
+static tandem_err place_with_gaps(const td_chain *chain, const td_operation *job, size_t count,
+                                  td_place *out)
+{
+    struct end_search search = {job, count, out};
+    tandem_err err = td_lacks_each(chain->txn, chain->id, chain->origin, job[0].seq, brings_end,
+                                   &search);
+
+    if (err != TANDEM_OK && err != TANDEM_END)
+        return err;
+    /* Behind a head something is held only if it is loose, or stands behind a lack. */
+    if ((out->head < 0 || chain->vector->loose || (out->fills && !out->is_inside)) &&
+        (err = held_with_gaps(chain, job, count, out)) != TANDEM_OK)
+        return err;
+    if (out->held == count)
+        return TANDEM_OK;
+    if (out->head < 0 && out->held == 0 &&
+        (err = place_first(chain, &job[0], out)) != TANDEM_OK)
+        return err;
+    /* With the lack would go what says that the rest of it is not held. */
+    return out->is_loose && out->fills ? TANDEM_E_PREDECESSOR : TANDEM_OK;
+}
+
 tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t count,
                         td_place *out)
 {
@@ -241,35 +246,19 @@ tandem_err td_job_place(const td_chain *chain, const td_operation *job, size_t c
     tandem_err err;
 
     *out = (td_place){.head = td_head_find(vector, job[0].seq - 1, job[0].predecessor)};
+    if (vector->gaps)
+        return place_with_gaps(chain, job, count, out);
     /* Nothing is held behind a head: no look-up needed. */
-    if (!vector->gaps && (out->head >= 0 || (job[0].seq == 1 && vector->count == 0)))
+    if (out->head >= 0 || (job[0].seq == 1 && vector->count == 0))
         return TANDEM_OK;
-    if (out->head < 0 && td_head_find(vector, last->seq, last->hash) >= 0) {
+    if (td_head_find(vector, last->seq, last->hash) >= 0) {
         out->held = count;
         return TANDEM_OK;
     }
-    if (vector->gaps)
-        err = held_with_gaps(chain, job, count, out);
-    else
-        err = out->head < 0 ? held_prefix(chain, job, count, out) : TANDEM_OK;
-    if (err != TANDEM_OK || out->held == count)
+    if ((err = held_prefix(chain, job, count, out)) != TANDEM_OK)
         return err;
     /* Where some are held, the rest is a fork inside the job: of its own place, and no head. */
-    if (out->head < 0 && out->held == 0 &&
-        (err = place_first(chain, &job[0], out)) != TANDEM_OK)
-        return err;
-    if (vector->gaps) {
-        struct end_search search = {job + out->held, count - out->held, out};
-
-        err = td_lacks_each(chain->txn, chain->id, chain->origin, search.job->seq,
-                            brings_end, &search);
-        if (err != TANDEM_OK && err != TANDEM_END)
-            return err;
-        /* With the lack would go what says that the rest of it is not held. */
-        if (out->is_loose && out->fills)
-            return TANDEM_E_PREDECESSOR;
-    }
-    return TANDEM_OK;
+    return out->held == 0 ? place_first(chain, &job[0], out) : TANDEM_OK;
 }
 
 tandem_err td_run_place(const td_chain *chain, const td_operation *first, td_place *out)

@@ -48,7 +48,6 @@ static tandem_err find_in_run(td_txn *txn, uint32_t id, const uint8_t *origin, c
         if (!hash || memcmp(hash, op.hash, TANDEM_HASH_BYTES) == 0) {
             out->ordinal = td_get_u64(key.bytes + TD_ID_BYTES);
             out->flags = op.flags;
-            out->run_first = run->first;
             out->loose = run->loose;
             td_operation_place(&op, out->place);
             err = TANDEM_OK;
@@ -149,6 +148,113 @@ tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t 
         return TANDEM_OK;
     return s.corrupt ? TANDEM_E_CORRUPT : TANDEM_E_NOT_FOUND;
 }
+
+/* ---- Of a job ---- */
+
+struct part_search {
+    td_txn *txn;
+    uint32_t id;
+    const uint8_t *origin;
+    const td_operation *job;
+    size_t count;
+    td_held_part *out;
+    bool corrupt;
+};
+
+/* Is the job's operation number at held in this run? */
+static tandem_err is_in_run(struct part_search *s, const td_run *run, size_t at, bool *out)
+{
+    td_found found;
+    tandem_err err = find_in_run(s->txn, s->id, s->origin, run, s->job[at].seq, s->job[at].hash,
+                                 &found);
+
+    *out = err == TANDEM_OK;
+    s->corrupt = s->corrupt || err == TANDEM_E_CORRUPT;
+    return err == TANDEM_E_NOT_FOUND || err == TANDEM_E_CORRUPT ? TANDEM_OK : err;
+}
+
+/* Run and job are chains: what both have begins where both do, and goes on until they part. Each operation
+ * is in one run. */
+static tandem_err search_part(struct part_search *s, const td_run *run)
+{
+    uint64_t first = s->job[0].seq, last = s->job[s->count - 1].seq;
+    size_t low, high, begin, middle; /* low are held, those from high on are not */
+    bool is_held;
+    tandem_err err;
+
+    if (run->first > last || run->last < first)
+        return TANDEM_OK;
+    begin = run->first > first ? (size_t)(run->first - first) : 0;
+    high = (size_t)((run->last < last ? run->last : last) - first) + 1;
+    low = begin;
+    middle = high - 1; /* mostly all are, or none */
+    while (low < high) {
+        if ((err = is_in_run(s, run, middle, &is_held)) != TANDEM_OK)
+            return err;
+        if (is_held)
+            low = middle + 1;
+        else
+            high = middle;
+        middle = low == begin ? begin : low + (high - low) / 2;
+    }
+    s->out->count += low - begin;
+    if (low > begin && low > s->out->end) {
+        s->out->end = low;
+        s->out->loose = run->loose;
+    }
+    return TANDEM_OK;
+}
+
+/* Of the runs in the table those that may span the job: all that begin before its end, or, where runs
+ * stand one behind the other, from the one on in which it begins. */
+static tandem_err search_part_in_table(struct part_search *s, bool forked)
+{
+    uint64_t first = s->job[0].seq, last = s->job[s->count - 1].seq;
+    uint8_t start[TD_RUN_KEY_BYTES];
+    tandem_slice key, value;
+    td_cursor *cursor;
+    td_run run;
+    tandem_err err;
+
+    if ((err = td_txn_cursor(s->txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
+        return err;
+    td_run_key(start, s->id, s->origin, forked ? 0 : first, 0);
+    err = forked ? TANDEM_END
+                 : td_cursor_seek_before(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    if (err == TANDEM_END || (err == TANDEM_OK && !run_of(key, s->id, s->origin)))
+        err = td_cursor_seek(cursor, tandem_slice_of(start, sizeof(start)), &key, &value);
+    while (err == TANDEM_OK && run_of(key, s->id, s->origin)) {
+        if (td_run_decode(key, value, &run) != TANDEM_OK)
+            s->corrupt = true;
+        else if (run.first > last)
+            break;
+        else
+            err = search_part(s, &run);
+        if (err == TANDEM_OK)
+            err = td_cursor_next(cursor, &key, &value);
+    }
+    td_cursor_free(cursor);
+    return err == TANDEM_END ? TANDEM_OK : err;
+}
+
+tandem_err td_op_held_part(td_txn *txn, uint32_t id, const uint8_t *origin, const td_operation *job,
+                           size_t count, bool forked, const td_run *open, unsigned open_count,
+                           td_held_part *out)
+{
+    struct part_search s = {
+        .txn = txn, .id = id, .origin = origin, .job = job, .count = count, .out = out};
+    tandem_err err;
+
+    *out = (td_held_part){0};
+    err = search_part_in_table(&s, forked);
+    for (unsigned i = 0; i < open_count && err == TANDEM_OK; i++)
+        err = search_part(&s, &open[i]);
+    if (err == TANDEM_OK && s.corrupt && out->count < count)
+        err = TANDEM_E_CORRUPT;
+    return err;
+}
+
+/* ---- Runs ---- */
 
 tandem_err td_run_next(td_txn *txn, uint32_t id, const uint8_t *origin, td_run *run)
 {
@@ -274,22 +380,8 @@ tandem_err td_op_find_later(td_txn *txn, uint32_t id, const uint8_t *origin, uin
     return err == TANDEM_OK && !s.seq ? TANDEM_E_NOT_FOUND : err;
 }
 
-struct overlap_search {
-    uint64_t first, last; /* seqs */
-    bool found;
-};
-
-static tandem_err search_overlap(void *context, const td_run *run)
-{
-    struct overlap_search *s = context;
-
-    s->found = run->first <= s->last && run->last >= s->first;
-    return s->found || run->first > s->last ? TANDEM_END : TANDEM_OK;
-}
-
-/* The same, of the run that begins last of those that begin at or before the last seq. */
-static tandem_err overlap_of_last(td_txn *txn, uint32_t id, const uint8_t *origin,
-                                  struct overlap_search *s)
+tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
+                          uint64_t last, const td_run *open, unsigned open_count, bool *out)
 {
     uint8_t end[TD_RUN_KEY_BYTES];
     tandem_slice key, value;
@@ -297,29 +389,19 @@ static tandem_err overlap_of_last(td_txn *txn, uint32_t id, const uint8_t *origi
     td_run run;
     tandem_err err;
 
+    *out = false;
+    for (unsigned i = 0; i < open_count; i++)
+        if (open[i].first <= last && open[i].last >= first)
+            *out = true;
+    if (*out)
+        return TANDEM_OK;
     if ((err = td_txn_cursor(txn, TD_TABLE_GROUPS, &cursor)) != TANDEM_OK)
         return err;
-    td_run_key(end, id, origin, s->last, UINT64_MAX);
+    td_run_key(end, id, origin, last, UINT64_MAX);
     err = td_cursor_seek_before(cursor, tandem_slice_of(end, sizeof(end)), &key, &value);
     if (err == TANDEM_OK && run_of(key, id, origin) &&
         (err = td_run_decode(key, value, &run)) == TANDEM_OK)
-        err = search_overlap(s, &run);
+        *out = run.last >= first;
     td_cursor_free(cursor);
-    return err;
-}
-
-tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
-                          uint64_t last, bool forked, const td_run *open, unsigned open_count,
-                          bool *out)
-{
-    struct overlap_search s = {.first = first, .last = last};
-    tandem_err err = TANDEM_OK;
-
-    for (unsigned i = 0; i < open_count && !s.found; i++)
-        (void)search_overlap(&s, &open[i]);
-    if (!s.found)
-        err = forked ? runs_each(txn, id, origin, search_overlap, &s)
-                     : overlap_of_last(txn, id, origin, &s);
-    *out = s.found;
     return err == TANDEM_END ? TANDEM_OK : err;
 }

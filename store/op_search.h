@@ -21,7 +21,6 @@ tandem_err td_run_ends(td_txn *txn, uint32_t id, const uint8_t *origin, const td
 typedef struct td_found {
     uint64_t ordinal;
     uint64_t flags;
-    uint64_t run_first; /* seq of the first operation of its run: from there on its chain is held */
     bool loose; /* it is behind no head, and so is all of the run that it stands in */
     uint8_t place[TANDEM_HASH_BYTES]; /* hash of document and branch, see td_operation_place() */
 } td_found;
@@ -40,10 +39,27 @@ tandem_err td_op_find(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t 
                       const uint8_t *hash, bool forked, const td_run *open, unsigned open_count,
                       td_found *out);
 
-/* Does any operation of origin stand at one of these seqs? forked, open, open_count: as above. */
+typedef struct td_held_part {
+    size_t count; /* so many of a job's operations are held … */
+    size_t end;   /* … all before this one; as many as count if they are its first */
+    bool loose;   /* the last of them is */
+} td_held_part;
+
+/*
+ * Which of a job's operations are held? One pass over the runs that may span them.
+ *
+ * job, count         operations that follow each other, with their hashes
+ * forked, open, open_count   as above
+ *
+ * Errors: TANDEM_E_CORRUPT: not all, as far as can be read, and some cannot.
+ */
+tandem_err td_op_held_part(td_txn *txn, uint32_t id, const uint8_t *origin, const td_operation *job,
+                           size_t count, bool forked, const td_run *open, unsigned open_count,
+                           td_held_part *out);
+
+/* Does any operation of origin, which has neither a fork nor branches, stand at one of these seqs? */
 tandem_err td_op_overlaps(td_txn *txn, uint32_t id, const uint8_t *origin, uint64_t first,
-                          uint64_t last, bool forked, const td_run *open, unsigned open_count,
-                          bool *out);
+                          uint64_t last, const td_run *open, unsigned open_count, bool *out);
 /*
  * The smallest ordinal of an operation of origin, which has gaps, with a seq >= seq. Errors as above.
  */

@@ -116,7 +116,8 @@ struct bed {
     td_op_store *ops;
 };
 
-static void bed_init_on_runtime(struct bed *bed)
+/* disks: NULL: its own, which go with it. */
+static void bed_init_on_disks(struct bed *bed, td_reactor_disks *disks)
 {
     tandem_options options = TANDEM_OPTIONS_INIT;
     tandem_input input = {.type = "NOTHING", .json = "1"};
@@ -124,12 +125,19 @@ static void bed_init_on_runtime(struct bed *bed)
 
     options.models = tally_models;
     options.model_count = 1;
-    assert_int_equal(TANDEM_OK, td_reactor_open(bed->runtime, &options, NULL, &bed->reactor));
+    assert_int_equal(TANDEM_OK, td_reactor_open(bed->runtime, &options, disks, &bed->reactor));
     bed->executor = td_reactor_executor(bed->reactor);
     bed->ops = td_reactor_ops(bed->reactor);
+    if (disks)
+        return;
     /* A job that comes to nothing: once it is answered, no thread is at the store. */
     assert_int_equal(TANDEM_E_MODEL_UNKNOWN, tandem_execute(bed->reactor, &job, NULL, NULL));
     watch_store(bed->ops);
+}
+
+static void bed_init_on_runtime(struct bed *bed)
+{
+    bed_init_on_disks(bed, NULL);
 }
 
 static void bed_init(struct bed *bed, uint64_t seed)
@@ -1553,6 +1561,53 @@ static void a_job_waits_for_the_index_of_its_own_document_only(void **state)
     remote_release(&others);
 }
 
+/* An index that is made anew says of documents that it does not know them yet: nothing is refused for
+ * that, though none of them was touched lately. */
+static void a_job_waits_for_an_index_that_is_made_anew(void **state)
+{
+    enum { OPERATIONS = 20 * 1000 };
+
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        td_reactor_disks disks = {0};
+        struct bed bed = {0};
+        struct remote remote;
+        struct local local;
+        struct maker maker;
+
+        assert_int_equal(TANDEM_OK, td_simulation_open(seed, &bed.simulation));
+        assert_int_equal(TANDEM_OK, td_simulation_runtime(bed.simulation, "a", 0, &bed.runtime));
+        assert_int_equal(TANDEM_OK, td_memory_disk_open(&disks.ops));
+        assert_int_equal(TANDEM_OK, td_memory_disk_open(&disks.sync));
+        for (unsigned life = 0; life < 2; life++) {
+            assert_int_equal(TANDEM_OK, td_memory_disk_open(&disks.index));
+            bed_init_on_disks(&bed, &disks);
+            maker_init(&maker, "c", 1);
+            remote_init(&remote, &bed);
+            remote_add(&remote, &maker, wall_hlc(&bed), "there", "counter.CREATE", 1, 0);
+            for (unsigned done = 0; done < OPERATIONS; done += 1000)
+                remote_add(&remote, &maker, wall_hlc(&bed), "there", "counter.ADD", 1000, 0);
+            remote_add(&remote, &maker, wall_hlc(&bed), "here", "counter.CREATE", 1, 0);
+            local_init(&local, &bed);
+            local_add(&local, "here", "ADD", "1"); /* of whatever model the document is */
+            if (life == 0)
+                remote_post(&remote);
+            else
+                local_post(&local);
+            settle(&bed);
+            assert_int_equal(TANDEM_OK, life == 0 ? remote.jobs[0].err : local.err);
+            remote.answered = local.answered = 1;
+            remote_release(&remote);
+            local_release(&local);
+            tandem_close(bed.reactor);
+            td_memory_disk_free(disks.index);
+        }
+        td_runtime_free(bed.runtime);
+        td_simulation_free(bed.simulation);
+        td_memory_disk_free(disks.ops);
+        td_memory_disk_free(disks.sync);
+    }
+}
+
 struct calls {
     unsigned ok, closed;
 };
@@ -1673,6 +1728,7 @@ int main(void)
         ON_BED(a_duplicate_of_what_is_unproven_is_answered_after_a_commit),
         ON_BED(remote_jobs_wait_for_an_index_that_lags),
         ON_BED(a_job_waits_for_the_index_of_its_own_document_only),
+        cmocka_unit_test(a_job_waits_for_an_index_that_is_made_anew),
         cmocka_unit_test(closing_finishes_what_was_accepted),
         cmocka_unit_test(a_crash_answers_what_waits_in_the_executor),
         ON_BED(crashed_readers_are_looked_for_now_and_then),

@@ -580,6 +580,59 @@ static void a_job_of_which_the_end_is_loose_is_no_job(void **state)
     assert_sound(bed);
 }
 
+/* The end of a job stands behind a lack that ends inside the job, and is a head: the beginning is not held. */
+static void a_job_of_which_the_end_is_a_head_is_no_job(void **state)
+{
+    struct bed *bed = *state;
+    td_operation one, job[4];
+    td_lack lack;
+
+    one = first_of(bed, "notes", origin_of(0), 0, "1");
+    job_after(bed, &one, 4, job);
+    commit(bed, &one, 1);
+    lack = lack_of(job, 2);
+    OK(want(bed, origin_of(0), &lack));
+    commit(bed, &job[2], 2);
+    OK(td_op_store_begin(bed->ops));
+    assert_int_equal(TANDEM_E_CHAIN, append_err(bed, job, 4));
+    OK(td_op_store_commit(bed->ops));
+    assert_int_equal(2, commit(bed, &job[2], 2).duplicates);
+    assert_int_equal(1, lacks(bed, NULL).count);
+    assert_sound(bed);
+}
+
+/* What is held of a job is found in whatever runs it stands, among those of others. */
+static void a_job_in_many_runs_is_held(void **state)
+{
+    enum { COUNT = 12 };
+    struct bed *bed = *state;
+    td_operation one, job[COUNT], other;
+    td_append_result result;
+
+    one = first_of(bed, "notes", origin_of(0), 0, "1");
+    job_after(bed, &one, COUNT, job);
+    commit(bed, &one, 1);
+    refuse(bed, job, COUNT);
+    for (unsigned i = 1; i < COUNT; i += 3) { /* jobs that begin as it does, and end otherwise */
+        td_operation branch[COUNT];
+
+        memcpy(branch, job, sizeof(branch));
+        branch[i] = after(bed, &job[i - 1], 0, "other");
+        commit(bed, branch, i + 1);
+    }
+    other = after(bed, &one, 0, "beside");
+    commit(bed, &other, 1);
+    OK(td_op_store_begin(bed->ops));
+    result = append(bed, job, COUNT);
+    assert_int_equal(10, result.duplicates);
+    assert_int_equal(2, result.appended);
+    assert_int_equal(COUNT, append(bed, job, COUNT).duplicates); /* in runs that are open */
+    OK(td_op_store_commit(bed->ops));
+    assert_int_equal(COUNT, commit(bed, job, COUNT).duplicates);
+    assert_int_equal(0, lacks(bed, NULL).count);
+    assert_sound(bed);
+}
+
 static void a_lack_before_loose_branches_makes_a_fork(void **state)
 {
     struct bed *bed = *state;
@@ -1001,6 +1054,8 @@ int main(int argc, char **argv)
         ON_BED(a_loose_branch_gets_a_head_of_its_own),
         ON_BED(a_fork_inside_a_loose_job_is_loose),
         ON_BED(a_job_of_which_the_end_is_loose_is_no_job),
+        ON_BED(a_job_of_which_the_end_is_a_head_is_no_job),
+        ON_BED(a_job_in_many_runs_is_held),
         ON_BED(a_lack_before_loose_branches_makes_a_fork),
         ON_BED(what_ends_a_lack_follows_what_is_before),
         ON_BED(a_pair_covers_the_branches_that_it_was_told_of),

@@ -219,19 +219,21 @@ def a_peer_is_paused_and_resumed(field):
 
 
 def a_peer_is_removed_while_it_syncs(field):
-    count = field.size(20000, 200000)
+    count = field.size(80000, 200000) # more than three windows
     a, b = field.nodes_started("a", "b")
     a.import_file("c", field.file("in.jsonl", node.operations(count)))
     proxy = Proxy(field, b)
-    proxy.set(rate=count * 10)  # so slow that it is not through when it is removed
+    settled = 0
     for _ in range(3):
-        held = b.status()["store"]["operations"]
+        begun = time.monotonic()
+        proxy.set(rate=count * 10)  # so slow that it is not through when it is removed
         a.run("-q", "peer", "add", "b", proxy.url)
-        field.until("something has come", lambda: b.status()["store"]["operations"] > held)
+        field.until("something has come", lambda: b.status()["store"]["operations"] > settled)
         a.run("peer", "rm", "b")
         check(a.status()["remotes"] == [], "it is still there", a.status()["remotes"])
-        proxy.cut()  # what waits in it comes no more
-    settled = field.until("nothing more comes", quiet(b))
+        proxy.set()
+        field.until("the session ends", lambda: proxy.count("over", begun))
+        settled = field.until("nothing more comes", quiet(b))
     check(settled < count, "it came through in spite of removal")
     a.append("c", "new", "counter", "ADD", 1)
     time.sleep(0.3)
