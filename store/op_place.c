@@ -231,6 +231,7 @@ static tandem_err place_with_gaps(const td_chain *chain, const td_operation *job
         return err;
     if (out->held == count)
         return TANDEM_OK;
+    /* Where some are held, the rest is a fork inside the job: what it follows is among them. */
     if (out->head < 0 && out->held == 0 &&
         (err = place_first(chain, &job[0], out)) != TANDEM_OK)
         return err;

@@ -115,7 +115,8 @@ tandem_err td_op_store_begin(td_op_store *ops);
  * A job that is lacking is taken whatever the reason was.
  *
  * Errors, nothing changed and the group still open: TANDEM_E_CHAIN (not such a job, or one that
- * goes on with another on another document or branch, or at seq 1 not at the chain's root),
+ * goes on with another on another document or branch, or at seq 1 not at the chain's root; or one of
+ * which something is held behind what is not: a peer cut it),
  * TANDEM_E_LIMIT, TANDEM_E_PREDECESSOR (the first one's predecessor is neither held nor lacking),
  * TANDEM_E_QUARANTINED (it would be the origin's ninth head), TANDEM_E_UNSUPPORTED (a reserved
  * collection), TANDEM_E_CORRUPT (a record that must be looked at cannot be read).
