@@ -856,6 +856,26 @@ static void behind_a_damaged_lack_nothing_is_taken(void **state)
     assert_sound(bed);
 }
 
+/* Behind a head nothing is looked up, so a damaged run elsewhere in a forked chain with gaps stops nobody. */
+static void a_damaged_run_does_not_stop_what_follows_a_head(void **state)
+{
+    struct bed *bed = *state;
+    uint8_t key[TD_RUN_KEY_BYTES];
+    td_operation ops[6], fork;
+
+    chain(bed, origin_of(0), ops, 6);
+    fork = after(bed, &ops[0], 0, "fork");
+    commit(bed, &ops[0], 1);
+    commit(bed, &fork, 1);
+    refuse(bed, &ops[1], 1);
+    for (unsigned i = 2; i < 5; i++)
+        commit(bed, &ops[i], 1);
+    td_run_key(key, 1, origin_of(0), 1, 1);
+    raw_put(bed, TD_TABLE_GROUPS, tandem_slice_of(key, sizeof(key)), B("0123456789abcdef"));
+    assert_int_equal(1, commit(bed, &ops[5], 1).appended);
+    assert_true(holds(bed, &ops[5]));
+}
+
 static void verify_notices_damaged_lacks(void **state)
 {
     struct bed *bed = *state;
@@ -1064,6 +1084,7 @@ int main(int argc, char **argv)
         ON_BED(a_pair_goes_on_along_its_lower_branch),
         ON_BED(pairs_are_bounded),
         ON_BED(behind_a_damaged_lack_nothing_is_taken),
+        ON_BED(a_damaged_run_does_not_stop_what_follows_a_head),
         ON_BED(verify_notices_damaged_lacks),
         cmocka_unit_test(random_histories_with_gaps_end_whole),
         cmocka_unit_test(random_histories_in_part_end_whole),

@@ -219,7 +219,7 @@ def a_peer_is_paused_and_resumed(field):
 
 
 def a_peer_is_removed_while_it_syncs(field):
-    count = field.size(80000, 200000) # more than three windows
+    count = field.size(80000, 200000)  # more than three windows
     a, b = field.nodes_started("a", "b")
     a.import_file("c", field.file("in.jsonl", node.operations(count)))
     proxy = Proxy(field, b)
