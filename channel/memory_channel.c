@@ -284,10 +284,11 @@ void td_memory_network_half_open(td_memory_network *network, const char *a, cons
 static struct packet *packet_open(const struct half *from, enum packet_kind kind,
                                   tandem_slice bytes)
 {
-    struct packet *packet = calloc(1, sizeof(*packet) + bytes.size);
+    struct packet *packet = malloc(sizeof(*packet) + bytes.size);
 
     if (!packet)
         return NULL;
+    memset(packet, 0, sizeof(*packet)); /* and not what its bytes fill */
     packet->message.kind = kind;
     packet->message.drop = packet_drop;
     memcpy(packet->from, from->carrier->name, sizeof(packet->from));
