@@ -22,6 +22,7 @@ struct tandem_mailbox {
     tandem_job_handle *list; /* by id; utlist's: the first one's prev is the last */
     struct observer observers[TD_MAILBOX_OBSERVERS_MAX];
     unsigned observer_count;
+    bool tells; /* somebody is told of changes, or was: each handle knows it then */
 };
 
 tandem_err tandem_mailbox_open(uint32_t window_jobs, uint64_t window_bytes, tandem_mailbox **out)
@@ -110,6 +111,12 @@ static void changed(void *context, tandem_job_handle *handle, tandem_job_state f
             mailbox->observers[i].changed(mailbox->observers[i].context, handle, from, to);
 }
 
+static void tell_changes(tandem_mailbox *mailbox, tandem_job_handle *handle)
+{
+    handle->told = changed;
+    handle->told_context = mailbox;
+}
+
 void tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
 {
     uint64_t id;
@@ -118,8 +125,8 @@ void tandem_mailbox_push(tandem_mailbox *mailbox, tandem_job_handle *handle)
     assert(!handle->prev);
     handle->id = id = ++*mailbox->last_id;
     DL_APPEND(mailbox->list, handle);
-    handle->told = changed;
-    handle->told_context = mailbox;
+    if (mailbox->tells)
+        tell_changes(mailbox, handle);
     mailbox->jobs++;
     mailbox->bytes += handle->bytes;
     if (mailbox->share)
@@ -188,6 +195,11 @@ tandem_err tandem_mailbox_observe(tandem_mailbox *mailbox, tandem_mailbox_fn add
         return TANDEM_E_LIMIT;
     mailbox->observers[mailbox->observer_count++] =
         (struct observer){added, removed, changed_fn, context};
+    if (!changed_fn || mailbox->tells)
+        return TANDEM_OK;
+    mailbox->tells = true;
+    for (tandem_job_handle *handle = mailbox->list; handle; handle = handle->next)
+        tell_changes(mailbox, handle);
     return TANDEM_OK;
 }
 

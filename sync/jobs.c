@@ -228,18 +228,30 @@ void td_jobs_observe(td_peer *peer)
 {
     tandem_mailbox *boxes[] = {td_channel_outbox(peer->channel), td_channel_inbox(peer->channel)};
 
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2 && peer->sync->jobs_watched; i++) {
         tandem_err err;
 
         peer->boxes[i] = (td_box){.peer = peer, .is_inbox = i};
         err = tandem_mailbox_observe(boxes[i], added, changed, removed, &peer->boxes[i]);
-        assert(err == TANDEM_OK); /* it is new */
+        assert(err == TANDEM_OK); /* few others do */
         (void)err;
     }
 }
 
+/* Each handle changes three times on its way: before somebody wants to know, nobody is told. */
+static void observe_all(tandem_sync *sync)
+{
+    if (sync->jobs_watched)
+        return;
+    sync->jobs_watched = true;
+    for (td_peer *peer = sync->peers; peer; peer = peer->next)
+        td_jobs_observe(peer);
+}
+
 void td_jobs_forget(td_peer *peer)
 {
+    if (!peer->sync->jobs_watched)
+        return;
     for (tandem_job_handle *h = tandem_mailbox_first(td_channel_outbox(peer->channel)); h;
          h = h->next)
         tell_of(&peer->boxes[0], TANDEM_JOB_REMOVED, h);
@@ -287,6 +299,7 @@ static tandem_err run_watch(tandem_sync *sync, td_sync_call *call)
 
     if (!watch->all && !td_sync_find_remote(sync, watch->remote))
         return TANDEM_E_NOT_FOUND;
+    observe_all(sync);
     DL_APPEND(sync->watches, watch);
     return visit_all(sync, &visiting);
 }

@@ -199,6 +199,7 @@ struct tandem_sync {
     td_dead_letters dead;
     td_waiter *waiters;
     tandem_job_watch *watches;
+    bool jobs_watched; /* somebody does, or did: mailboxes tell */
     unsigned telling; /* somebody is shown jobs, and may change nothing */
     uint64_t seen_position;
     td_fresh fresh;
@@ -323,7 +324,7 @@ const td_share *td_peer_takes(const td_peer *peer);
 
 /* ---- jobs.c ---- */
 
-/* Whoever watches jobs is told of those of this peer, which is new. */
+/* Whoever watches jobs, now or later, is told of those of this peer, which is new. */
 void td_jobs_observe(td_peer *peer);
 /* The peer is about to be freed, with what is in its mailboxes. */
 void td_jobs_forget(td_peer *peer);

@@ -334,6 +334,27 @@ static void changes_of_status_are_told_while_a_handle_is_in_it(void **state)
     tandem_mailbox_free(mailbox);
 }
 
+/* Before that nobody wanted to know. */
+static void who_comes_late_is_told_of_what_is_there_already(void **state)
+{
+    tandem_mailbox *mailbox = mailbox_of(3, UINT64_MAX);
+    tandem_job_handle *handle, *next;
+    struct chain chain;
+    int late = 0;
+
+    (void)state;
+    chain_init(&chain, "notes", 1);
+    handle = push_job(mailbox, &chain, 1);
+    assert_int_equal(TANDEM_OK, tandem_job_handle_started(handle));
+    assert_int_equal(TANDEM_OK, tandem_mailbox_observe(mailbox, NULL, on_changed, NULL, &late));
+    next = push_job(mailbox, &chain, 1);
+    assert_int_equal(TANDEM_OK, tandem_job_handle_transported(handle));
+    assert_int_equal(1, late);
+    assert_int_equal(TANDEM_OK, tandem_job_handle_started(next));
+    assert_int_equal(2, late);
+    tandem_mailbox_free(mailbox);
+}
+
 static void mailboxes_that_share_ids_never_give_one_twice(void **state)
 {
     tandem_mailbox *a = mailbox_of(JOBS, UINT64_MAX), *b = mailbox_of(JOBS, UINT64_MAX);
@@ -361,6 +382,7 @@ int main(void)
         cmocka_unit_test(items_come_in_order_of_arrival_and_by_id),
         cmocka_unit_test(ids_are_not_used_again),
         cmocka_unit_test(changes_of_status_are_told_while_a_handle_is_in_it),
+        cmocka_unit_test(who_comes_late_is_told_of_what_is_there_already),
         cmocka_unit_test(mailboxes_that_share_ids_never_give_one_twice),
         cmocka_unit_test(the_window_is_in_jobs_and_in_bytes),
         cmocka_unit_test(a_single_handle_always_fits),
