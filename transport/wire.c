@@ -196,10 +196,14 @@ static bool read_have(tandem_reader *message, uint32_t count, td_wire_have *out)
            read_fixed_copy(&all, TANDEM_HASH_BYTES, out->digest);
 }
 
+/* They are most of all bytes: where they end is not looked for, nobody reads what follows them. */
 static bool read_jobs(tandem_reader *message, uint32_t count, td_wire_jobs *out)
 {
-    return count >= JOBS_ITEMS && read_uint(message, &out->first_job) && out->first_job >= 1 &&
-           array_enter(message, &out->job_count, &out->jobs);
+    if (count < JOBS_ITEMS || !read_uint(message, &out->first_job) || out->first_job < 1 ||
+        tandem_read_array(message, &out->job_count) != TANDEM_OK)
+        return false;
+    out->jobs = *message;
+    return true;
 }
 
 static bool read_ack(tandem_reader *message, uint32_t count, td_wire_ack *out)

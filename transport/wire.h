@@ -183,7 +183,7 @@ typedef struct td_wire_refused {
 typedef struct td_wire_jobs {
     uint64_t first_job;
     uint32_t job_count;
-    tandem_reader jobs;
+    tandem_reader jobs; /* so many; behind them stands what ends the message */
 } td_wire_jobs;
 
 typedef struct td_wire_ack {
