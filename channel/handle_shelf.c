@@ -11,13 +11,17 @@ struct td_shelf_block {
     _Alignas(max_align_t) unsigned char bytes[];
 };
 
+_Static_assert(sizeof(td_shelf_block) + TD_SHELF_THING_BYTES_MAX + sizeof(max_align_t) <=
+                   TD_SHELF_SMALL_BYTES,
+               "any thing fits into a small block");
+
 void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block **block_out)
 {
     size_t aligned = (size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
     td_shelf_block *block = shelf->block;
     void *room;
 
-    assert(aligned <= TD_SHELF_SMALL_BYTES - sizeof(*block));
+    assert(size <= TD_SHELF_THING_BYTES_MAX);
     if (!block || block->used + aligned > block->size) {
         size_t bytes = block ? TD_SHELF_LARGE_BYTES : TD_SHELF_SMALL_BYTES;
 
@@ -25,6 +29,7 @@ void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block *
             return NULL;
         *block = (td_shelf_block){.shelf = shelf, .size = bytes - sizeof(*block)};
         shelf->block = block;
+        shelf->bytes += bytes;
     }
     room = block->bytes + block->used;
     block->used += aligned;
@@ -37,6 +42,7 @@ void td_handle_shelf_clear(td_shelf_block *block)
 {
     if (--block->things)
         return;
+    block->shelf->bytes -= sizeof(*block) + block->size;
     if (block->shelf->block == block)
         block->shelf->block = NULL;
     free(block);

@@ -1,7 +1,7 @@
 /*
- * A shelf: memory for handles that are opened one behind the other, and freed in about that order. They
- * stand side by side, a dozen in a block, which is one allocation, and whoever goes through them in order
- * finds the next one in the processor's cache.
+ * A shelf: memory for handles that are opened one behind the other, and freed in about that order, or for
+ * copies of their operations. They stand side by side, a dozen in a block, which is one allocation, and
+ * whoever goes through them in order finds the next one in the processor's cache.
  *
  * A block goes with the last handle on it, and a handle that stays keeps those beside it. So each mailbox
  * has a shelf of its own: else one slow peer would keep what others were done with. An empty shelf, which
@@ -18,12 +18,17 @@ typedef struct td_shelf_block td_shelf_block;
 
 typedef struct td_handle_shelf {
     td_shelf_block *block; /* the last one, if something stands on it */
+    size_t bytes;          /* of all blocks */
 } td_handle_shelf;
 
 /* What stands alone gets a small block: of a thousand mailboxes most hold a handle or two. */
-enum { TD_SHELF_SMALL_BYTES = 1024, TD_SHELF_LARGE_BYTES = 4096 };
+enum {
+    TD_SHELF_SMALL_BYTES = 1024,
+    TD_SHELF_LARGE_BYTES = 4096,
+    TD_SHELF_THING_BYTES_MAX = TD_SHELF_SMALL_BYTES - 64,
+};
 
-/* Room for something that fits into a small block, aligned for a handle. NULL: no memory.
+/* Room for something of TD_SHELF_THING_BYTES_MAX at most, aligned for a handle. NULL: no memory.
  * block_out: td_handle_shelf_clear() takes it, once for each room. */
 void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block **block_out);
 void td_handle_shelf_clear(td_shelf_block *block);

@@ -96,7 +96,7 @@ static size_t size_of(const td_operation *first)
            first->branch.size + first->scope.size + 1;
 }
 
-_Static_assert(sizeof(tandem_job_handle) + 4 * TANDEM_NAME_BYTES_MAX + 64 < TD_SHELF_SMALL_BYTES,
+_Static_assert(sizeof(tandem_job_handle) + 4 * TANDEM_NAME_BYTES_MAX + 1 <= TD_SHELF_THING_BYTES_MAX,
                "any handle fits on a shelf");
 
 static tandem_err begin(tandem_job_handle *handle, const td_operation *first, uint64_t ordinal,
@@ -155,6 +155,25 @@ tandem_err td_job_handle_open_on(td_handle_shelf *shelf, const td_operation *fir
     return err;
 }
 
+void td_job_handle_copy(tandem_job_handle *handle, td_handle_shelf *shelf, tandem_slice canonical)
+{
+    uint8_t *room = NULL;
+
+    assert(handle->operations == 1 && handle->bytes == canonical.size);
+    if (canonical.size <= TD_SHELF_THING_BYTES_MAX)
+        room = td_handle_shelf_take(shelf, canonical.size, &handle->copy_block);
+    if (room)
+        memcpy(room, canonical.bytes, canonical.size);
+    handle->copy = room;
+}
+
+static void drop_copy(tandem_job_handle *handle)
+{
+    if (handle->copy)
+        td_handle_shelf_clear(handle->copy_block);
+    handle->copy = NULL;
+}
+
 tandem_err td_job_handle_add(tandem_job_handle *handle, const td_operation *next)
 {
     if (next->seq != handle->last_seq + 1 ||
@@ -174,6 +193,7 @@ void tandem_job_handle_free(tandem_job_handle *handle)
     if (!handle)
         return;
     assert(!handle->prev);
+    drop_copy(handle);
     if (handle->more) {
         tandem_writer_release(&handle->more->scopes);
         tandem_writer_release(&handle->more->canonical);
@@ -219,6 +239,7 @@ tandem_err tandem_job_handle_started(tandem_job_handle *handle)
 
 tandem_err tandem_job_handle_transported(tandem_job_handle *handle)
 {
+    drop_copy(handle);
     return move(handle, TANDEM_JOB_EXECUTION_PENDING);
 }
 
@@ -243,7 +264,7 @@ tandem_err tandem_job_handle_failed(tandem_job_handle *handle, tandem_err error)
 
 bool td_job_handle_has_bytes(const tandem_job_handle *handle)
 {
-    return handle->keeps || handle->elsewhere.size;
+    return handle->keeps || handle->elsewhere.size || handle->copy;
 }
 
 tandem_err tandem_job_handle_read(const tandem_job_handle *handle, const td_job_source *source,
@@ -254,6 +275,8 @@ tandem_err tandem_job_handle_read(const tandem_job_handle *handle, const td_job_
     tandem_slice canonical;
     tandem_err err;
 
+    if (handle->copy)
+        return visitor->visit(visitor->context, tandem_slice_of(handle->copy, handle->bytes));
     if (!td_job_handle_has_bytes(handle))
         return source->read(source->context, handle, visitor);
     while (tandem_reader_left(&reader) > 0) {

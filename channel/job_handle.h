@@ -79,6 +79,8 @@ struct tandem_job_handle {
     tandem_slice scopes;
     td_handle_more *more; /* NULL: there is one scope, and it keeps nothing */
     tandem_slice elsewhere;  /* the same, in a message that is being delivered */
+    const uint8_t *copy; /* of its one operation, until it is transported; NULL: there is none */
+    td_shelf_block *copy_block; /* on which that stands */
     tandem_job_changed_fn changed;
     void *changed_context;
     /* The mailbox's and the session's: */
@@ -105,6 +107,10 @@ tandem_err td_job_handle_open(const td_operation *first, uint64_t ordinal, bool 
 /* The same on a shelf, which outlives it; for handles that keep nothing. */
 tandem_err td_job_handle_open_on(td_handle_shelf *shelf, const td_operation *first,
                                  uint64_t ordinal, tandem_job_handle **out);
+/* Have a handle of a single operation, which was just read, hold a copy of it until it is transported: so
+ * it is not read again then. One that is large is not copied, nor where there is no memory. The shelf
+ * outlives the handle. */
+void td_job_handle_copy(tandem_job_handle *handle, td_handle_shelf *shelf, tandem_slice canonical);
 /* TANDEM_E_CHAIN if it does not continue the job, TANDEM_E_LIMIT, TANDEM_E_NOMEM. */
 tandem_err td_job_handle_add(tandem_job_handle *handle, const td_operation *next);
 /* NULL is fine; it must be in no mailbox. */

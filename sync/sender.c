@@ -170,6 +170,7 @@ struct filling {
     td_origin_cover *origin;   /* its */
     uint64_t done_ordinal;     /* everything up to here was seen, and no job is cut by it */
     bool full;
+    bool copies;   /* what is read is kept for the message */
     bool filtered; /* not everything goes: some of the job must be in the way … */
     bool matches;  /* … and it is */
     bool skipped;  /* something was not */
@@ -338,6 +339,17 @@ static tandem_err visit_corrupt(struct filling *filling, uint64_t ordinal)
     return TANDEM_OK;
 }
 
+/* It will be sent soon, most likely, and needs not be read and checked once more then. */
+static void copy(struct filling *filling, const td_operation *operation)
+{
+    td_handle_shelf *copies = &filling->peer->sync->copies;
+    tandem_job_handle *handle = filling->handle;
+
+    if (handle && filling->matches && !(operation->flags & TD_FLAG_CONTINUES) &&
+        handle->operations == 1 && copies->bytes < TD_COPIES_BYTES_MAX)
+        td_job_handle_copy(handle, copies, operation->canonical);
+}
+
 /* The next operation of filling->origin, with which a job may begin, or that goes on with one. */
 static tandem_err gather(struct filling *filling, uint64_t ordinal, const td_operation *operation,
                          bool begins)
@@ -362,6 +374,8 @@ static tandem_err gather(struct filling *filling, uint64_t ordinal, const td_ope
     }
     if (filling->handle && !filling->matches)
         filling->matches = td_way_out_has(filling->peer, filling->collection, operation);
+    if (filling->copies)
+        copy(filling, operation);
     return filling->handle && !(operation->flags & TD_FLAG_CONTINUES) ? job_is_whole(filling)
                                                                       : TANDEM_OK;
 }
@@ -586,8 +600,10 @@ static bool fill_collection(td_peer *peer, td_collection_cover *collection, bool
     filling.done_ordinal = from;
     /* Where it is told what could not be read, or what there is no more of, the store is asked. */
     if (ends || peer->sync->quarantined ||
-        !td_fresh_scan(&peer->sync->fresh, collection->name, from, visit, &filling, &err))
+        !td_fresh_scan(&peer->sync->fresh, collection->name, from, visit, &filling, &err)) {
+        filling.copies = true;
         err = td_op_store_scan(peer->sync->ops, collection->name, from, visit, &filling);
+    }
     tandem_job_handle_free(filling.handle);
     if (err == TANDEM_OK || filling.full)
         advance_ranges(peer, &filling, err == TANDEM_OK);

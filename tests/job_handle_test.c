@@ -346,6 +346,45 @@ static void operations_are_read_from_where_they_are(void **state)
     tandem_writer_release(&message);
 }
 
+static void a_copy_is_held_until_it_is_transported(void **state)
+{
+    struct fixture *f = *state;
+    td_handle_shelf handles = {NULL}, copies = {NULL};
+    tandem_job_handle *sent, *left, *large;
+    struct reading reading = {.batch = &f->batch};
+    const td_job_visitor visitor = {.visit = on_read, .context = &reading};
+    const td_job_source source = {.read = read_from_batch, .context = &f->batch};
+    const td_operation *operations;
+
+    batch_add(&f->batch, &f->chain, "doc", "main", "global", 100, false);
+    batch_add(&f->batch, &f->chain, "doc", "main", "global", 2000, false);
+    operations = f->batch.operations;
+    assert_int_equal(TANDEM_OK, td_job_handle_open_on(&handles, &operations[0], 1, &sent));
+    assert_int_equal(TANDEM_OK, td_job_handle_open_on(&handles, &operations[0], 1, &left));
+    assert_int_equal(TANDEM_OK, td_job_handle_open_on(&handles, &operations[1], 2, &large));
+    td_job_handle_copy(sent, &copies, operations[0].canonical);
+    td_job_handle_copy(left, &copies, operations[0].canonical);
+    assert_int_equal(TD_SHELF_SMALL_BYTES, copies.bytes);
+    td_job_handle_copy(large, &copies, operations[1].canonical);
+    assert_false(td_job_handle_has_bytes(large));
+
+    assert_true(td_job_handle_has_bytes(sent));
+    assert_int_equal(TANDEM_OK, tandem_job_handle_read(sent, NULL, &visitor));
+    assert_int_equal(1, reading.at);
+    assert_int_equal(TANDEM_OK, tandem_job_handle_started(sent));
+    assert_true(td_job_handle_has_bytes(sent));
+    assert_int_equal(TANDEM_OK, tandem_job_handle_transported(sent));
+    assert_false(td_job_handle_has_bytes(sent));
+    reading.at = 0;
+    assert_int_equal(TANDEM_OK, tandem_job_handle_read(sent, &source, &visitor));
+    assert_int_equal(1, reading.at);
+    tandem_job_handle_free(left);
+    assert_int_equal(0, copies.bytes);
+    tandem_job_handle_free(sent);
+    tandem_job_handle_free(large);
+    assert_int_equal(0, handles.bytes);
+}
+
 /* A writer's error sticks: as if there had been no memory for one operation more. */
 static void an_operation_that_finds_no_memory_is_not_counted(void **state)
 {
@@ -393,6 +432,7 @@ int main(void)
         WITH_FIXTURE(a_job_is_no_larger_than_the_format_allows),
         WITH_FIXTURE(many_handles_stand_on_a_shelf),
         WITH_FIXTURE(operations_are_read_from_where_they_are),
+        WITH_FIXTURE(a_copy_is_held_until_it_is_transported),
         WITH_FIXTURE(an_operation_that_finds_no_memory_is_not_counted),
         WITH_FIXTURE(bytes_that_are_no_operations_are_not_handed_on),
     };
