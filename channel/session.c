@@ -749,10 +749,25 @@ static void delivery_free(td_delivery *delivery)
     }
     if (!td_planted(TD_PLANTED_POOL_NOT_GIVEN_BACK))
         delivery->pool->used_bytes -= delivery->size;
+    delivery->pool->parsed -= delivery->room;
+    free(delivery->operations);
     free(delivery->bytes);
     free(delivery->jobs);
     free(delivery->handles);
     free(delivery);
+}
+
+/* Have room for what is parsed of a message of jobs, most of which have one operation. A peer may claim more
+ * jobs than there can be, and without room they are parsed twice. */
+static void make_room(td_delivery *delivery, uint32_t jobs)
+{
+    td_pool *pool = delivery->pool;
+
+    if (jobs > delivery->size / TD_OPERATION_BYTES_MIN || pool->parsed + jobs > TD_POOL_PARSED_MAX ||
+        !(delivery->operations = malloc(jobs * sizeof(*delivery->operations))))
+        return;
+    delivery->room = jobs;
+    pool->parsed += jobs;
 }
 
 /* Read one operation of a job that arrives, and make it part of the job's handle: it opens the first one's.
@@ -760,7 +775,7 @@ static void delivery_free(td_delivery *delivery)
 static tandem_err read_operation(tandem_reader *reader, td_delivery *delivery,
                                  tandem_job_handle **handle, bool *is_sound)
 {
-    td_operation operation;
+    td_operation passing, *operation = &passing;
     tandem_slice canonical;
     tandem_err err;
 
@@ -769,9 +784,11 @@ static tandem_err read_operation(tandem_reader *reader, td_delivery *delivery,
     delivery->operation_bytes += canonical.size;
     if (!*is_sound)
         return TANDEM_OK;
-    if ((err = td_operation_parse(canonical, &operation)) == TANDEM_OK)
-        err = *handle ? td_job_handle_add(*handle, &operation)
-                      : td_job_handle_open_on(tandem_mailbox_shelf(delivery->inbox), &operation, 0,
+    if (delivery->parsed < delivery->room)
+        operation = &delivery->operations[delivery->parsed++];
+    if ((err = td_operation_parse(canonical, operation)) == TANDEM_OK)
+        err = *handle ? td_job_handle_add(*handle, operation)
+                      : td_job_handle_open_on(tandem_mailbox_shelf(delivery->inbox), operation, 0,
                                               handle);
     *is_sound = err == TANDEM_OK;
     return err == TANDEM_E_NOMEM ? err : TANDEM_OK;
@@ -817,6 +834,7 @@ static tandem_err open_job(td_session *session, td_delivery *delivery, tandem_re
 {
     td_remote_job *job = &delivery->jobs[delivery->count];
     tandem_job_handle *handle = NULL;
+    uint32_t parsed = delivery->parsed;
     bool is_sound = true;
     const uint8_t *start;
     tandem_err err = td_wire_read_job(reader, &job->count);
@@ -825,6 +843,10 @@ static tandem_err open_job(td_session *session, td_delivery *delivery, tandem_re
     for (uint32_t i = 0; i < job->count && err == TANDEM_OK; i++)
         err = read_operation(reader, delivery, &handle, &is_sound);
     job->operations = tandem_slice_of(start, (size_t)(reader->at - start));
+    if (is_sound && delivery->parsed - parsed == job->count)
+        job->given = delivery->operations + parsed;
+    else
+        delivery->parsed = parsed;
     delivery->count++;
     if (err == TANDEM_OK && !fits_window(session, delivery))
         err = TANDEM_E_PROTOCOL;
@@ -857,6 +879,7 @@ static tandem_err open_delivery(td_session *session, uint8_t *bytes, size_t size
     if (!(delivery->jobs = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->jobs))) ||
         !(delivery->handles = calloc((size_t)jobs->job_count + 1, sizeof(*delivery->handles))))
         goto fail;
+    make_room(delivery, jobs->job_count);
     reader = tandem_reader_of(tandem_slice_of(jobs->jobs.at, (size_t)(bytes + size - jobs->jobs.at)));
     while (delivery->count < jobs->job_count)
         if ((err = open_job(session, delivery, &reader)) != TANDEM_OK)

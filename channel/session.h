@@ -25,6 +25,7 @@ enum {
     TD_SESSION_HEARTBEAT_MS = 10000, /* say something at least so often */
     TD_SESSION_SILENCE_MS = 30000,   /* hear nothing for so long: closed */
     TD_SESSION_FRAME_BYTES = 48 * 1024, /* JOBS are filled up to about this size */
+    TD_POOL_PARSED_MAX = 16384,         /* 3 MiB; others are parsed twice */
 };
 
 typedef struct td_session td_session;
@@ -33,6 +34,7 @@ typedef struct td_session td_session;
 typedef struct td_pool {
     uint64_t limit_bytes;
     uint64_t used_bytes;
+    uint64_t parsed; /* operations for whose parsed form there is room, TD_POOL_PARSED_MAX at most */
     td_packer *packer; /* NULL: nothing is packed */
 } td_pool;
 
@@ -57,6 +59,8 @@ struct td_delivery {
     uint32_t count;
     td_remote_job *jobs;
     tandem_job_handle **handles;
+    td_operation *operations; /* in their parsed form, some of them … */
+    uint32_t parsed, room;    /* … so many, and there is room for */
 };
 
 /* What the session asks and tells its user. None may free the session. */

@@ -131,9 +131,22 @@ static tandem_err parse_operations(const td_remote_job *job, td_operation *parse
     return TANDEM_OK;
 }
 
+static void hash_given(td_remote_job *job)
+{
+    for (uint32_t i = 0; i < job->count && !job->hashed; i++)
+        td_operation_hash(&job->given[i]);
+    job->hashed = true;
+    job->parsed = job->given;
+    job->parse_err = TANDEM_OK;
+}
+
 /* What is wrong with its bytes is kept apart from its answer: it may be appended several times. */
 static void parse_remote_job(td_remote_job *job, td_operation *parsed)
 {
+    if (job->given) {
+        hash_given(job);
+        return;
+    }
     job->parsed = parsed;
     job->parse_err = job->wanted || job->covered ? TANDEM_OK : parse_operations(job, parsed);
 }
@@ -143,7 +156,9 @@ void td_parse_remote(td_executor *executor, td_remote_request *request)
     uint64_t operations = 0, bytes = 0, parsed = 0;
 
     for (uint32_t i = 0; i < request->count; i++) {
-        if (request->jobs[i].count > TANDEM_JOB_OPERATIONS_MAX)
+        if (request->jobs[i].given)
+            hash_given(&request->jobs[i]);
+        if (request->jobs[i].given || request->jobs[i].count > TANDEM_JOB_OPERATIONS_MAX)
             continue;
         operations += request->jobs[i].count;
         bytes += request->jobs[i].operations.size;
@@ -158,6 +173,8 @@ void td_parse_remote(td_executor *executor, td_remote_request *request)
     for (uint32_t i = 0; i < request->count; i++) {
         td_remote_job *job = &request->jobs[i];
 
+        if (job->given)
+            continue;
         parse_remote_job(job, request->parsed + parsed);
         if (job->parse_err == TANDEM_OK)
             parsed += job->count;
@@ -234,7 +251,7 @@ tandem_err td_append_remote(td_executor *executor, td_remote_request *request)
     for (uint32_t i = 0; i < request->count; i++) {
         td_remote_job *job = &request->jobs[i];
 
-        if (!request->parsed)
+        if (job->given || !request->parsed)
             parse_remote_job(job, executor->parsed);
         if (i && job[-1].err == TANDEM_E_CLOCK && td_planted(TD_PLANTED_CLOCK_STOPS_ALL)) {
             job->err = job[-1].err;

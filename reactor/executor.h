@@ -79,8 +79,10 @@ typedef struct td_remote_job {
     uint32_t count;
     const td_wanted *wanted; /* not NULL: there are no operations, this is to be recorded … */
     const td_covered *covered; /* … or this */
-    td_operation *parsed;      /* the executor's, … */
-    tandem_err parse_err;      /* … and this */
+    td_operation *given; /* all of them, by whoever has parsed them already, in the request's memory; or NULL */
+    bool hashed;         /* the executor's: those are; as what follows */
+    const td_operation *parsed;
+    tandem_err parse_err;
     /* The answer: */
     tandem_err err;
     uint64_t detail; /* TANDEM_E_CLOCK: the HLC to wait for */

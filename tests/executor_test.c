@@ -302,6 +302,7 @@ struct remote {
     td_remote_request request;
     td_remote_job jobs[REMOTE_JOBS_MAX];
     tandem_writer bytes[REMOTE_JOBS_MAX];
+    td_operation *given[REMOTE_JOBS_MAX];
     unsigned answered;
     uint64_t durable;
     unsigned commits; /* when it was answered */
@@ -390,16 +391,43 @@ static td_remote_job *remote_add_again(struct remote *remote, const td_remote_jo
     return remote_add_bytes(remote, &bytes, job->count);
 }
 
+static bool gives; /* jobs that parse are parsed by whoever posts them */
+
+/* NULL: it does not parse. */
+static td_operation *parse_job(const td_remote_job *job)
+{
+    td_operation *operations = calloc(job->count, sizeof(*operations));
+    tandem_reader reader = tandem_reader_of(job->operations);
+    tandem_slice canonical;
+
+    for (uint32_t i = 0; i < job->count; i++) {
+        if (tandem_read_binary(&reader, &canonical) == TANDEM_OK &&
+            td_operation_parse(canonical, &operations[i]) == TANDEM_OK)
+            continue;
+        free(operations);
+        return NULL;
+    }
+    return operations;
+}
+
 static void remote_post(struct remote *remote)
 {
+    for (uint32_t i = 0; gives && i < remote->request.count; i++) {
+        td_remote_job *job = &remote->jobs[i];
+
+        if (!job->given && job->count >= 1 && job->count <= TANDEM_JOB_OPERATIONS_MAX)
+            remote->given[i] = job->given = parse_job(job);
+    }
     td_executor_remote(remote->bed->executor, &remote->request);
 }
 
 static void remote_release(struct remote *remote)
 {
     assert_int_equal(1, remote->answered);
-    for (uint32_t i = 0; i < remote->request.count; i++)
+    for (uint32_t i = 0; i < remote->request.count; i++) {
         tandem_writer_release(&remote->bytes[i]);
+        free(remote->given[i]);
+    }
 }
 
 /* ---- Groups ---- */
@@ -933,23 +961,41 @@ static void each_remote_job_of_a_request_has_its_own_answer(void **state)
     look_at_the_answers_of_each_job(*state);
 }
 
+static void what_is_given_parsed_is_answered_the_same(void **state)
+{
+    gives = true;
+    look_at_the_answers_of_each_job(*state);
+    gives = false;
+}
+
 /* Where so many jobs wait, whoever brings more of them parses those. */
-static void what_its_sender_has_parsed_is_answered_the_same(void **state)
+static void look_at_the_answers_behind_a_crowd(struct bed *bed)
 {
     enum { WAITING = TD_GROUP_OPERATIONS_MAX };
     static td_remote_job jobs[WAITING];
-    struct bed *bed = *state;
     struct remote crowd;
 
     memset(jobs, 0, sizeof(jobs));
     remote_init(&crowd, bed);
     crowd.request.jobs = jobs;
     crowd.request.count = WAITING;
-    remote_post(&crowd);
+    td_executor_remote(bed->executor, &crowd.request);
     look_at_the_answers_of_each_job(bed);
     assert_int_equal(1, crowd.answered);
     for (unsigned i = 0; i < WAITING; i++)
         assert_int_equal(TANDEM_E_CHAIN, jobs[i].err);
+}
+
+static void what_its_sender_has_parsed_is_answered_the_same(void **state)
+{
+    look_at_the_answers_behind_a_crowd(*state);
+}
+
+static void what_is_given_parsed_is_hashed_by_its_sender(void **state)
+{
+    gives = true;
+    look_at_the_answers_behind_a_crowd(*state);
+    gives = false;
 }
 
 static void an_operation_from_the_future_waits_and_does_not_move_the_clock(void **state)
@@ -1711,6 +1757,8 @@ int main(void)
         cmocka_unit_test(local_and_remote_jobs_on_one_document),
         ON_BED(each_remote_job_of_a_request_has_its_own_answer),
         ON_BED(what_its_sender_has_parsed_is_answered_the_same),
+        ON_BED(what_is_given_parsed_is_answered_the_same),
+        ON_BED(what_is_given_parsed_is_hashed_by_its_sender),
         ON_BED(an_operation_from_the_future_waits_and_does_not_move_the_clock),
         ON_BED(a_corrupt_record_stops_only_the_job_that_needs_it),
         ON_BED(a_full_disk_loses_nothing_and_heals),

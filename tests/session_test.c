@@ -924,6 +924,36 @@ static void operations_arrive_byte_for_byte(void **state)
     assert_true(tandem_slice_equal(operations, f->b.deliveries[0]->handles[0]->elsewhere));
 }
 
+/* They are parsed for their handles: the executor needs not do it again. What has no room is not given. */
+static void operations_are_handed_on_parsed(void **state)
+{
+    struct fixture *f = *state;
+    const td_remote_job *jobs;
+
+    shake_hands(f);
+    for (int i = 0; i < 3; i++)
+        push(f, 1, 100);
+    pump(f);
+    jobs = f->b.deliveries[0]->jobs;
+    assert_int_equal(3, f->b.deliveries[0]->count);
+    assert_int_equal(3, f->b.pool->parsed);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_non_null(jobs[i].given);
+        assert_int_equal(i + 1, jobs[i].given->seq);
+        assert_in_range((uintptr_t)jobs[i].given->canonical.bytes,
+                        (uintptr_t)jobs[i].operations.bytes,
+                        (uintptr_t)jobs[i].operations.bytes + jobs[i].operations.size);
+    }
+    f->b.pool->parsed = TD_POOL_PARSED_MAX;
+    push(f, 1, 100);
+    pump(f);
+    assert_null(f->b.deliveries[1]->jobs[0].given);
+    f->b.pool->parsed = 3;
+    give_back(&f->b, 0, NULL);
+    give_back(&f->b, 1, NULL);
+    assert_int_equal(0, f->b.pool->parsed);
+}
+
 /* ---- Packing ---- */
 
 /* Let a side offer packing, from the beginning. */
@@ -1191,6 +1221,7 @@ static void bytes_that_are_no_operation_are_the_executors_to_refuse(void **state
     assert_int_equal(TANDEM_OK, say_jobs(f, side, 2, 1, 10, no_garbage));
     assert_int_equal(2, side->delivery_count);
     assert_int_equal(1, tandem_mailbox_jobs(side->inbox));
+    assert_null(side->deliveries[0]->jobs[0].given);
     give_back(side, 0, errs);
     give_back(side, 1, NULL);
     message = next_of(f, side);
@@ -2247,6 +2278,7 @@ int main(void)
         TEST(a_handle_leaves_the_outbox_when_the_remote_has_it_durably),
         TEST(a_delivery_may_come_back_from_within_deliver),
         TEST(operations_arrive_byte_for_byte),
+        TEST(operations_are_handed_on_parsed),
         TEST(packed_jobs_arrive_byte_for_byte),
         TEST(only_what_is_worth_it_is_packed_and_only_for_who_offers_it),
         TEST(what_is_packed_wrongly_ends_the_session),
