@@ -27,7 +27,7 @@ typedef struct tandem_sync_options {
     size_t size;            /* sizeof(tandem_sync_options) */
     bool offline;           /* only look at and change the remotes that are kept: connect to nobody */
     uint64_t window_bytes;  /* in flight per direction and session; 0: 8 MiB */
-    uint32_t window_jobs;   /* 0: 16,384; to all peers together 131,072 are in flight, or 64 to each */
+    uint32_t window_jobs;   /* 0: 8,192; to all peers together 131,072 are in flight, or 64 to each */
     uint64_t pool_bytes;    /* inboxes of all sessions together; 0: 32 MiB */
     uint64_t retry_base_ms; /* 0: 100 */
     uint64_t retry_cap_ms;  /* 0: 30,000 */

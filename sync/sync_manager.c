@@ -645,7 +645,7 @@ static void fill_options(tandem_sync *sync, const tandem_sync_options *options)
     if (!sync->options.window_bytes)
         sync->options.window_bytes = 8 * 1024 * 1024;
     if (!sync->options.window_jobs)
-        sync->options.window_jobs = 16384;
+        sync->options.window_jobs = 8192;
     if (!sync->options.retry_base_ms)
         sync->options.retry_base_ms = default_retry.base_ms;
     if (!sync->options.retry_cap_ms)

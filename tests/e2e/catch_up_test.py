@@ -6,7 +6,7 @@ import node
 from node import MIB, check
 from proxy import Proxy
 
-WINDOW_JOBS = 16384
+WINDOW_JOBS = 8192
 WINDOW_BYTES = 8 * MIB
 
 

@@ -18,7 +18,7 @@ import node
 from node import check
 
 DEADLINE_S = 20
-WINDOW_JOBS = 16384
+WINDOW_JOBS = 8192
 RANGES_MAX = 1024 # that may be asked for at once
 E = {"PREDECESSOR": -2, "PROTOCOL": -3, "CHANNEL_NETWORK": -4, "LIMIT": -18, "PAYLOAD": -22,
      "UNSUPPORTED": -23, "VERSION": -27, "CLOCK": -29, "SELF": -30, "CHAIN": -31,

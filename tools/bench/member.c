@@ -4,7 +4,7 @@
 #include "sync/sync_manager.h"
 #include "tools/bench/process.h"
 
-enum { LOOK_US = 500, WAIT_S_MAX = 600 };
+enum { LOOK_US = 5000, WAIT_S_MAX = 600 };
 
 tandem_err bench_member_open_in(bench_member *member, const char *folder,
                                 td_memory_network *network, const char *name)
