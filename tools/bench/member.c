@@ -1,10 +1,14 @@
 #include "tools/bench/member.h"
 
+#include <assert.h>
+#include <errno.h>
+#include <time.h>
+
 #include "reactor/reactor_parts.h"
 #include "sync/sync_manager.h"
 #include "tools/bench/process.h"
 
-enum { LOOK_US = 5000, WAIT_S_MAX = 600 };
+enum { WAIT_S_MAX = 600 };
 
 tandem_err bench_member_open_in(bench_member *member, const char *folder,
                                 td_memory_network *network, const char *name)
@@ -38,33 +42,43 @@ void bench_member_close(bench_member *member)
 {
     tandem_sync_close(member->sync);
     tandem_close(member->reactor);
+    if (member->wanted)
+        sem_destroy(&member->complete);
 }
 
 static void committed(void *context, uint64_t position)
 {
     bench_member *member = context;
 
-    if (position >= member->wanted && !atomic_load(&member->complete_us))
-        atomic_store(&member->complete_us, bench_now_us());
+    if (position < member->wanted || atomic_load(&member->complete_us))
+        return;
+    atomic_store(&member->complete_us, bench_now_us());
+    sem_post(&member->complete);
 }
 
 tandem_err bench_member_want(bench_member *member, uint64_t operations)
 {
     tandem_subscription *subscription;
 
+    assert(operations);
     member->wanted = operations;
+    sem_init(&member->complete, 0, 0);
     return tandem_subscribe(member->reactor, committed, member, &subscription);
 }
 
+/* Asleep: whoever looked now and then would take the processor from those that are measured. */
 tandem_err bench_member_wait(bench_member *member, uint64_t *when_us_out)
 {
-    uint64_t begun_us = bench_now_us();
+    struct timespec until;
+    int failed;
 
-    while (!atomic_load(&member->complete_us)) {
-        if (bench_now_us() - begun_us > WAIT_S_MAX * UINT64_C(1000000))
-            return TANDEM_E_TIMEOUT;
-        bench_sleep_until_us(bench_now_us() + LOOK_US);
-    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += WAIT_S_MAX;
+    do
+        failed = sem_timedwait(&member->complete, &until);
+    while (failed && errno == EINTR);
+    if (failed)
+        return TANDEM_E_TIMEOUT;
     if (when_us_out)
         *when_us_out = atomic_load(&member->complete_us);
     return TANDEM_OK;

@@ -7,6 +7,7 @@
 #ifndef TANDEM_TOOLS_BENCH_MEMBER_H
 #define TANDEM_TOOLS_BENCH_MEMBER_H
 
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "channel/carrier.h"
@@ -19,6 +20,7 @@ typedef struct bench_member {
     tandem_sync *sync;       /* … what could not be opened */
     uint64_t wanted; /* this and what follows is the member's */
     _Atomic uint64_t complete_us; /* when that was there; 0: not yet */
+    sem_t complete;
 } bench_member;
 
 /* Open it with all defaults, zeros before; in memory if folder is NULL. It is to be closed, on an error,
