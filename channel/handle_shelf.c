@@ -15,6 +15,13 @@ _Static_assert(sizeof(td_shelf_block) + TD_SHELF_THING_BYTES_MAX + sizeof(max_al
                    TD_SHELF_SMALL_BYTES,
                "any thing fits into a small block");
 
+static void count(td_handle_shelf *shelf, size_t bytes)
+{
+    shelf->bytes += bytes;
+    if (shelf->all_bytes)
+        *shelf->all_bytes += bytes;
+}
+
 void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block **block_out)
 {
     size_t aligned = (size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
@@ -29,7 +36,7 @@ void *td_handle_shelf_take(td_handle_shelf *shelf, size_t size, td_shelf_block *
             return NULL;
         *block = (td_shelf_block){.shelf = shelf, .size = bytes - sizeof(*block)};
         shelf->block = block;
-        shelf->bytes += bytes;
+        count(shelf, bytes);
     }
     room = block->bytes + block->used;
     block->used += aligned;
@@ -42,7 +49,7 @@ void td_handle_shelf_clear(td_shelf_block *block)
 {
     if (--block->things)
         return;
-    block->shelf->bytes -= sizeof(*block) + block->size;
+    count(block->shelf, -(sizeof(*block) + block->size));
     if (block->shelf->block == block)
         block->shelf->block = NULL;
     free(block);

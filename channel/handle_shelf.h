@@ -5,7 +5,7 @@
  *
  * A block goes with the last handle on it, and a handle that stays keeps those beside it. So each mailbox
  * has a shelf of its own: else one slow peer would keep what others were done with. An empty shelf, which
- * is all zeros, holds no memory, nor does one whose handles are freed; it outlives them.
+ * is all zeros but for all_bytes, holds no memory, nor does one whose handles are freed; it outlives them.
  *
  * Threads: one thread, that of the channel.
  */
@@ -19,6 +19,7 @@ typedef struct td_shelf_block td_shelf_block;
 typedef struct td_handle_shelf {
     td_shelf_block *block; /* the last one, if something stands on it */
     size_t bytes;          /* of all blocks */
+    size_t *all_bytes;     /* of several shelves, which it counts, too; NULL: it is not one of several */
 } td_handle_shelf;
 
 /* What stands alone gets a small block: of a thousand mailboxes most hold a handle or two. */

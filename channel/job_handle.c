@@ -159,7 +159,7 @@ void td_job_handle_copy(tandem_job_handle *handle, td_handle_shelf *shelf, tande
 {
     uint8_t *room = NULL;
 
-    assert(handle->operations == 1 && handle->bytes == canonical.size);
+    assert(handle->operations == 1 && handle->bytes == canonical.size && !handle->copy);
     if (canonical.size <= TD_SHELF_THING_BYTES_MAX)
         room = td_handle_shelf_take(shelf, canonical.size, &handle->copy_block);
     if (room)

@@ -135,6 +135,7 @@ static tandem_err peer_open(tandem_sync *sync, const td_remote_record *record, t
     if (!(peer = calloc(1, sizeof(*peer))))
         return TANDEM_E_NOMEM;
     peer->sync = sync;
+    peer->copies.all_bytes = &sync->copies_bytes;
     peer->serial = ++sync->peers_opened;
     peer->since_ms = td_env_wall_ms(sync->env);
     config.context = peer;
@@ -665,6 +666,7 @@ static void sync_free(tandem_sync *sync)
     td_jobs_end(sync);
     while (sync->peers)
         peer_free(sync->peers);
+    assert(!sync->copies_bytes && !sync->pool.parsed);
     td_dead_letters_release(sync);
     td_sync_forget_digests(sync);
     td_fresh_release(&sync->fresh);

@@ -49,7 +49,7 @@ enum {
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
     TD_GATHER_PEERS = 20,       /* and our own, before they are pushed, 1 ms for so many peers */
     TD_FRESH_PEERS = 3,        /* with so many, what was committed last is kept for all */
-    TD_COPIES_BYTES_MAX = 2 * 1024 * 1024, /* of operations for all outboxes, until they are sent */
+    TD_COPIES_BYTES_MAX = 4 * 1024 * 1024, /* of operations for all outboxes, until they are sent */
     TD_OUTBOX_JOBS_MAX = 128 * 1024, /* handles in all outboxes, of about 400 bytes each */
     TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
     TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
@@ -102,6 +102,7 @@ struct td_peer {
     uint64_t held;           /* of a remote: record.held, as far as it is known by now */
     tandem_channel *channel;
     td_box boxes[2]; /* outbox, inbox */
+    td_handle_shelf copies; /* of what was read for the outbox and is not sent yet */
     td_peer *served_by; /* an inbound session from the same reactor does the work */
     bool redial;        /* at once, when its link is gone */
     bool removed;       /* to be freed when its link and its deliveries are gone */
@@ -204,7 +205,7 @@ struct tandem_sync {
     unsigned telling; /* somebody is shown jobs, and may change nothing */
     uint64_t seen_position;
     td_fresh fresh;
-    td_handle_shelf copies; /* of what was read for outboxes and is not sent yet */
+    size_t copies_bytes; /* of all peers */
     uint64_t looked_ms; /* when what was committed was last looked at */
     uint64_t rejected;
     uint64_t quarantined;
