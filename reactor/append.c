@@ -251,7 +251,7 @@ tandem_err td_append_remote(td_executor *executor, td_remote_request *request)
     for (uint32_t i = 0; i < request->count; i++) {
         td_remote_job *job = &request->jobs[i];
 
-        if (job->given || !request->parsed)
+        if (!request->parsed)
             parse_remote_job(job, executor->parsed);
         if (i && job[-1].err == TANDEM_E_CLOCK && td_planted(TD_PLANTED_CLOCK_STOPS_ALL)) {
             job->err = job[-1].err;

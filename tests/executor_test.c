@@ -391,7 +391,8 @@ static td_remote_job *remote_add_again(struct remote *remote, const td_remote_jo
     return remote_add_bytes(remote, &bytes, job->count);
 }
 
-static bool gives; /* jobs that parse are parsed by whoever posts them */
+static bool gives; /* jobs that parse are parsed by whoever posts them … */
+static bool hashes; /* … and of the next request it is seen that they are hashed, too */
 
 /* NULL: it does not parse. */
 static td_operation *parse_job(const td_remote_job *job)
@@ -419,6 +420,9 @@ static void remote_post(struct remote *remote)
             remote->given[i] = job->given = parse_job(job);
     }
     td_executor_remote(remote->bed->executor, &remote->request);
+    for (uint32_t i = 0; hashes && i < remote->request.count; i++)
+        assert_true(!remote->jobs[i].given || remote->jobs[i].hashed);
+    hashes = false;
 }
 
 static void remote_release(struct remote *remote)
@@ -993,7 +997,7 @@ static void what_its_sender_has_parsed_is_answered_the_same(void **state)
 
 static void what_is_given_parsed_is_hashed_by_its_sender(void **state)
 {
-    gives = true;
+    gives = hashes = true;
     look_at_the_answers_behind_a_crowd(*state);
     gives = false;
 }

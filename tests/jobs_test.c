@@ -178,6 +178,42 @@ static void only_one_remote_is_followed_if_it_is_named(void **state)
     assert_non_null(strstr(bed->told, "removed c:outbox:applied"));
 }
 
+static void a_peer_of_later_is_followed_too(void **state)
+{
+    struct bed *bed = *state;
+
+    watch(bed, "a", NULL);
+    assert_int_equal(TANDEM_OK, tandem_harness_add(bed->harness, "c", 0));
+    assert_int_equal(TANDEM_OK, tandem_harness_connect(bed->harness, "a", "c"));
+    run(bed);
+    write_kv(bed, "a", "n");
+    run(bed);
+    assert_non_null(strstr(bed->told, "added c:outbox:transport_pending"));
+    assert_non_null(strstr(bed->told, "removed c:outbox:applied"));
+}
+
+static void each_watch_is_told_once(void **state)
+{
+    struct bed *bed = *state;
+    tandem_job_watch *first;
+
+    watch(bed, "a", "b");
+    first = bed->watch;
+    tandem_job_watch_free(first);
+    for (int i = 0; i < 6; i++) {
+        watch(bed, "a", "b");
+        if (i < 5)
+            tandem_job_watch_free(bed->watch);
+    }
+    write_kv(bed, "a", "n");
+    run(bed);
+    assert_string_equal("added b:outbox:transport_pending\n"
+                        "changed b:outbox:execution_pending\n"
+                        "changed b:outbox:applied\n"
+                        "removed b:outbox:applied\n",
+                        bed->told);
+}
+
 static void dead_letters_are_followed(void **state)
 {
     struct bed *bed = *state;
@@ -351,6 +387,8 @@ int main(void)
         ON_BED(a_pull_handle_is_followed_too),
         ON_BED(what_is_there_is_told_first_and_found_by_its_id),
         ON_BED(only_one_remote_is_followed_if_it_is_named),
+        ON_BED(a_peer_of_later_is_followed_too),
+        ON_BED(each_watch_is_told_once),
         ON_BED(dead_letters_are_followed),
         ON_BED(who_is_told_may_look_and_change_nothing),
         ON_BED(a_watch_may_be_freed_while_it_is_told),

@@ -1210,7 +1210,7 @@ static void what_was_not_stored_fails_and_the_rest_is_applied(void **state)
 
 static void bytes_that_are_no_operation_are_the_executors_to_refuse(void **state)
 {
-    static const uint8_t junk[] = {0xc1, 1, 2, 3};
+    static const uint8_t junk[2 * TD_OPERATION_BYTES_MIN] = {0xc1, 1, 2, 3};
     static const tandem_err errs[] = {TANDEM_E_PAYLOAD, TANDEM_OK};
     struct fixture *f = *state;
     struct side *side = alone(f);
@@ -1221,6 +1221,7 @@ static void bytes_that_are_no_operation_are_the_executors_to_refuse(void **state
     assert_int_equal(TANDEM_OK, say_jobs(f, side, 2, 1, 10, no_garbage));
     assert_int_equal(2, side->delivery_count);
     assert_int_equal(1, tandem_mailbox_jobs(side->inbox));
+    assert_int_equal(1, side->deliveries[0]->room);
     assert_null(side->deliveries[0]->jobs[0].given);
     give_back(side, 0, errs);
     give_back(side, 1, NULL);
