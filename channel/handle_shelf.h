@@ -3,9 +3,10 @@
  * copies of their operations. They stand side by side, a dozen in a block, which is one allocation, and
  * whoever goes through them in order finds the next one in the processor's cache.
  *
- * A block goes with the last handle on it, and a handle that stays keeps those beside it. So each mailbox
- * has a shelf of its own: else one slow peer would keep what others were done with. An empty shelf, which
- * is all zeros but for all_bytes, holds no memory, nor does one whose handles are freed; it outlives them.
+ * A block goes with the last thing on it, and one that stays keeps those beside it. So each mailbox has a
+ * shelf of its own, and each peer one for copies: else one that is slow would keep what others were done
+ * with. An empty shelf, which is all zeros but for all_bytes, holds no memory, nor does one whose things
+ * are gone; it outlives them.
  *
  * Threads: one thread, that of the channel.
  */
