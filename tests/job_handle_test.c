@@ -256,7 +256,7 @@ static void many_handles_stand_on_a_shelf(void **state)
 {
     enum { COUNT = 100 };
     struct fixture *f = *state;
-    td_handle_shelf shelf = {NULL};
+    td_handle_shelf shelf = {.block = NULL};
     tandem_job_handle *handles[COUNT];
 
     for (unsigned i = 0; i < COUNT; i++) {
@@ -349,7 +349,7 @@ static void operations_are_read_from_where_they_are(void **state)
 static void a_copy_is_held_until_it_is_transported(void **state)
 {
     struct fixture *f = *state;
-    td_handle_shelf handles = {NULL}, copies = {NULL};
+    td_handle_shelf handles = {.block = NULL}, copies = {.block = NULL};
     tandem_job_handle *sent, *left, *large;
     struct reading reading = {.batch = &f->batch};
     const td_job_visitor visitor = {.visit = on_read, .context = &reading};
