@@ -34,10 +34,9 @@ class Trouble:
         """Why its links ended so far, one after the other."""
         return re.findall("session with %s over: (.*)" % self.name, self.b.log())
 
-    def look(self, row):
-        """Was it given up, and tried again?"""
+    def look(self, ends, row):
+        """Was it given up, and tried again? `ends` is older than `row`: what had ended shows in it."""
         check(row["state"] != "blocked", "the network is no reason to be blocked", row)
-        ends = self.ends()
         if ends:
             check(row["state"] in AWAY, "it shows another state", row)
         return len(ends) > 1
@@ -70,8 +69,9 @@ def every_request_has_a_deadline(field):
     slow.add()
 
     def all_are_given_up():
+        ends = {name: one.ends() for name, one in troubles.items()}
         rows = {row["name"]: row for row in b.status()["remotes"]}
-        return all([one.look(rows[name]) for name, one in troubles.items()])
+        return all([one.look(ends[name], rows[name]) for name, one in troubles.items()])
 
     field.until("each is given up, and tried again", all_are_given_up,
                 SILENCE_S + CLOSE_S + DIAL_S + LATE_S, every=0.2)
