@@ -153,7 +153,7 @@ static tandem_err open_parts(tandem_reactor *reactor, const tandem_options *opti
     if ((err = td_host_open(reactor->runtime, TD_HOST_LOOP, "loop", &reactor->loop)) != TANDEM_OK ||
         (err = td_host_open(reactor->runtime, TD_HOST_WORKER, "executor",
                             &reactor->executor_host)) != TANDEM_OK ||
-        (err = td_host_open(reactor->runtime, TD_HOST_WORKER, "view", &reactor->view_host)) !=
+        (err = td_host_open(reactor->runtime, TD_HOST_BACKGROUND, "view", &reactor->view_host)) !=
             TANDEM_OK)
         return err;
     if ((err = td_event_bus_open(reactor->loop, &reactor->bus)) != TANDEM_OK)

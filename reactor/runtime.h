@@ -20,7 +20,11 @@
 
 struct uv_loop_s;
 
-typedef enum td_host_kind { TD_HOST_WORKER, TD_HOST_LOOP } td_host_kind;
+typedef enum td_host_kind {
+    TD_HOST_WORKER,
+    TD_HOST_BACKGROUND, /* a worker that others need not wait for: it steps back where processors are short */
+    TD_HOST_LOOP,
+} td_host_kind;
 
 /* What a runtime offers; the two tables are all that their files export besides their open. */
 struct td_runtime_ops {

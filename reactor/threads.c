@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "reactor/thread_host.h"
@@ -21,6 +22,7 @@ struct worker {
     td_thread_host base;
     pthread_cond_t wake; /* on CLOCK_MONOTONIC, with the host's lock */
     pthread_t thread;
+    bool is_background;
 };
 
 struct thread_reply {
@@ -115,11 +117,26 @@ static void worker_sleep(struct worker *worker)
     host->awake = true;
 }
 
+/*
+ * The calling thread's share becomes a ninth of what others of this process get where there is not enough
+ * for all; elsewhere nothing changes. Linux keeps a nice value for each thread. One that cannot be set is no
+ * error: it is a wish.
+ */
+static void step_back(void)
+{
+    enum { STEPS = 10 };
+    int nice_now = getpriority(PRIO_PROCESS, 0);
+
+    setpriority(PRIO_PROCESS, 0, nice_now + STEPS);
+}
+
 static void *worker_main(void *self)
 {
     struct worker *worker = self;
     td_thread_host *host = &worker->base;
 
+    if (worker->is_background)
+        step_back();
     atomic_store(&host->runner, td_thread_self());
     pthread_mutex_lock(&host->lock);
     while (td_thread_host_is_running(host)) {
@@ -160,7 +177,8 @@ static const struct td_thread_host_ops worker_ops = {
     .free = worker_free,
 };
 
-static tandem_err worker_open(td_runtime *runtime, const char *name, td_thread_host **out)
+static tandem_err worker_open(td_runtime *runtime, const char *name, bool is_background,
+                              td_thread_host **out)
 {
     struct worker *worker = calloc(1, sizeof(*worker));
     tandem_err err;
@@ -169,6 +187,7 @@ static tandem_err worker_open(td_runtime *runtime, const char *name, td_thread_h
         return TANDEM_E_NOMEM;
     if ((err = td_thread_host_init(&worker->base, &worker_ops, runtime)) != TANDEM_OK)
         goto fail_init;
+    worker->is_background = is_background;
     worker->base.awake = true; /* the thread looks at the queue first */
     worker->base.lends = true;
     err = TANDEM_E_NOMEM;
@@ -195,8 +214,9 @@ static tandem_err threads_host_open(td_runtime *base, td_host_kind kind, const c
 {
     struct threads_runtime *runtime = (struct threads_runtime *)base;
     td_thread_host *host = NULL;
-    tandem_err err = kind == TD_HOST_LOOP ? td_loop_host_open(base, name, runtime->drive, &host)
-                                          : worker_open(base, name, &host);
+    tandem_err err = kind == TD_HOST_LOOP
+                         ? td_loop_host_open(base, name, runtime->drive, &host)
+                         : worker_open(base, name, kind == TD_HOST_BACKGROUND, &host);
 
     if (err != TANDEM_OK)
         return err;

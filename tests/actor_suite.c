@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <uv.h>
 
 #include <cmocka.h>
@@ -686,6 +687,24 @@ static void a_host_knows_its_own_code(void **state)
     td_host_free(place.other);
 }
 
+static void note_nice(void *argument)
+{
+    *(int *)argument = getpriority(PRIO_PROCESS, 0);
+}
+
+static void only_a_background_host_steps_back(void **state)
+{
+    struct fixture *f = *state;
+    int here, there;
+
+    note_nice(&here);
+    call(f, &f->a, note_nice, &there);
+    if (host_kind == TD_HOST_BACKGROUND && here < 19)
+        assert_true(there > here);
+    else
+        assert_int_equal(here, there);
+}
+
 static void the_environment_answers(void **state)
 {
     struct fixture *f = *state;
@@ -1004,6 +1023,7 @@ static const struct CMUnitTest all_tests[] = {
 };
 
 static const struct CMUnitTest threads_tests[] = {
+    FIXTURE_TEST(only_a_background_host_steps_back),
     FIXTURE_TEST(those_who_ask_stand_in_one_at_a_time),
     FIXTURE_TEST(a_timer_that_a_stand_in_sets_comes),
     FIXTURE_TEST(many_producers_each_keep_their_order),
@@ -1046,5 +1066,9 @@ int main(int argc, char **argv)
     failed += cmocka_run_group_tests_name("worker host", all_tests, NULL, NULL);
     if (runtime_kind != SIMULATION)
         failed += cmocka_run_group_tests_name("worker host, threads", threads_tests, NULL, NULL);
+    host_kind = TD_HOST_BACKGROUND;
+    failed += cmocka_run_group_tests_name("background host", all_tests, NULL, NULL);
+    if (runtime_kind != SIMULATION)
+        failed += cmocka_run_group_tests_name("background host, threads", threads_tests, NULL, NULL);
     return failed ? 1 : 0;
 }
