@@ -5,8 +5,9 @@
  *
  * A block goes with the last thing on it, and one that stays keeps those beside it. So each mailbox has a
  * shelf of its own, and each peer one for copies: else one that is slow would keep what others were done
- * with. An empty shelf, which is all zeros but for all_bytes, holds no memory, nor does one whose things
- * are gone; it outlives them.
+ * with. Of blocks that went some are kept for what comes next, never more than are in use: while things come
+ * and go nothing is allocated. An empty shelf, which is all zeros but for all_bytes, holds no memory, nor
+ * does one whose things are gone; it outlives them.
  *
  * Threads: one thread, that of the channel.
  */
@@ -19,7 +20,9 @@ typedef struct td_shelf_block td_shelf_block;
 
 typedef struct td_handle_shelf {
     td_shelf_block *block; /* the last one, if something stands on it */
-    size_t bytes;          /* of all blocks */
+    td_shelf_block *spare; /* those kept, all of them large: the one that went last first */
+    size_t spare_bytes;
+    size_t bytes;      /* of all blocks in use */
     size_t *all_bytes;     /* of several shelves, which it counts, too; NULL: it is not one of several */
 } td_handle_shelf;
 
@@ -27,6 +30,7 @@ typedef struct td_handle_shelf {
 enum {
     TD_SHELF_SMALL_BYTES = 1024,
     TD_SHELF_LARGE_BYTES = 4096,
+    TD_SHELF_SPARE_BYTES_MAX = 512 * 1024, /* what a group of operations lets go of at once */
     TD_SHELF_THING_BYTES_MAX = TD_SHELF_SMALL_BYTES - 64,
 };
 

@@ -277,9 +277,44 @@ static void many_handles_stand_on_a_shelf(void **state)
         assert_true(tandem_slice_equal(tandem_slice_of("global", 7), handle->scopes));
     }
     assert_non_null(shelf.block);
-    for (unsigned i = 0; i < COUNT; i++)
+    for (unsigned i = 0; i < COUNT; i++) {
         tandem_job_handle_free(handles[i * 37 % COUNT]);
+        assert_true(shelf.spare_bytes <= shelf.bytes);
+    }
     assert_null(shelf.block);
+    assert_null(shelf.spare);
+    assert_int_equal(0, shelf.bytes);
+}
+
+/* Things that come and go stand where others stood; only so many blocks are kept for them. */
+static void a_shelf_keeps_some_of_what_goes(void **state)
+{
+    enum { COUNT = 8192, SIZE = 300 };
+    static td_shelf_block *blocks[COUNT];
+    size_t all = 0, most;
+    td_handle_shelf shelf = {.all_bytes = &all};
+
+    for (unsigned i = 0; i < COUNT; i++)
+        assert_non_null(td_handle_shelf_take(&shelf, SIZE, &blocks[i]));
+    most = shelf.bytes;
+    assert_int_equal(0, shelf.spare_bytes);
+    assert_int_equal(most, all);
+    for (unsigned round = 0; round < 3 * COUNT; round++) {
+        td_handle_shelf_clear(blocks[round % COUNT]);
+        assert_non_null(td_handle_shelf_take(&shelf, SIZE, &blocks[round % COUNT]));
+        assert_true(shelf.bytes + shelf.spare_bytes <= most + TD_SHELF_LARGE_BYTES);
+    }
+    assert_true(shelf.spare_bytes + shelf.bytes >= most);
+    for (unsigned i = 0; i < COUNT; i++) {
+        td_handle_shelf_clear(blocks[i]);
+        assert_true(shelf.spare_bytes <= shelf.bytes);
+        assert_true(shelf.spare_bytes <= TD_SHELF_SPARE_BYTES_MAX);
+        assert_int_equal(shelf.bytes, all);
+        if (i == COUNT / 2)
+            assert_int_equal(TD_SHELF_SPARE_BYTES_MAX, shelf.spare_bytes);
+    }
+    assert_null(shelf.spare);
+    assert_int_equal(0, all);
 }
 
 /* ---- Reading its operations ---- */
@@ -431,6 +466,7 @@ int main(void)
         WITH_FIXTURE(what_does_not_continue_a_job_is_refused),
         WITH_FIXTURE(a_job_is_no_larger_than_the_format_allows),
         WITH_FIXTURE(many_handles_stand_on_a_shelf),
+        cmocka_unit_test(a_shelf_keeps_some_of_what_goes),
         WITH_FIXTURE(operations_are_read_from_where_they_are),
         WITH_FIXTURE(a_copy_is_held_until_it_is_transported),
         WITH_FIXTURE(an_operation_that_finds_no_memory_is_not_counted),
