@@ -658,6 +658,33 @@ static tandem_err pairs_read(tandem_reader *reader, uint32_t count, tandem_write
     return TANDEM_OK;
 }
 
+/* Are the keys strings, in order already, none twice? Such a map is most of what comes. */
+static bool keys_ascend(tandem_reader reader, uint32_t count)
+{
+    tandem_slice before = {NULL, 0}, value;
+
+    for (uint32_t i = 0; i < count; i++) {
+        tandem_item key;
+
+        if (tandem_read(&reader, &key) != TANDEM_OK || key.kind != TANDEM_STRING ||
+            (i > 0 && tandem_slice_compare(before, key.bytes) >= 0) ||
+            tandem_read_skip(&reader, &value) != TANDEM_OK)
+            return false;
+        before = key.bytes;
+    }
+    return true;
+}
+
+static tandem_err ascending_map(tandem_writer *writer, tandem_reader *reader, uint32_t count)
+{
+    tandem_err err = TANDEM_OK;
+
+    tandem_write_map(writer, count);
+    for (uint64_t i = 0; i < 2 * (uint64_t)count && err == TANDEM_OK; i++)
+        err = canonical_value(writer, reader);
+    return err;
+}
+
 static tandem_err canonical_map(tandem_writer *writer, tandem_reader *reader, uint32_t count)
 {
     tandem_err err;
@@ -665,10 +692,8 @@ static tandem_err canonical_map(tandem_writer *writer, tandem_reader *reader, ui
     tandem_writer scratch;
     struct pair *pairs;
 
-    if (count == 0) {
-        tandem_write_map(writer, 0);
-        return TANDEM_OK;
-    }
+    if (keys_ascend(*reader, count))
+        return ascending_map(writer, reader, count);
     pairs = calloc(count, sizeof(*pairs));
     if (!pairs)
         return TANDEM_E_NOMEM;
