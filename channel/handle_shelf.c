@@ -39,7 +39,7 @@ static td_shelf_block *spare_take(td_handle_shelf *shelf)
     return block;
 }
 
-/* A block that nothing stands on any more: to be kept, or to go with others that are too many now. */
+/* A block that is done with: to be spared, or to go, as do others that are too many now. */
 static void spare_add(td_handle_shelf *shelf, td_shelf_block *block)
 {
     size_t most = shelf->bytes < TD_SHELF_SPARE_BYTES_MAX ? shelf->bytes : TD_SHELF_SPARE_BYTES_MAX;
@@ -93,4 +93,11 @@ void td_handle_shelf_clear(td_shelf_block *block)
     if (shelf->block == block)
         shelf->block = NULL;
     spare_add(shelf, block);
+}
+
+bool td_handle_shelf_has_room(const td_handle_shelf *shelf, size_t all_bytes_max)
+{
+    size_t all = *shelf->all_bytes;
+
+    return all < all_bytes_max && shelf->bytes < all_bytes_max - all;
 }

@@ -66,7 +66,7 @@ void tandem_mailbox_free(tandem_mailbox *mailbox)
         unlink_handle(mailbox, handle);
         tandem_job_handle_free(handle);
     }
-    assert(!mailbox->shelf.block);
+    assert(!mailbox->shelf.bytes);
     free(mailbox);
 }
 

@@ -339,12 +339,6 @@ static tandem_err visit_corrupt(struct filling *filling, uint64_t ordinal)
     return TANDEM_OK;
 }
 
-/* No more of them than there is room for, so that a peer which takes nothing leaves half of that to others. */
-static bool may_copy(const td_peer *peer)
-{
-    return peer->copies.bytes < TD_COPIES_BYTES_MAX - peer->sync->copies_bytes;
-}
-
 /* It will be sent soon, most likely, and needs not be read and checked once more then. */
 static void copy(struct filling *filling, const td_operation *operation)
 {
@@ -352,7 +346,8 @@ static void copy(struct filling *filling, const td_operation *operation)
     tandem_job_handle *handle = filling->handle;
 
     if (handle && filling->matches && !(operation->flags & TD_FLAG_CONTINUES) &&
-        handle->operations == 1 && may_copy(peer))
+        handle->operations == 1 &&
+        td_handle_shelf_has_room(&peer->copies, TD_COPIES_BYTES_MAX))
         td_job_handle_copy(handle, &peer->copies, operation->canonical);
 }
 

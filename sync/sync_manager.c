@@ -166,6 +166,7 @@ static void peer_free(td_peer *peer)
     td_peer_forget_shares(peer);
     td_remote_take_back_shares(peer);
     free(peer->share_bytes);
+    assert(!peer->copies.bytes);
     free(peer);
 }
 

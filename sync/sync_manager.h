@@ -49,7 +49,8 @@ enum {
     TD_ANNOUNCE_MS = 20,        /* changes are gathered so long before they are announced */
     TD_GATHER_PEERS = 20,       /* and our own, before they are pushed, 1 ms for so many peers */
     TD_FRESH_PEERS = 3,        /* with so many, what was committed last is kept for all */
-    TD_COPIES_BYTES_MAX = 4 * 1024 * 1024, /* of operations for all outboxes, until they are sent */
+    /* Copies of operations for all outboxes, until they are sent; their spare blocks are as much at most. */
+    TD_COPIES_BYTES_MAX = 4 * 1024 * 1024,
     TD_OUTBOX_JOBS_MAX = 128 * 1024, /* handles in all outboxes, of about 400 bytes each */
     TD_ASKS_MAX = 256,          /* ranges asked of one peer and not come yet */
     TD_ASKED_RANGES_MAX = 1024, /* ranges that one peer may ask for */
