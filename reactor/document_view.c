@@ -506,12 +506,26 @@ static bool answer(td_document_view *view, td_view_request *r)
     return true;
 }
 
-static void serve(td_document_view *view)
+/*
+ * Those that are prepared again first. Else whoever's job came first, and was committed, could be here with
+ * the next one before the others are back, win again, and they would never get their turn.
+ */
+static td_message_list take_waiting(td_document_view *view)
 {
-    td_message_list todo = view->waiting;
+    td_message_list again = {0}, others = {0};
     td_message *message;
 
-    view->waiting = (td_message_list){0};
+    while ((message = td_message_list_pop(&view->waiting)))
+        td_message_list_push(request_of(message)->again ? &again : &others, message);
+    td_message_list_append(&again, &others);
+    return again;
+}
+
+static void serve(td_document_view *view)
+{
+    td_message_list todo = take_waiting(view);
+    td_message *message;
+
     while ((message = td_message_list_pop(&todo))) {
         td_view_request *request = request_of(message);
         bool caught_up =

@@ -107,6 +107,7 @@ struct td_view_request {
 
     /* PREPARE; its payloads, jobs' answers, err and why are filled, the latter as the request's. */
     td_local_group *group;
+    bool again; /* PREPARE: what was found before did not hold; it goes before others that wait */
 
     /* The answer: */
     tandem_err err;

@@ -110,6 +110,7 @@ static void prepare(td_executor *executor, td_local_request *request)
     memset(&request->prepare, 0, sizeof(request->prepare));
     request->prepare.kind = request->group.count ? TD_VIEW_PREPARE : TD_VIEW_WAIT;
     request->prepare.group = &request->group;
+    request->prepare.again = request->attempts > 0;
     request->prepare.position = position_to_prepare(executor, request);
     request->prepare.done = prepared;
     request->prepare.context = request;

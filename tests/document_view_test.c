@@ -975,6 +975,59 @@ static tandem_err prepare_one(struct bed *bed, const struct job_of *of, tandem_s
     return err;
 }
 
+struct in_turn {
+    struct question question;
+    td_local_operation operation;
+    td_local_job job;
+    td_local_group group;
+    unsigned *answered; /* so far, in all */
+    unsigned place;     /* 1: the first that was answered */
+};
+
+static void answered_in_turn(td_view_request *request)
+{
+    struct in_turn *one = request->context;
+
+    one->place = ++*one->answered;
+    td_reply_set(one->question.reply, request->err);
+}
+
+/* A job that comes again loses to nobody who comes for the first time. */
+static void what_is_prepared_again_goes_first(void **state)
+{
+    static const struct job_of of = {"c", "new", "main", "kv", "global", "SET", 0};
+    static const uint8_t input[] = {0x81, 0xa1, 'k', 0x01};
+    static const bool again[] = {false, true, false, true};
+    static const unsigned places[] = {3, 1, 4, 2};
+    enum { COUNT = sizeof(again) / sizeof(again[0]) };
+    struct in_turn turns[COUNT] = {0};
+    struct bed *bed = *state;
+    unsigned all = 0;
+
+    for (unsigned i = 0; i < COUNT; i++) {
+        struct in_turn *turn = &turns[i];
+
+        turn->answered = &all;
+        job_fill(&turn->job, &turn->operation, &of, tandem_slice_of(input, sizeof(input)));
+        turn->group = (td_local_group){.jobs = &turn->job, .count = 1, .clock = UINT64_MAX};
+        tandem_writer_init(&turn->group.payloads);
+        turn->question.request = (td_view_request){.kind = TD_VIEW_PREPARE,
+                                                   .group = &turn->group,
+                                                   .again = again[i],
+                                                   .position = last(bed) + 1,
+                                                   .done = answered_in_turn,
+                                                   .context = turn};
+        assert_int_equal(TANDEM_OK, td_reply_open(bed->runtime, &turn->question.reply));
+        td_document_view_post(bed->view, &turn->question.request);
+    }
+    one(bed, 1, 1, "d", "global", "kv.SET"); /* what they wait for */
+    for (unsigned i = 0; i < COUNT; i++) {
+        assert_int_equal(TANDEM_OK, ask_end(&turns[i].question));
+        assert_int_equal(places[i], turns[i].place);
+        tandem_writer_release(&turns[i].group.payloads);
+    }
+}
+
 /* counter "live", log "gone" (deleted), kv "early" without a CREATE, probe "state". */
 static void prepare_documents(struct bed *bed)
 {
@@ -1706,6 +1759,7 @@ int main(void)
         ON_A_BED(a_damaged_index_is_told_once_and_built_anew),
         ON_A_BED(equal_operations_have_equal_digests),
         ON_A_BED(a_digest_is_over_arrays_of_document_branch_scope_model_state),
+        ON_A_BED(what_is_prepared_again_goes_first),
         ON_A_BED(a_wrong_job_is_refused_with_a_reason),
         ON_A_BED(expected_positions_are_compared),
         ON_A_BED(a_group_sees_what_its_own_jobs_do),
