@@ -12,7 +12,7 @@
  *
  * Threads: the library calls a model from threads of its own and of those who execute, never two calls
  * for one state at once, but perhaps for two, or for none; a model keeps everything in the state it is
- * given.
+ * given, and takes no lock that others hold for long: the thread that folds may have the lower priority.
  */
 #ifndef TANDEM_REACTOR_MODEL_H
 #define TANDEM_REACTOR_MODEL_H

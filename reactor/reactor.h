@@ -3,7 +3,8 @@
  * operations fold to. Syncing with others is sync/sync.h.
  *
  * Threads. The library runs threads of its own: one commits, one folds, one carries the network and
- * every callback. An embedder may instead drive the last of these (options.drive): then callbacks
+ * every callback. The one that folds steps back where processors are short: its nice value is 10 more
+ * than that of the thread that opened the reactor. An embedder may instead drive the last of these (options.drive): then callbacks
  * run inside tandem_poll() only, called whenever tandem_fd() is readable or tandem_timeout_ms() has
  * passed, from one thread. Calls may be made from any thread, but not from inside a model. One that
  * executes while the thread that commits has nothing to do may do the commit itself, its signals

@@ -22,7 +22,7 @@ struct uv_loop_s;
 
 typedef enum td_host_kind {
     TD_HOST_WORKER,
-    TD_HOST_BACKGROUND, /* a worker that others need not wait for: it steps back where processors are short */
+    TD_HOST_BACKGROUND, /* a worker whose thread steps back where processors are short */
     TD_HOST_LOOP,
 } td_host_kind;
 

@@ -118,9 +118,8 @@ static void worker_sleep(struct worker *worker)
 }
 
 /*
- * The calling thread's share becomes a ninth of what others of this process get where there is not enough
- * for all; elsewhere nothing changes. Linux keeps a nice value for each thread. One that cannot be set is no
- * error: it is a wish.
+ * The calling thread's share becomes a ninth of what others get where there is not enough for all; elsewhere
+ * nothing changes. Linux keeps a nice value for each thread. One that is refused is no error: it is a wish.
  */
 static void step_back(void)
 {

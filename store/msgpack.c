@@ -661,14 +661,14 @@ static tandem_err pairs_read(tandem_reader *reader, uint32_t count, tandem_write
 /* Are the keys strings, in order already, none twice? Such a map is most of what comes. */
 static bool keys_ascend(tandem_reader reader, uint32_t count)
 {
-    tandem_slice before = {NULL, 0}, value;
+    tandem_slice before = {NULL, 0};
 
     for (uint32_t i = 0; i < count; i++) {
         tandem_item key;
 
         if (tandem_read(&reader, &key) != TANDEM_OK || key.kind != TANDEM_STRING ||
             (i > 0 && tandem_slice_compare(before, key.bytes) >= 0) ||
-            tandem_read_skip(&reader, &value) != TANDEM_OK)
+            tandem_read_skip(&reader, NULL) != TANDEM_OK)
             return false;
         before = key.bytes;
     }

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -236,6 +237,38 @@ static void options_are_checked(void **state)
     tandem_close(reactor);
     tandem_close(NULL);
     assert_non_null(strchr(tandem_version(), '.'));
+}
+
+static int shown_at; /* which nice value; written before the read returns */
+
+static tandem_err show_nice(const void *state, tandem_writer *out)
+{
+    shown_at = getpriority(PRIO_PROCESS, 0);
+    return tally_save(state, out);
+}
+
+static void the_thread_that_folds_steps_back(void **state)
+{
+    tandem_model model = tally_model;
+    const tandem_model *models[] = {&model};
+    tandem_options options = TANDEM_OPTIONS_INIT;
+    tandem_input input = {.type = "nice.TICK", .json = "null"};
+    tandem_job job = {.collection = "c", .document = "d", .operations = &input, .count = 1};
+    tandem_reactor *reactor;
+    tandem_document *document;
+    int here = getpriority(PRIO_PROCESS, 0);
+
+    model.name = "nice";
+    model.show = show_nice;
+    options.models = models;
+    options.model_count = 1;
+    assert_int_equal(TANDEM_OK, tandem_open(&options, &reactor));
+    assert_int_equal(TANDEM_OK, tandem_execute(reactor, &job, NULL, NULL));
+    assert_int_equal(TANDEM_OK, tandem_document_read(reactor, "c", "d", NULL, NULL, 60000,
+                                                     &document, NULL));
+    assert_int_equal(here < 9 ? here + 10 : 19, shown_at);
+    tandem_document_free(document);
+    tandem_close(reactor);
 }
 
 static void reactors_are_told_apart(void **state)
@@ -1797,6 +1830,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_are_checked),
+        cmocka_unit_test(the_thread_that_folds_steps_back),
         ON_BED(reactors_are_told_apart),
         ON_BED(a_folder_is_opened_once),
         ON_BED(a_folder_that_must_exist_is_not_made),
