@@ -1002,6 +1002,7 @@ static void what_is_prepared_again_goes_first(void **state)
     enum { COUNT = sizeof(again) / sizeof(again[0]) };
     struct in_turn turns[COUNT] = {0};
     struct bed *bed = *state;
+    struct question behind;
     unsigned all = 0;
 
     for (unsigned i = 0; i < COUNT; i++) {
@@ -1020,6 +1021,7 @@ static void what_is_prepared_again_goes_first(void **state)
         assert_int_equal(TANDEM_OK, td_reply_open(bed->runtime, &turn->question.reply));
         td_document_view_post(bed->view, &turn->question.request);
     }
+    assert_int_equal(TANDEM_OK, ask_about(bed, TD_VIEW_WAIT, "", &behind)); /* now all of them wait */
     one(bed, 1, 1, "d", "global", "kv.SET"); /* what they wait for */
     for (unsigned i = 0; i < COUNT; i++) {
         assert_int_equal(TANDEM_OK, ask_end(&turns[i].question));
